@@ -1,0 +1,148 @@
+"""HTNet (Cai et al., ICASSP 2023): one frame of 2D joints to 3D, through joint, part and body levels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posekernels.pose.skeleton import H36M_17
+
+from .graph import ModulatedGraphConv
+from .layers import DropPath, Mlp
+
+GRAPH_HIDDEN = 384  # a constant of the published network, whatever the channels
+HEADS = 8
+LIMBS = torch.tensor([[1, 2, 3], [4, 5, 6], [11, 12, 13], [14, 15, 16]])  # legs and arms, from the body outwards
+
+
+class JointLevel(nn.Module):
+    """Local joint constraints: two graph convolutions. Published quirk: the second norm sits inside the branch."""
+
+    def __init__(self, channels: int, drop_path: float):
+        super().__init__()
+        self.norm_in = nn.LayerNorm(channels)
+        self.conv1 = ModulatedGraphConv(channels, GRAPH_HIDDEN)
+        self.conv2 = ModulatedGraphConv(GRAPH_HIDDEN, channels)
+        self.norm_out = nn.LayerNorm(channels)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(self.norm_in(x), activation="gelu")
+        return x + self.drop_path(self.norm_out(self.conv2(h)))
+
+
+class LimbMixing(nn.Module):
+    """One vector per limb from its outer ``taps`` joints, written back to all but the innermost of them.
+
+    Published quirk: it writes into the *normalised* input, so joints it does not write leave as norm(x).
+    """
+
+    def __init__(self, channels: int, hidden: int, taps: int, dropout: float, drop_path: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.conv = nn.Conv1d(channels, channels, taps, stride=taps)
+        self.norm_mlp = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, hidden, dropout)
+        self.drop_path = DropPath(drop_path)
+        limbs = LIMBS[:, -taps:]
+        self.register_buffer("read", limbs.flatten(), persistent=False)
+        self.register_buffer("written", limbs[:, 1:].flatten(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)  # [B, J, C]
+        limbs = self.conv(x[:, self.read].transpose(1, 2)).transpose(1, 2)  # [B, 4, C]
+        limbs = self.drop_path(F.gelu(limbs))
+        limbs = limbs + self.drop_path(self.mlp(self.norm_mlp(limbs)))
+        repeats = len(self.written) // len(LIMBS)
+        return x.index_copy(1, self.written, limbs.repeat_interleave(repeats, dim=1))
+
+
+class PartLevel(nn.Module):
+    """Intra-part constraints: limbs mixed three joints and two joints at a time, side by side."""
+
+    def __init__(self, channels: int, hidden: int, dropout: float, drop_path: float):
+        super().__init__()
+        self.three = LimbMixing(channels, hidden, 3, dropout, drop_path)
+        self.two = LimbMixing(channels, hidden, 2, dropout, drop_path)
+
+    def forward(self, inner: Tensor, x: Tensor) -> Tensor:
+        x = x + inner
+        return self.three(x) + self.two(x) + x
+
+
+class BodyLevel(nn.Module):
+    """Global body interaction: self-attention over the joints."""
+
+    def __init__(self, channels: int, drop_path: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, inner: Tensor, x: Tensor) -> Tensor:
+        x = x + inner
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)  # each [B, H, J, C/H]
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        h = F.dropout(self.proj(h), 0.1, self.training)  # fixed at 0.1 in the published network
+        return x + self.drop_path(h)
+
+
+class Block(nn.Module):
+    """Joint, part and body level, each on a third of the channels and fed by the one before; then an MLP on all."""
+
+    def __init__(self, channels: int, hidden: int, dropout: float, drop_path: float):
+        super().__init__()
+        third = channels // 3
+        self.joint = JointLevel(third, drop_path)
+        self.part = PartLevel(third, hidden, dropout, drop_path)
+        self.body = BodyLevel(third, drop_path)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.mlp = Mlp(channels, hidden, dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joint, part, body = x.chunk(3, dim=-1)
+        joint = self.joint(joint)
+        part = self.part(joint, part)
+        body = self.body(part, body)
+        x = torch.cat((joint, part, body), dim=-1)
+        return x + self.drop_path(self.mlp(self.norm(x)))
+
+
+class HTNet(nn.Module):
+    """2D keypoints of single frames -> root-relative 3D joints.
+
+    Args:
+        depth: blocks.
+        channels: C, a multiple of 24 (three thirds of eight heads).
+        hidden: width of the MLPs.
+        dropout: inside the MLPs, in training.
+        drop_path: stochastic depth of the first and the last block; spaced evenly between.
+    """
+
+    def __init__(self, depth: int = 3, channels: int = 240, hidden: int = 1024, dropout: float = 0.1,
+                 drop_path: tuple[float, float] = (0.1, 0.3)):
+        super().__init__()
+        if channels % 24 or channels <= 0:
+            raise ValueError(f"htnet: channels must be a positive multiple of 24 (3 thirds of 8 heads), got {channels}")
+        self.skeleton = H36M_17
+        self.embed = nn.Linear(2, channels)
+        self.position = nn.Parameter(torch.zeros(1, self.skeleton.num_joints, channels))
+        rates = torch.linspace(*drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(Block(channels, hidden, dropout, rate) for rate in rates)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.head = nn.Linear(channels, 3)
+
+    def forward(self, keypoints: Tensor) -> Tensor:
+        """[B, T, 17, 2] normalised screen units -> [B, T, 17, 3] metres. Frames are independent of each other.
+
+        Published quirk: the root is predicted like the others; set it to 0 afterwards.
+        """
+        if keypoints.dim() != 4 or keypoints.shape[2:] != (17, 2):
+            raise ValueError(f"htnet: keypoints must be [B, T, 17, 2], got {list(keypoints.shape)}")
+        x = self.embed(keypoints.flatten(0, 1)) + self.position
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)).unflatten(0, keypoints.shape[:2])

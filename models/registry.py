@@ -1,0 +1,120 @@
+"""Networks by name, and the published checkpoints they read.
+
+``create("htnet")`` builds a network; ``load_published(net, "model.pth")`` fills it from a file of the published program.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+_NETWORKS = {  # name -> module:class; imported when asked for
+    "htnet": "models.htnet:HTNet",
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that does not fit the network. The network is left as it was."""
+
+
+def names() -> list[str]:
+    """Every name ``create`` knows, sorted."""
+    return sorted(_NETWORKS)
+
+
+def create(name: str, **config) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Args:
+        name: one of ``names()``.
+        config: the constructor's arguments; the defaults are the published configuration.
+    Raises:
+        ValueError: an unknown name (the nearest one is told), or a configuration the network refuses.
+    """
+    if name not in _NETWORKS:
+        near = difflib.get_close_matches(name, _NETWORKS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no network named {name!r}{hint} (networks: {', '.join(names())})")
+    module, cls = _NETWORKS[name].split(":")
+    return getattr(importlib.import_module(module), cls)(**config)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Read a file written by ``torch.save``, tensors and plain containers only (``weights_only=True``).
+
+    Raises:
+        CheckpointError: missing, truncated, or holding anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
+        raise CheckpointError(f"{path}: not a readable checkpoint of tensors (truncated, or another kind of file): "
+                              f"{str(error).splitlines()[0]}") from error
+
+
+def published_table(net: nn.Module):
+    """The module ``models.published.<network>`` that knows the published parameter names of ``net``."""
+    return importlib.import_module(f"models.published.{type(net).__module__.rpartition('.')[2]}")
+
+
+def published_names(net: nn.Module) -> dict[str, str]:
+    """{published name: our name} of every stored tensor of ``net``, from its table's ``RENAME`` rules.
+
+    The rules are (pattern, replacement) pairs for ``re.sub``, ours -> published, applied one after the other.
+    """
+    def rename(name: str) -> str:
+        for pattern, replacement in published_table(net).RENAME:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    return {rename(name): name for name in net.state_dict()}
+
+
+def load_published(net: nn.Module, source: str | Path | dict[str, Tensor]) -> nn.Module:
+    """Fill ``net`` from a published checkpoint, strictly: everything fits, or nothing is loaded.
+
+    Args:
+        net: a network from ``create``.
+        source: a checkpoint file, or the state dict it holds. A ``module.`` prefix (DataParallel) is dropped.
+    Returns:
+        ``net``.
+    Raises:
+        CheckpointError: lists what is missing, unexpected and misshapen, by published name.
+
+    Tensors that the published program stores but never reads are kept in ``net.published_unused``.
+    """
+    table = published_table(net)
+    checkpoint = source if isinstance(source, dict) else read_checkpoint(source)
+    where = "state dict" if isinstance(source, dict) else str(source)
+    state = table.unwrap(checkpoint) if hasattr(table, "unwrap") else checkpoint
+    bad = [k for k, v in state.items() if not isinstance(v, Tensor)] if isinstance(state, dict) else ["(not a dict)"]
+    if bad:
+        raise CheckpointError(f"{where}: expected a dict of tensors; not tensors: {', '.join(map(str, bad[:5]))}")
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    unused_patterns = getattr(table, "UNUSED", [])
+    want, have = published_names(net), net.state_dict()
+    unused = {n: t for n, t in state.items() if n not in want and any(re.fullmatch(p, n) for p in unused_patterns)}
+    problems = [f"missing: {n} {list(have[ours].shape)}" for n, ours in want.items() if n not in state]
+    problems += [f"unexpected: {n}" for n in state if n not in want and n not in unused]
+    problems += [f"misshapen: {n} is {list(state[n].shape)}, the network has {list(have[ours].shape)}"
+                 for n, ours in want.items() if n in state and state[n].shape != have[ours].shape]
+    if problems:
+        shown = "\n  ".join(problems[:12]) + (f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else "")
+        raise CheckpointError(f"{where} does not fit {type(net).__name__}; nothing was loaded:\n  {shown}")
+    net.load_state_dict({ours: state[n] for n, ours in want.items()})
+    net.published_unused = unused
+    return net
+
+
+def published_state(net: nn.Module) -> dict[str, Tensor]:
+    """The state dict under published names, stored-but-unused tensors included: what the published program reads."""
+    state = net.state_dict()
+    return {n: state[ours] for n, ours in published_names(net).items()} | getattr(net, "published_unused", {})

@@ -1,0 +1,37 @@
+"""The checks every op makes of its arguments, and the words they are refused in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def check_tensor(op: str, name: str, tensor, *, like: Tensor | None = None, rank: int | None = None,
+                 min_rank: int | None = None) -> None:
+    """A floating-point tensor of ``rank`` axes (or at least ``min_rank``), of the dtype and device of ``like``.
+
+    Raises:
+        TypeError: not a tensor, or of another dtype.
+        ValueError: wrong rank, or another device.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(tensor).__qualname__}")
+    if tensor.dtype not in FLOATS:
+        raise TypeError(f"{op}: {name} must be float32, float64, float16 or bfloat16, got {tensor.dtype}")
+    if rank is not None and tensor.dim() != rank:
+        raise ValueError(f"{op}: {name} must have {rank} axes, got {list(tensor.shape)}")
+    if min_rank is not None and tensor.dim() < min_rank:
+        raise ValueError(f"{op}: {name} must have at least {min_rank} axes, got {list(tensor.shape)}")
+    if like is not None:
+        if tensor.dtype != like.dtype:
+            raise TypeError(f"{op}: {name} must have the first argument's dtype {like.dtype}, got {tensor.dtype}")
+        if tensor.device != like.device:
+            raise ValueError(f"{op}: {name} must be on the first argument's device {like.device}, got {tensor.device}")
+
+
+def check_shape(op: str, name: str, tensor: Tensor, shape: tuple[int, ...], because: str) -> None:
+    """Raises ValueError unless ``tensor`` has ``shape``; ``because`` says which argument fixes it."""
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{op}: {name} must be {list(shape)} ({because}), got {list(tensor.shape)}")

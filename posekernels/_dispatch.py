@@ -1,0 +1,155 @@
+"""Which backend runs an op, and why.
+
+Every op is a table of kernels, one per backend. ``auto`` takes the first one that is here and accepts the
+arguments, in the order the op's table is written. A backend that the caller names is used or refused, never swapped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+_log = logging.getLogger("posekernels")
+
+
+class BackendError(RuntimeError):
+    """A backend was named that is missing here or cannot take these arguments."""
+
+
+def _never(*_args) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation of one op.
+
+    Args:
+        run: the implementation, or ``"module:function"``, imported on first use. Takes the raw op's arguments
+            without the trailing ``backend``.
+        missing: why the backend is not on this machine (built without, no device), or None when it is.
+        refuses: given the same arguments as ``run``: why it cannot take them, or None.
+        proven: False for code that has been compiled but that no GPU has run yet; ``auto`` passes it over.
+    """
+
+    run: Callable | str
+    missing: Callable[[], str | None] = _never
+    refuses: Callable[..., str | None] = _never
+    proven: bool = True
+
+    def __call__(self, *args):
+        run = self.run
+        if isinstance(run, str):
+            module, function = run.split(":")
+            run = getattr(importlib.import_module(module), function)
+            object.__setattr__(self, "run", run)
+        return run(*args)
+
+
+OPS: dict[str, dict[str, Kernel]] = {}
+_named: str | None = None
+_logged: set[tuple[str, str]] = set()
+
+
+def _check_name(backend: str, source: str) -> str:
+    if backend not in (*BACKENDS, "auto"):
+        raise ValueError(f"{source}: backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
+    return backend
+
+
+@contextlib.contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Run every op inside the ``with`` block on ``backend`` (``"auto"`` for the fastest that applies).
+
+    Raises:
+        ValueError: an unknown name.
+        BackendError: from an op inside, when the backend cannot run it. Nothing falls back.
+    """
+    global _named
+    previous, _named = _named, _check_name(backend, "use_backend")
+    try:
+        yield
+    finally:
+        _named = previous
+
+
+def requested(backend: str | None) -> str:
+    """The backend that is asked for: argument, else ``use_backend``, else ``POSEKERNELS_BACKEND``, else auto."""
+    if backend is not None:
+        return _check_name(backend, "backend")
+    if _named is not None:
+        return _named
+    return _check_name(os.environ.get("POSEKERNELS_BACKEND", "auto"), "POSEKERNELS_BACKEND")
+
+
+def _why_not(kernel: Kernel, args: tuple) -> str | None:
+    return kernel.missing() or kernel.refuses(*args)
+
+
+def resolve(op: str, backend: str, args: tuple) -> Kernel:
+    """The kernel that runs ``op`` on ``args``; see the module's first lines for the rule.
+
+    Raises:
+        BackendError: the named backend cannot; says why.
+    """
+    kernels = OPS[op]
+    if backend != "auto":
+        kernel = kernels.get(backend)
+        reason = "the op has no such backend" if kernel is None else _why_not(kernel, args)
+        if reason is not None:
+            have = ", ".join(kernels)
+            raise BackendError(f"{op}: backend {backend!r} was named but cannot run: {reason} (the op has: {have})")
+        return kernel
+    for name, kernel in kernels.items():
+        reason = "compiled, but no GPU has run it yet; name it to use it" if not kernel.proven else _why_not(kernel, args)
+        if reason is None:
+            return kernel
+        if (op, name) not in _logged:
+            _logged.add((op, name))
+            _log.info("%s: auto passes %s over: %s", op, name, reason)
+    raise AssertionError(f"{op}: the reference refused")  # it has neither `missing` nor `refuses`
+
+
+def explain(op: str, *args) -> str:
+    """One line per backend of ``op``: whether it would run on ``args`` (the raw op's), and why not.
+
+    Without ``args`` only what the machine lacks is told.
+    """
+    if op not in OPS:
+        raise ValueError(f"explain: no op named {op!r}; ops are {', '.join(OPS)}")
+    lines, chosen = [], False
+    for name, kernel in OPS[op].items():
+        reason = _why_not(kernel, args) if args else kernel.missing()
+        if reason is None and not kernel.proven:
+            lines.append(f"{name:<10} named  compiled, but no GPU has run it yet: auto passes it over")
+        elif reason is None:
+            lines.append(f"{name:<10} yes{'' if chosen or not args else '    chosen'}")
+            chosen = True
+        else:
+            lines.append(f"{name:<10} no     {reason}")
+    return "\n".join(lines)
+
+
+def no_triton() -> str | None:
+    """Why Triton cannot run on this machine, or None."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available():
+        return None
+    return "no CUDA device (TRITON_INTERPRET=1 runs Triton's interpreter on the CPU)"
+
+
+def not_on(kind: str, *tensors: Tensor | None) -> str | None:
+    """Why tensors are not all on device ``kind``, or None."""
+    for tensor in tensors:
+        if tensor is not None and tensor.device.type != kind:
+            return f"needs tensors on {kind}, got one on {tensor.device}"
+    return None

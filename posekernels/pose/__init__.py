@@ -1,0 +1,1 @@
+"""The geometry of poses: skeletons, cameras, keypoints, metrics."""

@@ -1,0 +1,70 @@
+"""System ``ws_anl``'s layers and HTNet."""
+
+from __future__ import annotations
+
+import torch
+
+from models.graph import ModulatedGraphConv, modulated_adjacency
+from posekernels.pose.skeleton import H36M_17, Skeleton
+from tests.golden import Case, Handler
+
+from . import published, record, tensors
+
+
+def htnet_of(case: Case):
+    c = case.config
+    return published(case, "htnet", depth=c["depth"], channels=c["channels"], hidden=c["mlp_hidden"])
+
+
+def htnet(case: Case) -> dict:
+    net = htnet_of(case)
+    seen = record(net, {
+        "blocks.0.joint.conv1": "_gelu", "blocks.0.joint": "block0_ljc", "blocks.0.part": "block0_ipc",
+        "blocks.0.body": "block0_gbi", "norm": "norm", **{f"blocks.{i}": f"block{i}" for i in range(len(net.blocks))},
+    })
+    block = net.blocks[0]
+    seen_in = {}
+    block.register_forward_pre_hook(lambda _m, inputs: seen_in.update(embed=inputs[0]))
+    with torch.no_grad():
+        seen["y"] = net(torch.from_numpy(case["x"]))
+        first_third = seen_in["embed"].chunk(3, dim=-1)[0]
+        seen["block0_ljc_gcn1"] = block.joint.conv1(block.joint.norm_in(first_third))
+    return seen | seen_in
+
+
+def htnet_gradients(case: Case) -> dict:
+    from models.registry import published_names
+
+    net = htnet_of(case)
+    x = torch.from_numpy(case["x"]).requires_grad_()
+    loss = (net(x) - torch.from_numpy(case["target"])).norm(dim=-1).mean()
+    loss.backward()
+    ours = published_names(net)
+    grads = {n: net.get_parameter(ours[n.removeprefix("grad.")]).grad for n in case.outputs if n.startswith("grad.")}
+    return {"y": net(x), "loss": loss, "grad_x": x.grad, **grads}
+
+
+def adjacency(case: Case) -> dict:
+    c = case.config
+    names = tuple(map(str, range(c["joints"])))
+    skeleton = Skeleton("case", names, tuple(case["parents"].tolist()), tuple(c["joints_left"]), tuple(c["joints_right"]))
+    return {"adj": modulated_adjacency(skeleton)}
+
+
+def modulated(case: Case) -> dict:
+    c = case.config
+    layer = ModulatedGraphConv(c["in_features"], c["out_features"], c["weight_matrices"], H36M_17)
+    weights = tensors(case.weights)
+    layer.load_state_dict({"weight": weights["W"], "modulation": weights["M"], "adjacency_offset": weights["adj2"],
+                           "bias": weights["bias"]})
+    layer.fixed_adjacency.copy_(torch.from_numpy(case["adj"]))
+    with torch.no_grad():
+        return {"adj_symmetric": layer.adjacency().sum(0), "y": layer(torch.from_numpy(case["x"]))}
+
+
+HANDLERS = [
+    Handler(lambda c: c.config.get("model") == "HTNet" and "grad_x" in c.outputs, htnet_gradients),
+    Handler(lambda c: c.config.get("model") == "HTNet" and "y" in c.outputs, htnet),
+    Handler(lambda c: c.config.get("module") == "ModulatedGraphConv", modulated),
+    Handler(lambda c: c.system == "ws_anl" and c.outputs == {"adj"}, adjacency),
+]
