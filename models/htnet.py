@@ -122,8 +122,14 @@ class HTNet(nn.Module):
         drop_path: stochastic depth of the first and the last block; spaced evenly between.
     """
 
-    def __init__(self, depth: int = 3, channels: int = 240, hidden: int = 1024, dropout: float = 0.1,
-                 drop_path: tuple[float, float] = (0.1, 0.3)):
+    def __init__(
+        self,
+        depth: int = 3,
+        channels: int = 240,
+        hidden: int = 1024,
+        dropout: float = 0.1,
+        drop_path: tuple[float, float] = (0.1, 0.3),
+    ):
         super().__init__()
         if channels % 24 or channels <= 0:
             raise ValueError(f"htnet: channels must be a positive multiple of 24 (3 thirds of 8 heads), got {channels}")

@@ -1,6 +1,6 @@
 """Networks by name, and the published checkpoints they read.
 
-``create("htnet")`` builds a network; ``load_published(net, "model.pth")`` fills it from a file of the published program.
+``create("htnet")`` builds a network; ``load_published(net, "model.pth")`` fills it from a published file.
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ def read_checkpoint(path: str | Path) -> dict:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
-        raise CheckpointError(f"{path}: not a readable checkpoint of tensors (truncated, or another kind of file): "
-                              f"{str(error).splitlines()[0]}") from error
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint of tensors (truncated, or another kind of file): "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def published_table(net: nn.Module):
@@ -70,6 +72,7 @@ def published_names(net: nn.Module) -> dict[str, str]:
 
     The rules are (pattern, replacement) pairs for ``re.sub``, ours -> published, applied one after the other.
     """
+
     def rename(name: str) -> str:
         for pattern, replacement in published_table(net).RENAME:
             name = re.sub(pattern, replacement, name)
@@ -104,8 +107,11 @@ def load_published(net: nn.Module, source: str | Path | dict[str, Tensor]) -> nn
     unused = {n: t for n, t in state.items() if n not in want and any(re.fullmatch(p, n) for p in unused_patterns)}
     problems = [f"missing: {n} {list(have[ours].shape)}" for n, ours in want.items() if n not in state]
     problems += [f"unexpected: {n}" for n in state if n not in want and n not in unused]
-    problems += [f"misshapen: {n} is {list(state[n].shape)}, the network has {list(have[ours].shape)}"
-                 for n, ours in want.items() if n in state and state[n].shape != have[ours].shape]
+    problems += [
+        f"misshapen: {n} is {list(state[n].shape)}, the network has {list(have[ours].shape)}"
+        for n, ours in want.items()
+        if n in state and state[n].shape != have[ours].shape
+    ]
     if problems:
         shown = "\n  ".join(problems[:12]) + (f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else "")
         raise CheckpointError(f"{where} does not fit {type(net).__name__}; nothing was loaded:\n  {shown}")

@@ -32,8 +32,10 @@ def accepts_arrays(function: Callable) -> Callable:
             return function(first, *args, **kwargs)
         module = type(first).__module__.partition(".")[0]
         if module not in ("numpy", "cupy"):
-            raise TypeError(f"{function.__name__}: the first argument must be a torch.Tensor, numpy.ndarray or "
-                            f"cupy.ndarray, got {type(first).__module__}.{type(first).__qualname__}")
+            raise TypeError(
+                f"{function.__name__}: the first argument must be a torch.Tensor, numpy.ndarray or "
+                f"cupy.ndarray, got {type(first).__module__}.{type(first).__qualname__}"
+            )
         result = function(_wrap(first), *map(_wrap, args), **{k: _wrap(v) for k, v in kwargs.items()})
 
         def unwrap(tensor):

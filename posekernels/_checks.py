@@ -8,8 +8,9 @@ from torch import Tensor
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def check_tensor(op: str, name: str, tensor, *, like: Tensor | None = None, rank: int | None = None,
-                 min_rank: int | None = None) -> None:
+def check_tensor(
+    op: str, name: str, tensor, *, like: Tensor | None = None, rank: int | None = None, min_rank: int | None = None
+) -> None:
     """A floating-point tensor of ``rank`` axes (or at least ``min_rank``), of the dtype and device of ``like``.
 
     Raises:

@@ -109,7 +109,9 @@ def resolve(op: str, backend: str, args: tuple) -> Kernel:
             raise BackendError(f"{op}: backend {backend!r} was named but cannot run: {reason} (the op has: {have})")
         return kernel
     for name, kernel in kernels.items():
-        reason = "compiled, but no GPU has run it yet; name it to use it" if not kernel.proven else _why_not(kernel, args)
+        reason = (
+            "compiled, but no GPU has run it yet; name it to use it" if not kernel.proven else _why_not(kernel, args)
+        )
         if reason is None:
             return kernel
         if (op, name) not in _logged:

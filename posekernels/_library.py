@@ -1,9 +1,9 @@
 """The one ``torch.library`` namespace, ``posekernels``.
 
 A raw op ``posekernels::_NAME`` takes the op's tensors and options and, last, the name of a backend. Its only
-implementation asks ``_dispatch`` which kernel that is, so compiled graphs and eager calls choose alike. Raw ops carry no
-gradient: the public function wraps forward and backward in a ``torch.autograd.Function``, which costs 6 microseconds a
-call where ``torch.library.register_autograd`` costs 14 (and 2 against 5 when no gradient is asked for).
+implementation asks ``_dispatch`` which kernel that is, so compiled graphs and eager calls choose alike. Raw ops carry
+no gradient: the public function wraps forward and backward in a ``torch.autograd.Function``, which costs 6 microseconds
+a call where ``torch.library.register_autograd`` costs 14 (and 2 against 5 when no gradient is asked for).
 """
 
 from __future__ import annotations

@@ -93,8 +93,10 @@ def run(case: Case, found: list[Handler]) -> tuple[str, dict[str, float]]:
     for handler in found:
         if handler.matches(case):
             results = handler.run(case)
-            errors = {n: relative_error(results[n], case.arrays[f"out.{n}"]) if n in results else float("inf")
-                      for n in sorted(case.outputs)}
+            errors = {
+                n: relative_error(results[n], case.arrays[f"out.{n}"]) if n in results else float("inf")
+                for n in sorted(case.outputs)
+            }
             bound = case.manifest.get("tolerance", case.config.get("tolerance", BOUND))
             return ("ok" if errors and max(errors.values()) <= bound else "FAIL"), errors
     return "unsupported", {}
@@ -129,7 +131,11 @@ def main(argv: list[str] | None = None) -> int:
             continue
         failed |= status == "FAIL"
         worst = max(errors, key=errors.get) if errors else ""
-        print(f"{name} {status}" + (f" {errors[worst]:.2e}" if errors else "") + (f" ({worst})" if status == "FAIL" else ""))
+        print(
+            f"{name} {status}"
+            + (f" {errors[worst]:.2e}" if errors else "")
+            + (f" ({worst})" if status == "FAIL" else "")
+        )
         if args.verbose:
             for output, error in errors.items():
                 print(f"    {output:<40} {error:.2e}")

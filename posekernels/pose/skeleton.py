@@ -28,8 +28,10 @@ class Skeleton:
 
     def __post_init__(self):
         if not len(self.joints) == len(self.parents) or len(self.left) != len(self.right):
-            raise ValueError(f"skeleton {self.name}: {len(self.joints)} joints, {len(self.parents)} parents, "
-                             f"{len(self.left)} left, {len(self.right)} right: counts must match")
+            raise ValueError(
+                f"skeleton {self.name}: {len(self.joints)} joints, {len(self.parents)} parents, "
+                f"{len(self.left)} left, {len(self.right)} right: counts must match"
+            )
 
     @property
     def num_joints(self) -> int:
@@ -62,8 +64,25 @@ class Skeleton:
 
 H36M_17 = Skeleton(
     "h36m-17",
-    ("pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "spine", "thorax",
-     "nose", "head", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist"),
+    (
+        "pelvis",
+        "right_hip",
+        "right_knee",
+        "right_ankle",
+        "left_hip",
+        "left_knee",
+        "left_ankle",
+        "spine",
+        "thorax",
+        "nose",
+        "head",
+        "left_shoulder",
+        "left_elbow",
+        "left_wrist",
+        "right_shoulder",
+        "right_elbow",
+        "right_wrist",
+    ),
     (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
     left=(4, 5, 6, 11, 12, 13),
     right=(1, 2, 3, 14, 15, 16),

@@ -21,6 +21,7 @@ def record(net, names: dict[str, str]):
     """Record outputs of submodules: {our dotted name: output name} -> the dict they appear in when ``net`` runs."""
     seen = {}
     for dotted, output in names.items():
+
         def hook(_module, _inputs, result, output=output):
             seen[output] = result
 

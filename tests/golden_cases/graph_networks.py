@@ -18,10 +18,17 @@ def htnet_of(case: Case):
 
 def htnet(case: Case) -> dict:
     net = htnet_of(case)
-    seen = record(net, {
-        "blocks.0.joint.conv1": "_gelu", "blocks.0.joint": "block0_ljc", "blocks.0.part": "block0_ipc",
-        "blocks.0.body": "block0_gbi", "norm": "norm", **{f"blocks.{i}": f"block{i}" for i in range(len(net.blocks))},
-    })
+    seen = record(
+        net,
+        {
+            "blocks.0.joint.conv1": "_gelu",
+            "blocks.0.joint": "block0_ljc",
+            "blocks.0.part": "block0_ipc",
+            "blocks.0.body": "block0_gbi",
+            "norm": "norm",
+            **{f"blocks.{i}": f"block{i}" for i in range(len(net.blocks))},
+        },
+    )
     block = net.blocks[0]
     seen_in = {}
     block.register_forward_pre_hook(lambda _m, inputs: seen_in.update(embed=inputs[0]))
@@ -47,7 +54,9 @@ def htnet_gradients(case: Case) -> dict:
 def adjacency(case: Case) -> dict:
     c = case.config
     names = tuple(map(str, range(c["joints"])))
-    skeleton = Skeleton("case", names, tuple(case["parents"].tolist()), tuple(c["joints_left"]), tuple(c["joints_right"]))
+    skeleton = Skeleton(
+        "case", names, tuple(case["parents"].tolist()), tuple(c["joints_left"]), tuple(c["joints_right"])
+    )
     return {"adj": modulated_adjacency(skeleton)}
 
 
@@ -55,8 +64,14 @@ def modulated(case: Case) -> dict:
     c = case.config
     layer = ModulatedGraphConv(c["in_features"], c["out_features"], c["weight_matrices"], H36M_17)
     weights = tensors(case.weights)
-    layer.load_state_dict({"weight": weights["W"], "modulation": weights["M"], "adjacency_offset": weights["adj2"],
-                           "bias": weights["bias"]})
+    layer.load_state_dict(
+        {
+            "weight": weights["W"],
+            "modulation": weights["M"],
+            "adjacency_offset": weights["adj2"],
+            "bias": weights["bias"],
+        }
+    )
     layer.fixed_adjacency.copy_(torch.from_numpy(case["adj"]))
     with torch.no_grad():
         return {"adj_symmetric": layer.adjacency().sum(0), "y": layer(torch.from_numpy(case["x"]))}

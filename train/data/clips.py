@@ -20,7 +20,7 @@ class Clip:
         keypoints: [T, J, 2] float32, normalised screen units (width to [-1, 1]).
         positions: [T, J, 3] float32 metres in camera space; joint 0 is the absolute trajectory, the others are
             relative to it. None where there is no ground truth.
-        orientation, translation: the camera in the world: unit quaternion (w, x, y, z) and centre in metres, for drawing.
+        orientation, translation: the camera in the world, for drawing: unit quaternion (w, x, y, z), centre in metres.
         fps: frames per second.
     """
 

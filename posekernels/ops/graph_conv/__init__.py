@@ -52,8 +52,9 @@ class _GraphConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         needs = list(ctx.needs_input_grad[:7])
-        grads = iter(_backward(grad.contiguous(), *ctx.saved_tensors, ctx.activation, needs, ctx.backend)
-                     if any(needs) else ())
+        grads = iter(
+            _backward(grad.contiguous(), *ctx.saved_tensors, ctx.activation, needs, ctx.backend) if any(needs) else ()
+        )
         residual = grad if ctx.needs_input_grad[7] else None
         return *(next(grads) if need else None for need in needs), residual, None, None
 
@@ -103,14 +104,22 @@ def graph_conv(
     if not 1 <= J <= MAX_JOINTS:
         raise ValueError(f"graph_conv: x must have 1 to {MAX_JOINTS} joints (axis -2), got {J}: x is {list(x.shape)}")
     check_shape("graph_conv", "weight", weight, (K, Cin, Cout), f"x is {list(x.shape)}")
-    shapes = {"adjacency": (adjacency, (K, J, J)), "bias": (bias, (Cout,)), "modulation": (modulation, (J, Cout)),
-              "scale": (scale, (Cout,)), "shift": (shift, (Cout,)), "residual": (residual, (*x.shape[:-1], Cout))}
+    shapes = {
+        "adjacency": (adjacency, (K, J, J)),
+        "bias": (bias, (Cout,)),
+        "modulation": (modulation, (J, Cout)),
+        "scale": (scale, (Cout,)),
+        "shift": (shift, (Cout,)),
+        "residual": (residual, (*x.shape[:-1], Cout)),
+    }
     for name, (tensor, shape) in shapes.items():
         if tensor is not None:
             check_tensor("graph_conv", name, tensor, like=x)
             check_shape("graph_conv", name, tensor, shape, f"x is {list(x.shape)}, weight is {list(weight.shape)}")
     if activation not in reference.ACTIVATIONS:
-        raise ValueError(f"graph_conv: activation must be one of {', '.join(reference.ACTIVATIONS)}, got {activation!r}")
+        raise ValueError(
+            f"graph_conv: activation must be one of {', '.join(reference.ACTIVATIONS)}, got {activation!r}"
+        )
     backend = requested(backend)
     poses = x.reshape(-1, J, Cin)
     if residual is not None:

@@ -28,17 +28,23 @@ def epilogue(h: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Te
     return h if residual is None else h + residual
 
 
-def graph_conv(x, weight, adjacency, bias, modulation, scale, shift, residual, activation, keep) -> tuple[Tensor, Tensor]:
+def graph_conv(
+    x, weight, adjacency, bias, modulation, scale, shift, residual, activation, keep
+) -> tuple[Tensor, Tensor]:
     """([B, J, Cout], the value before the epilogue, or an empty tensor unless ``keep``)."""
     h = linear(x, weight, adjacency, bias, modulation)
     y = epilogue(h, scale, shift, residual, activation).contiguous()
     return y, h.contiguous() if keep else h.new_empty(0)
 
 
-def graph_conv_backward(grad, h, x, weight, adjacency, bias, modulation, scale, shift, activation, needs) -> list[Tensor]:
+def graph_conv_backward(
+    grad, h, x, weight, adjacency, bias, modulation, scale, shift, activation, needs
+) -> list[Tensor]:
     """Gradients of (x, weight, adjacency, bias, modulation, scale, shift), those that ``needs`` asks for, in order."""
-    inputs = [t if t is None else t.detach().requires_grad_(n)
-              for t, n in zip((x, weight, adjacency, bias, modulation, scale, shift), needs, strict=True)]
+    inputs = [
+        t if t is None else t.detach().requires_grad_(n)
+        for t, n in zip((x, weight, adjacency, bias, modulation, scale, shift), needs, strict=True)
+    ]
     x, weight, adjacency, bias, modulation, scale, shift = inputs
     with torch.enable_grad():
         y = epilogue(linear(x, weight, adjacency, bias, modulation), scale, shift, None, activation)
