@@ -125,7 +125,9 @@ def graph_conv(
     if residual is not None:
         residual = residual.reshape(-1, J, Cout)
     tensors = (poses, weight, adjacency, bias, modulation, scale, shift, residual)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
+        y, _ = reference.graph_conv(*tensors, activation, False)
+    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         y = _GraphConv.apply(*tensors, activation, backend)
     else:
         y, _ = _forward(*tensors, activation, False, backend)
