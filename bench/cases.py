@@ -1,0 +1,87 @@
+"""What is timed: one ``OpCase`` per op and size, one ``ModelCase`` per network.
+
+``bench/ops/<op>.py`` and ``bench/models/<network>.py`` each hold a list ``CASES``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class OpCase:
+    """One op at one size.
+
+    Args:
+        op: its name, as in ``posekernels.explain``.
+        size: for the table ("B=400 J=17 80->384 K=2 M gelu").
+        make: () -> the op's inputs, float32 on the CPU, by name; non-float ones are passed as they are.
+        call: (inputs, backend) -> the output, or a tuple of outputs. The op's public function.
+        flops: of the forward pass.
+        bytes: read and written at least once by the forward pass, as a function of the element size in bytes.
+        gradients: inputs whose gradients are checked and timed; empty for an op without a backward pass.
+        peers: other ways to compute the same: name -> (inputs) -> output ("sdpa": PyTorch's own attention).
+        dtypes: that it is timed in, beside float32.
+        quick: part of ``--quick``.
+    """
+
+    op: str
+    size: str
+    make: Callable[[], dict[str, Tensor]]
+    call: Callable[[dict[str, Tensor], str], Tensor | tuple[Tensor, ...]]
+    flops: float
+    bytes: Callable[[int], float]
+    gradients: tuple[str, ...] = ()
+    peers: dict[str, Callable[[dict[str, Tensor]], Tensor]] = field(default_factory=dict)
+    dtypes: tuple[torch.dtype, ...] = ()
+    quick: bool = False
+
+
+@dataclass
+class ModelCase:
+    """One network in inference, and one training step of it.
+
+    Args:
+        model: its name, as in ``models.create``.
+        make: () -> the network, float32 on the CPU, with trained-looking (random) weights.
+        inputs: batch -> the positional inputs of ``forward``.
+        batches: a latency size, a medium one, a large one.
+        flops: batch -> multiply-adds times two of the forward pass.
+        training_batch: batch of the timed training step, None when it has none.
+        loss: (output) -> scalar for the training step.
+        run: (net, inputs) -> output, when it is not ``net(*inputs)``; must be exportable for ONNX Runtime.
+        dtypes: that it is timed in, beside float32.
+    """
+
+    model: str
+    make: Callable[[], nn.Module]
+    inputs: Callable[[int], tuple[Tensor, ...]]
+    batches: tuple[int, ...]
+    flops: Callable[[int], float]
+    training_batch: int | None = None
+    loss: Callable[[Tensor], Tensor] = lambda y: y.square().mean()
+    run: Callable | None = None
+    dtypes: tuple[torch.dtype, ...] = ()
+
+
+def _cases(package: str) -> list:
+    found = []
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        found += importlib.import_module(f"{package}.{module.name}").CASES
+    return found
+
+
+def op_cases() -> list[OpCase]:
+    """Every case under ``bench/ops``."""
+    return _cases("bench.ops")
+
+
+def model_cases() -> list[ModelCase]:
+    """Every case under ``bench/models``."""
+    return _cases("bench.models")

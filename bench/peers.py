@@ -1,0 +1,73 @@
+"""What a user could run instead: eager PyTorch, ``torch.compile``, ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import posekernels
+
+
+class Unavailable(RuntimeError):
+    """A peer that cannot run here, or cannot run this; says why."""
+
+
+def eager(call: Callable) -> Callable:
+    """``call`` with every op on its reference: plain PyTorch."""
+
+    def run():
+        with posekernels.use_backend("reference"):
+            return call()
+
+    return run
+
+
+def compiled(call: Callable, mode: str | None = None) -> Callable:
+    """The eager form under ``torch.compile``."""
+    torch._dynamo.reset()
+    with posekernels.use_backend("reference"):
+        fast = torch.compile(call, mode=mode, dynamic=False)
+        try:
+            fast()
+        except Exception as error:
+            raise Unavailable(f"torch.compile: {str(error).splitlines()[0]}") from error
+
+    def run():
+        with posekernels.use_backend("reference"):
+            return fast()
+
+    return run
+
+
+def onnxruntime(net: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Callable[[], Tensor]:
+    """The eager form exported to ONNX, in ONNX Runtime with ``threads`` threads."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise Unavailable("onnxruntime is not installed (pip install -e '.[onnx]')") from error
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), quiet, torch.no_grad():
+        warnings.simplefilter("ignore")
+        path = str(Path(folder) / "net.onnx")
+        with posekernels.use_backend("reference"):
+            try:
+                torch.onnx.export(net, inputs, path, dynamo=True, verbose=False)
+            except Exception as error:
+                raise Unavailable(f"ONNX export: {str(error).strip().splitlines()[0]}") from error
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers()]
+        if not inputs[0].is_cuda:
+            providers = ["CPUExecutionProvider"]
+        session = ort.InferenceSession(path, options, providers=providers)
+    feeds = {i.name: t.cpu().numpy() for i, t in zip(session.get_inputs(), inputs)}
+    return lambda: torch.from_numpy(session.run(None, feeds)[0])
