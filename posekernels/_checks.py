@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the name in ``names`` closest to a misspelt one, or ``""``; for error messages."""
+    lower = {str(n).lower(): str(n) for n in names}
+    near = difflib.get_close_matches(str(name).lower(), lower, 1)
+    return f"; did you mean {lower[near[0]]!r}?" if near else ""
 
 
 def check_tensor(

@@ -1,0 +1,67 @@
+"""Cameras, metrics, kinematics and window generators: the data side of lifting and motion prediction."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from posekernels.pose import camera as cam
+from posekernels.pose import kinematics, metrics
+from tests.golden import Case, Handler
+
+
+def cameras(case: Case) -> dict:
+    out = {}
+    for n, entry in enumerate(case.config["cameras"]):
+        camera = cam.h36m_cameras(entry["subject"])[entry["camera_index"]]
+        assert (camera.id, camera.width, camera.height) == (entry["id"], entry["res_w"], entry["res_h"])
+        pose = camera.orientation, camera.translation
+        seen = cam.world_to_camera(case[f"world_{n}"], *pose)
+        points = np.concatenate((seen, case[f"camera_points_{n}"]))
+        projected = cam.project(points, camera.intrinsics)
+        centred = seen.copy()
+        centred[:, 1:] -= seen[:, :1]
+        out |= {
+            f"orientation_{n}": camera.orientation,
+            f"translation_{n}": camera.translation,
+            f"intrinsic_{n}": camera.intrinsics,
+            f"camera_{n}": seen,
+            f"world_again_{n}": cam.camera_to_world(seen, *pose),
+            f"centred_{n}": centred,
+            f"projected_{n}": projected,
+            f"projected_linear_{n}": cam.project_linear(points, camera.intrinsics),
+            f"image_{n}": cam.denormalise_screen(projected, camera.width, camera.height),
+            f"normalised_{n}": cam.normalise_screen(case[f"pixels_{n}"], camera.width, camera.height),
+        }
+    return out
+
+
+def lifting_metrics(case: Case) -> dict:
+    out, scores, rows = {}, metrics.PoseScores(), []
+    for i, action in enumerate(case.config["sequence_actions"]):
+        pair = torch.from_numpy(case[f"predicted_{i}"]), torch.from_numpy(case[f"target_{i}"])
+        for p, metric in enumerate((metrics.mpjpe, metrics.p_mpjpe, metrics.n_mpjpe), 1):
+            out[f"p{p}_frames_{i}"] = 1000 * metric(*pair, per_frame=True)
+        scores.add(*pair, action)
+        rows.append(scores.records[-1][3])
+    table, mean = scores.per_action(), scores.average()
+    out["sequences"] = np.array(rows)
+    out["actions"] = np.array([[table[a][c] for c in metrics.COLUMNS] for a in case.config["action_names"]])
+    out["mean"] = np.array([mean[c] for c in metrics.COLUMNS])
+    predicted, target = case["predicted_batch"], case["target_batch"]
+    out["weighted"] = metrics.weighted_mpjpe(predicted, target, case["weights"])
+    out["p1_batch"] = metrics.mpjpe(predicted, target)
+    out["p3_batch"] = metrics.n_mpjpe(predicted, target)
+    return out
+
+
+def forward_kinematics(case: Case) -> dict:
+    body = {"h36m": kinematics.H36M_BODY, "cmu": kinematics.CMU_BODY}[case.config["dataset"]]
+    return {name: kinematics.forward_kinematics(torch.from_numpy(case[name]), body) for name in case.outputs}
+
+
+HANDLERS = [
+    Handler(lambda c: c.system == "h36m_camera", cameras),
+    Handler(lambda c: c.system == "lifting_metrics", lifting_metrics),
+    Handler(lambda c: c.config.get("kind") == "forward_kinematics", forward_kinematics),
+]
