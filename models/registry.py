@@ -10,11 +10,13 @@ import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 _NETWORKS = {  # name -> module:class; imported when asked for
     "htnet": "models.htnet:HTNet",
+    "rie": "models.rie:RIE",
 }
 
 
@@ -44,8 +46,34 @@ def create(name: str, **config) -> nn.Module:
     return getattr(importlib.import_module(module), cls)(**config)
 
 
+class _Ignored:
+    """Stands for an object of a published checkpoint that nobody needs: takes any arguments and state, does nothing."""
+
+    def __init__(self, *_args):
+        pass
+
+    def __setstate__(self, _state):
+        pass
+
+
+def _safe_globals() -> list:
+    """What published checkpoints hold beside tensors: NumPy arrays and scalars, and a pickled NumPy random state.
+
+    The random state is replaced by nothing. NumPy 1 and 2 name their modules differently; both are met.
+    """
+    ignored = ["_pickle.__randomstate_ctor", "_pickle.__bit_generator_ctor", "_pickle.__generator_ctor"]
+    ignored += ["_mt19937.MT19937", "_pcg64.PCG64", "mtrand.RandomState"]
+    found = [(_Ignored, f"numpy.random.{name}") for name in ignored]
+    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        found += [
+            (np._core.multiarray._reconstruct, f"{core}._reconstruct"),
+            (np._core.multiarray.scalar, f"{core}.scalar"),
+        ]
+    return [*found, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
+
+
 def read_checkpoint(path: str | Path) -> dict:
-    """Read a file written by ``torch.save``, tensors and plain containers only (``weights_only=True``).
+    """Read a file written by ``torch.save``: tensors, arrays and plain containers only (``weights_only=True``).
 
     Raises:
         CheckpointError: missing, truncated, or holding anything else.
@@ -54,7 +82,8 @@ def read_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_safe_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
         raise CheckpointError(
             f"{path}: not a readable checkpoint of tensors (truncated, or another kind of file): "

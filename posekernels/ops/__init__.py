@@ -1,5 +1,7 @@
 """The ops, one folder each: public function, reference (its definition), kernels, and a page of math."""
 
 from .graph_conv import graph_conv
+from .relative_encoding import relative_encoding
+from .strided_temporal_conv import strided_temporal_conv
 
-__all__ = ["graph_conv"]
+__all__ = ["graph_conv", "relative_encoding", "strided_temporal_conv"]
