@@ -51,3 +51,17 @@ def folded_batch_norm(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Te
             norm._folded = scale, norm.bias - norm.running_mean * scale
         norm._folded_state = state
     return norm._folded
+
+
+class AnnotatedNorm(nn.Module):
+    """The Annotated Transformer's norm over the last axis: *unbiased* std, eps *outside* the root (no LayerNorm)."""
+
+    def __init__(self, features: int, eps: float = 1e-6):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(features))
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        std, mean = torch.std_mean(x, dim=-1, keepdim=True)
+        return self.gain * (x - mean) / (std + self.eps) + self.shift

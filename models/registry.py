@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 _NETWORKS = {  # name -> module:class; imported when asked for
+    "gcndiff": "models.gcndiff:GCNdiff",
+    "gcnpose": "models.gcnpose:GCNpose",
     "htnet": "models.htnet:HTNet",
+    "mixste": "models.mixste:MixSTE",
     "rie": "models.rie:RIE",
 }
 
@@ -72,7 +75,7 @@ def _safe_globals() -> list:
     return [*found, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
 
 
-def read_checkpoint(path: str | Path) -> dict:
+def read_checkpoint(path: str | Path) -> dict | list:
     """Read a file written by ``torch.save``: tensors, arrays and plain containers only (``weights_only=True``).
 
     Raises:
@@ -110,12 +113,14 @@ def published_names(net: nn.Module) -> dict[str, str]:
     return {rename(name): name for name in net.state_dict()}
 
 
-def load_published(net: nn.Module, source: str | Path | dict[str, Tensor]) -> nn.Module:
+def load_published(net: nn.Module, source: str | Path | dict | list, **container) -> nn.Module:
     """Fill ``net`` from a published checkpoint, strictly: everything fits, or nothing is loaded.
 
     Args:
         net: a network from ``create``.
-        source: a checkpoint file, or the state dict it holds. A ``module.`` prefix (DataParallel) is dropped.
+        source: a checkpoint file, or what it holds. A ``module.`` prefix (DataParallel) is dropped.
+        container: which part of the file, for networks whose files hold several (``ema=True`` for "gcndiff"): the
+            options of ``unwrap`` in ``models.published.<network>``.
     Returns:
         ``net``.
     Raises:
@@ -124,9 +129,15 @@ def load_published(net: nn.Module, source: str | Path | dict[str, Tensor]) -> nn
     Tensors that the published program stores but never reads are kept in ``net.published_unused``.
     """
     table = published_table(net)
-    checkpoint = source if isinstance(source, dict) else read_checkpoint(source)
-    where = "state dict" if isinstance(source, dict) else str(source)
-    state = table.unwrap(checkpoint) if hasattr(table, "unwrap") else checkpoint
+    in_memory = isinstance(source, (dict, list))
+    checkpoint = source if in_memory else read_checkpoint(source)
+    where = "state dict" if in_memory else str(source)
+    if container and not hasattr(table, "unwrap"):
+        raise TypeError(f"{type(net).__name__}: its files have one part; unexpected {', '.join(container)}")
+    try:
+        state = table.unwrap(checkpoint, **container) if hasattr(table, "unwrap") else checkpoint
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from error
     bad = [k for k, v in state.items() if not isinstance(v, Tensor)] if isinstance(state, dict) else ["(not a dict)"]
     if bad:
         raise CheckpointError(f"{where}: expected a dict of tensors; not tensors: {', '.join(map(str, bad[:5]))}")
@@ -143,6 +154,8 @@ def load_published(net: nn.Module, source: str | Path | dict[str, Tensor]) -> nn
     ]
     if problems:
         shown = "\n  ".join(problems[:12]) + (f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else "")
+        hint = table.hint(net, state) if hasattr(table, "hint") else None
+        shown += f"\n  {hint}" if hint else ""
         raise CheckpointError(f"{where} does not fit {type(net).__name__}; nothing was loaded:\n  {shown}")
     net.load_state_dict({ours: state[n] for n, ours in want.items()})
     net.published_unused = unused
