@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,9 @@ _NETWORKS = {  # name -> module:class; imported when asked for
     "gcnpose": "models.gcnpose:GCNpose",
     "htnet": "models.htnet:HTNet",
     "mixste": "models.mixste:MixSTE",
+    "pkd": "models.pkd:PKD",
     "rie": "models.rie:RIE",
+    "simlpe": "models.pkd:SiMLPe",
 }
 
 
@@ -102,11 +105,14 @@ def published_table(net: nn.Module):
 def published_names(net: nn.Module) -> dict[str, str]:
     """{published name: our name} of every stored tensor of ``net``, from its table's ``RENAME`` rules.
 
-    The rules are (pattern, replacement) pairs for ``re.sub``, ours -> published, applied one after the other.
+    The rules are (pattern, replacement) pairs for ``re.sub``, ours -> published, applied one after the other. A table
+    whose names depend on the configuration has a function ``rename(net)`` that returns them instead.
     """
+    table = published_table(net)
+    rules = table.rename(net) if hasattr(table, "rename") else table.RENAME
 
     def rename(name: str) -> str:
-        for pattern, replacement in published_table(net).RENAME:
+        for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
         return name
 
@@ -166,3 +172,17 @@ def published_state(net: nn.Module) -> dict[str, Tensor]:
     """The state dict under published names, stored-but-unused tensors included: what the published program reads."""
     state = net.state_dict()
     return {n: state[ours] for n, ours in published_names(net).items()} | getattr(net, "published_unused", {})
+
+
+def save_published(net: nn.Module, path: str | Path) -> None:
+    """Write ``net`` as a checkpoint that the published program reads back: bare state dict, published names.
+
+    The file appears whole or not at all.
+    """
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.part{os.getpid()}")
+    try:
+        torch.save({name: tensor.detach().cpu().clone() for name, tensor in published_state(net).items()}, aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from .denoise import GraphDenoiser, denoise_loop, denoise_step, graph_transforme
 from .graph_conv import graph_conv
 from .relative_encoding import relative_encoding
 from .strided_temporal_conv import strided_temporal_conv
+from .temporal_mlp import temporal_mlp, temporal_mlp_forecast
 
 __all__ = [
     "GraphDenoiser",
@@ -13,4 +14,6 @@ __all__ = [
     "graph_transformer",
     "relative_encoding",
     "strided_temporal_conv",
+    "temporal_mlp",
+    "temporal_mlp_forecast",
 ]
