@@ -133,7 +133,7 @@ class HTNet(nn.Module):
         super().__init__()
         if channels % 24 or channels <= 0:
             raise ValueError(f"htnet: channels must be a positive multiple of 24 (3 thirds of 8 heads), got {channels}")
-        self.skeleton = H36M_17
+        self.skeleton, self.outputs = H36M_17, 3
         self.embed = nn.Linear(2, channels)
         self.position = nn.Parameter(torch.zeros(1, self.skeleton.num_joints, channels))
         rates = torch.linspace(*drop_path, depth).tolist()

@@ -117,6 +117,9 @@ H36M_17 = Skeleton(
     right=(1, 2, 3, 14, 15, 16),
 )
 
+H36M_16 = H36M_17.reduced("h36m-16", keep=(*range(9), *range(10, 17)))
+"""Without the nose: what the original Modulated GCN was trained on."""
+
 H36M_32 = Skeleton(
     "h36m-32",
     (
@@ -201,7 +204,7 @@ HUMANEVA_15 = Skeleton(
     right=(5, 6, 7, 11, 12, 13),
 )
 
-SKELETONS = {s.name: s for s in (H36M_17, H36M_32, CMU_38, HUMANEVA_15)}
+SKELETONS = {s.name: s for s in (H36M_17, H36M_16, H36M_32, CMU_38, HUMANEVA_15)}
 
 
 def skeleton(name: str) -> Skeleton:

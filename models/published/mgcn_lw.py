@@ -1,0 +1,17 @@
+"""Parameter names of the published modulated GCNs (``xzhouzeng/PRPose``, ``ZhimingZo/Modulated-GCN``)."""
+
+RENAME = [  # ours -> published, applied in order
+    (r"^input\.(conv|norm)\.", r"gconv_input.0.\1."),
+    (r"^layers\.(\d+)\.conv(\d)\.(conv|norm)\.", r"gconv_layers.\1.gconv\2.\3."),
+    (r"^(gconv_.*)\.conv\.", r"\1.gconv."),
+    (r"^(gconv_.*)\.norm\.", r"\1.bn."),
+    (r"^output\.", "gconv_output."),
+    (r"^(gconv_.*)\.modulation$", r"\1.M"),
+    (r"^(gconv_.*)\.adjacency_offset$", r"\1.adj2"),
+    (r"^(gconv_input\.0\.gconv|gconv_layers\.\d+\.gconv\d\.gconv|gconv_output)\.weight$", r"\1.W"),
+]
+
+
+def unwrap(checkpoint):
+    """Modulated GCN's own files hold the weights beside epoch and optimiser; WS-ANL's are plain."""
+    return checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else checkpoint
