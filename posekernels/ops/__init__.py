@@ -1,19 +1,18 @@
 """The ops, one folder each: public function, reference (its definition), kernels, and a page of math."""
 
-from .denoise import GraphDenoiser, denoise_loop, denoise_step, graph_transformer
+from .best_hypothesis import best_hypothesis
 from .graph_conv import graph_conv
-from .relative_encoding import relative_encoding
-from .strided_temporal_conv import strided_temporal_conv
-from .temporal_mlp import temporal_mlp, temporal_mlp_forecast
+from .joint_attention import joint_attention
+from .merge_hypotheses import merge_hypotheses
+from .procrustes import procrustes, procrustes_error
+from .sample_hypotheses import sample_hypotheses
 
 __all__ = [
-    "GraphDenoiser",
-    "denoise_loop",
-    "denoise_step",
+    "best_hypothesis",
     "graph_conv",
-    "graph_transformer",
-    "relative_encoding",
-    "strided_temporal_conv",
-    "temporal_mlp",
-    "temporal_mlp_forecast",
+    "joint_attention",
+    "merge_hypotheses",
+    "procrustes",
+    "procrustes_error",
+    "sample_hypotheses",
 ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._arrays import accepts_arrays
+from ..ops import procrustes_error
 
 
 def _check(op: str, predicted: Tensor, target) -> None:
@@ -55,7 +56,7 @@ def weighted_mpjpe(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor
 def p_mpjpe(predicted: Tensor, target: Tensor, per_frame: bool = False, published_degenerate: bool = False) -> Tensor:
     """``mpjpe`` after each frame's best similarity transform, scale included, reflections excluded (protocol 2).
 
-    One batched singular value decomposition of the 3 x 3 products; computed in the precision of the input.
+    The op ``procrustes_error``, in the precision of the input.
 
     Args:
         predicted, target: [..., J, 3].
@@ -66,24 +67,11 @@ def p_mpjpe(predicted: Tensor, target: Tensor, per_frame: bool = False, publishe
         A frame that holds NaN or infinity has NaN.
     """
     _check("p_mpjpe", predicted, target)
-    mean_p, mean_t = predicted.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
-    p, t = predicted - mean_p, target - mean_t
-    norm_p, norm_t = (x.square().sum((-2, -1), keepdim=True).sqrt() for x in (p, t))
-    one = torch.ones_like(norm_p)
-    p_unit, t_unit = p / torch.where(norm_p > 0, norm_p, one), t / torch.where(norm_t > 0, norm_t, one)
-    H = t_unit.mT @ p_unit
-    finite = H.isfinite().all(-1).all(-1)[..., None, None]
-    U, S, Vh = torch.linalg.svd(torch.where(finite, H, torch.zeros_like(H)))  # it refuses a whole batch for one NaN
-    # A negative determinant is a reflection: the least singular value changes sign, and V's last column with it.
-    sign = torch.ones_like(S)
-    sign[..., 2] = torch.where(torch.linalg.det(U @ Vh) < 0, -1.0, 1.0)
-    R = (Vh.mT * sign[..., None, :]) @ U.mT
-    scale = (S * sign).sum(-1)[..., None, None] * norm_t / torch.where(norm_p > 0, norm_p, one)
-    errors = (scale * (p @ R) - t).norm(dim=-1)
-    errors = torch.where(finite[..., 0], errors, math.nan)
+    errors = procrustes_error(predicted, target)
     if published_degenerate:
-        errors = torch.where(((norm_p > 0) & (norm_t > 0))[..., 0], errors, math.nan)
-    return _mean(errors, per_frame)
+        point = [(x == x[..., :1, :]).all(-1).all(-1) for x in (predicted, target)]
+        errors = torch.where(point[0] | point[1], math.nan, errors)
+    return errors if per_frame else errors.mean()
 
 
 @accepts_arrays

@@ -1,0 +1,28 @@
+"""The definition of ``joint_attention``: plain differentiable PyTorch, any device, float32 and float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def joint_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """[B, N, H, D]: softmax(q kᵀ scale) v for every head; ``mask`` is [B, N, N]."""
+    scores = torch.einsum("bnhd,bmhd->bhnm", q, k) * scale
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1)
+    if mask is not None:
+        weights = weights.masked_fill(~mask[:, None], 0)  # a query that may attend to nothing receives 0
+    return torch.einsum("bhnm,bmhd->bnhd", weights, v).contiguous()
+
+
+def joint_attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of (q, k, v)."""
+    inputs = [t.detach().requires_grad_() for t in (q, k, v)]
+    with torch.enable_grad():
+        y = joint_attention(*inputs, mask, scale)
+    gq, gk, gv = torch.autograd.grad(y, inputs, grad)
+    return gq.contiguous(), gk.contiguous(), gv.contiguous()

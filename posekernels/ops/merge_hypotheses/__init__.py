@@ -1,0 +1,90 @@
+"""``merge_hypotheses``: a pose and its mirror image into one. Start reading here; ``reference.py`` defines it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..._arrays import accepts_arrays
+from ..._checks import check_tensor
+from ..._dispatch import Kernel, requested
+from ..._library import register
+from . import reference
+
+
+def _fake(poses, mirrored, root, backend):
+    return poses.new_empty(poses.shape[0], *poses.shape[2:])
+
+
+def _fake_backward(grad, views, mirrored, root, backend):
+    return grad.new_empty(grad.shape[0], views, *grad.shape[1:])
+
+
+_forward = register(
+    "merge_hypotheses",
+    "(Tensor poses, int[] mirrored, int root, str backend) -> Tensor",
+    _fake,
+    {"reference": Kernel(reference.merge_hypotheses)},
+)
+_backward = register(
+    "merge_hypotheses_backward",
+    "(Tensor grad, int views, int[] mirrored, int root, str backend) -> Tensor",
+    _fake_backward,
+    {"reference": Kernel(reference.merge_hypotheses_backward)},
+)
+
+
+class _MergeHypotheses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, poses, mirrored, root, backend):
+        ctx.options = poses.shape[1], mirrored, root, backend
+        return _forward(poses, mirrored, root, backend)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return _backward(grad.contiguous(), *ctx.options), None, None, None
+
+
+@accepts_arrays
+def merge_hypotheses(
+    poses: Tensor, mirrored: Sequence[int], *, root: int | None = 0, backend: str | None = None
+) -> Tensor:
+    """Mirror the second view back, average it with the first, put the root at 0.
+
+    Args:
+        poses: [..., V, J, 3], V = 2 (a pose, and the pose lifted from the mirrored picture) or 1; float32 or float64,
+            and float16 or bfloat16 where a kernel takes them. Any unit.
+        mirrored: the joint that each joint becomes in a mirror (``Skeleton.mirrored``); its own inverse.
+        root: the joint that is set to 0 (not subtracted from the others); None for none.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        [..., J, 3], unit and dtype of ``poses``.
+    Raises:
+        ValueError, TypeError: a wrong shape, size, dtype or option, naming the argument.
+        BackendError: a named backend that cannot run this.
+    Gradient: with respect to poses.
+    Source: test-time augmentation, Pavllo et al., CVPR 2019.
+    """
+    check_tensor("merge_hypotheses", "poses", poses, min_rank=3)
+    V, J, coordinates = poses.shape[-3:]
+    if V not in (1, 2) or coordinates != 3 or J < 1:
+        raise ValueError(f"merge_hypotheses: poses must be [..., 1 or 2, J, 3], got {list(poses.shape)}")
+    mirrored = [int(j) for j in mirrored]
+    if len(mirrored) != J or any(not 0 <= m < J or mirrored[m] != j for j, m in enumerate(mirrored)):
+        raise ValueError(
+            f"merge_hypotheses: mirrored must be a permutation of {J} joints that is its own inverse, got {mirrored}"
+        )
+    if root is not None and not 0 <= root < J:
+        raise ValueError(f"merge_hypotheses: root must be a joint in [0, {J}) or None, got {root}")
+    root = -1 if root is None else int(root)
+    backend = requested(backend)
+    flat = poses.reshape(-1, V, J, 3)
+    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
+        y = reference.merge_hypotheses(flat, mirrored, root)
+    elif torch.is_grad_enabled() and flat.requires_grad:
+        y = _MergeHypotheses.apply(flat, mirrored, root, backend)
+    else:
+        y = _forward(flat, mirrored, root, backend)
+    return y.view(*poses.shape[:-3], J, 3)

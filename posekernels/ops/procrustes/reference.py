@@ -1,0 +1,69 @@
+"""The definition of ``procrustes``: plain differentiable PyTorch, any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _axis(matrix: Tensor) -> Tensor:
+    """[..., 3]: the vector of the antisymmetric part of ``matrix`` [..., 3, 3], doubled."""
+    a = matrix - matrix.mT
+    return torch.stack((a[..., 2, 1], a[..., 0, 2], a[..., 1, 0]), -1)
+
+
+def _cross(vector: Tensor) -> Tensor:
+    """[..., 3, 3]: the antisymmetric matrix of ``vector``, so that ``_axis(_cross(w)) = 2 w``."""
+    x, y, z = vector.unbind(-1)
+    o = torch.zeros_like(x)
+    return torch.stack((o, -z, y, z, o, -x, -y, x, o), -1).unflatten(-1, (3, 3))
+
+
+def rotation(moment: Tensor) -> Tensor:
+    """[..., 3, 3]: the proper rotation R that maximises tr(Rᵀ ``moment``).
+
+    Differentiable wherever it is unique, equal singular values included (which the gradient of an SVD is not): one
+    step of Newton's method is taken from the solution, whose value is nil and whose derivative is that of R.
+    """
+    with torch.no_grad():
+        finite = moment.isfinite().all(-1).all(-1)[..., None, None]
+        u, _, vt = torch.linalg.svd(moment.where(finite, 0))  # which raises on NaN
+        sign = torch.linalg.det(u @ vt).sign()
+        sign = torch.where(sign == 0, torch.ones_like(sign), sign)
+        flip = torch.stack((torch.ones_like(sign), torch.ones_like(sign), sign), -1)
+        solution = ((u * flip[..., None, :]) @ vt).where(finite, torch.nan)
+    if not (torch.is_grad_enabled() and moment.requires_grad):
+        return solution
+    stretch = (solution.mT @ moment).detach()
+    eye = torch.eye(3, dtype=moment.dtype, device=moment.device)
+    system = stretch.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] * eye - (stretch + stretch.mT) / 2
+    inverse, _ = torch.linalg.inv_ex(system)
+    step = (inverse @ _axis(solution.mT @ moment)[..., None]).squeeze(-1)
+    return solution + solution @ _cross(step)
+
+
+def procrustes(poses: Tensor, target: Tensor, align: bool) -> tuple[Tensor, Tensor]:
+    """(aligned [B, S, J, 3] or empty unless ``align``, errors [B, S]) of poses [B, S, J, 3] to target [B, J, 3]."""
+    target = target[:, None]
+    mean_p, mean_t = poses.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
+    p, t = poses - mean_p, target - mean_t
+    moment = p.mT @ t
+    turn = rotation(moment)
+    square = (p * p).sum((-2, -1))
+    # A pose that is a single point has no size to scale: it goes to the target's centre.
+    scale = (turn * moment).sum((-2, -1)) / torch.where(square > 0, square, torch.ones_like(square))
+    aligned = scale[..., None, None] * (p @ turn) + mean_t
+    errors = (aligned - target).norm(dim=-1).mean(-1)
+    return aligned.contiguous() if align else aligned.new_empty(0), errors.contiguous()
+
+
+def procrustes_backward(
+    grad_aligned: Tensor | None, grad_errors: Tensor | None, poses: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of (poses, target)."""
+    inputs = [t.detach().requires_grad_() for t in (poses, target)]
+    with torch.enable_grad():
+        outputs = procrustes(*inputs, True)
+    used = [(y, g) for y, g in zip(outputs, (grad_aligned, grad_errors)) if g is not None]
+    grads = torch.autograd.grad([y for y, _ in used], inputs, [g for _, g in used])
+    return grads[0].contiguous(), grads[1].contiguous()
