@@ -1,5 +1,5 @@
 """The networks of five published systems, by name: ``models.create("htnet")``."""
 
-from .registry import CheckpointError, create, load_published, names, save_published
+from .registry import CheckpointError, create, load_published, names
 
-__all__ = ["CheckpointError", "create", "load_published", "names", "save_published"]
+__all__ = ["CheckpointError", "create", "load_published", "names"]
