@@ -1,0 +1,126 @@
+"""``annotated_norm``: layer norm with unbiased std, eps outside the root. The definition is in ``reference.py``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..._arrays import accepts_arrays
+from ..._checks import check_shape, check_tensor
+from ..._dispatch import Kernel, requested
+from ..._dropout import check_rate
+from ..._dropout import dropout as apply_dropout
+from ..._library import register
+from . import reference
+
+
+def _fake(x, residual, scale, shift, eps, rate, seed, backend):
+    y = x.new_empty(x.shape)
+    return y, x.new_empty(0) if residual is None else torch.empty_like(y)
+
+
+def _fake_backward(grad, total, scale, eps, needs, backend):
+    shapes = (total.shape, scale.shape, scale.shape)
+    return [total.new_empty(shape) for shape, need in zip(shapes, needs) if need]
+
+
+_forward = register(
+    "annotated_norm",
+    "(Tensor x, Tensor? residual, Tensor scale, Tensor shift, float eps, float rate, int seed, str backend) "
+    "-> (Tensor, Tensor)",
+    _fake,
+    {"reference": Kernel(reference.annotated_norm)},
+)
+_backward = register(
+    "annotated_norm_backward",
+    "(Tensor grad, Tensor total, Tensor scale, float eps, bool[] needs, str backend) -> Tensor[]",
+    _fake_backward,
+    {"reference": Kernel(reference.annotated_norm_backward)},
+)
+
+
+class _AnnotatedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, residual, scale, shift, eps, rate, seed, backend):
+        y, total = _forward(x, residual, scale, shift, eps, rate, seed, backend)
+        ctx.save_for_backward(x if residual is None else total, scale)
+        ctx.has_residual = residual is not None
+        ctx.eps, ctx.rate, ctx.seed, ctx.backend = eps, rate, seed, backend
+        return y, total
+
+    @staticmethod
+    def backward(ctx, grad, grad_total):
+        total, scale = ctx.saved_tensors
+        needs_x, needs_residual, needs_scale, needs_shift = ctx.needs_input_grad[:4]
+        needs = [needs_x or needs_residual, needs_scale, needs_shift]
+        grads = iter(_backward(grad.contiguous(), total, scale, ctx.eps, needs, ctx.backend) if any(needs) else ())
+        grad_in = next(grads) if needs[0] else None
+        if needs[0] and ctx.has_residual:  # the sum is an output too, and its gradient flows straight through
+            grad_in = grad_in + grad_total
+        return (
+            apply_dropout(grad_in, ctx.rate, ctx.seed) if needs_x else None,
+            grad_in if needs_residual else None,
+            next(grads) if needs_scale else None,
+            next(grads) if needs_shift else None,
+            *(None,) * 4,
+        )
+
+
+@accepts_arrays
+def annotated_norm(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None = None,
+    *,
+    eps: float = 1e-6,
+    dropout: float = 0.0,
+    seed: int = 0,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Layer norm over the last axis with the unbiased standard deviation and ``eps`` outside the root.
+
+    ``y = scale * (s - s.mean(-1)) / (s.std(-1) + eps) + shift`` with ``s = dropout(x) + residual``.
+
+    Not interchangeable with ``layer_norm``: for wide rows it is smaller by sqrt((C - 1) / C).
+
+    Args:
+        x: [..., C], C >= 2; float32 or float64, and float16 or bfloat16 on a GPU. Any leading axes, any strides.
+        scale, shift: [C].
+        residual: the shape of ``x``; added before the norm.
+        eps: added to the standard deviation.
+        dropout: share of ``x`` to drop before the residual is added; needs a residual. The mask is a function of
+            ``seed`` (see ``posekernels._dropout``), so that backward and a rerun agree.
+        seed: of the mask, 64 bits.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        y, the shape and dtype of ``x``; with a residual the pair (y, s), s being the next residual.
+    Raises:
+        ValueError, TypeError: a wrong shape, size, dtype or device, naming the argument.
+        BackendError: a named backend that cannot run this.
+    Gradient: with respect to every tensor. On a constant row (std 0) the gradient of the std is taken as 0.
+    Source: "The Annotated Transformer" (Rush, 2018), as the Strided Transformer uses it.
+    """
+    check_tensor("annotated_norm", "x", x, min_rank=1)
+    channels = x.shape[-1]
+    if channels < 2:
+        raise ValueError(f"annotated_norm: x must have at least 2 channels for an unbiased std, got {list(x.shape)}")
+    shapes = {"scale": (scale, (channels,)), "shift": (shift, (channels,)), "residual": (residual, tuple(x.shape))}
+    for name, (tensor, shape) in shapes.items():
+        if tensor is not None:
+            check_tensor("annotated_norm", name, tensor, like=x)
+            check_shape("annotated_norm", name, tensor, shape, f"x is {list(x.shape)}")
+    check_rate("annotated_norm", "dropout", dropout)
+    if dropout and residual is None:
+        raise ValueError("annotated_norm: dropout is of the branch that joins a residual; pass residual or dropout=0")
+    backend = requested(backend)
+    flat = x.reshape(-1, channels)
+    added = None if residual is None else residual.reshape(-1, channels)
+    tensors = (flat, added, scale, shift)
+    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
+        y, total = reference.annotated_norm(*tensors, eps, dropout, seed)
+    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        y, total = _AnnotatedNorm.apply(*tensors, eps, dropout, seed, backend)
+    else:
+        y, total = _forward(*tensors, eps, dropout, seed, backend)
+    return y.view(x.shape) if residual is None else (y.view(x.shape), total.view(x.shape))

@@ -1,0 +1,126 @@
+"""``temporal_attention``: attention over the frames of a clip. The definition is in ``reference.py``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..._arrays import accepts_arrays
+from ..._checks import check_shape, check_tensor
+from ..._dispatch import Kernel, requested
+from ..._dropout import check_rate
+from ..._library import register
+from . import reference
+
+MAX_FRAMES = 512
+HEAD_DIMS = (16, 128)
+
+
+def _fake(q, k, v, padding, scale, causal, rate, seed, backend):
+    B, T, H, _ = q.shape
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return q.new_empty(q.shape), q.new_empty(B, H, T, dtype=dtype)
+
+
+def _fake_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed, backend):
+    return [t.new_empty(t.shape) for t in (q, k, v)]
+
+
+_forward = register(
+    "temporal_attention",
+    "(Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, bool causal, float rate, int seed, str backend) "
+    "-> (Tensor, Tensor)",
+    _fake,
+    {"reference": Kernel(reference.temporal_attention)},
+)
+_backward = register(
+    "temporal_attention_backward",
+    "(Tensor grad, Tensor out, Tensor log_sum, Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, "
+    "bool causal, float rate, int seed, str backend) -> Tensor[]",
+    _fake_backward,
+    {"reference": Kernel(reference.temporal_attention_backward)},
+)
+
+
+class _TemporalAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, padding, scale, causal, rate, seed, backend):
+        out, log_sum = _forward(q, k, v, padding, scale, causal, rate, seed, backend)
+        ctx.save_for_backward(out, log_sum, q, k, v, padding)
+        ctx.options = scale, causal, rate, seed, backend
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        grads = _backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
+        return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad)), *(None,) * 6
+
+
+@accepts_arrays
+def temporal_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    key_padding_mask: Tensor | None = None,
+    scale: float | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    backend: str | None = None,
+) -> Tensor:
+    """Attention over frames: softmax(scale * q kᵀ) v, each head by itself.
+
+    Equal to ``F.scaled_dot_product_attention`` on ``[B, H, T, D]`` tensors (here heads come after frames, as a
+    linear layer leaves them).
+
+    Args:
+        q: [B, T, H, D], 1 <= T <= 512, 16 <= D <= 128; float32 or float64, and float16 or bfloat16 on a GPU. Any
+            strides: slices of a joint q-k-v projection are read where they lie.
+        k, v: [B, S, H, D], 1 <= S <= 512.
+        key_padding_mask: [B, S] bool, True where a key is padding and is not looked at.
+        scale: of the products; default D ** -0.5.
+        causal: query t sees keys up to ``t + S - T``: the last query sees every key.
+        dropout: share of the softmax weights to drop. The mask is a function of ``seed`` (see
+            ``posekernels._dropout``; elements are numbered along [B, H, T, S]), so that backward and a rerun agree.
+        seed: of the mask, 64 bits.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        [B, T, H, D], dtype of ``q``, contiguous; accumulates in float32 (float64 for float64). A query that sees no
+        key gets zeros.
+    Raises:
+        ValueError, TypeError: a wrong shape, size, dtype or device, naming the argument.
+        BackendError: a named backend that cannot run this.
+    Gradient: with respect to q, k and v.
+    """
+    check_tensor("temporal_attention", "q", q, rank=4)
+    B, T, H, D = q.shape
+    check_tensor("temporal_attention", "k", k, like=q, rank=4)
+    S = k.shape[1]
+    check_shape("temporal_attention", "k", k, (B, S, H, D), f"q is {list(q.shape)}")
+    check_tensor("temporal_attention", "v", v, like=q, rank=4)
+    check_shape("temporal_attention", "v", v, (B, S, H, D), f"k is {list(k.shape)}")
+    for name, frames in (("q", T), ("k", S)):
+        if not 1 <= frames <= MAX_FRAMES:
+            raise ValueError(f"temporal_attention: {name} must have 1 to {MAX_FRAMES} frames (axis 1), got {frames}")
+    if not HEAD_DIMS[0] <= D <= HEAD_DIMS[1]:
+        raise ValueError(
+            f"temporal_attention: heads must be {HEAD_DIMS[0]} to {HEAD_DIMS[1]} wide (axis 3 of q), got {D}"
+        )
+    if key_padding_mask is not None:
+        if not isinstance(key_padding_mask, Tensor) or key_padding_mask.dtype != torch.bool:
+            got = key_padding_mask.dtype if isinstance(key_padding_mask, Tensor) else type(key_padding_mask).__name__
+            raise TypeError(f"temporal_attention: key_padding_mask must be a bool tensor, got {got}")
+        check_shape("temporal_attention", "key_padding_mask", key_padding_mask, (B, S), f"k is {list(k.shape)}")
+        if key_padding_mask.device != q.device:
+            raise ValueError(
+                f"temporal_attention: key_padding_mask must be on q's device {q.device}, got {key_padding_mask.device}"
+            )
+    check_rate("temporal_attention", "dropout", dropout)
+    backend = requested(backend)
+    args = (q, k, v, key_padding_mask, D**-0.5 if scale is None else scale, causal, dropout, seed)
+    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
+        return reference.temporal_attention(*args)[0]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
+        return _TemporalAttention.apply(*args, backend)
+    return _forward(*args, backend)[0]

@@ -1,0 +1,47 @@
+"""The definition of ``temporal_attention``: plain differentiable PyTorch, any device, float32 and float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..._dropout import dropout
+
+
+def scores(q: Tensor, k: Tensor, padding: Tensor | None, scale: float, causal: bool) -> Tensor:
+    """[B, H, T, S]: scaled products, -inf where a key may not be looked at."""
+    s = torch.einsum("bthd,bshd->bhts", q, k) * scale
+    T, S = s.shape[-2:]
+    if causal:  # the last query sees every key
+        future = torch.ones(T, S, dtype=torch.bool, device=s.device).triu(1 + S - T)
+        s = s.masked_fill(future, -torch.inf)
+    if padding is not None:
+        s = s.masked_fill(padding[:, None, None], -torch.inf)
+    return s
+
+
+def softmax(s: Tensor) -> tuple[Tensor, Tensor]:
+    """(weights [B, H, T, S], log of their sum [B, H, T]); a query without a key has weights of 0 and a log of -inf."""
+    log_sum = s.logsumexp(-1) if s.shape[-1] else s.new_full(s.shape[:-1], -torch.inf)
+    nothing = log_sum == -torch.inf
+    return (s - log_sum.masked_fill(nothing, 0)[..., None]).exp(), log_sum
+
+
+def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor]:
+    """(out [B, T, H, D], log-sum-exp of the scores [B, H, T])."""
+    weights, log_sum = softmax(scores(q, k, padding, scale, causal))
+    out = torch.einsum("bhts,bshd->bthd", dropout(weights, rate, seed), v)
+    return out.contiguous(), log_sum
+
+
+def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:
+    """Gradients of (q, k, v), by hand: see the README."""
+    s = scores(q, k, padding, scale, causal)
+    weights = (s - log_sum.masked_fill(log_sum == -torch.inf, 0)[..., None]).exp()
+    grad_v = torch.einsum("bhts,bthd->bshd", dropout(weights, rate, seed), grad)
+    grad_weights = dropout(torch.einsum("bthd,bshd->bhts", grad, v), rate, seed)
+    along = (grad * out).sum(-1).transpose(1, 2)[..., None]  # [B, H, T, 1] = sum over keys of weights * grad_weights
+    grad_s = weights * (grad_weights - along) * scale
+    grad_q = torch.einsum("bhts,bshd->bthd", grad_s, k)
+    grad_k = torch.einsum("bhts,bthd->bshd", grad_s, q)
+    return [grad_q.contiguous(), grad_k.contiguous(), grad_v.contiguous()]
