@@ -1,0 +1,106 @@
+"""2D keypoints of one joint layout as those of another: COCO-17 detections to Human3.6M's 17 joints."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._arrays import accepts_arrays
+
+# COCO-17 joints, left before right
+NOSE, EYES, EARS, SHOULDERS, HIPS = 0, (1, 2), (3, 4), (5, 6), (11, 12)
+FACE = (*EYES, *EARS)
+TORSO = (*SHOULDERS, *HIPS)
+# H36M joint -> the COCO joint it is a copy of
+COPIES = {9: 0, 11: 5, 14: 6, 12: 7, 15: 8, 13: 9, 16: 10, 4: 11, 1: 12, 5: 13, 2: 14, 6: 15, 3: 16}
+LOW_SCORE = 0.3
+# low-scored joints among knees and ankles -> {joint: the joint it is replaced by}
+REVISIONS = {
+    (2, 3, 5, 6): {2: 1, 3: 1, 5: 4, 6: 4},
+    (2, 3, 6): {2: 1, 3: 1, 6: 5},
+    (3, 5, 6): {3: 2, 5: 4, 6: 4},
+    (3, 6): {3: 2, 6: 5},
+    (3,): {3: 2},
+    (6,): {6: 5},
+}
+
+
+def _check(op: str, keypoints, last: tuple[int, ...]) -> None:
+    if not isinstance(keypoints, Tensor):
+        raise TypeError(f"{op}: expected a torch.Tensor or numpy.ndarray, got {type(keypoints).__qualname__}")
+    if tuple(keypoints.shape[-len(last) :]) != last:
+        raise ValueError(f"{op}: the last axes must be {list(last)}, got {list(keypoints.shape)}")
+
+
+@accepts_arrays
+def coco_to_h36m(keypoints: Tensor) -> Tensor:
+    """COCO-17 pixels [..., 17, 2] to H36M-17 pixels [..., 17, 2], as the published video demos convert them.
+
+    Joints that COCO lacks (pelvis, spine, thorax, head) are built from its shoulders, hips and face, with published
+    corrections of nose, spine and thorax that bring them nearer to where Human3.6M's markers are.
+    A person that was not detected (all zeros) stays all zeros.
+    """
+    _check("coco_to_h36m", keypoints, (17, 2))
+    c = keypoints
+
+    def mean(joints: tuple[int, ...]) -> Tensor:
+        return c[..., joints, :].mean(-2)
+
+    h = torch.empty_like(c)
+    for joint, source in COPIES.items():
+        h[..., joint, :] = c[..., source, :]
+    shoulders, nose = mean(SHOULDERS), c[..., NOSE, :]
+    h[..., 0, :] = mean(HIPS)
+    h[..., 10, 0] = mean(FACE)[..., 0]
+    h[..., 10, 1] = c[..., 1, 1] + c[..., 2, 1] - nose[..., 1]
+    h[..., 8, :] = shoulders + (nose - shoulders) / 3
+    h[..., 9, :] = nose - (nose - shoulders) / 4
+    spine_x = mean(TORSO)[..., 0]
+    h[..., 7, 1] = mean(TORSO)[..., 1]
+    h[..., 7, 0] = spine_x + 2 * (spine_x - (h[..., 0, 0] + h[..., 8, 0]) / 2)
+    h[..., 8, 1] -= (mean(EYES)[..., 1] - nose[..., 1]) * 2 / 3
+    return h
+
+
+@accepts_arrays
+def coco_scores_to_h36m(scores: Tensor) -> Tensor:
+    """Confidences [..., 17] of COCO joints as those of H36M joints."""
+    _check("coco_scores_to_h36m", scores, (17,))
+    s = torch.empty_like(scores)
+    for joint, source in COPIES.items():
+        s[..., joint] = scores[..., source]
+    s[..., 0] = scores[..., HIPS].mean(-1)
+    s[..., 8] = scores[..., SHOULDERS].mean(-1)
+    s[..., 7] = (s[..., 0] + s[..., 8]) / 2
+    s[..., 10] = scores[..., FACE].mean(-1)
+    return s
+
+
+@accepts_arrays
+def detected(keypoints: Tensor) -> Tensor:
+    """[..., J, 2] -> [...] bool: frames whose coordinates do not sum to exactly zero."""
+    _check("detected", keypoints, tuple(keypoints.shape[-2:-1]) + (2,))
+    return keypoints.sum((-2, -1)) != 0
+
+
+@accepts_arrays
+def revise_legs(keypoints: Tensor, scores: Tensor) -> Tensor:
+    """Replace knees and ankles of low confidence by the joint above them, for the published patterns.
+
+    The published demo computes this and then saves the unrevised keypoints.
+
+    Args:
+        keypoints: [..., 17, 2] H36M-17; scores: [..., 17].
+    Returns:
+        [..., 17, 2]; frames without a detection are zero.
+    """
+    _check("revise_legs", keypoints, (17, 2))
+    _check("revise_legs", scores, (17,))
+    revised = keypoints.clone()
+    joints = (2, 3, 5, 6)
+    low = scores[..., joints] < LOW_SCORE
+    for pattern, replacements in REVISIONS.items():
+        matches = (low == torch.tensor([j in pattern for j in joints], device=low.device)).all(-1)
+        for joint, source in replacements.items():
+            revised[..., joint, :] = torch.where(matches[..., None], keypoints[..., source, :], revised[..., joint, :])
+    return revised * detected(keypoints)[..., None, None]
