@@ -1,5 +1,6 @@
 """The networks of five published systems, by name: ``models.create("htnet")``."""
 
 from .registry import CheckpointError, create, load_published, names
+from .streaming import lift, stream
 
-__all__ = ["CheckpointError", "create", "load_published", "names"]
+__all__ = ["CheckpointError", "create", "lift", "load_published", "names", "stream"]

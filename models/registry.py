@@ -16,6 +16,8 @@ from torch import Tensor, nn
 _NETWORKS = {  # name -> module:class; imported when asked for
     "htnet": "models.htnet:HTNet",
     "mgcn_lw": "models.mgcn_lw:MgcnLw",
+    "strided_refine": "models.strided_refine:StridedRefine",
+    "strided_transformer": "models.strided_transformer:StridedTransformer",
     "variance_gcn": "models.variance:VarianceGCN",
     "variance_linear": "models.variance:VarianceLinear",
 }

@@ -1,0 +1,232 @@
+"""Strided Transformer (Li et al., IEEE TMM 2022): a window of 2D joints to the 3D pose of its centre frame.
+
+A vanilla transformer over all frames, then strided layers that shorten the window to one frame.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posekernels._dropout import draw_seed
+from posekernels.ops import encoder_layer
+from posekernels.pose.skeleton import H36M_17
+
+STRIDES = {27: (3, 3, 3), 81: (9, 3, 3), 243: (3, 9, 9), 351: (3, 9, 13)}  # 81 and 243 are public derivatives'
+POSITIONS = 3  # strided layers that have a position embedding; the published network always stores three
+EPS = 1e-6
+
+
+def lengths(frames: int, strides: tuple[int, ...]) -> list[int]:
+    """Frames before the first strided layer and after each of them."""
+    found = [frames]
+    for stride in strides:
+        found.append((found[-1] - 1) // stride + 1)
+    return found
+
+
+class AnnotatedNorm(nn.Module):
+    """The parameters of ``annotated_norm``: unbiased standard deviation, eps outside the root."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+
+class Attention(nn.Module):
+    """The four projections of multi-head attention. Published quirk: they start as copies of each other."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.query = nn.Linear(channels, channels)
+        self.key, self.value, self.output = (copy.deepcopy(self.query) for _ in range(3))
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm attention, then a feed-forward block whose convolution leaves every ``stride``-th frame.
+
+    Args:
+        channels, hidden, heads: C, width of the feed-forward block, attention heads.
+        stride: None for the vanilla layer (no convolution over time), else of the convolution of kernel 3.
+        dropout: of attention weights, hidden units and both branches, in training.
+    """
+
+    def __init__(self, channels: int, hidden: int, heads: int, stride: int | None, dropout: float):
+        super().__init__()
+        self.heads, self.stride, self.dropout = heads, stride, dropout
+        self.norm_attention = AnnotatedNorm(channels)
+        self.attention = Attention(channels)
+        self.norm_feed_forward = AnnotatedNorm(channels)
+        if stride is None:
+            self.hidden, self.conv = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        else:
+            self.hidden, self.conv = nn.Conv1d(channels, hidden, 1), nn.Conv1d(hidden, channels, 3, stride, 1)
+
+    def forward(self, z: Tensor, position: Tensor | None = None) -> Tensor:
+        """[B, T, C] -> [B, (T - 1) // stride + 1, C]; ``position`` [P >= T, C] is added to ``z`` first."""
+        a, dropout = self.attention, self.dropout if self.training else 0.0
+        linears = (a.query, a.key, a.value, a.output)
+        hidden, conv = self.hidden.weight, self.conv.weight
+        return encoder_layer(
+            z,
+            position,
+            self.norm_attention.scale,
+            self.norm_attention.shift,
+            *(p for linear in linears for p in (linear.weight, linear.bias)),
+            self.norm_feed_forward.scale,
+            self.norm_feed_forward.shift,
+            hidden.flatten(1),
+            self.hidden.bias,
+            conv if conv.dim() == 3 else conv[:, :, None],
+            self.conv.bias,
+            heads=self.heads,
+            stride=self.stride or 1,
+            eps=EPS,
+            dropout=dropout,
+            seed=draw_seed() if dropout else 0,
+        )
+
+
+class Head(nn.Module):
+    """Batch norm, then a linear layer per frame: [B, T, C] -> [B, T, J, 3]."""
+
+    def __init__(self, channels: int, joints: int):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels)
+        self.conv = nn.Conv1d(channels, 3 * joints, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        weight, bias = self.conv.weight[:, :, 0], self.conv.bias
+        if self.training:
+            z = batch_norm(self.norm, z)
+        else:
+            scale, shift = folded(self.norm)
+            weight, bias = weight * scale, bias + weight @ shift
+        return F.linear(z, weight, bias).unflatten(-1, (-1, 3))
+
+
+def batch_norm(norm: nn.BatchNorm1d, z: Tensor) -> Tensor:
+    """``norm`` over [B, T, C], statistics over batch and frames."""
+    return norm(z.flatten(0, 1)).view(z.shape)
+
+
+def folded(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """([C] scale, [C] shift) that ``norm`` amounts to in inference."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - scale * norm.running_mean
+
+
+class StridedTransformer(nn.Module):
+    """2D keypoints of a window of frames -> root-relative 3D joints of its centre frame (and of every frame).
+
+    Args:
+        frames: F, odd. Default 351; where only ``strides`` is given, their product.
+        strides: of the strided layers; they must reduce F to one frame, T -> (T - 1) // s + 1 each. Default: the
+            table ``STRIDES``.
+        layers: vanilla layers.
+        channels, hidden, heads: C, width of the feed-forward blocks, attention heads.
+        joints, out_joints: in 2D and in 3D.
+        dropout, embedding_dropout: in training; everywhere in both transformers, and after the embedding.
+    Raises:
+        ValueError: an even F, an F without strides, strides that leave more than one frame, heads that do not divide C.
+    """
+
+    def __init__(
+        self,
+        frames: int | None = None,
+        strides: tuple[int, ...] | None = None,
+        *,
+        layers: int = 3,
+        channels: int = 256,
+        hidden: int = 512,
+        heads: int = 8,
+        joints: int = 17,
+        out_joints: int = 17,
+        dropout: float = 0.1,
+        embedding_dropout: float = 0.25,
+    ):
+        super().__init__()
+        if frames is None:
+            frames = math.prod(strides) if strides else 351
+        if strides is None:
+            if frames not in STRIDES:
+                raise ValueError(
+                    f"strided_transformer: no published strides for frames={frames} (there are for "
+                    f"{', '.join(map(str, STRIDES))}); pass strides=(...) that reduce {frames} frames to 1"
+                )
+            strides = STRIDES[frames]
+        strides = tuple(strides)
+        if frames < 1 or frames % 2 == 0:
+            raise ValueError(f"strided_transformer: frames must be odd (a window has a centre), got {frames}")
+        if not strides or any(not isinstance(s, int) or s < 1 for s in strides):
+            raise ValueError(f"strided_transformer: strides must be integers of at least 1, got {strides}")
+        steps = lengths(frames, strides)
+        if steps[-1] != 1:
+            raise ValueError(
+                f"strided_transformer: strides {strides} reduce frames={frames} to {steps[-1]} frames, not to 1 "
+                f"({' -> '.join(map(str, steps))})"
+            )
+        if heads < 1 or channels % heads:
+            raise ValueError(f"strided_transformer: heads must divide channels={channels}, got {heads}")
+        self.frames, self.strides, self.joints = frames, strides, joints
+        self.skeleton = H36M_17
+        self.embedding_dropout = embedding_dropout
+        self.embed = nn.Conv1d(2 * joints, channels, 1)
+        self.embed_norm = nn.BatchNorm1d(channels)
+        self.position = nn.Parameter(torch.randn(1, frames, channels))
+        vanilla = EncoderLayer(channels, hidden, heads, None, dropout)  # published: layers start as copies of one
+        self.vanilla = nn.ModuleList(copy.deepcopy(vanilla) for _ in range(layers))
+        # Published quirk: three embeddings of full length, of which a layer reads as many rows as it has frames.
+        self.strided_positions = nn.ParameterList(torch.randn(1, frames, channels) for _ in range(POSITIONS))
+        self.strided = nn.ModuleList(EncoderLayer(channels, hidden, heads, s, dropout) for s in strides)
+        for layer in self.strided[1:]:
+            layer.attention.load_state_dict(self.strided[0].attention.state_dict())
+        self.head = Head(channels, out_joints)
+        self.full_head = Head(channels, out_joints)
+        # Published quirk: final norms that every checkpoint stores and nothing reads.
+        self.unread_norms = nn.ModuleList(AnnotatedNorm(channels) for _ in range(2))
+        unread = [*self.unread_norms.parameters(), *list(self.strided_positions)[len(strides) :]]
+        for parameter in unread:
+            parameter.requires_grad_(False)
+
+    def embedding(self, keypoints: Tensor) -> Tensor:
+        """[B, T, J, 2] -> [B, T, C]: linear, batch norm, ReLU, dropout; each frame by itself in eval mode."""
+        x, weight, bias = keypoints.flatten(2), self.embed.weight[:, :, 0], self.embed.bias
+        if self.training:
+            e = F.relu(batch_norm(self.embed_norm, F.linear(x, weight, bias)))
+            return F.dropout(e, self.embedding_dropout)
+        scale, shift = folded(self.embed_norm)
+        return F.relu(F.linear(x, weight * scale[:, None], bias * scale + shift))
+
+    def encode(self, embedded: Tensor, full: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """What ``forward`` does after the embedding: [B, F, C] -> [B, 1, J, 3], and [B, F, J, 3] if ``full``."""
+        z, position = embedded, self.position[0]
+        for layer in self.vanilla:
+            z, position = layer(z, position), None
+        if position is not None:
+            z = z + position
+        every = self.full_head(z) if full else None
+        for i, layer in enumerate(self.strided):
+            z = layer(z, self.strided_positions[i][0] if i < POSITIONS else None)
+        single = self.head(z)
+        return (single, every) if full else single
+
+    def forward(self, keypoints: Tensor, full: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """[B, F, J, 2] normalised screen units -> [B, 1, J, 3] metres: the pose of frame (F - 1) / 2.
+
+        Args:
+            full: also return the pose of every frame, [B, F, J, 3], as (single, every).
+
+        Published quirk: the root is predicted like the others; set it to 0 afterwards.
+        """
+        if keypoints.dim() != 4 or keypoints.shape[1:] != (self.frames, self.joints, 2):
+            raise ValueError(
+                f"strided_transformer: keypoints must be [B, {self.frames}, {self.joints}, 2] "
+                f"(this network has frames={self.frames}), got {list(keypoints.shape)}"
+            )
+        return self.encode(self.embedding(keypoints), full)

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+import models
+from models.streaming import windows
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return models.create("strided_transformer", frames=9, strides=(3, 3), layers=1).eval()
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return torch.randn(14, 17, 2, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def offline(net, clip, frame, upto):
+    """The pose of ``frame`` when the video ends at ``upto``, through the plain forward pass."""
+    pose = net(windows(clip[:upto], net.frames)[frame][None])[0, 0]
+    pose[0] = 0
+    return pose
+
+
+@pytest.mark.parametrize("latency", [0, 1, 4])
+def test_stream_equals_offline(net, clip, latency):
+    stream = models.stream(net, latency)
+    poses = [stream.push(frame) for frame in clip]
+    assert poses[:latency] == [None] * latency
+    poses = poses[latency:] + stream.finish()
+    assert len(poses) == len(clip)
+    for frame, pose in enumerate(poses):
+        torch.testing.assert_close(
+            pose, offline(net, clip, frame, min(frame + latency + 1, len(clip))), atol=1e-5, rtol=0
+        )
+
+
+def test_full_latency_equals_lift(net, clip):
+    for mirrored in (False, True):
+        stream = models.stream(net, mirrored=mirrored)
+        poses = [stream.push(frame) for frame in clip]
+        poses = torch.stack([p for p in poses if p is not None] + stream.finish())
+        torch.testing.assert_close(poses, models.lift(net, clip, mirrored=mirrored, batch=5), atol=1e-5, rtol=0)
+
+
+def test_people_side_by_side(net, clip):
+    both = torch.stack((clip, clip.flip(0)), 1)
+    stream, alone = models.stream(net, 2), models.stream(net, 2)
+    for frame in both:
+        pose, single = stream.push(frame), alone.push(frame[0])
+        assert (pose is None) == (single is None)
+        if pose is not None:
+            torch.testing.assert_close(pose[0], single, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="held 2 people, this one holds 3"):
+        stream.push(torch.zeros(3, 17, 2))
+
+
+def test_a_short_video_and_the_next(net, clip):
+    stream = models.stream(net)
+    for length in (1, 3):
+        assert all(stream.push(frame) is None for frame in clip[:length])
+        poses = torch.stack(stream.finish())
+        torch.testing.assert_close(poses, models.lift(net, clip[:length], mirrored=False), atol=1e-5, rtol=0)
+
+
+def test_bad_requests(net):
+    with pytest.raises(ValueError, match="latency must be 0 to 4"):
+        models.stream(net, 5)
+    with pytest.raises(TypeError, match="HTNet"):
+        models.stream(models.create("htnet").eval())
+    with pytest.raises(ValueError, match=r"net.eval\(\)"):
+        models.stream(models.create("strided_transformer", frames=9, strides=(9,)))
+    with pytest.raises(ValueError, match=r"\[J, 2\]"):
+        models.stream(net).push(torch.zeros(17, 3))
+    with pytest.raises(ValueError, match="keypoints must be"):
+        models.lift(net, torch.zeros(0, 17, 2))
