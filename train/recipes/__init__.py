@@ -1,0 +1,232 @@
+"""What each paper says about training, one file per system: ``train/recipes/<system>.py``.
+
+``python -m train.h36m --model NAME`` imports ``train.recipes.NAME`` and takes the class that the module calls
+``RECIPE``; a new file is found without a table to edit.
+
+A recipe subclasses ``Recipe`` (or ``LiftingRecipe`` of ``train.recipes._lifting``, which already has windows, mirroring
+and the evaluation of 2D-to-3D lifting) and fills in what its paper fixes. The engine (``train.engine.fit``) calls it in
+this order; everything in brackets has a default::
+
+    parser    add_arguments(parser)           the system's published options, under their published names
+              [defaults(starter)]             epochs, batch_size, lr: published, or tuned for the starter set
+    run       __init__(options, data)         keep both; build nothing heavy
+              make_model() -> Module          becomes self.model, on self.place.device; all that is trained or saved
+    stage     [start_stage(index, best)]      freeze, reload, replace parts of self.model
+              make_loader(rank, world)        batches of this process; sized, iterable, with set_epoch(n)
+              make_optimizers() -> list       fresh for every stage
+    epoch     [start_epoch(epoch)]            e.g. the momentum of batch norms
+    batch     [lr_factor(epoch, step)]        a pure function; multiplies every group's own initial rate
+              loss_step(batch) -> loss        uses self.model; a tensor, or a dict of tensors with the key "loss"
+              [after_step(step)]
+    test      evaluate(place) -> Report       self.model in eval mode, no gradients, EMA weights where asked for
+    file      [state_dict, load_state_dict]   what a resumed run needs besides weights, optimizers and random states
+
+Rules that keep every run resumable and parallel, bit for bit:
+
+- Epochs and steps count from 0, within the stage. ``lr_factor`` must depend on nothing else.
+- ``make_loader(rank, world)`` yields this process's share of each batch, drawing from its own generator seeded by
+  ``options.seed`` and the epoch, never from the global one. An "epoch" is whatever the loader says: one of 100
+  iterations of an endless stream is fine, and evaluation and saving follow it.
+- ``loss_step`` is called inside DistributedDataParallel's forward: call the networks in ``self.model`` as often as you
+  like. Set ``unused_parameters = True`` when a step leaves some trainable parameter without gradient.
+- Several optimiser steps per batch: return several functions from ``loss_steps()`` (PKD has two). Each one is followed
+  by backward and one step of every optimiser; a parameter without gradient in that step does not move.
+- Frozen networks that are not saved with the run (DiffPose's initialiser) stay outside ``self.model``; move them to
+  ``self.place.device`` yourself.
+- ``evaluate(place)`` takes clips ``place.rank::place.world`` and gathers; ``train.evaluate.evaluate_clips`` does it.
+- Nothing prints but the engine; refuse a bad option with ValueError naming it.
+
+``recipe.predict(clip)`` gives the poses of one clip: what evaluation, ``--render`` and export all use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels._checks import nearest
+
+
+class Loader(Protocol):
+    """Batches of one process. ``torch.utils.data.DataLoader`` with a distributed sampler is one."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Recipe:
+    """One system's training; see the module's docstring for the order of calls.
+
+    Attributes:
+        name: the file's name; set by ``find``.
+        task: "lifting" (``train.h36m`` and the other lifting jobs) or "motion" (``train.cmu`` and the like).
+        stages: how many trainings follow each other in one run.
+        clip_norm: bound on the global norm of the gradients, or None. ``--clip`` overrides it.
+        ema_rate: shadow = rate * shadow + (1 - rate) * parameter after every batch, or None for no shadow.
+        evaluate_ema: evaluate with the shadow weights.
+        unused_parameters: a step may leave trainable parameters without gradient.
+        watched: name of the figure whose lowest value is kept in best.pt.
+        architecture: options that fix the network; ``--evaluate`` takes them from one of our own checkpoints.
+        options, data: as given.
+        model, place: set by the engine before ``start_stage``. ``place`` has device, rank, world, autocast().
+    """
+
+    name = ""
+    task = "lifting"
+    stages = 1
+    clip_norm: float | None = None
+    ema_rate: float | None = None
+    evaluate_ema = False
+    unused_parameters = False
+    watched = "P1"
+    architecture: tuple[str, ...] = ()
+
+    model: nn.Module
+    place: Any
+
+    def __init__(self, options: Namespace, data):
+        self.options, self.data = options, data
+
+    # -- options -----------------------------------------------------------------------------------------------------
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        """Add the system's published options to ``parser``."""
+
+    @classmethod
+    def defaults(cls, starter: bool) -> dict[str, Any]:
+        """Values of common options that the user did not give: ``epochs``, ``batch_size``, ``lr`` at least.
+
+        Args:
+            starter: True when there is no data set but the small one in the repository.
+        """
+        raise NotImplementedError(f"{cls.__name__}.defaults")
+
+    def epochs(self, stage: int) -> int:
+        """Epochs of a stage."""
+        return self.options.epochs
+
+    # -- model and optimisation --------------------------------------------------------------------------------------
+    def make_model(self) -> nn.Module:
+        raise NotImplementedError(f"{type(self).__name__}.make_model")
+
+    def make_loader(self, rank: int, world: int) -> Loader:
+        raise NotImplementedError(f"{type(self).__name__}.make_loader")
+
+    def make_optimizers(self) -> list[Optimizer]:
+        raise NotImplementedError(f"{type(self).__name__}.make_optimizers")
+
+    def loss_step(self, batch) -> Tensor | dict[str, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__}.loss_step")
+
+    def loss_steps(self) -> tuple[Callable[[Any], Tensor | dict[str, Tensor]], ...]:
+        """The losses of one batch, each with a backward pass and an optimiser step of its own."""
+        return (self.loss_step,)
+
+    def share(self, batch) -> float:
+        """This process's part of a batch, times the number of processes: 1 when all have equally many samples.
+
+        The loss is multiplied by it, so that the mean over processes is the mean over the whole batch.
+        """
+        return 1.0
+
+    def lr_factor(self, epoch: int, step: int) -> float:
+        """What multiplies the initial learning rates in batch ``step`` (counted over the stage) of ``epoch``."""
+        return 1.0
+
+    # -- hooks -------------------------------------------------------------------------------------------------------
+    def start_stage(self, index: int, best: dict[str, Tensor] | None) -> None:
+        """Prepare ``self.model`` for a stage.
+
+        Args:
+            best: the best weights of the stage before. None in stage 0, and when a run is resumed: then this is called
+                for every stage so far, in order, and the saved weights are loaded afterwards.
+        """
+
+    def start_epoch(self, epoch: int) -> None: ...
+
+    def after_step(self, step: int) -> None: ...
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+    # -- use ---------------------------------------------------------------------------------------------------------
+    def evaluate(self, place):
+        """A ``train.evaluate.Report`` on the test clips."""
+        raise NotImplementedError(f"{type(self).__name__}.evaluate")
+
+    def predict(self, clip):
+        """[T, J, 3] float32, metres, root-relative with the root at 0: all frames of one clip."""
+        raise NotImplementedError(f"{type(self).__name__}.predict")
+
+    def load_weights(self, path: str | Path) -> None:
+        """Fill ``self.model`` from one of our checkpoints or from a published one.
+
+        Raises:
+            CheckpointError: unreadable, of another system, or not fitting; ``self.model`` is left as it was.
+        """
+        checkpoint = read_checkpoint(path)
+        if not is_ours(checkpoint):
+            load_published(self.model, path)
+            return
+        if checkpoint["model"] != self.name:
+            raise CheckpointError(f"{path}: a checkpoint of --model {checkpoint['model']}, not of {self.name}")
+        load_strict(self.model, checkpoint["ema"] if self.evaluate_ema else checkpoint["weights"], path)
+
+
+def load_strict(model: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
+    """``load_state_dict`` that changes nothing when anything does not fit, and says what.
+
+    Raises:
+        CheckpointError: names the first few entries that are missing, unexpected or misshapen.
+    """
+    have = model.state_dict()
+    wrong = [f"missing {name}" for name in have if name not in weights]
+    wrong += [f"unexpected {name}" for name in weights if name not in have]
+    wrong += [
+        f"{name} is {list(tensor.shape)}, the network has {list(have[name].shape)}"
+        for name, tensor in weights.items()
+        if name in have and have[name].shape != tensor.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(f"{path}: does not fit this network (other sizes?): {'; '.join(wrong[:3])}{more}")
+    model.load_state_dict(weights)
+
+
+def is_ours(checkpoint) -> bool:
+    """Whether a checkpoint was written by ``train.engine``."""
+    return isinstance(checkpoint, dict) and str(checkpoint.get("format", "")).startswith("posekernels-train")
+
+
+def names(task: str | None = None) -> list[str]:
+    """Names for ``--model``: every recipe, or those of one task."""
+    found = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    recipes = {n: getattr(importlib.import_module(f"{__name__}.{n}"), "RECIPE", None) for n in found}
+    return [n for n, r in recipes.items() if r is not None and task in (None, r.task)]
+
+
+def find(name: str, task: str | None = None) -> type[Recipe]:
+    """The recipe class of ``train/recipes/<name>.py``.
+
+    Raises:
+        ValueError: no such file (the nearest name is told), or a recipe for another task.
+    """
+    if name not in names():
+        known = names(task)
+        raise ValueError(f"--model: no {name!r}{nearest(name, known)} (known: {', '.join(known)})")
+    recipe = importlib.import_module(f"{__name__}.{name}").RECIPE
+    if task is not None and recipe.task != task:
+        raise ValueError(f"--model {name} is for {recipe.task}, not {task} (known here: {', '.join(names(task))})")
+    recipe.name = name
+    return recipe

@@ -1,0 +1,46 @@
+"""What every command line of the project does with a mistake: one line, exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from ._checks import nearest
+from ._dispatch import BackendError
+
+
+class Parser(argparse.ArgumentParser):
+    """``ArgumentParser`` whose errors are ValueErrors of one line, with the nearest option; for ``run_cli``."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"allow_abbrev": False} | kwargs)
+
+    def error(self, message: str):
+        unknown = re.match(r"unrecognized arguments: (-\S+)", message)
+        if unknown:
+            message += nearest(unknown[1].partition("=")[0], self._option_string_actions)
+        raise ValueError(f"{message} (--help lists the options)")
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+    """Run ``main`` and exit with what it returns.
+
+    A ValueError, TypeError or OSError (a bad argument or file; every check in this project raises one of them) and a
+    BackendError are printed as one line and exit with 2; Ctrl-C exits with 130. ``POSEKERNELS_TRACEBACK=1`` shows
+    where an error came from instead.
+    """
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = 130
+    except (ValueError, TypeError, OSError, BackendError) as error:
+        if os.environ.get("POSEKERNELS_TRACEBACK") == "1":
+            raise
+        line = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
+        rank = os.environ.get("RANK", "0")
+        print(f"{'' if rank == '0' else f'[rank {rank}] '}error: {line or type(error).__name__}", file=sys.stderr)
+        code = 2
+    sys.exit(code)

@@ -1,0 +1,328 @@
+"""Moving pictures of poses: panels of 2D and 3D skeletons side by side, as .gif, .mp4 or one .html file.
+
+    panels = [Panel("Input", keypoints_px, skeleton, extent=(1000, 1000)), Panel("Prediction", poses_m, skeleton)]
+    save("walk.gif", panels, fps=50)
+
+3D poses are [T, J, 3] metres in world axes, z up (``to_world`` brings camera axes there); 2D points are [T, J, 2]
+pixels, y down. .gif and .html need nothing but Pillow; .mp4 needs the extra ``video``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .pose.camera import camera_to_world, rotate
+from .pose.skeleton import Skeleton
+
+LEFT, RIGHT, MIDDLE = "#6a5acd", "#8fbc8f", "#cd853f"  # slateblue, darkseagreen, peru: by the child joint of a bone
+BACKGROUND, FLOOR, TEXT = "#ffffff", "#d8d8de", "#333340"
+CUBE = 1.7  # metres: side of the space drawn, which follows the root
+ELEVATION = 15.0
+SUFFIXES = (".gif", ".mp4", ".html")
+_SMOOTH = 2  # drawn this many times larger, then reduced
+
+
+@dataclass
+class Panel:
+    """One picture of the row.
+
+    Args:
+        title: above it.
+        points: [T, J, 2] pixels, or [T, J, 3] metres in world axes, z up.
+        skeleton: bones to draw; None for dots only (a detector's own layout).
+        extent: (width, height) of the image that 2D points are in.
+        azimuth: degrees about z from which 3D is seen (matplotlib's convention).
+        background: [H, W, 3] uint8 images, one per frame, under 2D points; black without.
+    """
+
+    title: str
+    points: np.ndarray
+    skeleton: Skeleton | None
+    extent: tuple[int, int] = (1000, 1000)
+    azimuth: float = 70.0
+    background: Sequence[np.ndarray] | None = None
+
+    def __post_init__(self):
+        self.points = np.asarray(self.points, np.float32)
+        if self.points.ndim != 3 or self.points.shape[2] not in (2, 3) or not len(self.points):
+            raise ValueError(f"panel {self.title!r}: points must be [T >= 1, J, 2 or 3], got {list(self.points.shape)}")
+        if self.skeleton is not None and self.skeleton.num_joints != self.points.shape[1]:
+            raise ValueError(
+                f"panel {self.title!r}: skeleton {self.skeleton.name} has {self.skeleton.num_joints} joints, "
+                f"points have {self.points.shape[1]}"
+            )
+        if not np.isfinite(self.points).all():
+            raise ValueError(f"panel {self.title!r}: points hold NaN or infinity")
+
+    @property
+    def is_3d(self) -> bool:
+        return self.points.shape[2] == 3
+
+    def bones(self) -> list[tuple[int, int, str]]:
+        """(parent, joint, colour)."""
+        if self.skeleton is None:
+            return []
+        left, right = self.skeleton.left, self.skeleton.right
+        return [(p, j, LEFT if j in left else RIGHT if j in right else MIDDLE) for p, j in self.skeleton.bones]
+
+
+def to_world(
+    poses: np.ndarray, orientation: np.ndarray | None = None, translation: np.ndarray | None = None
+) -> np.ndarray:
+    """Poses in camera axes (x right, y down, z away) to world axes with z up, for drawing.
+
+    Args:
+        poses: [T, J, 3] metres.
+        orientation: the camera's unit quaternion (w, x, y, z), camera to world; None for a level camera.
+        translation: its centre in the world; None where unknown: the lowest point of all frames is put at height 0.
+    """
+    poses = np.asarray(poses, np.float32)
+    if orientation is None:
+        poses = np.stack((poses[..., 0], poses[..., 2], -poses[..., 1]), -1)
+    elif translation is None:
+        poses = rotate(poses, np.asarray(orientation, np.float32))
+    else:
+        return camera_to_world(poses, np.asarray(orientation, np.float32), np.asarray(translation, np.float32))
+    poses[..., 2] -= poses[..., 2].min()
+    return poses
+
+
+def azimuth_of(orientation: np.ndarray | None) -> float:
+    """Degrees: the azimuth from which a camera looks at the world, so that a drawing is seen from its side."""
+    if orientation is None:
+        return -90.0
+    forward = rotate(np.array([0, 0, 1], np.float32), np.asarray(orientation, np.float32))
+    return math.degrees(math.atan2(-forward[1], -forward[0]))
+
+
+def downsample(points: np.ndarray, n: int) -> np.ndarray:
+    """[T // n, ...]: means of groups of ``n`` frames; a last, smaller group is left out unless it is the only one."""
+    if n == 1:
+        return points
+    whole = len(points) // n * n
+    if whole == 0:
+        return points.mean(0, keepdims=True)
+    return points[:whole].reshape(-1, n, *points.shape[1:]).mean(1)
+
+
+# -- single pictures -------------------------------------------------------------------------------------------------
+def _view(azimuth: float, elevation: float = ELEVATION) -> np.ndarray:
+    """[3, 3] rows: right, down, towards the eye."""
+    a, e = math.radians(azimuth), math.radians(elevation)
+    right = (-math.sin(a), math.cos(a), 0)
+    up = (-math.sin(e) * math.cos(a), -math.sin(e) * math.sin(a), math.cos(e))
+    eye = (math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e))
+    return np.array((right, tuple(-x for x in up), eye), np.float32)
+
+
+def _skeleton(draw: ImageDraw.ImageDraw, xy: np.ndarray, depth: np.ndarray, panel: Panel, size: int) -> None:
+    """Bones from the farthest to the nearest, joints on top."""
+    width, dot = max(2, round(size / 75)), size / 110
+    points = [tuple(map(float, p)) for p in xy]
+    for parent, joint, colour in sorted(panel.bones(), key=lambda b: depth[b[0]] + depth[b[1]]):
+        draw.line((points[parent], points[joint]), fill=colour, width=width)
+        for x, y in (points[parent], points[joint]):  # round ends
+            r = width / 2 - 0.5
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    ring = "#ffffff" if panel.is_3d else "#000000"
+    for x, y in points:
+        fill = TEXT if panel.is_3d else "#f2f2f2"
+        draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=fill, outline=ring)
+
+
+def _draw_3d(image: Image.Image, panel: Panel, t: int, size: int) -> None:
+    draw, view, pose = ImageDraw.Draw(image), _view(panel.azimuth), panel.points[t]
+    root = pose[panel.skeleton.root if panel.skeleton else 0]
+    centre, scale = np.array((root[0], root[1], CUBE / 2), np.float32), size / (1.4 * CUBE)
+
+    def screen(points) -> np.ndarray:
+        return (np.asarray(points, np.float32) - centre) @ view.T * (scale, scale, 1) + (size / 2, size / 2, 0)
+
+    half = CUBE / 2
+    for axis in (0, 1):  # a floor of half-metre tiles that stands still in the world while the view follows the root
+        low, high = root[axis] - half, root[axis] + half
+        for tick in np.arange(math.ceil(low * 2) / 2, high, 0.5):
+            ends = np.zeros((2, 3), np.float32)
+            ends[:, axis], ends[:, 1 - axis] = tick, (root[1 - axis] - half, root[1 - axis] + half)
+            a, b = screen(ends)[:, :2].tolist()
+            draw.line((*a, *b), fill=FLOOR, width=_SMOOTH)
+    corners = screen([(root[0] + x * half, root[1] + y * half, 0) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
+    draw.polygon([tuple(c[:2].tolist()) for c in corners], outline="#a8a8b4", width=_SMOOTH)
+    points = screen(pose)
+    _skeleton(draw, points[:, :2], points[:, 2], panel, size)
+
+
+def _draw_2d(image: Image.Image, panel: Panel, t: int, size: int) -> None:
+    width, height = panel.extent
+    scale = size / max(width, height)
+    corner = np.array(((size - width * scale) / 2, (size - height * scale) / 2))
+    box = (
+        *corner.round().astype(int).tolist(),
+        *(corner + np.array(panel.extent) * scale).round().astype(int).tolist(),
+    )
+    if panel.background is None:
+        ImageDraw.Draw(image).rectangle(box, fill="#000000")
+    else:
+        frame = Image.fromarray(panel.background[min(t, len(panel.background) - 1)])
+        image.paste(frame.resize((box[2] - box[0], box[3] - box[1])), box[:2])
+    xy = panel.points[t] * scale + corner
+    _skeleton(ImageDraw.Draw(image), xy, np.zeros(len(xy)), panel, size)
+
+
+def picture(panels: Sequence[Panel], t: int, size: int = 360) -> Image.Image:
+    """Frame ``t`` of all panels side by side, each ``size`` pixels square below its title."""
+    big, bar = size * _SMOOTH, round(size * 0.09)
+    sheet = Image.new("RGB", (len(panels) * size, size + bar), BACKGROUND)
+    font = ImageFont.load_default(max(10, round(bar * 0.55)))
+    for i, panel in enumerate(panels):
+        image = Image.new("RGB", (big, big), BACKGROUND)
+        (_draw_3d if panel.is_3d else _draw_2d)(image, panel, t, big)
+        sheet.paste(image.reduce(_SMOOTH), (i * size, bar))
+        ImageDraw.Draw(sheet).text(((i + 0.5) * size, bar / 2), panel.title, fill=TEXT, font=font, anchor="mm")
+    return sheet
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+def save(
+    path: str | Path, panels: Sequence[Panel], fps: float, *, size: int = 360, bitrate: int = 3000, title: str = ""
+) -> Path:
+    """Write panels as a moving picture; the suffix of ``path`` says which kind.
+
+    Args:
+        panels: all with the same number of frames.
+        fps: frames per second of the points; a .gif shows at most 50 of them, in real time.
+        size: pixels per panel. bitrate: kbit/s, .mp4 only. title: of the .html page.
+    Raises:
+        ValueError: another suffix, panels of different length, an .mp4 without the package imageio-ffmpeg.
+        OSError: ``path`` cannot be written.
+    """
+    path, panels = Path(path), list(panels)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: pictures are written as {', '.join(SUFFIXES)}, got {path.suffix or 'no suffix'!r}")
+    if len({len(p.points) for p in panels}) != 1:
+        raise ValueError(f"panels must have the same number of frames, got {[len(p.points) for p in panels]}")
+    if not fps > 0 or size < 32:
+        raise ValueError(f"fps must be positive and size at least 32 pixels, got {fps} and {size}")
+    with _aside(path) as aside:
+        if path.suffix.lower() == ".html":
+            aside.write_text(page(panels, fps, title or path.stem), encoding="utf-8")
+        elif path.suffix.lower() == ".gif":
+            _save_gif(aside, panels, fps, size)
+        else:
+            _save_mp4(aside, panels, fps, size, bitrate)
+    return path
+
+
+@contextlib.contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its place when the block ends well."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".drawing-", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _save_gif(path: Path, panels: Sequence[Panel], fps: float, size: int) -> None:
+    step = max(1, math.ceil(fps / 50))  # viewers slow down what is faster
+    times = range(0, len(panels[0].points), step)
+    # Delays are whole hundredths of a second: round the clock, not the delay, so that the speed stays true.
+    clock = [round(100 * i * step / fps) for i in range(len(times) + 1)]
+    colours = picture(panels, 0, size).quantize(64, method=Image.Quantize.MEDIANCUT)
+    images = [picture(panels, t, size).quantize(palette=colours, dither=Image.Dither.NONE) for t in times]
+    delays = [10 * (b - a) for a, b in zip(clock, clock[1:])]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=delays, loop=0, disposal=1)
+
+
+def _save_mp4(path: Path, panels: Sequence[Panel], fps: float, size: int, bitrate: int) -> None:
+    ffmpeg = _ffmpeg("writing .mp4")
+    first = picture(panels, 0, size)
+    width, height = (n - n % 2 for n in first.size)  # what yuv420p can hold
+    writer = ffmpeg.write_frames(
+        str(path), (width, height), fps=fps, codec="libx264", bitrate=f"{bitrate}k", macro_block_size=2
+    )
+    writer.send(None)
+    try:
+        for t in range(len(panels[0].points)):
+            writer.send(picture(panels, t, size).crop((0, 0, width, height)).tobytes())
+    finally:
+        writer.close()
+
+
+def _ffmpeg(purpose: str):
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise ValueError(
+            f"{purpose} needs the package imageio-ffmpeg: pip install 'posekernels[video]' (.gif, .html need nothing)"
+        ) from error
+    return imageio_ffmpeg
+
+
+def read_video(path: str | Path, frames: int, skip: int = 0) -> list[np.ndarray]:
+    """The first ``frames`` images of a video after ``skip``, each [H, W, 3] uint8.
+
+    Raises:
+        ValueError: no such file, not a video, fewer images than asked for, or imageio-ffmpeg is missing.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such video")
+    reader = _ffmpeg("reading a video").read_frames(str(path), pix_fmt="rgb24")
+    try:
+        width, height = next(reader)["size"]
+    except Exception as error:
+        raise ValueError(f"{path}: not a video that ffmpeg can read") from error
+    images = []
+    for i, raw in enumerate(reader):
+        if i >= skip:
+            images.append(np.frombuffer(raw, np.uint8).reshape(height, width, 3))
+        if len(images) == frames:
+            break
+    reader.close()
+    if len(images) < frames:
+        raise ValueError(f"{path}: {len(images)} images after the first {skip}, {frames} wanted")
+    return images
+
+
+def page(panels: Iterable[Panel], fps: float, title: str) -> str:
+    """One self-contained HTML page that plays the panels: drag to orbit, scrub, play. Video backgrounds stay out."""
+    data = {
+        "fps": fps,
+        "cube": CUBE,
+        "elevation": ELEVATION,
+        "panels": [
+            {
+                "title": p.title,
+                "threeD": p.is_3d,
+                "extent": list(p.extent),
+                "azimuth": p.azimuth,
+                "root": p.skeleton.root if p.skeleton else 0,
+                "bones": p.bones(),
+                # millimetres and tenths of a pixel as integers: a third of the size of floats
+                "points": np.round(p.points * (1000 if p.is_3d else 10))
+                .astype(int)
+                .reshape(len(p.points), -1)
+                .tolist(),
+                "unit": 1000 if p.is_3d else 10,
+            }
+            for p in panels
+        ],
+    }
+    template = resources.files(__package__).joinpath("player.html").read_text(encoding="utf-8")
+    script = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no </script> from a title
+    return template.replace("{{title}}", html.escape(title)).replace("{{data}}", script)

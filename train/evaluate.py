@@ -1,0 +1,119 @@
+"""Evaluation of 2D-to-3D lifting, clip by clip: the same figures on one process and on many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posekernels._checks import nearest
+from posekernels.pose.metrics import PoseScores, action_group
+
+from .data.clips import Clip
+
+
+@dataclass
+class Report:
+    """Figures of one evaluation, in millimetres unless their name says otherwise.
+
+    Args:
+        rows: {action group: {column: value}}.
+        figures: {column: value}, the plain mean over groups: the number that papers report.
+        by_subject: the same for every test subject alone.
+    """
+
+    rows: dict[str, dict[str, float]]
+    figures: dict[str, float]
+    by_subject: dict[str, Report] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scores: PoseScores) -> Report:
+        alone = {s: cls(scores.per_action(s), scores.average(s)) for s in scores.subjects()}
+        return cls(scores.per_action(), scores.average(), alone)
+
+    def table(self, title: str, baseline: Report | None = None) -> str:
+        """Lines for a terminal: one per action, then the average, and that of ``baseline`` below it."""
+        columns = list(self.figures)
+        width = max([len("mean pose"), *map(len, self.rows)]) + 2
+        cells = [max(9, len(c) + 2) for c in columns]
+
+        def line(name: str, values: dict[str, float]) -> str:
+            digits = {c: 2 if c == "MPJVE" else 1 for c in columns}
+            return f"{name:<{width}}" + "".join(f"{values[c]:>{w}.{digits[c]}f}" for c, w in zip(columns, cells))
+
+        rule = "-" * (width + sum(cells))
+        lines = [title, f"{'mm':<{width}}" + "".join(f"{c:>{w}}" for c, w in zip(columns, cells)), rule]
+        lines += [line(name, values) for name, values in self.rows.items()]
+        lines += [rule, line("average", self.figures)]
+        if baseline is not None and set(columns) <= set(baseline.figures):
+            lines.append(line("mean pose", baseline.figures))
+        return "\n".join(lines)
+
+
+def target_of(clip: Clip) -> np.ndarray:
+    """[T, J, 3] metres relative to the root, the root at 0: what lifters are trained and measured on.
+
+    Raises:
+        ValueError: a clip without ground truth.
+    """
+    if clip.positions is None:
+        raise ValueError(f"{clip.subject} {clip.action}, camera {clip.camera}: no ground truth to compare with")
+    target = clip.positions.copy()
+    target[:, 0] = 0
+    return target
+
+
+def evaluate_clips(predict: Callable[[Clip], np.ndarray | Tensor], clips: Sequence[Clip], place) -> PoseScores:
+    """Score ``predict`` on ``clips``, those of ``place.rank`` here and the rest elsewhere.
+
+    Args:
+        predict: clip -> [T, J, 3] metres, root at 0.
+        place: a ``train.engine.Place`` (rank, world, gather).
+    Returns:
+        The same scores on every process, whatever their number.
+    """
+    mine = {}
+    for index in range(place.rank, len(clips), place.world):
+        clip, scores = clips[index], PoseScores()
+        predicted = torch.as_tensor(predict(clip)).detach().to("cpu", torch.float32)
+        scores.add(predicted, torch.from_numpy(target_of(clip)), clip.action, clip.subject)
+        mine[index] = scores
+    merged = {k: v for part in place.gather(mine) for k, v in part.items()}
+    scores = PoseScores()
+    for index in sorted(merged):
+        scores.merge(merged[index])
+    return scores
+
+
+def mean_pose(clips: Sequence[Clip]) -> np.ndarray:
+    """[J, 3]: the mean root-relative pose over all frames of ``clips``, in camera space."""
+    total = sum(target_of(c).sum(0, dtype=np.float64) for c in clips)
+    return (total / sum(len(c.positions) for c in clips)).astype(np.float32)
+
+
+def evaluate_mean_pose(train: Sequence[Clip], test: Sequence[Clip], place) -> PoseScores:
+    """The baseline that looks at nothing: every frame of ``test`` is the mean pose of ``train``."""
+    pose = mean_pose(train)
+    return evaluate_clips(lambda clip: np.broadcast_to(pose, clip.positions.shape).copy(), test, place)
+
+
+def select_actions(clips: Sequence[Clip], actions: str, of: str) -> list[Clip]:
+    """The clips whose action begins with an entry of a comma list; ``*`` is all of them.
+
+    Args:
+        actions: "Walk" selects Walking, WalkDog and WalkTogether, as published.
+        of: what is selected from, for the error.
+    Raises:
+        ValueError: an entry that selects nothing; the nearest action is told.
+    """
+    if actions == "*":
+        return list(clips)
+    wanted = [a.strip() for a in actions.split(",") if a.strip()]
+    groups = sorted({action_group(c.action) for c in clips})
+    for entry in wanted or [actions]:
+        if not wanted or not any(c.action.startswith(entry) for c in clips):
+            raise ValueError(f"--actions: no {entry!r}{nearest(entry, groups)} ({of} has: {', '.join(groups)})")
+    return [c for c in clips if c.action.startswith(tuple(wanted))]

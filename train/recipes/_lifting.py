@@ -1,0 +1,135 @@
+"""What every 2D-to-3D lifting recipe shares: windows of keypoints, mirroring, prediction of whole clips, evaluation."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.clips import Clip, LiftingData
+from ..data.windows import Batch, EvalWindows, TrainWindows, average_mirrored
+from ..evaluate import Report, evaluate_clips
+from . import Recipe
+
+
+def boolean(text: str) -> bool:
+    """For options that published programs declare as ``bool``, where any text, "False" too, is true. Not so here."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise ArgumentTypeError(f"expected true or false, got {text!r}")
+    return values[text.lower()]
+
+
+class Windows(TrainWindows):
+    """``TrainWindows`` as the engine's ``Loader``: any epoch's order can be asked for, no process is left without work.
+
+    Args:
+        every: only every n-th frame of a clip is a sample; the context stays dense. For chunk length 1.
+    """
+
+    def __init__(self, clips: list[Clip], batch_size: int, *sides, every: int = 1, seed: int = 1234, **options):
+        super().__init__(clips, batch_size, *sides, seed=seed, **options)
+        self.seed = seed
+        self.rows = self.rows[self.rows[:, 1] % every == 0]
+
+    def set_epoch(self, epoch: int) -> None:
+        """The published generator draws one permutation per epoch from a state that runs on: run it up to ``epoch``."""
+        self.random = np.random.RandomState(self.seed)
+        for _ in range(epoch if self.shuffle else 0):
+            self.random.permutation(len(self.rows))
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.rows), self.batch_size)
+        return whole + (rest >= self.world)  # a rest of fewer samples than processes is left out
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (batch for batch in super().__iter__() if batch.total >= self.world)
+
+
+def target_of_batch(batch: Batch) -> Tensor:
+    """[B, L, J, 3] metres: the poses with joint 0, which holds the trajectory, at 0."""
+    target = batch.poses.clone()
+    target[..., 0, :] = 0
+    return target
+
+
+class LiftingRecipe(Recipe):
+    """A recipe for a lifter that sees a window of keypoints and answers for its middle (or, causal, its last) frame.
+
+    A subclass gives ``make_model``, ``make_optimizers``, ``loss_step`` and, unless the model maps [B, W, K, 2] to
+    [B, 1, J, 3], ``lift``. Its constructor may change the attributes. A network that answers for whole sequences
+    overrides ``predict`` and ``make_loader``.
+
+    Attributes:
+        pad, causal_shift: of the windows, as in ``TrainWindows``: W = 1 + 2 pad frames.
+        augment: mirrored training samples. test_augment: average with the mirrored prediction.
+        shuffle_seed: of the training windows.
+    """
+
+    task = "lifting"
+    pad = causal_shift = 0
+    shuffle_seed = 1234
+
+    def __init__(self, options, data: LiftingData):
+        super().__init__(options, data)
+        self.augment = getattr(options, "data_augmentation", True)
+        self.test_augment = getattr(options, "test_augmentation", True)
+
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--data_augmentation", type=boolean, default=True, metavar="BOOL", help="mirrored training samples"
+        )
+        parser.add_argument(
+            "--test_augmentation", type=boolean, default=True, metavar="BOOL", help="mirrored copy at test, averaged"
+        )
+
+    def make_loader(self, rank: int, world: int) -> Windows:
+        return Windows(
+            self.data.train,
+            self.options.batch_size,
+            *self.data.sides,
+            pad=self.pad,
+            causal_shift=self.causal_shift,
+            seed=self.shuffle_seed,
+            augment=self.augment,
+            every=getattr(self.options, "every", None) or 1,
+            rank=rank,
+            world=world,
+            device=self.place.device,
+        )
+
+    def share(self, batch: Batch) -> float:
+        return len(batch.rows) * self.place.world / batch.total
+
+    def lift(self, windows: Tensor) -> Tensor:
+        """[B, W, K, C] -> [B, J, 3] metres, the pose of each window's own frame."""
+        return self.model(windows[..., :2])[:, 0]
+
+    @torch.no_grad()
+    def predict(self, clip: Clip, chunk: int = 1024) -> Tensor:
+        """[T, J, 3] metres, root at 0; the mean of the plain and the mirrored prediction if ``test_augment``."""
+        windows = EvalWindows(
+            [clip],
+            chunk,
+            *self.data.sides,
+            pad=self.pad,
+            causal_shift=self.causal_shift,
+            augment=self.test_augment,
+            device=self.place.device,
+        )
+        poses = []
+        for batch in windows:
+            pose = self.lift(batch.keypoints).float()
+            if self.test_augment:
+                pose = average_mirrored(pose, self.lift(batch.mirrored_keypoints).float(), *self.data.sides[1])
+            poses.append(pose)
+        pose = torch.cat(poses)
+        pose[:, 0] = 0
+        return pose
+
+    def evaluate(self, place) -> Report:
+        return Report.of(evaluate_clips(self.predict, self.data.test, place))

@@ -1,0 +1,155 @@
+"""``--render``: one clip of the data set, its 2D input, the prediction and the ground truth side by side."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from posekernels import draw
+from posekernels._checks import nearest
+
+from .data.clips import Clip, LiftingData
+from .engine import write_aside
+
+
+def add_arguments(parser) -> None:
+    """``--render`` and the ``--viz-*`` options, named as in RIE and VideoPose3D (rie section 10)."""
+    group = parser.add_argument_group("pictures")
+    group.add_argument("--render", "--viz-output", metavar="FILE", help="draw a test clip to FILE.gif, .mp4 or .html")
+    group.add_argument(
+        "--viz-export", metavar="FILE.npy", help="predicted poses, [T, J, 3] float32 metres, camera axes"
+    )
+    group.add_argument("--viz-subject", metavar="NAME", help="default: the first test clip's")
+    group.add_argument("--viz-action", metavar="NAME", help='e.g. "Walking 1"; default: the first test clip\'s')
+    group.add_argument("--viz-camera", type=int, default=0, metavar="N")
+    group.add_argument("--viz-start", type=int, default=0, metavar="N", help="leave out the first N frames")
+    group.add_argument("--viz-limit", type=int, default=-1, metavar="N", help="draw N frames at most")
+    group.add_argument("--viz-downsample", type=int, default=1, metavar="N", help="average groups of N frames")
+    group.add_argument("--viz-fps", type=float, metavar="F", help="speed; default: that of the data, in real time")
+    group.add_argument("--viz-size", type=float, default=5, metavar="INCHES", help="of a panel, 72 pixels each")
+    group.add_argument("--viz-bitrate", type=int, default=3000, metavar="KBIT", help=".mp4")
+    group.add_argument("--viz-no-ground-truth", action="store_true", help="leave the third panel out")
+    group.add_argument("--viz-video", metavar="FILE", help="video to draw under the 2D input")
+    group.add_argument("--viz-skip", type=int, default=0, metavar="N", help="skip the video's first N frames")
+
+
+def choose_clip(clips: list[Clip], subject: str | None, action: str | None, camera: int) -> Clip:
+    """The clip of a subject, action and camera; the first one where subject or action is None.
+
+    Raises:
+        ValueError: there is none, naming what there is.
+    """
+
+    def pick(option: str, wanted, names: list, clips: list[Clip], attribute: str) -> list[Clip]:
+        found = [c for c in clips if wanted is None or getattr(c, attribute) == wanted]
+        if not found:
+            near = nearest(wanted, names) if isinstance(wanted, str) else ""
+            raise ValueError(f"{option}: no {wanted!r}{near} (there are: {', '.join(map(str, names))})")
+        return found
+
+    clips = pick("--viz-subject", subject, sorted({c.subject for c in clips}), clips, "subject")
+    clips = pick("--viz-action", action, sorted({c.action for c in clips}), clips, "action")
+    clips = [c for c in clips if (c.subject, c.action) == (clips[0].subject, clips[0].action)]
+    return pick("--viz-camera", camera, sorted({c.camera for c in clips}), clips, "camera")[0]
+
+
+def panels_of(
+    clip: Clip,
+    predicted: np.ndarray,
+    data: LiftingData,
+    frames: slice = slice(None),
+    downsample: int = 1,
+    ground_truth: bool = True,
+    video: list[np.ndarray] | None = None,
+) -> list[draw.Panel]:
+    """Input, prediction and, where known and wanted, ground truth of one clip as panels of ``posekernels.draw``.
+
+    Args:
+        predicted: [T, J, 3] metres, camera axes, root at 0: all frames of the clip.
+        frames: which of them to draw.
+        downsample: average groups of so many frames.
+        video: images for ``frames``, before ``downsample``.
+    """
+    poses = {"Prediction": predicted[frames]}
+    translation = None
+    if clip.positions is not None:
+        root = clip.positions[frames, :1]
+        truth = clip.positions[frames].copy()
+        truth[:, 1:] += root
+        poses["Prediction"] = predicted[frames] + root
+        translation = clip.translation
+        if ground_truth:
+            poses["Ground truth"] = truth
+    pixels = (clip.keypoints[frames, :, :2] + 1) * 500  # screen units, as on an image of 1000 x 1000
+    same_layout = clip.keypoints.shape[1] == data.skeleton.num_joints and (
+        set(zip(data.left, data.right)) == set(zip(data.skeleton.left, data.skeleton.right))
+    )
+    extent = (1000, 1000)
+    if video is not None:
+        extent = (1000, round(1000 * video[0].shape[0] / video[0].shape[1]))
+        pixels = pixels + (0, (extent[1] - 1000) / 2)
+        video = video[::downsample]
+    panels = [
+        draw.Panel(
+            "Input",
+            draw.downsample(pixels, downsample),
+            data.skeleton if same_layout else None,
+            extent=extent,
+            background=video,
+        )
+    ]
+    azimuth = draw.azimuth_of(clip.orientation)
+    for title, pose in poses.items():
+        world = draw.to_world(draw.downsample(pose, downsample), clip.orientation, translation)
+        panels.append(draw.Panel(title, world, data.skeleton, azimuth=azimuth))
+    return panels
+
+
+def render(recipe, data: LiftingData, options: Namespace, folder: Path | None) -> list[Path]:
+    """Draw (``--render``) and export (``--viz-export``) what ``recipe`` predicts for the chosen test clip.
+
+    A bare file name goes to ``folder`` where there is one.
+
+    Returns:
+        The files written.
+    """
+    clip = choose_clip(data.test, options.viz_subject, options.viz_action, options.viz_camera)
+    count = len(clip.keypoints)
+    start, limit, step = options.viz_start, options.viz_limit, options.viz_downsample
+    if not 0 <= start < count:
+        raise ValueError(f"--viz-start must be between 0 and {count - 1} for this clip, got {start}")
+    if step < 1:
+        raise ValueError(f"--viz-downsample must be 1 or more, got {step}")
+    frames = slice(start, count if limit < 0 else min(count, start + max(1, limit)))
+    recipe.model.eval()
+    with torch.no_grad(), recipe.place.autocast():
+        predicted = torch.as_tensor(recipe.predict(clip)).float().cpu().numpy()
+
+    def place(name: str) -> Path:
+        return folder / name if folder and Path(name).name == name else Path(name)
+
+    written = []
+    if options.viz_export:
+        path = place(options.viz_export)
+        with write_aside(path) as aside, open(aside, "wb") as file:
+            np.save(file, predicted[frames])
+        written.append(path)
+    if options.render:
+        video = None
+        if options.viz_video:
+            video = draw.read_video(options.viz_video, frames.stop - frames.start, options.viz_skip + start)
+        panels = panels_of(clip, predicted, data, frames, step, not options.viz_no_ground_truth, video)
+        written.append(
+            draw.save(
+                place(options.render),
+                panels,
+                options.viz_fps or clip.fps / step,
+                size=round(options.viz_size * 72),
+                bitrate=options.viz_bitrate,
+                title=f"{recipe.name}: {data.name}, {clip.subject} {clip.action}, camera {clip.camera}",
+            )
+        )
+    return written
