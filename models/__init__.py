@@ -1,6 +1,6 @@
 """The networks of five published systems, by name: ``models.create("htnet")``."""
 
-from .registry import CheckpointError, create, load_published, names
+from .registry import CheckpointError, create, load_published, names, save_published
 from .streaming import lift, stream
 
-__all__ = ["CheckpointError", "create", "lift", "load_published", "names", "stream"]
+__all__ = ["CheckpointError", "create", "lift", "load_published", "names", "save_published", "stream"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels.ops import graph_conv
+from posekernels.ops import GraphDenoiser, graph_conv
 from posekernels.pose.skeleton import H36M_17, Skeleton
+
+from .layers import AnnotatedNorm
 
 
 def modulated_adjacency(skeleton: Skeleton = H36M_17) -> Tensor:
@@ -55,6 +58,184 @@ class ModulatedGraphConv(nn.Module):
     def forward(self, x: Tensor, **epilogue) -> Tensor:
         """``epilogue``: scale, shift, residual, activation of ``graph_conv``."""
         return graph_conv(x, self.weight, self.adjacency(), self.bias, modulation=self.modulation, **epilogue)
+
+
+def row_normalised_adjacency(skeleton: Skeleton = H36M_17) -> Tensor:
+    """[J, J] the adjacency with self loops, each row divided by its sum. Published quirk: it is not symmetric."""
+    adjacency = skeleton.adjacency() + torch.eye(skeleton.num_joints)
+    return adjacency / adjacency.sum(1, keepdim=True)
+
+
+def laplacian(adjacency: Tensor) -> Tensor:
+    """[J, J] I - D^-1/2 A D^-1/2 with D the row sums of A. For a row-normalised A that is I - A."""
+    scale = adjacency.sum(1).rsqrt()
+    return torch.eye(len(adjacency)).to(adjacency) - scale[:, None] * adjacency * scale
+
+
+def chebyshev_polynomials(matrix: Tensor, order: int = 2) -> Tensor:
+    """[order + 1, J, J] T_0 = I, T_1 = L, T_k = 2 L T_{k-1} - T_{k-2}. Published quirk: L is not rescaled first."""
+    terms = [torch.eye(len(matrix)).to(matrix), matrix]
+    while len(terms) <= order:
+        terms.append(2 * matrix @ terms[-1] - terms[-2])
+    return torch.stack(terms[: order + 1])
+
+
+class ChebConv(nn.Module):
+    """Chebyshev graph convolution (Defferrard et al., 2016), [..., J, Cin] -> [..., J, Cout].
+
+    Weight and bias keep the published shapes (order + 1, 1, Cin, Cout) and (1, 1, Cout). The polynomials are a constant
+    of the skeleton and are in no checkpoint.
+    """
+
+    def __init__(self, in_features: int, out_features: int, skeleton: Skeleton = H36M_17, order: int = 2):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(order + 1, 1, in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(1, 1, out_features))
+        nn.init.xavier_normal_(self.weight)  # on the 4-d tensor, as published: a small 1 / sqrt(2 Cin Cout)
+        polynomials = chebyshev_polynomials(laplacian(row_normalised_adjacency(skeleton)), order)
+        self.register_buffer("polynomials", polynomials, persistent=False)
+
+    def forward(self, x: Tensor, **epilogue) -> Tensor:
+        """``epilogue``: residual, activation of ``graph_conv``."""
+        return graph_conv(x, self.weight.squeeze(1), self.polynomials, self.bias.flatten(), **epilogue)
+
+
+class LearntGraph(nn.Module):
+    """Two linear layers that mix joints by one learnt adjacency (GraFormer), [B, J, C] -> [B, J, C].
+
+    The adjacency is normalised by its *column* sums + 1e-5, on both sides; the bias is not mixed. A column sum below
+    -1e-5 gives NaN, as published.
+    """
+
+    def __init__(self, channels: int, skeleton: Skeleton = H36M_17):
+        super().__init__()
+        self.adjacency = nn.Parameter(torch.eye(skeleton.num_joints))
+        self.fc1 = nn.Linear(channels, 2 * channels)
+        self.fc2 = nn.Linear(2 * channels, channels)
+
+    def graph(self) -> Tensor:
+        """[J, J] the normalised adjacency."""
+        scale = (self.adjacency.sum(0) + 1e-5).rsqrt()
+        return scale[:, None] * self.adjacency * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        graph = self.graph()[None]
+        x = graph_conv(x, self.fc1.weight.T[None], graph, self.fc1.bias, activation="relu")
+        return graph_conv(x, self.fc2.weight.T[None], graph, self.fc2.bias)
+
+
+class JointAttention(nn.Module):
+    """Attention over the joints of a pose, [B, J, C] -> [B, J, C]; dropout 0.1 on the probabilities in training."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(channels, channels)
+        # Published start: the four projections are copies of one another.
+        self.key, self.value, self.out = (copy.deepcopy(self.query) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1 if self.training else 0.0)
+        return self.out(x.transpose(1, 2).flatten(2))
+
+
+class GraphAttention(nn.Module):
+    """GraFormer's layer: attention over the joints, then a learnt graph, each pre-norm with a residual."""
+
+    def __init__(self, channels: int, heads: int, dropout: float, skeleton: Skeleton = H36M_17):
+        super().__init__()
+        self.norm1 = AnnotatedNorm(channels)
+        self.attention = JointAttention(channels, heads)
+        self.norm2 = AnnotatedNorm(channels)
+        self.graph = LearntGraph(channels, skeleton)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + F.dropout(self.attention(self.norm1(x)), self.dropout, self.training)
+        return x + F.dropout(self.graph(self.norm2(x)), self.dropout, self.training)
+
+
+class ChebBlock(nn.Module):
+    """x + relu(cheb(relu(cheb(x)) + shift)), ``shift`` [B, C] the same for all joints; dropout 0.1 after each relu."""
+
+    def __init__(self, channels: int, skeleton: Skeleton = H36M_17):
+        super().__init__()
+        self.conv1 = ChebConv(channels, channels, skeleton)
+        self.conv2 = ChebConv(channels, channels, skeleton)
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        h = F.dropout(self.conv1(x, activation="relu"), 0.1, self.training)
+        if shift is not None:
+            h = h + shift[:, None]
+        if not self.training:
+            return self.conv2(h, activation="relu", residual=x)
+        return x + F.dropout(self.conv2(h, activation="relu"), 0.1)
+
+
+class PreparedWeights:
+    """Keeps what is derived from a network's parameters until one of them changes.
+
+    A change is seen by the parameter's storage or its version counter (every in-place write, optimiser steps included).
+    """
+
+    def __init__(self, derive):
+        self._derive, self._key, self._value = derive, None, None
+
+    def __call__(self, net: nn.Module):
+        key = tuple((id(p), p.data_ptr(), 0 if p.is_inference() else p._version) for p in net.parameters())
+        if key != self._key:
+            with torch.no_grad():
+                self._key, self._value = key, self._derive(net)
+        return self._value
+
+    def __deepcopy__(self, memo):
+        return PreparedWeights(self._derive)
+
+    def __reduce__(self):
+        return PreparedWeights, (self._derive,)
+
+
+def graph_denoiser(net: nn.Module) -> GraphDenoiser:
+    """The weights of GCNdiff or GCNpose as the ``denoise`` kernels read them."""
+
+    def linear(layers: list[nn.Linear]) -> Tensor:
+        return torch.stack([m.weight.T for m in layers]).contiguous()
+
+    def conv(layers: list[ChebConv]) -> tuple[Tensor, Tensor]:
+        return torch.stack([m.weight.squeeze(1) for m in layers]), torch.stack([m.bias.flatten() for m in layers])
+
+    def norm(layers: list[AnnotatedNorm]) -> Tensor:
+        return torch.stack([torch.stack((m.gain, m.shift)) for m in layers])
+
+    attention = [m.attention for m in net.attention]
+    qkv = [linear([getattr(m, name) for m in attention]) for name in ("query", "key", "value")]
+    qkv_bias = [torch.stack([getattr(m, name).bias for m in attention]) for name in ("query", "key", "value")]
+    graphs = [m.graph for m in net.attention]
+    conv1, conv2 = (conv([getattr(m, name) for m in net.blocks]) for name in ("conv1", "conv2"))
+    return GraphDenoiser(
+        polynomials=net.conv_in.polynomials,
+        graph=torch.stack([m.graph() for m in graphs]),
+        in_weight=net.conv_in.weight.squeeze(1),
+        in_bias=net.conv_in.bias.flatten(),
+        norm1=norm([m.norm1 for m in net.attention]),
+        qkv_weight=torch.cat(qkv, dim=-1),
+        qkv_bias=torch.cat(qkv_bias, dim=-1),
+        proj_weight=linear([m.out for m in attention]),
+        proj_bias=torch.stack([m.out.bias for m in attention]),
+        norm2=norm([m.norm2 for m in net.attention]),
+        fc1_weight=linear([m.fc1 for m in graphs]),
+        fc1_bias=torch.stack([m.fc1.bias for m in graphs]),
+        fc2_weight=linear([m.fc2 for m in graphs]),
+        fc2_bias=torch.stack([m.fc2.bias for m in graphs]),
+        conv1_weight=conv1[0],
+        conv1_bias=conv1[1],
+        conv2_weight=conv2[0],
+        conv2_bias=conv2[1],
+        out_weight=net.conv_out.weight.squeeze(1),
+        out_bias=net.conv_out.bias.flatten(),
+        heads=attention[0].heads,
+    )
 
 
 class NormedGraphConv(nn.Module):

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 _NETWORKS = {  # name -> module:class; imported when asked for
+    "gcndiff": "models.gcndiff:GCNdiff",
+    "gcnpose": "models.gcnpose:GCNpose",
     "htnet": "models.htnet:HTNet",
+    "mixste": "models.mixste:MixSTE",
+    "pkd": "models.pkd:PKD",
+    "rie": "models.rie:RIE",
+    "simlpe": "models.pkd:SiMLPe",
     "mgcn_lw": "models.mgcn_lw:MgcnLw",
     "strided_refine": "models.strided_refine:StridedRefine",
     "strided_transformer": "models.strided_transformer:StridedTransformer",
@@ -49,8 +57,34 @@ def create(name: str, **config) -> nn.Module:
     return getattr(importlib.import_module(module), cls)(**config)
 
 
-def read_checkpoint(path: str | Path) -> dict:
-    """Read a file written by ``torch.save``, tensors and plain containers only (``weights_only=True``).
+class _Ignored:
+    """Stands for an object of a published checkpoint that nobody needs: takes any arguments and state, does nothing."""
+
+    def __init__(self, *_args):
+        pass
+
+    def __setstate__(self, _state):
+        pass
+
+
+def _safe_globals() -> list:
+    """What published checkpoints hold beside tensors: NumPy arrays and scalars, and a pickled NumPy random state.
+
+    The random state is replaced by nothing. NumPy 1 and 2 name their modules differently; both are met.
+    """
+    ignored = ["_pickle.__randomstate_ctor", "_pickle.__bit_generator_ctor", "_pickle.__generator_ctor"]
+    ignored += ["_mt19937.MT19937", "_pcg64.PCG64", "mtrand.RandomState"]
+    found = [(_Ignored, f"numpy.random.{name}") for name in ignored]
+    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        found += [
+            (np._core.multiarray._reconstruct, f"{core}._reconstruct"),
+            (np._core.multiarray.scalar, f"{core}.scalar"),
+        ]
+    return [*found, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
+
+
+def read_checkpoint(path: str | Path) -> dict | list:
+    """Read a file written by ``torch.save``: tensors, arrays and plain containers only (``weights_only=True``).
 
     Raises:
         CheckpointError: missing, truncated, or holding anything else.
@@ -59,7 +93,8 @@ def read_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_safe_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
         raise CheckpointError(
             f"{path}: not a readable checkpoint of tensors (truncated, or another kind of file): "
@@ -75,23 +110,28 @@ def published_table(net: nn.Module):
 def published_names(net: nn.Module) -> dict[str, str]:
     """{published name: our name} of every stored tensor of ``net``, from its table's ``RENAME`` rules.
 
-    The rules are (pattern, replacement) pairs for ``re.sub``, ours -> published, applied one after the other.
+    The rules are (pattern, replacement) pairs for ``re.sub``, ours -> published, applied one after the other. A table
+    whose names depend on the configuration has a function ``rename(net)`` that returns them instead.
     """
+    table = published_table(net)
+    rules = table.rename(net) if hasattr(table, "rename") else table.RENAME
 
     def rename(name: str) -> str:
-        for pattern, replacement in published_table(net).RENAME:
+        for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
         return name
 
     return {rename(name): name for name in net.state_dict()}
 
 
-def load_published(net: nn.Module, source: str | Path | dict[str, Tensor]) -> nn.Module:
+def load_published(net: nn.Module, source: str | Path | dict | list, **container) -> nn.Module:
     """Fill ``net`` from a published checkpoint, strictly: everything fits, or nothing is loaded.
 
     Args:
         net: a network from ``create``.
-        source: a checkpoint file, or the state dict it holds. A ``module.`` prefix (DataParallel) is dropped.
+        source: a checkpoint file, or what it holds. A ``module.`` prefix (DataParallel) is dropped.
+        container: which part of the file, for networks whose files hold several (``ema=True`` for "gcndiff"): the
+            options of ``unwrap`` in ``models.published.<network>``.
     Returns:
         ``net``.
     Raises:
@@ -100,9 +140,15 @@ def load_published(net: nn.Module, source: str | Path | dict[str, Tensor]) -> nn
     Tensors that the published program stores but never reads are kept in ``net.published_unused``.
     """
     table = published_table(net)
-    checkpoint = source if isinstance(source, dict) else read_checkpoint(source)
-    where = "state dict" if isinstance(source, dict) else str(source)
-    state = table.unwrap(checkpoint) if hasattr(table, "unwrap") else checkpoint
+    in_memory = isinstance(source, (dict, list))
+    checkpoint = source if in_memory else read_checkpoint(source)
+    where = "state dict" if in_memory else str(source)
+    if container and not hasattr(table, "unwrap"):
+        raise TypeError(f"{type(net).__name__}: its files have one part; unexpected {', '.join(container)}")
+    try:
+        state = table.unwrap(checkpoint, **container) if hasattr(table, "unwrap") else checkpoint
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from error
     bad = [k for k, v in state.items() if not isinstance(v, Tensor)] if isinstance(state, dict) else ["(not a dict)"]
     if bad:
         raise CheckpointError(f"{where}: expected a dict of tensors; not tensors: {', '.join(map(str, bad[:5]))}")
@@ -119,6 +165,8 @@ def load_published(net: nn.Module, source: str | Path | dict[str, Tensor]) -> nn
     ]
     if problems:
         shown = "\n  ".join(problems[:12]) + (f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else "")
+        hint = table.hint(net, state) if hasattr(table, "hint") else None
+        shown += f"\n  {hint}" if hint else ""
         raise CheckpointError(f"{where} does not fit {type(net).__name__}; nothing was loaded:\n  {shown}")
     net.load_state_dict({ours: state[n] for n, ours in want.items()})
     net.published_unused = unused
@@ -129,3 +177,17 @@ def published_state(net: nn.Module) -> dict[str, Tensor]:
     """The state dict under published names, stored-but-unused tensors included: what the published program reads."""
     state = net.state_dict()
     return {n: state[ours] for n, ours in published_names(net).items()} | getattr(net, "published_unused", {})
+
+
+def save_published(net: nn.Module, path: str | Path) -> None:
+    """Write ``net`` as a checkpoint that the published program reads back: bare state dict, published names.
+
+    The file appears whole or not at all.
+    """
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.part{os.getpid()}")
+    try:
+        torch.save({name: tensor.detach().cpu().clone() for name, tensor in published_state(net).items()}, aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -8,6 +8,8 @@ import torch
 from posekernels.pose import camera as cam
 from posekernels.pose import kinematics, metrics
 from tests.golden import Case, Handler
+from train.data.clips import Clip
+from train.data.windows import EvalWindows, TrainWindows, WholeSequences
 
 
 def cameras(case: Case) -> dict:
@@ -60,7 +62,55 @@ def forward_kinematics(case: Case) -> dict:
     return {name: kinematics.forward_kinematics(torch.from_numpy(case[name]), body) for name in case.outputs}
 
 
+def generators(case: Case) -> dict:
+    c = case.config
+    clips = [
+        Clip(str(i), "", 0, case[f"keypoints_{i}"], case[f"poses_{i}"], case[f"cameras_{i}"])
+        for i in range(len(c["lengths"]))
+    ]
+    sides = (c["keypoints_left"], c["keypoints_right"]), (c["joints_left"], c["joints_right"])
+
+    def epoch(windows, prefix: str) -> dict:
+        batches = list(windows)
+        return {
+            f"{prefix}.pairs": np.concatenate([b.rows for b in batches]),
+            f"{prefix}.batch_sizes": np.array([len(b.rows) for b in batches]),
+            f"{prefix}.keypoints": torch.cat([b.keypoints for b in batches]),
+            f"{prefix}.poses": torch.cat([b.poses for b in batches]),
+            f"{prefix}.cameras": torch.cat([b.cameras for b in batches]),
+        }
+
+    train = TrainWindows(clips, c["batch_size"], *sides, pad=c["pad"], seed=c["random_seed"], augment=True)
+    out = epoch(train, "train_epoch0") | epoch(train, "train_epoch1")
+    out["train.frames_reported"] = np.array(train.frames_reported)
+    chunked = c["chunked"]
+    out |= epoch(
+        TrainWindows(
+            clips,
+            c["batch_size"],
+            *sides,
+            pad=c["pad"],
+            seed=c["random_seed"],
+            chunk_length=chunked["chunk_length"],
+            causal_shift=chunked["causal_shift"],
+            augment=chunked["augment"],
+            shuffle=chunked["shuffle"],
+        ),
+        "chunked",
+    )
+    batches = list(EvalWindows(clips, c["batch_size"], *sides, pad=c["pad"], augment=True))
+    out["evaluate.poses"] = torch.cat([b.poses for b in batches])
+    out["evaluate.keypoints"] = torch.cat([b.keypoints for b in batches])[::4]
+    out["evaluate.keypoints_flipped"] = torch.cat([b.mirrored_keypoints for b in batches])[::4]
+    for i, batch in enumerate(WholeSequences(clips, *sides, pad=c["pad"], causal_shift=c["pad"], augment=True)):
+        out[f"unchunked_causal.keypoints_{i}"] = batch.keypoints
+        out[f"unchunked_causal.poses_{i}"] = batch.poses
+        out[f"unchunked_causal.cameras_{i}"] = batch.cameras
+    return out
+
+
 HANDLERS = [
+    Handler(lambda c: c.system == "lifting_generator", generators),
     Handler(lambda c: c.system == "h36m_camera", cameras),
     Handler(lambda c: c.system == "lifting_metrics", lifting_metrics),
     Handler(lambda c: c.config.get("kind") == "forward_kinematics", forward_kinematics),

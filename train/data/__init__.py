@@ -1,0 +1,8 @@
+"""Data sets: file formats, windows, and the built-in motion."""
+
+from .clips import Clip, LiftingData
+from .errors import DataError
+from .h36m import load_h36m
+from .humaneva import load_humaneva
+
+__all__ = ["Clip", "DataError", "LiftingData", "load_h36m", "load_humaneva"]

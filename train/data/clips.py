@@ -17,7 +17,7 @@ class Clip:
         subject, action: names; the action may end in a take number ("Walking 1").
         camera: index of the camera in its subject's list, and its vector (9: fx, fy, cx, cy, k1, k2, k3, p1, p2 in
             normalised units; zeros when unknown).
-        keypoints: [T, J, 2] float32, normalised screen units (width to [-1, 1]).
+        keypoints: [T, K, 2] float32, normalised screen units (width to [-1, 1]); further channels are scores.
         positions: [T, J, 3] float32 metres in camera space; joint 0 is the absolute trajectory, the others are
             relative to it. None where there is no ground truth.
         orientation, translation: the camera in the world, for drawing: unit quaternion (w, x, y, z), centre in metres.
@@ -51,3 +51,8 @@ class LiftingData:
     right: tuple[int, ...]
     train: list[Clip]
     test: list[Clip]
+
+    @property
+    def sides(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], tuple[tuple[int, ...], tuple[int, ...]]]:
+        """((left, right) keypoints, (left, right) joints), as the window generators take them."""
+        return (self.left, self.right), (self.skeleton.left, self.skeleton.right)

@@ -1,0 +1,300 @@
+"""DiffPose (Gong et al., CVPR 2023): a first estimate of the pose, refined by a few reverse diffusion steps.
+
+Video setting: MixSTE on whole clips, then GCNdiff. Frame setting: GCNpose on single frames, then GCNdiff.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from posekernels.ops import denoise_loop
+from posekernels.pose.skeleton import Skeleton
+
+from .gcndiff import GCNdiff
+from .gcnpose import GCNpose
+from .mixste import MixSTE
+
+SCHEDULES = ("linear", "quad", "const", "jsd", "sigmoid")
+SKIPS = ("uniform", "quad")
+
+
+def _known(what: str, name: str, names: tuple[str, ...]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{what} must be one of {', '.join(names)}, got {name!r}{hint}")
+
+
+def beta_schedule(name: str = "linear", start: float = 1e-4, end: float = 1e-3, timesteps: int = 51) -> Tensor:
+    """[T] float32: the noise variance added at each timestep; computed in float64, then rounded.
+
+    Raises:
+        ValueError: an unknown schedule, ``timesteps`` < 1, or betas that leave (0, 1].
+    """
+    _known("beta_schedule", name, SCHEDULES)
+    if timesteps < 1:
+        raise ValueError(f"timesteps must be at least 1, got {timesteps}")
+    betas = {
+        "linear": lambda: torch.linspace(start, end, timesteps, dtype=torch.float64),
+        "quad": lambda: torch.linspace(start**0.5, end**0.5, timesteps, dtype=torch.float64) ** 2,
+        "const": lambda: torch.full((timesteps,), end, dtype=torch.float64),
+        "jsd": lambda: 1 / torch.arange(timesteps, 0, -1, dtype=torch.float64),
+        "sigmoid": lambda: torch.linspace(-6, 6, timesteps, dtype=torch.float64).sigmoid() * (end - start) + start,
+    }[name]()
+    if not ((betas > 0) & (betas <= 1)).all():
+        raise ValueError(f"beta_schedule {name!r}: betas must lie in (0, 1], got start={start}, end={end}")
+    return betas.float()
+
+
+def alpha_bars(betas: Tensor) -> Tensor:
+    """[T + 1] float32, entry t + 1 for timestep t, entry 0 (before all noise) exactly 1.
+
+    Published quirk: the product is rounded to float32 at every entry, and small timesteps show it.
+    """
+    factors = 1 - torch.cat((betas.new_zeros(1), betas))
+    return factors.double().cumprod(0).float()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the reverse diffusion runs.
+
+    Args:
+        steps: S, evaluations of the denoiser (the published ``test_timesteps``).
+        limit: timesteps below this one are visited (``test_num_diffusion_timesteps``).
+        skip: spacing of the visited timesteps, "uniform" or "quad".
+        eta: 0 for deterministic steps, 1 for the noise of DDPM.
+        hypotheses: R, repetitions of every pose (``test_times``); identical when ``eta`` is 0.
+    """
+
+    steps: int = 1
+    limit: int = 6
+    skip: str = "uniform"
+    eta: float = 0.0
+    hypotheses: int = 1
+
+    def __post_init__(self):
+        _known("skip", self.skip, SKIPS)
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.steps > self.limit:
+            raise ValueError(f"steps must be at most limit={self.limit} (the timesteps there are), got {self.steps}")
+        if self.eta < 0:
+            raise ValueError(f"eta must be 0 or more, got {self.eta}")
+        if self.hypotheses < 1:
+            raise ValueError(f"hypotheses must be at least 1, got {self.hypotheses}")
+
+    @property
+    def sequence(self) -> list[int]:
+        """Visited timesteps, smallest first (they are visited from the largest).
+
+        Published quirks: "uniform" can have more entries than ``steps``; "quad" can repeat, and ends at 0.8 limit.
+        """
+        if self.skip == "uniform":
+            return list(range(0, self.limit, self.limit // self.steps))
+        points = torch.linspace(0, (0.8 * self.limit) ** 0.5, self.steps, dtype=torch.float64) ** 2
+        return points.long().tolist()
+
+
+PUBLISHED_SAMPLING = {  # (setting, 2D input) -> as in the published configurations
+    ("video", "cpn"): Sampling(steps=1, limit=6),
+    ("video", "gt"): Sampling(steps=2, limit=12),
+    ("frame", "cpn"): Sampling(steps=2, limit=24),
+    ("frame", "gt"): Sampling(steps=2, limit=12),
+}
+
+
+class Diffusion(nn.Module):
+    """The forward process and the DDIM coefficients of the reverse one.
+
+    Args: as ``beta_schedule``.
+    """
+
+    def __init__(self, schedule: str = "linear", start: float = 1e-4, end: float = 1e-3, timesteps: int = 51):
+        super().__init__()
+        betas = beta_schedule(schedule, start, end, timesteps)
+        self.timesteps = timesteps
+        self.register_buffer("alpha_bar", alpha_bars(betas), persistent=False)
+
+    def check(self, t: int) -> None:
+        """Raises ValueError unless ``t`` is a timestep of the schedule."""
+        if not 0 <= t < self.timesteps:
+            raise ValueError(f"timestep must lie in 0..{self.timesteps - 1} (the schedule's), got {t}")
+
+    def add_noise(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise, for [B, J, C] and timesteps [B]."""
+        alpha = self.alpha_bar[t + 1].to(x.dtype)[:, None, None]
+        return alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+
+    def coefficients(self, sampling: Sampling) -> tuple[list[int], Tensor]:
+        """(visited timesteps, [S, 5] float32 for ``denoise_loop``), from the largest timestep to the smallest.
+
+        Raises:
+            ValueError: a timestep outside the schedule.
+        """
+        sequence = sampling.sequence
+        for t in (sampling.limit - 1, *sequence):
+            self.check(t)
+        alpha = self.alpha_bar.double().cpu()
+        rows = []
+        for t, previous in zip(reversed(sequence), reversed([-1, *sequence[:-1]])):
+            a, b = alpha[t + 1], alpha[previous + 1]  # of this timestep and of the one that is stepped to
+            z = sampling.eta * ((1 - a / b) * (1 - b) / (1 - a)).sqrt()
+            e = (1 - b - z**2).sqrt()
+            clean_x, clean_e = a.rsqrt(), -((1 - a) / a).sqrt()
+            rows.append(torch.stack((clean_x, clean_e, b.sqrt() * clean_x, b.sqrt() * clean_e + e, z)))
+        return sequence[::-1], torch.stack(rows).float()
+
+
+def mirror(x: Tensor, skeleton: Skeleton) -> Tensor:
+    """[..., J, C]: coordinate 0 negated, left and right joints exchanged. Its own inverse."""
+    x = x[..., list(skeleton.mirrored), :]
+    return torch.cat((-x[..., :1], x[..., 1:]), dim=-1)
+
+
+def chunked(clip: Tensor, frames: int) -> Tensor:
+    """[n, J, C] -> [k, frames, J, C], k = ceil(n / frames).
+
+    Published quirk: the last chunk is the clip's last ``frames`` frames, so it overlaps the one before; a clip shorter
+    than one chunk repeats its last frame.
+
+    Raises:
+        ValueError: an empty clip.
+    """
+    if clip.dim() != 3 or not len(clip):
+        raise ValueError(f"clip must be [n, J, C] with at least one frame, got {list(clip.shape)}")
+    n = len(clip)
+    if n < frames:
+        return torch.cat((clip, clip[-1:].expand(frames - n, -1, -1)))[None]
+    starts = [*range(0, n - frames, frames), n - frames]
+    return torch.stack([clip[s : s + frames] for s in starts])
+
+
+def stitched(chunks: Tensor, n: int) -> Tensor:
+    """[k, F, J, C] -> [n, J, C]: the inverse of ``chunked``; the overlap comes from the earlier chunk."""
+    frames = chunks.shape[1]
+    if n <= frames:
+        return chunks[0, :n]
+    rest = n - (len(chunks) - 1) * frames
+    return torch.cat((chunks[:-1].flatten(0, 1), chunks[-1, frames - rest :]))
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What a pipeline returns; leading axes as those of its input (... is [k, F] for chunks, [B] for frames).
+
+    Args:
+        initial: [..., J, 3] metres, the first estimate.
+        uvxyz: [R, ..., J, 5] the refined hypotheses, 2D and 3D, roots as predicted.
+    """
+
+    initial: Tensor
+    uvxyz: Tensor
+
+    @property
+    def hypotheses(self) -> Tensor:
+        """[R, ..., J, 3] metres, root-relative."""
+        return _rooted(self.uvxyz[..., 2:])
+
+    @property
+    def xyz(self) -> Tensor:
+        """[..., J, 3] metres, root-relative: the mean of the hypotheses."""
+        return _rooted(self.uvxyz.mean(0)[..., 2:])
+
+
+def _rooted(pose: Tensor) -> Tensor:
+    # Out of place: the published in-place line overlaps its own input and, on a CPU, moves no joint but the root.
+    return pose - pose[..., :1, :]
+
+
+class DiffPose(nn.Module):
+    """A pose network and the denoiser that refines its estimate.
+
+    Args:
+        initial: gives the first estimate.
+        denoiser: GCNdiff over (u, v, x, y, z).
+        diffusion: the schedule the denoiser was trained with.
+    """
+
+    def __init__(self, initial: nn.Module, denoiser: GCNdiff, diffusion: Diffusion | None = None):
+        super().__init__()
+        self.initial, self.denoiser = initial, denoiser
+        self.diffusion = Diffusion() if diffusion is None else diffusion
+
+    def refine(
+        self,
+        keypoints: Tensor,
+        pose: Tensor,
+        sampling: Sampling,
+        noise: Tensor | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Reverse diffusion from an estimate, as it stands: published, no noise is added before the first step.
+
+        Args:
+            keypoints: [B, J, 2] normalised screen units.
+            pose: [B, J, 3] metres.
+            sampling: steps, noise and hypotheses.
+            noise: [S, R * B, J, 5] unit noise of every step, hypothesis-major; only used when ``eta`` > 0.
+            seed: of the generator that draws the noise when none is given; needed when ``eta`` > 0.
+        Returns:
+            [R, B, J, 5]
+        Raises:
+            ValueError: timesteps outside the schedule, or ``eta`` > 0 with neither noise nor seed.
+        """
+        if sampling.eta > 0 and noise is None and seed is None:
+            raise ValueError(f"eta={sampling.eta} draws noise: give seed or noise")
+        timesteps, coefficients = self.diffusion.coefficients(sampling)
+        x = torch.cat((keypoints, pose), dim=-1).repeat(sampling.hypotheses, 1, 1)
+        if sampling.eta == 0:
+            noise, seed = None, None
+        x = denoise_loop(
+            x,
+            self.denoiser.prepared(),
+            self.denoiser.time_shifts(timesteps),
+            coefficients.to(x.device),
+            noise=noise,
+        )
+        return x.unflatten(0, (sampling.hypotheses, -1))
+
+
+class VideoDiffPose(DiffPose):
+    """The video setting: MixSTE on a clip and on its mirror image, then GCNdiff on every frame."""
+
+    initial: MixSTE
+
+    def estimate(self, chunks: Tensor) -> Tensor:
+        """[k, F, J, 2] -> [k, F, J, 3] metres: the mean over the chunks and their mirror images."""
+        skeleton = self.denoiser.skeleton
+        plain, mirrored = self.initial(chunks), self.initial(mirror(chunks, skeleton))
+        return (plain + mirror(mirrored, skeleton)) / 2
+
+    @torch.no_grad()
+    def forward(self, chunks: Tensor, sampling: Sampling = PUBLISHED_SAMPLING["video", "cpn"], **noise) -> Refined:
+        """[k, F, J, 2] chunks of clips (``chunked``) -> poses of every frame. ``noise``: as in ``refine``.
+
+        Published quirk: the estimate's root stays as predicted until the end.
+        """
+        pose = self.estimate(chunks)
+        x = self.refine(chunks.flatten(0, 1), pose.flatten(0, 1), sampling, **noise)
+        return Refined(pose, x.unflatten(1, chunks.shape[:2]))
+
+    def lift(self, clip: Tensor, sampling: Sampling = PUBLISHED_SAMPLING["video", "cpn"], **noise) -> Tensor:
+        """[n, J, 2] a clip of any length -> [n, J, 3] metres, root-relative."""
+        return stitched(self(chunked(clip, self.initial.frames), sampling, **noise).xyz, len(clip))
+
+
+class FrameDiffPose(DiffPose):
+    """The frame setting: GCNpose on single frames, then GCNdiff."""
+
+    initial: GCNpose
+
+    @torch.no_grad()
+    def forward(self, keypoints: Tensor, sampling: Sampling = PUBLISHED_SAMPLING["frame", "cpn"], **noise) -> Refined:
+        """[B, J, 2] -> poses. ``noise``: as in ``refine``. Here the estimate's root is subtracted first."""
+        pose = _rooted(self.initial(keypoints))
+        return Refined(pose, self.refine(keypoints, pose, sampling, **noise))

@@ -1,0 +1,127 @@
+"""GCNdiff (Gong et al., DiffPose, CVPR 2023): the noise in a pose (u, v, x, y, z per joint) at a timestep."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posekernels.ops import GraphDenoiser
+from posekernels.pose.skeleton import H36M_17, Skeleton
+
+from .graph import ChebBlock, ChebConv, GraphAttention, PreparedWeights, graph_denoiser
+
+
+def check_size(name: str, channels: int, layers: int, heads: int) -> None:
+    """Raises ValueError unless ``channels`` splits over ``heads`` and there is at least one layer."""
+    if channels <= 0 or heads <= 0 or channels % heads:
+        raise ValueError(f"{name}: channels must be a positive multiple of heads={heads}, got {channels}")
+    if layers < 1:
+        raise ValueError(f"{name}: layers must be at least 1, got {layers}")
+
+
+class TimeEmbedding(nn.Module):
+    """Timestep [B] -> [B, 4C]: sine half, cosine half, two linear layers. Published quirk: the denominator is C/2-1."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        half = channels // 2
+        frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000) / max(half - 1, 1)))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.odd = channels % 2  # an odd width is filled with one zero
+        self.fc1 = nn.Linear(channels, 4 * channels)
+        self.fc2 = nn.Linear(4 * channels, 4 * channels)
+
+    def forward(self, t: Tensor) -> Tensor:
+        angle = t.to(self.frequencies.dtype)[:, None] * self.frequencies
+        waves = F.pad(torch.cat((angle.sin(), angle.cos()), dim=1), (0, self.odd))
+        return self.fc2(F.silu(self.fc1(waves)))
+
+
+class TimedChebBlock(ChebBlock):
+    """A ``ChebBlock`` shifted by a projection of the time embedding."""
+
+    def __init__(self, channels: int, skeleton: Skeleton):
+        super().__init__(channels, skeleton)
+        self.time = nn.Linear(4 * channels, channels)
+
+    def time_shift(self, embedding: Tensor) -> Tensor:
+        return self.time(F.silu(embedding))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        return super().forward(x, self.time_shift(embedding))
+
+
+def _no_shifts(_net: nn.Module) -> dict[tuple[int, ...], Tensor]:
+    return {}
+
+
+class GCNdiff(nn.Module):
+    """Noisy poses and their timesteps -> the noise.
+
+    Args:
+        channels: C. The time embedding is always 4 C wide.
+        layers: pairs of a graph attention layer and a Chebyshev block.
+        heads: of the attention.
+        dropout: on the output of each attention sub-layer, in training; others are fixed at 0.1.
+        in_channels, out_channels: numbers per joint.
+        skeleton: fixes the joints and the graph.
+    """
+
+    def __init__(
+        self,
+        channels: int = 96,
+        layers: int = 5,
+        heads: int = 4,
+        dropout: float = 0.25,
+        in_channels: int = 5,
+        out_channels: int = 5,
+        skeleton: Skeleton = H36M_17,
+    ):
+        super().__init__()
+        check_size("gcndiff", channels, layers, heads)
+        self.skeleton = skeleton
+        self.conv_in = ChebConv(in_channels, channels, skeleton)
+        self.blocks = nn.ModuleList(TimedChebBlock(channels, skeleton) for _ in range(layers))
+        first = GraphAttention(channels, heads, dropout, skeleton)
+        # Published start: every layer is a copy of the first.
+        self.attention = nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
+        self.conv_out = ChebConv(channels, out_channels, skeleton)
+        self.time_embedding = TimeEmbedding(channels)
+        self._prepared = PreparedWeights(graph_denoiser)
+        self._prepared_shifts = PreparedWeights(_no_shifts)
+
+    def prepared(self) -> GraphDenoiser:
+        """The weights for ``denoise_step`` and ``denoise_loop``; made again only after a parameter has changed."""
+        return self._prepared(self)
+
+    def time_shifts(self, timesteps: list[int]) -> Tensor:
+        """[S, L, C]: what each timestep adds in each layer, for ``denoise_loop``; kept like ``prepared()``."""
+        kept, key = self._prepared_shifts(self), tuple(timesteps)
+        if key not in kept:
+            kept.clear()  # one sequence is enough: a run repeats its own
+            with torch.no_grad():
+                time = self.time_embedding(torch.tensor(timesteps, device=self.conv_in.weight.device))
+                kept[key] = torch.stack([block.time_shift(time) for block in self.blocks], dim=1)
+        return kept[key]
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """[B, J, 5] and timesteps [B] -> noise [B, J, 5]. Poses are independent of each other."""
+        check_pose("gcndiff", x, self.skeleton, self.conv_in)
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"gcndiff: t must be [{len(x)}], one timestep per pose, got {list(t.shape)}")
+        time = self.time_embedding(t)
+        x = self.conv_in(x)
+        for attention, block in zip(self.attention, self.blocks):
+            x = block(attention(x), time)
+        return self.conv_out(x)
+
+
+def check_pose(name: str, x: Tensor, skeleton: Skeleton, conv_in: ChebConv) -> None:
+    """Raises ValueError unless ``x`` is [B, J, Cin] of the network."""
+    want = (skeleton.num_joints, conv_in.weight.shape[2])
+    if x.dim() != 3 or x.shape[1:] != want:
+        raise ValueError(f"{name}: x must be [B, {want[0]}, {want[1]}], got {list(x.shape)}")

@@ -1,0 +1,78 @@
+"""Parameter names of published PKD (``cobblestones/PKD-MLP``) and siMLPe (``dulucas/siMLPe``) checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from torch import Tensor, nn
+
+from ..pkd import SiMLPe
+from ..registry import CheckpointError
+
+_LEGACY = "motion_transformer.transformer."  # how the published siMLPe files say what its code calls _CURRENT
+_CURRENT = "motion_mlp.mlps."
+_log = logging.getLogger("posekernels")
+
+
+def rename(net: nn.Module) -> list[tuple[str, str]]:
+    """The rules for ``net``, ours -> published: the two programs name their blocks differently, the "all" norm too."""
+    scale, shift = ("weight", "bias") if net.motion.norm == "all" else ("alpha", "beta")
+    return [
+        (r"^motion\.(\d+)\.", rf"{_CURRENT}\1." if isinstance(net, SiMLPe) else r"MLPBlocks.\1."),
+        (r"^distiller\.(\d+)\.", r"PosteriorKnowledgeDistiller.\1."),
+        (r"^embed\.", "motion_fc_in."),
+        (r"^head\.", "motion_fc_out."),
+        (r"^distill_head\.", "motion_fc_for_distill."),
+        (r"(\.\d+)\.pre_(weight|bias)$", r"\1.fc_temporal.fc.\2"),
+        (r"(\.\d+)\.pre_scale$", r"\1.norm_temporal.alpha"),
+        (r"(\.\d+)\.pre_shift$", r"\1.norm_temporal.beta"),
+        (r"(\.\d+)\.(weight|bias)$", r"\1.fc0.fc.\2"),
+        (r"(\.\d+)\.scale$", rf"\1.norm0.{scale}"),
+        (r"(\.\d+)\.shift$", rf"\1.norm0.{shift}"),
+    ]
+
+
+def unwrap(checkpoint: dict) -> dict:
+    """The bare state dict, siMLPe's older block names brought to the newer ones."""
+    if not isinstance(checkpoint, dict) or not any(str(name).startswith(_LEGACY) for name in checkpoint):
+        return checkpoint
+    _log.info("siMLPe checkpoint with the names of the published files (%sN)", _LEGACY)
+    return {re.sub(f"^{re.escape(_LEGACY)}", _CURRENT, name): tensor for name, tensor in checkpoint.items()}
+
+
+def configuration(checkpoint: dict[str, Tensor]) -> tuple[str, dict]:
+    """(name, arguments) for ``models.create``: the network that a published state dict belongs to.
+
+    Everything is read off the shapes. Where C = T the kind of a square map cannot be told: over time is assumed.
+
+    Raises:
+        CheckpointError: a state dict of another network.
+    """
+    state = {str(name).removeprefix("module."): tensor for name, tensor in unwrap(checkpoint).items()}
+    pkd = any(name.startswith("MLPBlocks.") for name in state)
+    prefix = "MLPBlocks." if pkd else _CURRENT
+    try:
+        outer, bias = state["motion_fc_in.weight"], state[f"{prefix}0.fc0.fc.bias"]
+        affine = next((state[n] for n in (f"{prefix}0.norm0.alpha", f"{prefix}0.norm0.weight") if n in state), None)
+        # Without a norm over coordinates nothing but the outer maps tells C.
+        history = len(state[f"{prefix}0.fc_temporal.fc.bias"]) if pkd else None
+    except KeyError as error:
+        raise CheckpointError(f"not a PKD or siMLPe state dict: it has no {error}") from None
+    norm, C = "none", len(outer)
+    if affine is not None and affine.dim() == 2:
+        norm, C, history = "all", *affine.shape
+    elif affine is not None and affine.shape[2] > 1:
+        norm, history = "temporal", affine.shape[2]
+    elif affine is not None:
+        norm, C = "spatial", affine.shape[1]
+    history = history or (len(bias) if len(bias) != C else 50)
+
+    def count(prefix: str) -> int:
+        return len({name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)})
+
+    config = {"joints": C // 3, "history": history, "blocks": count(prefix), "norm": norm}
+    config["mix"] = "temporal" if len(bias) == history else "spatial"
+    if pkd:
+        return "pkd", config | {"distill_blocks": count("PosteriorKnowledgeDistiller.")}
+    return "simlpe", config | {"temporal_only": len(outer) != C}

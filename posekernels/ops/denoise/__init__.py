@@ -1,0 +1,274 @@
+"""``denoise``: reverse diffusion of poses by a graph network. Start reading here; definition in ``reference.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ..._checks import check_shape, check_tensor
+from ..._dispatch import Kernel, requested
+from ..._library import register
+from . import reference
+
+MAX_JOINTS = 64
+
+
+@dataclass(frozen=True)
+class GraphDenoiser:
+    """The weights of the network, as the kernels read them: input-major, layers stacked, everything derived derived.
+
+    Args (L layers, K polynomials, J joints, C channels):
+        polynomials: [K, J, J] of the Chebyshev convolutions.
+        graph: [L, J, J] the learnt adjacency of every layer, normalised.
+        in_weight, in_bias: [K, Cin, C], [C].
+        norm1, norm2: [L, 2, C] gain and shift of the norms (unbiased std, eps 1e-6 outside the root).
+        qkv_weight, qkv_bias: [L, C, 3C], [L, 3C]; columns are [q | k | v], each [head | channel].
+        proj_weight, proj_bias: [L, C, C], [L, C].
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias: [L, C, 2C], [L, 2C], [L, 2C, C], [L, C].
+        conv1_weight, conv1_bias, conv2_weight, conv2_bias: [L, K, C, C], [L, C].
+        out_weight, out_bias: [K, C, Cout], [Cout].
+        heads: of the attention.
+    """
+
+    polynomials: Tensor
+    graph: Tensor
+    in_weight: Tensor
+    in_bias: Tensor
+    norm1: Tensor
+    qkv_weight: Tensor
+    qkv_bias: Tensor
+    proj_weight: Tensor
+    proj_bias: Tensor
+    norm2: Tensor
+    fc1_weight: Tensor
+    fc1_bias: Tensor
+    fc2_weight: Tensor
+    fc2_bias: Tensor
+    conv1_weight: Tensor
+    conv1_bias: Tensor
+    conv2_weight: Tensor
+    conv2_bias: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
+    heads: int
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor, in the order of the fields: the raw op's ``weights``."""
+        return [getattr(self, name) for name in _TENSORS]
+
+    def with_tensors(self, tensors) -> GraphDenoiser:
+        """The same network with other tensors, in the order of ``tensors``."""
+        return replace(self, **dict(zip(_TENSORS, tensors, strict=True)))
+
+    def map(self, function) -> GraphDenoiser:
+        """``function`` applied to every tensor (``lambda t: t.to("cuda")``)."""
+        return self.with_tensors(map(function, self.tensors))
+
+
+_TENSORS = tuple(f.name for f in fields(GraphDenoiser) if f.name != "heads")
+
+
+def _named(weights: list[Tensor], heads: int) -> GraphDenoiser:
+    return GraphDenoiser(*weights, heads)
+
+
+def _run_reference(x, weights, shifts, coefficients, noise, heads, keep):
+    weights = _named(weights, heads)
+    if coefficients is None:
+        return reference.network(x, weights, None if shifts is None else shifts[0]), x.new_empty(0), x.new_empty(0)
+    y, states, estimates = reference.loop(x, weights, shifts, coefficients, noise)
+    return (y, states, estimates) if keep else (y, x.new_empty(0), x.new_empty(0))
+
+
+def _fake(x, weights, shifts, coefficients, noise, heads, keep, backend):
+    steps = coefficients.shape[0] if keep and coefficients is not None else 0
+    history = x.new_empty((steps, *x.shape) if steps else (0,))
+    return x.new_empty(*x.shape[:2], weights[-1].shape[0]), history, torch.empty_like(history)
+
+
+_forward = register(
+    "denoise",
+    "(Tensor x, Tensor[] weights, Tensor? shifts, Tensor? coefficients, Tensor? noise, int heads, bool keep, "
+    "str backend) -> (Tensor, Tensor, Tensor)",
+    _fake,
+    {"reference": Kernel(_run_reference)},
+)
+
+
+class _Denoise(torch.autograd.Function):
+    """The gradient runs the reference again: nothing is kept between the steps but the inputs."""
+
+    @staticmethod
+    def forward(ctx, shifts, coefficients, noise, heads, keep, backend, x, *weights):
+        ctx.save_for_backward(shifts, coefficients, noise, x, *weights)
+        ctx.heads, ctx.keep = heads, keep
+        return _forward(x, list(weights), shifts, coefficients, noise, heads, keep, backend)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        shifts, coefficients, noise, x, *weights = (
+            None if t is None else t.detach().requires_grad_(t.is_floating_point()) for t in ctx.saved_tensors
+        )
+        with torch.enable_grad():
+            results = _run_reference(x, weights, shifts, coefficients, noise, ctx.heads, ctx.keep)
+        inputs = [shifts, coefficients, noise, x, *weights]
+        wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[6:]]
+        pairs = [(r, g) for r, g in zip(results, grads) if r.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [r for r, _ in pairs],
+                [t for t, w in zip(inputs, wanted) if w],
+                [g for _, g in pairs],
+                allow_unused=True,
+            )
+        )
+        shifts, coefficients, noise, *rest = (next(found) if w else None for w in wanted)
+        return shifts, coefficients, noise, None, None, None, *rest
+
+
+def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
+    check_tensor(op, "x", x, rank=3)
+    if not isinstance(weights, GraphDenoiser):
+        raise TypeError(f"{op}: weights must be a GraphDenoiser, got {type(weights).__qualname__}")
+    K, Cin, C = weights.in_weight.shape
+    L, J = weights.graph.shape[:2]
+    check_shape(op, "x", x, (x.shape[0], J, Cin), "by the network's joints and input channels")
+    if not 1 <= J <= MAX_JOINTS:
+        raise ValueError(f"{op}: weights must be for 1 to {MAX_JOINTS} joints, got {J}")
+    if weights.heads < 1 or C % weights.heads:
+        raise ValueError(f"{op}: weights.heads must divide C={C}, got {weights.heads}")
+    Cout = weights.out_weight.shape[-1]
+    shapes = {
+        "polynomials": (K, J, J),
+        "graph": (L, J, J),
+        "in_weight": (K, Cin, C),
+        "in_bias": (C,),
+        "norm1": (L, 2, C),
+        "qkv_weight": (L, C, 3 * C),
+        "qkv_bias": (L, 3 * C),
+        "proj_weight": (L, C, C),
+        "proj_bias": (L, C),
+        "norm2": (L, 2, C),
+        "fc1_weight": (L, C, 2 * C),
+        "fc1_bias": (L, 2 * C),
+        "fc2_weight": (L, 2 * C, C),
+        "fc2_bias": (L, C),
+        "conv1_weight": (L, K, C, C),
+        "conv1_bias": (L, C),
+        "conv2_weight": (L, K, C, C),
+        "conv2_bias": (L, C),
+        "out_weight": (K, C, Cout),
+        "out_bias": (Cout,),
+    }
+    for name, shape in shapes.items():
+        tensor = getattr(weights, name)
+        check_tensor(op, f"weights.{name}", tensor, like=x)
+        check_shape(op, f"weights.{name}", tensor, shape, f"K, Cin, C = {K}, {Cin}, {C}; L, J = {L}, {J}")
+
+
+def _call(x, weights, shifts, coefficients, noise, keep, backend):
+    backend = requested(backend)
+    tensors = weights.tensors
+    if backend == "reference":  # plain PyTorch, inlined: exports, and differentiates twice
+        return _run_reference(x, tensors, shifts, coefficients, noise, weights.heads, keep)
+    given = (x, shifts, coefficients, noise, *tensors)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
+        return _Denoise.apply(shifts, coefficients, noise, weights.heads, keep, backend, x, *tensors)
+    return _forward(x, tensors, shifts, coefficients, noise, weights.heads, keep, backend)
+
+
+def graph_transformer(
+    x: Tensor, weights: GraphDenoiser, shift: Tensor | None = None, *, backend: str | None = None
+) -> Tensor:
+    """The network of ``denoise_step`` by itself: Chebyshev convolutions, joint attention and learnt graphs by turns.
+
+    Args:
+        x: [B, J, Cin], float32 or float64.
+        weights: of the network.
+        shift: [L, C] or None, added after the first relu of every Chebyshev block: the timestep, projected.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        [B, J, Cout]
+    Raises:
+        ValueError, TypeError: a wrong shape, size, dtype or device, naming the argument.
+        BackendError: a named backend that cannot run this.
+    Gradient: with respect to every tensor, by running the reference again.
+    Source: GraFormer, Zhao et al., CVPR 2022; GCNdiff, Gong et al., CVPR 2023.
+    """
+    _check("graph_transformer", x, weights)
+    if shift is not None:
+        check_tensor("graph_transformer", "shift", shift, like=x)
+        L, C = weights.norm1.shape[0], weights.norm1.shape[2]
+        check_shape("graph_transformer", "shift", shift, (L, C), f"weights have L, C = {L}, {C}")
+        shift = shift[None]
+    return _call(x, weights, shift, None, None, False, backend)[0]
+
+
+def denoise_loop(
+    x: Tensor,
+    weights: GraphDenoiser,
+    shifts: Tensor,
+    coefficients: Tensor,
+    *,
+    noise: Tensor | None = None,
+    trajectory: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    """The whole reverse chain: for every step s, ``e = network(x, shifts[s])``, then
+
+    ``clean = c0 x + c1 e``, ``x = c2 x + c3 e + c4 noise[s]`` with ``c = coefficients[s]``.
+
+    Args:
+        x: [B, J, C5], float32 or float64; as many channels in as out.
+        weights: of the network.
+        shifts: [S, L, C] the timestep of every step, projected for every layer. S may be 0.
+        coefficients: [S, 5]. DDIM from timestep i to j: c0 = 1/sqrt(a_i), c1 = -sqrt((1-a_i)/a_i),
+            c2 = sqrt(a_j) c0, c3 = sqrt(a_j) c1 + sqrt(1-a_j-c4^2), c4 the added noise.
+        noise: [S, B, J, C5] unit noise, or None where every c4 is 0.
+        trajectory: also return every state and every clean estimate.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        [B, J, C5]; with ``trajectory`` (that, states [S, B, J, C5], clean estimates [S, B, J, C5]).
+    Raises:
+        ValueError, TypeError: a wrong shape, size, dtype or device, naming the argument.
+        BackendError: a named backend that cannot run this.
+    Gradient: with respect to every tensor, by running the reference again.
+    Source: DDIM, Song et al., ICLR 2021, eq. 12, with the network of DiffPose, Gong et al., CVPR 2023.
+    """
+    op = "denoise_loop"
+    _check(op, x, weights)
+    if weights.in_weight.shape[1] != weights.out_weight.shape[-1]:
+        raise ValueError(
+            f"{op}: weights must give as many channels as they take, got "
+            f"{weights.in_weight.shape[1]} in and {weights.out_weight.shape[-1]} out"
+        )
+    check_tensor(op, "shifts", shifts, like=x, rank=3)
+    S, (L, _, C) = shifts.shape[0], weights.norm1.shape
+    check_shape(op, "shifts", shifts, (S, L, C), f"weights have L, C = {L}, {C}")
+    check_tensor(op, "coefficients", coefficients, like=x)
+    check_shape(op, "coefficients", coefficients, (S, 5), f"shifts are {list(shifts.shape)}")
+    if noise is not None:
+        check_tensor(op, "noise", noise, like=x)
+        check_shape(op, "noise", noise, (S, *x.shape), f"S = {S}, x is {list(x.shape)}")
+    if S == 0:
+        empty = x.new_empty(0, *x.shape)
+        return (x.clone(), empty, empty.clone()) if trajectory else x.clone()
+    result = _call(x, weights, shifts, coefficients, noise, trajectory, backend)
+    return result if trajectory else result[0]
+
+
+def denoise_step(
+    x: Tensor,
+    weights: GraphDenoiser,
+    shift: Tensor,
+    coefficients: Tensor,
+    *,
+    noise: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """One step of ``denoise_loop``: ``shift`` [L, C], ``coefficients`` [5], ``noise`` [B, J, C5] or None."""
+    noise = None if noise is None else noise[None]
+    return denoise_loop(x, weights, shift[None], coefficients[None], noise=noise, backend=backend)

@@ -1,0 +1,57 @@
+"""The definition of ``denoise``: plain differentiable PyTorch, any device, float32 and float64."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-6
+
+
+def norm(x: Tensor, gain_shift: Tensor) -> Tensor:
+    """The norm with unbiased std and eps outside the root; ``gain_shift`` [2, C]."""
+    std, mean = torch.std_mean(x, dim=-1, keepdim=True)
+    return gain_shift[0] * (x - mean) / (std + EPS) + gain_shift[1]
+
+
+def conv(x: Tensor, polynomials: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """sum_k T_k (x W_k) + bias: [B, J, Cin] -> [B, J, Cout]."""
+    return torch.einsum("kij,bjc,kcd->bid", polynomials, x, weight) + bias
+
+
+def attention(x: Tensor, w, layer: int) -> Tensor:
+    """[B, J, C] -> [B, J, C]: multi-head attention over the joints, projections included."""
+    heads = w.heads
+    q, k, v = (x @ w.qkv_weight[layer] + w.qkv_bias[layer]).unflatten(-1, (3, heads, -1)).movedim(-3, 0)
+    scores = torch.einsum("bihc,bjhc->bhij", q, k) * (q.shape[-1] ** -0.5)
+    mixed = torch.einsum("bhij,bjhc->bihc", scores.softmax(-1), v).flatten(-2)
+    return mixed @ w.proj_weight[layer] + w.proj_bias[layer]
+
+
+def network(x: Tensor, w, shift: Tensor | None) -> Tensor:
+    """[B, J, Cin] -> [B, J, Cout]; ``shift`` [L, C] is added after the first relu of each Chebyshev block."""
+    h = conv(x, w.polynomials, w.in_weight, w.in_bias)
+    for i in range(len(w.graph)):
+        h = h + attention(norm(h, w.norm1[i]), w, i)
+        mixed = w.graph[i] @ norm(h, w.norm2[i])
+        mixed = w.graph[i] @ F.relu(mixed @ w.fc1_weight[i] + w.fc1_bias[i])
+        h = h + mixed @ w.fc2_weight[i] + w.fc2_bias[i]
+        z = F.relu(conv(h, w.polynomials, w.conv1_weight[i], w.conv1_bias[i]))
+        if shift is not None:
+            z = z + shift[i]
+        h = h + F.relu(conv(z, w.polynomials, w.conv2_weight[i], w.conv2_bias[i]))
+    return conv(h, w.polynomials, w.out_weight, w.out_bias)
+
+
+def loop(x: Tensor, w, shifts: Tensor, coefficients: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(x after the last step, x after every step [S, B, J, C], clean estimate of every step [S, B, J, C])."""
+    states, estimates = [], []
+    for s, (clean_x, clean_e, keep_x, keep_e, keep_z) in enumerate(coefficients.to(x.dtype)):
+        e = network(x, w, shifts[s])
+        estimates.append(clean_x * x + clean_e * e)
+        x = keep_x * x + keep_e * e
+        if noise is not None:
+            x = x + keep_z * noise[s]
+        states.append(x)
+    return x, torch.stack(states), torch.stack(estimates)

@@ -1,0 +1,76 @@
+"""``relative_encoding``: keypoints relative to the root and to the middle frame, by body part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..._arrays import accepts_arrays
+from ..._checks import check_tensor
+from ..._dispatch import Kernel, requested
+from ..._library import register
+from . import reference
+
+
+def _fake(x, joints, sizes, backend):
+    return [x.new_empty(*x.shape[:2], 3 * x.shape[3] * size) for size in sizes]
+
+
+_forward = register(
+    "relative_encoding",
+    "(Tensor x, int[] joints, int[] sizes, str backend) -> Tensor[]",
+    _fake,
+    {"reference": Kernel(reference.relative_encoding)},
+)
+_backward = register(
+    "relative_encoding_backward",
+    "(Tensor[] grads, Tensor x, int[] joints, int[] sizes, str backend) -> Tensor",
+    lambda grads, x, joints, sizes, backend: torch.empty_like(x, memory_format=torch.contiguous_format),
+    {"reference": Kernel(reference.relative_encoding_backward)},
+)
+
+
+class _RelativeEncoding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, joints, sizes, backend):
+        ctx.save_for_backward(x)
+        ctx.options = joints, sizes, backend
+        return tuple(_forward(x, joints, sizes, backend))
+
+    @staticmethod
+    def backward(ctx, *grads):
+        grad = _backward([g.contiguous() for g in grads], *ctx.saved_tensors, *ctx.options)
+        return grad, None, None, None
+
+
+@accepts_arrays
+def relative_encoding(
+    x: Tensor, parts: tuple[tuple[int, ...], ...], *, backend: str | None = None
+) -> tuple[Tensor, ...]:
+    """The input of RIE's temporal encoders, for all body parts in one pass.
+
+    Args:
+        x: [B, T, J, F] keypoints; joint 0 is the root.
+        parts: joints of each part, in the order their channels shall have.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        one [B, T, 3 * F * len(part)] per part: its joints' coordinates (joint-major), then the same minus joint 0 of
+        the frame, then minus the same joint in frame T // 2.
+    Raises:
+        ValueError, TypeError: a wrong rank or dtype, or a joint outside [0, J).
+    Gradient: with respect to ``x``.
+    Source: Shan et al., ACM MM 2021, section 3.1.
+    """
+    check_tensor("relative_encoding", "x", x, rank=4)
+    joints = [joint for part in parts for joint in part]
+    if not joints or min(joints) < 0 or max(joints) >= x.shape[2]:
+        raise ValueError(
+            f"relative_encoding: parts must name joints in [0, {x.shape[2]}) (x is {list(x.shape)}), got {parts}"
+        )
+    sizes = [len(part) for part in parts]
+    backend = requested(backend)
+    if backend == "reference":
+        return tuple(reference.relative_encoding(x, joints, sizes))
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _RelativeEncoding.apply(x, joints, sizes, backend)
+    return tuple(_forward(x, joints, sizes, backend))

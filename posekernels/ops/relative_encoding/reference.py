@@ -1,0 +1,25 @@
+"""The definition of ``relative_encoding``: plain differentiable PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def relative_encoding(x: Tensor, joints: list[int], sizes: list[int]) -> list[Tensor]:
+    """[B, T, J, F] -> one [B, T, 3 * F * size] per part: raw, minus the root, minus the middle frame."""
+    encodings = (x, x - x[:, :, :1], x - x[:, x.shape[1] // 2, None])
+    parts, first = [], 0
+    for size in sizes:
+        part = joints[first : first + size]
+        parts.append(torch.cat([encoding[:, :, part].flatten(2) for encoding in encodings], dim=-1))
+        first += size
+    return parts
+
+
+def relative_encoding_backward(grads: list[Tensor], x: Tensor, joints: list[int], sizes: list[int]) -> Tensor:
+    """The gradient of ``x``."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        parts = relative_encoding(x, joints, sizes)
+    return torch.autograd.grad(parts, x, grads)[0].contiguous()

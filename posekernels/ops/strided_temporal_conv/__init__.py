@@ -1,0 +1,139 @@
+"""``strided_temporal_conv``: temporal convolutions over non-overlapping windows, several networks side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..._checks import check_shape, check_tensor
+from ..._dispatch import Kernel, requested
+from ..._library import register
+from . import reference
+
+_OP = "strided_temporal_conv"
+
+
+def _fake(x, weight, bias, scale, shift, residual, slope, stride, tap, backend):
+    return [a.new_empty(a.shape[0], a.shape[1] // w.shape[2], w.shape[0]) for a, w in zip(x, weight)]
+
+
+def _fake_backward(grads, x, weight, bias, needs, backend):
+    kinds = (x, weight, bias) if bias else (x, weight)
+    return [torch.empty_like(kind[i]) for i in range(len(x)) for kind, need in zip(kinds, needs) if need]
+
+
+_forward = register(
+    _OP,
+    "(Tensor[] x, Tensor[] weight, Tensor[] bias, Tensor[] scale, Tensor[] shift, Tensor[] residual, float slope, "
+    "int stride, int tap, str backend) -> Tensor[]",
+    _fake,
+    {"reference": Kernel(reference.strided_temporal_conv)},
+)
+_backward = register(
+    f"{_OP}_backward",
+    "(Tensor[] grads, Tensor[] x, Tensor[] weight, Tensor[] bias, bool[] needs, str backend) -> Tensor[]",
+    _fake_backward,
+    {"reference": Kernel(reference.strided_temporal_conv_backward)},
+)
+
+
+class _StridedTemporalConv(torch.autograd.Function):
+    """The bare convolution. With gradients the epilogue stays plain PyTorch: it follows a batch norm in training."""
+
+    @staticmethod
+    def forward(ctx, groups, has_bias, backend, *tensors):
+        x, weight = tensors[:groups], tensors[groups : 2 * groups]
+        bias = tensors[2 * groups :] if has_bias else ()
+        ctx.save_for_backward(*tensors)
+        ctx.options = groups, has_bias, backend
+        return tuple(_forward(x, weight, bias, [], [], [], 1.0, 1, 0, backend))
+
+    @staticmethod
+    def backward(ctx, *grads):
+        groups, has_bias, backend = ctx.options
+        kinds = 3 if has_bias else 2
+        tensors = [ctx.saved_tensors[k * groups : (k + 1) * groups] for k in range(kinds)]
+        asked = ctx.needs_input_grad[3:]
+        needs = [any(asked[k * groups : (k + 1) * groups]) for k in range(kinds)]
+        bias = tensors[2] if has_bias else ()
+        flat = iter(
+            _backward([g.contiguous() for g in grads], *tensors[:2], bias, needs, backend) if any(needs) else ()
+        )
+        by_group = [[next(flat) if need else None for need in needs] for _ in range(groups)]
+        return None, None, None, *(by_group[i][k] for k in range(kinds) for i in range(groups))
+
+
+def strided_temporal_conv(
+    x: Sequence[Tensor],
+    weight: Sequence[Tensor],
+    bias: Sequence[Tensor] = (),
+    *,
+    scale: Sequence[Tensor] = (),
+    shift: Sequence[Tensor] = (),
+    negative_slope: float = 1.0,
+    residual: Sequence[Tensor] = (),
+    residual_stride: int = 1,
+    residual_tap: int = 0,
+    backend: str | None = None,
+) -> tuple[Tensor, ...]:
+    """G convolutions along time whose stride is their width, with their epilogue; one launch for all groups.
+
+    ``y_g = lrelu(scale_g * (W_g * window(x_g) + bias_g) + shift_g) + residual_g[:, tap::stride]``; width 1 and T = 1
+    make it a grouped fully connected layer.
+
+    Args:
+        x: G tensors [B, T, Ci]; Ci may differ between groups. Float32 or float64.
+        weight: G tensors [Co, Ci, w], one w for all; T is a multiple of w.
+        bias: G tensors [Co], or none.
+        scale, shift: G tensors [Co] each, or none: a folded batch norm.
+        negative_slope: of the leaky ReLU; 1 for none, 0 for a ReLU.
+        residual: G tensors [B, T // w * residual_stride, Co], or none; frame ``t * stride + tap`` is added to output t.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        G tensors [B, T // w, Co].
+    Raises:
+        ValueError, TypeError: counts, shapes, dtypes or devices that do not fit, naming the argument.
+    Gradient: with respect to every tensor.
+    Source: the one-frame form of the temporal convolutions of Pavllo et al., CVPR 2019, used by Shan et al., ACM MM
+        2021; equal to ``F.conv1d(x.mT, weight, bias, stride=w).mT`` and its epilogue.
+    """
+    x, weight, bias, scale, shift, residual = map(list, (x, weight, bias, scale, shift, residual))
+    if not x or len(weight) != len(x):
+        raise ValueError(
+            f"{_OP}: x and weight must hold the same number of groups, at least 1; got {len(x)}, {len(weight)}"
+        )
+    check_tensor(_OP, "x[0]", x[0], rank=3)
+    check_tensor(_OP, "weight[0]", weight[0], like=x[0], rank=3)
+    B, T, _ = x[0].shape
+    width = weight[0].shape[2]
+    if width < 1 or T % width:
+        raise ValueError(f"{_OP}: the frames of x must be a multiple of the weight's width {width}, got T={T}")
+    if not 0 <= residual_tap < residual_stride:
+        raise ValueError(f"{_OP}: residual_tap must lie in [0, residual_stride={residual_stride}), got {residual_tap}")
+    for i, (a, w) in enumerate(zip(x, weight)):
+        check_tensor(_OP, f"x[{i}]", a, like=x[0], rank=3)
+        check_shape(_OP, f"x[{i}]", a, (B, T, a.shape[2]), "x[0] fixes B and T")
+        check_tensor(_OP, f"weight[{i}]", w, like=x[0], rank=3)
+        check_shape(_OP, f"weight[{i}]", w, (w.shape[0], a.shape[2], width), f"x[{i}] is {list(a.shape)}")
+    for name, values in {"bias": bias, "scale": scale, "shift": shift, "residual": residual}.items():
+        if values and len(values) != len(x):
+            raise ValueError(f"{_OP}: {name} must hold {len(x)} groups or none, got {len(values)}")
+        for i, value in enumerate(values):
+            Co = weight[i].shape[0]
+            shape = (B, T // width * residual_stride, Co) if name == "residual" else (Co,)
+            check_tensor(_OP, f"{name}[{i}]", value, like=x[0])
+            check_shape(_OP, f"{name}[{i}]", value, shape, f"weight[{i}] is {list(weight[i].shape)}")
+    backend = requested(backend)
+    slope, stride, tap = float(negative_slope), residual_stride, residual_tap
+    if backend == "reference":
+        return tuple(reference.strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride, tap))
+    tensors = (*x, *weight, *bias, *scale, *shift, *residual)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        bare = _StridedTemporalConv.apply(len(x), bool(bias), backend, *x, *weight, *bias)
+        return tuple(
+            reference.epilogue(y, *(reference.at(v, i) for v in (scale, shift, residual)), slope, stride, tap)
+            for i, y in enumerate(bare)
+        )
+    return tuple(_forward(x, weight, bias, scale, shift, residual, slope, stride, tap, backend))

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import CheckpointError, create, load_published
+from models.diffpose import (
+    Diffusion,
+    FrameDiffPose,
+    Sampling,
+    VideoDiffPose,
+    beta_schedule,
+    chunked,
+    mirror,
+    stitched,
+)
+from models.registry import published_state
+from posekernels.ops import graph_transformer
+from posekernels.pose.skeleton import H36M_17
+
+
+def small_denoiser():
+    torch.manual_seed(0)
+    net = create("gcndiff", channels=16, layers=2, heads=2).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter).abs())
+    return net
+
+
+def small_video():
+    return VideoDiffPose(create("mixste", frames=9, channels=16, depth=2, heads=2).eval(), small_denoiser())
+
+
+def test_the_fused_network_is_the_network():
+    net = small_denoiser()
+    x, t = torch.randn(3, 17, 5), torch.tensor([7, 7, 7])
+    with torch.no_grad():
+        want = net(x, t)
+        got = graph_transformer(x, net.prepared(), net.time_shifts([7])[0])
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_prepared_weights_follow_the_parameters():
+    net = small_denoiser()
+    before, shifts = net.prepared(), net.time_shifts([3])
+    assert net.prepared() is before and net.time_shifts([3]) is shifts
+    with torch.no_grad():
+        net.attention[0].attention.key.weight.mul_(2)
+        net.blocks[0].time.weight.mul_(2)
+    assert not torch.equal(net.prepared().qkv_weight, before.qkv_weight)
+    assert not torch.equal(net.time_shifts([3]), shifts)
+
+
+def test_published_containers(tmp_path):
+    net, ema = small_denoiser(), small_denoiser()
+    with torch.no_grad():
+        ema.conv_in.bias.add_(1)
+    state = {f"module.{n}": t for n, t in published_state(net).items()}
+    file = tmp_path / "ckpt.pth"
+    torch.save([state, {"lr": 1e-3}, 3, 100, published_state(ema)], file)
+    for source, want, options in ((file, net, {}), (file, ema, {"ema": True}), (state, net, {})):
+        other = load_published(create("gcndiff", channels=16, layers=2, heads=2), source, **options)
+        torch.testing.assert_close(other.state_dict(), want.state_dict())
+    with pytest.raises(CheckpointError, match="list of 4"):
+        load_published(net, [state, {}, 3, 100], ema=True)
+
+
+def test_mixste_file_with_a_numpy_random_state(tmp_path):
+    net = create("mixste", frames=9, channels=16, depth=1, heads=2)
+    state = {f"module.{n}": t for n, t in published_state(net).items()}
+    file = tmp_path / "mixste.bin"
+    torch.save({"epoch": 1, "lr": 1e-3, "random_state": np.random.RandomState(1), "model_pos": state}, file)
+    other = load_published(create("mixste", frames=9, channels=16, depth=1, heads=2), file)
+    torch.testing.assert_close(other.state_dict(), net.state_dict())
+    longer = create("mixste", frames=27, channels=16, depth=1, heads=2)
+    with pytest.raises(CheckpointError, match=r"create\('mixste', frames=9"):
+        load_published(longer, file)
+
+
+def test_gcnpose_keeps_the_tensors_nobody_reads():
+    net = create("gcnpose", channels=16, layers=1, heads=2)
+    unused = {"temb.dense.0.weight": torch.randn(64, 16), "temb.dense.0.bias": torch.randn(64)}
+    load_published(net, [published_state(net) | unused, {}, 0, 0])
+    assert published_state(net).keys() >= unused.keys()
+
+
+@given(n=st.integers(1, 40), frames=st.integers(1, 13))
+def test_chunks_go_back_together(n, frames):
+    clip = torch.arange(n * 6.0).view(n, 2, 3)
+    chunks = chunked(clip, frames)
+    assert chunks.shape == (-(-n // frames), frames, 2, 3)
+    assert torch.equal(stitched(chunks, n), clip)
+
+
+def test_mirror_is_its_own_inverse():
+    x = torch.randn(3, 17, 2)
+    assert torch.equal(mirror(mirror(x, H36M_17), H36M_17), x)
+    assert torch.equal(mirror(x, H36M_17)[:, 4, 0], -x[:, 1, 0])
+
+
+def test_clip_of_any_length():
+    net = small_video()
+    for n in (1, 9, 20):
+        pose = net.lift(torch.randn(n, 17, 2))
+        assert pose.shape == (n, 17, 3) and (pose[:, 0] == 0).all() and pose.isfinite().all()
+
+
+def test_mirrored_input_gives_mirrored_estimate():
+    net = small_video()
+    chunks = torch.randn(2, 9, 17, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(net.estimate(mirror(chunks, H36M_17)), mirror(net.estimate(chunks), H36M_17))
+
+
+def test_hypotheses():
+    net = FrameDiffPose(create("gcnpose", channels=16, layers=1, heads=2).eval(), small_denoiser())
+    uv = torch.randn(4, 17, 2)
+    same = net(uv, Sampling(steps=2, limit=12, hypotheses=3))
+    torch.testing.assert_close(same.hypotheses[0], same.hypotheses[2])
+    noisy = Sampling(steps=2, limit=12, eta=1.0, hypotheses=3)
+    noise = torch.randn(2, 12, 17, 5)
+    drawn = net(uv, noisy, noise=noise)
+    assert not torch.allclose(drawn.hypotheses[0], drawn.hypotheses[1])
+    torch.testing.assert_close(drawn.xyz, drawn.hypotheses.mean(0))
+    with pytest.raises(ValueError, match="seed or noise"):
+        net(uv, noisy)
+
+
+def test_ddim_undoes_the_noise_it_is_told():
+    """With the true noise as prediction, every step of the chain lands on the forward process at its timestep."""
+    diffusion = Diffusion()
+    x, e = torch.randn(2, 17, 5), torch.randn(2, 17, 5)
+    timesteps, coefficients = diffusion.coefficients(Sampling(steps=5, limit=50))
+    assert timesteps == [40, 30, 20, 10, 0]
+    state = diffusion.add_noise(x, e, torch.tensor([40, 40]))
+    for t, c in zip([*timesteps[1:], None], coefficients):
+        torch.testing.assert_close(c[0] * state + c[1] * e, x, rtol=1e-4, atol=1e-5)
+        state = c[2] * state + c[3] * e
+        want = x if t is None else diffusion.add_noise(x, e, torch.tensor([t, t]))
+        torch.testing.assert_close(state, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: Sampling(steps=7, limit=6), "at most limit=6"),
+        (lambda: Sampling(skip="quadratic"), "did you mean 'quad'"),
+        (lambda: Diffusion().coefficients(Sampling(steps=2, limit=52)), r"0\.\.50 .*got 51"),
+        (lambda: beta_schedule("linaer"), "did you mean 'linear'"),
+        (lambda: beta_schedule("linear", 0.5, 1.5), r"\(0, 1\]"),
+        (lambda: chunked(torch.zeros(0, 17, 2), 9), "at least one frame"),
+        (lambda: small_video()(torch.zeros(1, 5, 17, 2)), "built for 9 frames"),
+        (lambda: create("gcndiff", channels=10, heads=4), "multiple of heads=4"),
+        (lambda: small_denoiser()(torch.zeros(2, 17, 3), torch.zeros(2)), r"\[B, 17, 5\]"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,66 @@
+"""Networks by name, and what published checkpoint files may hold."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from models.registry import published_state, read_checkpoint
+
+
+def test_unknown_name_tells_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'htnet'"):
+        models.create("htnt")
+
+
+def test_random_state_in_a_checkpoint_is_skipped(tmp_path):
+    file = tmp_path / "stage_1_epoch_3.bin"
+    content = {
+        "epoch": 3,
+        "lr": np.float64(0.5),
+        "random_state": np.random.RandomState(1),
+        "model_pos": {"w": torch.ones(2)},
+    }
+    torch.save(content, file)
+    assert torch.equal(read_checkpoint(file)["model_pos"]["w"], torch.ones(2))
+
+
+class Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def test_hostile_checkpoint_is_refused_and_not_executed(tmp_path):
+    marker = tmp_path / "executed"
+    torch.save({"x": Hostile(str(marker))}, tmp_path / "bad.pth")
+    with pytest.raises(models.CheckpointError, match="bad.pth"):
+        read_checkpoint(tmp_path / "bad.pth")
+    assert not marker.exists()
+
+
+def test_truncated_and_missing_files(tmp_path):
+    torch.save({"w": torch.ones(1000)}, tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:500])
+    for name in ("b.pth", "c.pth"):
+        with pytest.raises(models.CheckpointError, match=name):
+            read_checkpoint(tmp_path / name)
+
+
+def test_nothing_is_loaded_partially():
+    net = models.create("htnet", depth=1, channels=24, hidden=8)
+    state = published_state(models.create("htnet", depth=1, channels=24, hidden=8))
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    state["fcn.bias"] = torch.zeros(4)
+    state["extra"] = torch.zeros(1)
+    del state["fcn.weight"]
+    with pytest.raises(models.CheckpointError) as error:
+        models.load_published(net, state)
+    assert "missing: fcn.weight [3, 24]" in str(error.value)
+    assert "unexpected: extra" in str(error.value)
+    assert "misshapen: fcn.bias is [4], the network has [3]" in str(error.value)
+    assert all(torch.equal(before[n], t) for n, t in net.state_dict().items())

@@ -1,0 +1,86 @@
+"""RIE: its two forms, its causal form, and what it refuses."""
+
+import pytest
+import torch
+
+import models
+from models.registry import published_state
+
+SMALL = {"filter_widths": (3, 3), "latent": 8, "channels": 12}
+
+
+def fresh(**config):
+    torch.manual_seed(0)
+    net = models.create("rie", **SMALL, **config).eval()
+    for module in net.modules():  # statistics that matter
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+    return net
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_strided_form_equals_dilated_form_on_its_window(causal):
+    net = fresh(causal=causal).double()
+    x = torch.randn(4, net.frames, 17, 2, dtype=torch.float64)
+    with torch.no_grad():
+        for strided, dilated in zip(net.local_features(x), net.local_features_dilated(x)):
+            torch.testing.assert_close(strided, dilated)
+
+
+def test_causal_form_differs():
+    x = torch.randn(1, 9, 17, 2)
+    with torch.no_grad():
+        assert not torch.allclose(fresh()(x), fresh(causal=True)(x))
+
+
+def test_evaluation_equals_training_layers_with_running_statistics():
+    """The folded batch norm of one path against the batch norm modules of the other."""
+    net = fresh(stage=2, dropout=0.0)
+    net.fc_dropout = 0.0
+    x = torch.randn(5, 9, 17, 2)
+    with torch.no_grad():
+        want = net(x)
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.train()
+                module.forward = lambda y, m=module: torch.nn.functional.batch_norm(
+                    y, m.running_mean, m.running_var, m.weight, m.bias, False, 0.0, m.eps
+                )
+        torch.testing.assert_close(net(x), want, rtol=1e-4, atol=1e-5)
+
+
+def test_folded_norm_follows_its_parameters():
+    net = fresh()
+    x = torch.randn(1, 9, 17, 2)
+    with torch.no_grad():
+        before = net(x)
+        net.encoders["torso"].expand_norm.weight.mul_(2)
+        assert not torch.allclose(net(x), before)
+
+
+def test_humaneva_grouping():
+    skeleton = type(models.create("rie", **SMALL).skeleton)(
+        "humaneva-15", tuple("abcdefghijklmno"), (-1, 0, 1, 2, 3, 1, 5, 6, 0, 8, 9, 0, 11, 12, 1),
+        left=(2, 3, 4, 8, 9, 10), right=(5, 6, 7, 11, 12, 13),
+    )  # fmt: skip
+    net = models.create("rie", **SMALL, skeleton=skeleton).eval()
+    assert net(torch.randn(2, 9, 15, 2)).shape == (2, 1, 15, 3)
+    with pytest.raises(ValueError, match=r"\[B, 9, 15, 2\], got \[2, 9, 17, 2\]"):
+        net(torch.randn(2, 9, 17, 2))
+
+
+@pytest.mark.parametrize(
+    "config, message", [({"filter_widths": (3, 4)}, "odd"), ({"stage": 4}, "stage"), ({"filter_widths": ()}, "odd")]
+)
+def test_refuses(config, message):
+    with pytest.raises(ValueError, match=message):
+        models.create("rie", **config)
+
+
+def test_published_checkpoint_round_trip():
+    net, other = fresh(stage=3), models.create("rie", **SMALL, stage=3)
+    models.load_published(other, {"epoch": 3, "model_pos": {f"module.{n}": t for n, t in published_state(net).items()}})
+    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values()))
+    with pytest.raises(models.CheckpointError, match="misshapen|unexpected|missing"):
+        models.load_published(models.create("rie", **SMALL, stage=1), published_state(net))

@@ -1,0 +1,260 @@
+"""From clips to batches of windows: the generators of the lifting papers, in their exact order, gathered at once.
+
+All frames live in one tensor; a batch is one indexed read of it, so every batch is fresh memory. Source: data_h36m
+section 7; the quirks in its list (edge frames that count twice, the root mirrored too, p2 left alone) are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .clips import Clip
+from .errors import DataError
+
+
+def mirror_order(count: int, left: Sequence[int], right: Sequence[int]) -> list[int]:
+    """The point that each of ``count`` points becomes in a mirror."""
+    order = list(range(count))
+    for l, r in zip(left, right, strict=True):
+        order[l], order[r] = r, l
+    return order
+
+
+def mirror_points(points: Tensor, left: Sequence[int], right: Sequence[int]) -> Tensor:
+    """Mirror keypoints [..., K, >= 2] or poses [..., J, 3]: x negated, left and right exchanged. Its own inverse."""
+    points = points[..., mirror_order(points.shape[-2], left, right), :]
+    return torch.cat((-points[..., :1], points[..., 1:]), -1)
+
+
+def mirror_camera(vector: Tensor) -> Tensor:
+    """Mirror camera vectors [..., 9]: cx and p1 negated (not p2: published)."""
+    sign = torch.ones(9, dtype=vector.dtype, device=vector.device)
+    sign[[2, 7]] = -1
+    return vector * sign
+
+
+def average_mirrored(predicted: Tensor, of_mirrored: Tensor, left: Sequence[int], right: Sequence[int]) -> Tensor:
+    """Test-time augmentation: the mean of a prediction and of the un-mirrored prediction of the mirrored input."""
+    return (predicted + mirror_points(of_mirrored, left, right)) / 2
+
+
+def shard(clips: list[Clip], rank: int = 0, world: int = 1) -> list[Clip]:
+    """The whole clips that process ``rank`` of ``world`` evaluates; every clip goes to exactly one process."""
+    return clips[rank::world]
+
+
+@dataclass
+class Batch:
+    """Windows of clips.
+
+    Args:
+        keypoints: [B, W, K, C] 2D windows, screen units; W = chunk length + 2 pad.
+        poses: [B, L, J, 3] metres, joint 0 the absolute trajectory; None where the clips have no ground truth.
+        cameras: [B, 9].
+        rows: [B, 4] int64 on the CPU: clip, first frame, end frame (may lie outside the clip), mirrored (0 or 1).
+        mirrored_keypoints: [B, W, K, C] the mirrored input of the same windows, when the generator is asked for it.
+        total: rows of the batch over all processes (B on a single one): weigh a loss by B * world / total.
+    """
+
+    keypoints: Tensor
+    poses: Tensor | None
+    cameras: Tensor
+    rows: np.ndarray
+    mirrored_keypoints: Tensor | None
+    total: int
+
+
+class _Frames:
+    """The frames of many clips end to end, and windows of them."""
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        keypoint_sides: tuple[Sequence[int], Sequence[int]],
+        joint_sides: tuple[Sequence[int], Sequence[int]],
+        device: torch.device | str,
+    ):
+        if not clips:
+            raise DataError("windows: no clips; expected at least one")
+        self.lengths = np.array([len(c.keypoints) for c in clips])
+        if not self.lengths.all():
+            empty = clips[int(np.argmin(self.lengths))]
+            raise DataError(f"windows: {empty.subject} {empty.action} camera {empty.camera} has no frames")
+        self.starts = np.concatenate(([0], np.cumsum(self.lengths)[:-1]))
+        self.keypoint_sides, self.joint_sides, self.device = keypoint_sides, joint_sides, device
+        self.keypoints = torch.from_numpy(np.concatenate([c.keypoints for c in clips])).to(device)
+        self.cameras = torch.from_numpy(np.stack([c.intrinsics for c in clips])).to(device)
+        have = [c.positions is not None for c in clips]
+        if any(have) and not all(have):
+            raise DataError(f"windows: {sum(have)} of {len(clips)} clips have 3D positions; expected all or none")
+        self.poses = torch.from_numpy(np.concatenate([c.positions for c in clips])).to(device) if all(have) else None
+
+    def _read(self, frames: Tensor, clips: np.ndarray, first: np.ndarray, width: int) -> Tensor:
+        """[B, width, ...]: frames outside a clip repeat its first or last one."""
+        inside = (first[:, None] + np.arange(width)).clip(0, self.lengths[clips][:, None] - 1)
+        index = torch.from_numpy(inside + self.starts[clips][:, None]).to(self.device)
+        return frames.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
+
+    def batch(self, rows: np.ndarray, pad: int, shift: int, length: int, both: bool, total: int) -> Batch:
+        clips, first, mirrored = rows[:, 0], rows[:, 1], rows[:, 3]
+        keypoints = self._read(self.keypoints, clips, first - pad - shift, length + 2 * pad)
+        poses = None if self.poses is None else self._read(self.poses, clips, first, length)
+        cameras = self.cameras[torch.from_numpy(clips).to(self.device)]
+        if mirrored.any():
+            which = torch.from_numpy(np.flatnonzero(mirrored)).to(self.device)
+            keypoints[which] = mirror_points(keypoints[which], *self.keypoint_sides)
+            cameras[which] = mirror_camera(cameras[which])
+            if poses is not None:
+                poses[which] = mirror_points(poses[which], *self.joint_sides)
+        other = mirror_points(keypoints, *self.keypoint_sides) if both else None
+        return Batch(keypoints, poses, cameras, rows, other, total)
+
+
+def _chunks(lengths: np.ndarray, chunk: int, augment: bool) -> np.ndarray:
+    """[N, 4] rows (clip, first, end, mirrored): per clip its chunks plain, then mirrored; centred on the clip."""
+    rows = []
+    for clip, frames in enumerate(lengths):
+        count = -(-frames // chunk)
+        first = np.arange(count) * chunk - (count * chunk - frames) // 2
+        for mirrored in (0, 1)[: 1 + augment]:
+            rows.append(np.stack((np.full(count, clip), first, first + chunk, np.full(count, mirrored)), 1))
+    return np.concatenate(rows).astype(np.int64)
+
+
+class TrainWindows:
+    """Shuffled windows for training; iterating is one epoch, and each epoch has its own order.
+
+    Args:
+        clips: with 3D positions.
+        batch_size: windows in a batch over all processes.
+        keypoint_sides, joint_sides: (left, right) of the 2D points and of the 3D joints.
+        chunk_length: L, target frames in a window. pad: extra input frames on each side.
+        causal_shift: 0, or ``pad`` for windows that look only back.
+        shuffle, seed: NumPy's legacy ``RandomState(seed).permutation``, whose state (``random``) goes on from epoch to
+            epoch: save and restore it to resume.
+        augment: every window a second time, mirrored.
+        rank, world: this process reads rows rank, rank + world, ... of each batch, so that all processes together see
+            the batches of a single one. The last batch may have none for some ranks (B = 0).
+        device: where the frames are kept and the batches come out.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        batch_size: int,
+        keypoint_sides: tuple[Sequence[int], Sequence[int]],
+        joint_sides: tuple[Sequence[int], Sequence[int]],
+        *,
+        chunk_length: int = 1,
+        pad: int = 0,
+        causal_shift: int = 0,
+        shuffle: bool = True,
+        seed: int = 1234,
+        augment: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ):
+        _check_sizes(batch_size, chunk_length, pad, rank, world)
+        self.frames = _Frames(clips, keypoint_sides, joint_sides, device)
+        if self.frames.poses is None:
+            raise DataError("TrainWindows: the clips have no 3D positions to learn from")
+        self.batch_size, self.chunk_length, self.pad, self.causal_shift = batch_size, chunk_length, pad, causal_shift
+        self.shuffle, self.rank, self.world = shuffle, rank, world
+        self.random = np.random.RandomState(seed)
+        self.rows = _chunks(self.frames.lengths, chunk_length, augment)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.rows) // self.batch_size)
+
+    @property
+    def frames_reported(self) -> int:
+        """What the published programs print as the number of training frames: batches times batch size."""
+        return len(self) * self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        rows = self.rows[self.random.permutation(len(self.rows))] if self.shuffle else self.rows
+        for start in range(0, len(rows), self.batch_size):
+            whole = rows[start : start + self.batch_size]
+            mine = whole[self.rank :: self.world]
+            yield self.frames.batch(mine, self.pad, self.causal_shift, self.chunk_length, False, len(whole))
+
+
+class EvalWindows:
+    """Windows in order, for testing window by window: plain, and with ``augment`` their mirrored input beside them.
+
+    The targets are never mirrored. Arguments as for ``TrainWindows``; shard whole clips with ``shard``.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        batch_size: int,
+        keypoint_sides: tuple[Sequence[int], Sequence[int]],
+        joint_sides: tuple[Sequence[int], Sequence[int]],
+        *,
+        chunk_length: int = 1,
+        pad: int = 0,
+        causal_shift: int = 0,
+        augment: bool = False,
+        device: torch.device | str = "cpu",
+    ):
+        _check_sizes(batch_size, chunk_length, pad)
+        self.frames = _Frames(clips, keypoint_sides, joint_sides, device)
+        self.batch_size, self.chunk_length, self.pad, self.causal_shift = batch_size, chunk_length, pad, causal_shift
+        self.augment = augment
+        self.rows = _chunks(self.frames.lengths, chunk_length, False)
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.rows), self.batch_size):
+            rows = self.rows[start : start + self.batch_size]
+            yield self.frames.batch(rows, self.pad, self.causal_shift, self.chunk_length, self.augment, len(rows))
+
+
+class WholeSequences:
+    """One clip at a time: [1 or 2, T + 2 pad, K, C] keypoints, edge padded by pad + shift before and pad - shift after.
+
+    With ``augment`` row 1 is the mirrored copy (keypoints, poses, camera). Arguments as for ``TrainWindows``.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        keypoint_sides: tuple[Sequence[int], Sequence[int]],
+        joint_sides: tuple[Sequence[int], Sequence[int]],
+        *,
+        pad: int = 0,
+        causal_shift: int = 0,
+        augment: bool = False,
+        device: torch.device | str = "cpu",
+    ):
+        _check_sizes(1, 1, pad)
+        self.frames = _Frames(clips, keypoint_sides, joint_sides, device)
+        self.pad, self.causal_shift, self.augment = pad, causal_shift, augment
+
+    def __len__(self) -> int:
+        return len(self.frames.lengths)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for clip, length in enumerate(self.frames.lengths.tolist()):
+            rows = np.array([[clip, 0, length, mirrored] for mirrored in (0, 1)[: 1 + self.augment]])
+            yield self.frames.batch(rows, self.pad, self.causal_shift, length, False, len(rows))
+
+
+def _check_sizes(batch_size: int, chunk_length: int, pad: int, rank: int = 0, world: int = 1) -> None:
+    if batch_size < 1 or chunk_length < 1 or pad < 0:
+        raise ValueError(
+            f"windows: batch_size and chunk_length must be at least 1 and pad at least 0, got {batch_size}, "
+            f"{chunk_length}, {pad}"
+        )
+    if not 0 <= rank < world:
+        raise ValueError(f"windows: rank must be in [0, world), got rank {rank}, world {world}")
