@@ -15,7 +15,6 @@ import math
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
@@ -474,16 +473,14 @@ class _Loop:
             report = self.evaluate()
             record |= report.figures
             self.keep_best(report.figures)
-        record |= {"seconds": round(trained - start, 3), "evaluation_seconds": round(time.monotonic() - trained, 3)}
+        record |= {"seconds": round(trained - start, 3), "test_seconds": round(time.monotonic() - trained, 3)}
         at.epoch, at.batch, at.losses = at.epoch + 1, 0, {}
         at.history.append(record)
         self.save()
         self.write_log([record], append=True)
-        shown = {k: v for k, v in record.items() if k not in ("stage", "epoch", "step", "seconds")}
-        if self.place.rank == 0 and not bar.disable:
-            bar.write(f"epoch {at.epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()), file=sys.stderr)
-        elif self.place.rank == 0:
-            print(f"epoch {at.epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
+        if self.place.rank == 0:
+            shown = (f"{k} {v:.4g}" for k, v in record.items() if k not in ("stage", "epoch", "step", "seconds"))
+            bar.write(f"epoch {at.epoch}: {'  '.join(shown)}")
         if self.place.any(self.stop.asked) and not last:
             self.leave()
 

@@ -1,0 +1,207 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from models.registry import CheckpointError, read_checkpoint
+from tests.train.toy import options, train
+from train import engine
+
+
+def weights(folder, file="last.pt"):
+    return read_checkpoint(folder / file)
+
+
+def without_seconds(history):
+    return [{k: v for k, v in r.items() if "seconds" not in k} for r in history]
+
+
+def interrupt_at(*moments):
+    """Ctrl-C when the given batches (counted over the stage) have been trained; each once."""
+    left = list(moments)
+
+    def hook(step):
+        if left and step == left[0]:
+            left.pop(0)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return hook
+
+
+@pytest.mark.parametrize("moment", [2, 11, 12, 17])  # 12 batches an epoch: within epochs, and after their last batches
+def test_an_interrupted_run_continued_is_the_unbroken_run(tmp_path, moment):
+    _, whole = train(tmp_path / "whole")
+    with pytest.raises(engine.Interrupted, match="--resume"):
+        train(tmp_path / "broken", interrupt_at(moment))
+    _, resumed = train(tmp_path / "broken", resume="last.pt")
+    assert len(whole) == 3 and weights(tmp_path / "whole")["step"] == 36
+    assert without_seconds(resumed) == without_seconds(whole)
+    for part in ("weights", "ema"):
+        a, b = (weights(tmp_path / name)[part] for name in ("whole", "broken"))
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    logged = [json.loads(line) for line in (tmp_path / "broken" / "log.jsonl").read_text().splitlines()]
+    assert without_seconds(logged) == without_seconds(whole)
+
+
+def test_stages_start_from_the_best_before_and_resume(tmp_path):
+    recipe, whole = train(tmp_path / "whole", stages=2)
+    assert recipe.seen == [(0, False), (1, True)] and [r["stage"] for r in whole] == [0, 0, 0, 1, 1, 1]
+    first, second = weights(tmp_path / "whole", "best-stage1.pt"), weights(tmp_path / "whole", "best.pt")
+    frozen, free = "body.1.weight", "body.4.weight"
+    assert torch.equal(first["weights"][frozen], second["weights"][frozen])
+    assert not torch.equal(first["weights"][free], second["weights"][free])
+
+    batches = []
+
+    def hook(step):
+        batches.append(step)
+        if len(batches) == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(engine.Interrupted):
+        train(tmp_path / "broken", hook, stages=2)
+    recipe, resumed = train(tmp_path / "broken", stages=2, resume="last.pt")
+    assert recipe.seen == [(0, False), (1, False)]
+    assert without_seconds(resumed) == without_seconds(whole)
+    a, b = (weights(tmp_path / n, "best.pt")["weights"] for n in ("whole", "broken"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_longer_training_continues_a_finished_run(tmp_path):
+    train(tmp_path / "long", epochs=3)
+    train(tmp_path / "short", epochs=2)
+    train(tmp_path / "short", epochs=3, resume="last.pt")
+    a, b = (weights(tmp_path / n)["weights"] for n in ("long", "short"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_two_processes_train_and_evaluate_as_one(tmp_path):
+    train(tmp_path / "one", dropout=0.0, batch_size=31)
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "tests.train.toy", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, cwd=root, env=environment, check=True, timeout=120, capture_output=True)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one["step"] == two["step"] == 36  # the last batch is odd: 12 + 11 samples, weighed as such
+    for name, tensor in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], tensor, rtol=1e-4, atol=1e-5)
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert b["P1"] == pytest.approx(a["P1"], rel=1e-4) and b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+
+
+def test_best_is_the_lowest_and_is_what_the_recipe_ends_with(tmp_path):
+    recipe, history = train(tmp_path, epochs=5, lr=0.3)  # a rate that bounces
+    best = weights(tmp_path, "best.pt")
+    assert best["figures"]["P1"] == min(r["P1"] for r in history)
+    state = recipe.model.state_dict()
+    assert all(torch.equal(state[k], best["weights"][k]) for k in state)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "best.pt",
+        "curve.png",
+        "last.pt",
+        "log.jsonl",
+        "options.json",
+    ]
+
+
+def test_ema_is_the_published_average():
+    net = torch.nn.Linear(2, 1)
+    ema, shadow = engine.Ema(net, 0.75), net.weight.detach().clone()
+    for _ in range(3):
+        with torch.no_grad():
+            net.weight.add_(1)
+        ema.update()
+        shadow = 0.75 * shadow + 0.25 * net.weight.detach()
+    torch.testing.assert_close(ema.state_dict()["weight"], shadow)
+    raw = net.weight.detach().clone()
+    with ema.applied():
+        torch.testing.assert_close(net.weight.detach(), shadow)
+    assert torch.equal(net.weight.detach(), raw)
+
+
+def test_gradients_are_clipped_and_groups_keep_their_own_rates(tmp_path):
+    rates, norms = [], []
+
+    def look(optimizer):
+        rates.append([g["lr"] for g in optimizer.param_groups])
+        grads = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        norms.append(torch.cat([g.flatten() for g in grads]).norm().item())
+
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: look(optimizer))
+    try:
+        train(tmp_path, epochs=2, clip=1e-3)
+    finally:
+        hook.remove()
+    assert max(norms) <= 1e-3 * 1.001
+    assert rates[0] == pytest.approx([5e-3 / 4, 1e-3 / 4]) and rates[-1] == pytest.approx([5e-3 * 0.9, 1e-3 * 0.9])
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    train(tmp_path / "run", epochs=1)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match="--resume.*--overwrite"):
+        train(tmp_path / "run", epochs=1)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+    train(tmp_path / "run", epochs=1, overwrite=True, seed=5)
+    assert (tmp_path / "run" / "last.pt").read_bytes() != before["last.pt"]
+
+
+def test_folders_that_cannot_be_used(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write there"):
+        train(tmp_path / "file" / "run")
+    with pytest.raises(ValueError, match="saves last.pt"):
+        train(tmp_path / "empty", resume="last.pt")
+    assert not (tmp_path / "empty").exists()
+
+
+def test_checkpoints_that_cannot_be_resumed(tmp_path):
+    train(tmp_path, epochs=1)
+    whole = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    torch.save({"a": torch.zeros(2)}, tmp_path / "other.pt")
+    torch.save(read_checkpoint(tmp_path / "last.pt") | {"model": "rie"}, tmp_path / "rie.pt")
+    for file, message in (
+        ("cut.pt", "truncated"),
+        ("other.pt", "not a checkpoint to resume"),
+        ("rie.pt", "--model rie"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            train(tmp_path, resume=file)
+    assert (tmp_path / "last.pt").read_bytes() == whole
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(ValueError, match="the loss is (nan|inf) in epoch"):
+        train(tmp_path, lr=1e30, clip=0.0)
+
+
+def test_write_aside_leaves_the_old_file_when_it_fails(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(RuntimeError), engine.write_aside(file) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_places():
+    with pytest.raises(ValueError, match="tf32 needs a CUDA device"), engine.run_place("cpu", "tf32"):
+        pass
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no CUDA device"), engine.run_place("cuda"):
+            pass
+
+
+def test_bf16_trains(tmp_path):
+    chosen = options(tmp_path, precision="bf16")
+    assert chosen.precision == "bf16"
+    with engine.run_place("cpu", "bf16") as place, place.autocast():
+        assert torch.nn.functional.linear(torch.ones(1, 2), torch.ones(1, 2)).dtype == torch.bfloat16
