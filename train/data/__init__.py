@@ -4,5 +4,6 @@ from .clips import Clip, LiftingData
 from .errors import DataError
 from .h36m import load_h36m
 from .humaneva import load_humaneva
+from .motion import load_starter
 
-__all__ = ["Clip", "DataError", "LiftingData", "load_h36m", "load_humaneva"]
+__all__ = ["Clip", "DataError", "LiftingData", "load_h36m", "load_humaneva", "load_starter"]
