@@ -27,16 +27,17 @@ def accepts_arrays(function: Callable) -> Callable:
     """
 
     @functools.wraps(function)
-    def wrapped(first, *args, **kwargs):
-        if isinstance(first, Tensor):
-            return function(first, *args, **kwargs)
+    def wrapped(*args, **kwargs):
+        first = args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(first, Tensor) or not (args or kwargs):
+            return function(*args, **kwargs)
         module = type(first).__module__.partition(".")[0]
         if module not in ("numpy", "cupy"):
             raise TypeError(
                 f"{function.__name__}: the first argument must be a torch.Tensor, numpy.ndarray or "
                 f"cupy.ndarray, got {type(first).__module__}.{type(first).__qualname__}"
             )
-        result = function(_wrap(first), *map(_wrap, args), **{k: _wrap(v) for k, v in kwargs.items()})
+        result = function(*map(_wrap, args), **{k: _wrap(v) for k, v in kwargs.items()})
 
         def unwrap(tensor):
             if not isinstance(tensor, Tensor):
