@@ -94,6 +94,15 @@ def _why_not(kernel: Kernel, args: tuple) -> str | None:
     return kernel.missing() or kernel.refuses(*args)
 
 
+def _passed_over(name: str, kernel: Kernel) -> str | None:
+    """Why ``auto`` leaves a kernel alone that could run, or None."""
+    if not kernel.proven:
+        return "compiled, but no GPU has run it yet; name it to use it"
+    if name == "triton" and triton_interpreted():
+        return "Triton's interpreter is for tests; name it to use it"
+    return None
+
+
 def resolve(op: str, backend: str, args: tuple) -> Kernel:
     """The kernel that runs ``op`` on ``args``; see the module's first lines for the rule.
 
@@ -109,9 +118,7 @@ def resolve(op: str, backend: str, args: tuple) -> Kernel:
             raise BackendError(f"{op}: backend {backend!r} was named but cannot run: {reason} (the op has: {have})")
         return kernel
     for name, kernel in kernels.items():
-        reason = (
-            "compiled, but no GPU has run it yet; name it to use it" if not kernel.proven else _why_not(kernel, args)
-        )
+        reason = _passed_over(name, kernel) or _why_not(kernel, args)
         if reason is None:
             return kernel
         if (op, name) not in _logged:
@@ -130,8 +137,9 @@ def explain(op: str, *args) -> str:
     lines, chosen = [], False
     for name, kernel in OPS[op].items():
         reason = _why_not(kernel, args) if args else kernel.missing()
-        if reason is None and not kernel.proven:
-            lines.append(f"{name:<10} named  compiled, but no GPU has run it yet: auto passes it over")
+        passed_over = _passed_over(name, kernel)
+        if reason is None and passed_over:
+            lines.append(f"{name:<10} named  {passed_over}")
         elif reason is None:
             lines.append(f"{name:<10} yes{'' if chosen or not args else '    chosen'}")
             chosen = True
@@ -140,13 +148,28 @@ def explain(op: str, *args) -> str:
     return "\n".join(lines)
 
 
+def triton_interpreted() -> bool:
+    """Whether Triton kernels run in its interpreter: on the CPU, tensors of any device, slowly."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
 def no_triton() -> str | None:
     """Why Triton cannot run on this machine, or None."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
-    if os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available():
+    if triton_interpreted() or torch.cuda.is_available():
         return None
     return "no CUDA device (TRITON_INTERPRET=1 runs Triton's interpreter on the CPU)"
+
+
+def not_for_triton(*tensors: Tensor | None) -> str | None:
+    """Why our Triton kernels cannot take these tensors, or None."""
+    for tensor in tensors:
+        if tensor is not None and tensor.dtype == torch.float64:
+            return "has no float64"
+        if tensor is not None and tensor.dtype == torch.bfloat16 and triton_interpreted():
+            return "Triton's interpreter miscomputes bfloat16"
+    return None if triton_interpreted() else not_on("cuda", *tensors)
 
 
 def not_on(kind: str, *tensors: Tensor | None) -> str | None:

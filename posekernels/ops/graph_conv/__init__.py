@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from . import reference
 
@@ -24,19 +24,30 @@ def _fake_backward(grad, h, x, weight, adjacency, bias, modulation, scale, shift
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(tensors, needs) if n]
 
 
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
+
+
+_TRITON = "posekernels.ops.graph_conv.triton"
 _forward = register(
     "graph_conv",
     "(Tensor x, Tensor weight, Tensor adjacency, Tensor? bias, Tensor? modulation, Tensor? scale, Tensor? shift, "
     "Tensor? residual, str activation, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
-    {"reference": Kernel(reference.graph_conv)},
+    {
+        "triton": Kernel(f"{_TRITON}:graph_conv", no_triton, _not_for_triton),
+        "reference": Kernel(reference.graph_conv),
+    },
 )
 _backward = register(
     "graph_conv_backward",
     "(Tensor grad, Tensor h, Tensor x, Tensor weight, Tensor adjacency, Tensor? bias, Tensor? modulation, "
     "Tensor? scale, Tensor? shift, str activation, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
-    {"reference": Kernel(reference.graph_conv_backward)},
+    {
+        "triton": Kernel(f"{_TRITON}:graph_conv_backward", no_triton, _not_for_triton),
+        "reference": Kernel(reference.graph_conv_backward),
+    },
 )
 
 

@@ -1,0 +1,143 @@
+"""What the Triton kernels of several ops share: device helpers, launch arithmetic, and the reasons to refuse.
+
+Imported by ``ops/<op>/triton.py`` only, so that ``import posekernels`` never imports Triton. ``TRITON_INTERPRET`` is
+read when a kernel is defined: set it before the first kernel runs (tests/conftest.py does).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """One kernel in one configuration, to be compiled ahead of time for every target (``posekernels.aot``).
+
+    Args:
+        name: what the table calls it, ``<op>/<kernel>/<configuration>``.
+        kernel: the ``triton.jit`` function.
+        types: argument -> type ("*bf16", "i32", "fp32", or "constexpr" for one that ``constants`` gives). ":16" after
+            it says that the address or number is a multiple of 16, as the launcher finds out for itself.
+        constants: the constexpr arguments. None is a pointer that is not passed.
+        num_warps, num_stages: as the launcher gives them.
+        matrix_units: whether matrix instructions must be in the result.
+    """
+
+    name: str
+    kernel: object
+    types: dict[str, str]
+    constants: dict[str, object] = field(default_factory=dict)
+    num_warps: int = 4
+    num_stages: int = 2
+    matrix_units: bool = True
+
+
+TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """``input_precision`` of a ``tl.dot`` on ``dtype``: TF32 only where PyTorch's own setting allows it.
+
+    Otherwise float32 products are made of three TF32 products, which keeps float32's accuracy (relative error 1e-6)
+    on the matrix units.
+    """
+    if dtype == torch.float32:
+        return "tf32" if torch.get_float32_matmul_precision() != "highest" else "tf32x3"
+    return "ieee"
+
+
+def power_of_2(size: int, low: int, high: int) -> int:
+    """The smallest power of two that holds ``size``, between ``low`` and ``high``."""
+    return min(max(triton.next_power_of_2(size), low), high)
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def splits(tensor: Tensor, work: int, programs: int) -> int:
+    """Into how many parts a reduction over ``work`` tiles is cut when ``programs`` of them run beside each other.
+
+    Enough to fill the device twice. It depends on the device and the sizes alone, so results repeat bit for bit.
+    """
+    return max(1, min(work, triton.cdiv(2 * _multiprocessors(tensor.device), programs)))
+
+
+def launch_on(tensor: Tensor):
+    """Context in which kernels are launched on the device of ``tensor`` (nothing to do on a CPU tensor)."""
+    return torch.cuda.device_of(tensor)
+
+
+@triton.jit
+def activate(z, ACTIVATION: tl.constexpr):
+    """act(z): "none", "relu" (NaN stays NaN) or "gelu" (erf form)."""
+    if ACTIVATION == "relu":
+        z = tl.where(z < 0, 0.0, z)
+    elif ACTIVATION == "gelu":
+        z = 0.5 * z * (1.0 + tl.erf(z * 0.7071067811865476))
+    return z
+
+
+@triton.jit
+def activation_slope(z, ACTIVATION: tl.constexpr):
+    """act'(z), for ``activate``. Slope of relu at 0 is 0, as in PyTorch; not for "none"."""
+    if ACTIVATION == "relu":
+        slope = tl.where(z <= 0, 0.0, 1.0)
+    else:
+        bell = tl.exp(-0.5 * z * z) * 0.3989422804014327
+        slope = 0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + z * bell
+    return slope
+
+
+@triton.jit
+def block_diagonal(matrix_ptr, J, BLOCK_M: tl.constexpr, TRANSPOSE: tl.constexpr):
+    """The J x J matrix (or its transpose) repeated along the diagonal as often as it fits: what ``mix_joints`` takes.
+
+    Returns:
+        matrix: [BLOCK_M, BLOCK_M], dtype of ``matrix_ptr``.
+        diagonal: [BLOCK_M] float32, its diagonal.
+        dense: int32, 0 where nothing but the diagonal is set.
+    """
+    row = tl.arange(0, BLOCK_M)
+    first = row // J * J  # first row of this row's pose
+    joint = row - first
+    whole = row // J < BLOCK_M // J
+    local = row[None, :] - first[:, None]
+    # Addressed as (start of the row) + column: one address per row, where joint pairs would take one per element.
+    matrix = tl.load(
+        (matrix_ptr + (joint * J - first))[:, None] + row[None, :],
+        mask=(local >= 0) & (local < J) & whole[:, None],
+        other=0.0,
+    )
+    diagonal = tl.load(matrix_ptr + joint * (J + 1), mask=whole, other=0.0).to(tl.float32)
+    entries = tl.sum(tl.where(matrix == 0, 0, 1))  # NaN counts: it is not 0
+    dense = tl.where(entries > tl.sum(tl.where(diagonal == 0, 0, 1)), 1, 0)
+    if TRANSPOSE:
+        matrix = tl.trans(matrix)
+    return matrix, diagonal, dense
+
+
+@triton.jit
+def mix_joints(total, matrix, diagonal, dense, values, J, BLOCK_M: tl.constexpr, PRECISION: tl.constexpr):
+    """total + matrix @ values, for a ``block_diagonal`` matrix and float32 total and values, both [BLOCK_M, N].
+
+    A diagonal matrix becomes an element-wise scale. The poses of a tile must not see each other, and 0 * NaN is NaN:
+    a tile with a value that is not finite is mixed one pose at a time, the others zeroed.
+    """
+    pose = tl.arange(0, BLOCK_M) // J
+    rounded = values.to(matrix.dtype)
+    broken = tl.max(tl.where(tl.abs(rounded.to(tl.float32)) < float("inf"), 0, 1))
+    passes = dense * tl.where(broken > 0, BLOCK_M // J, 1)  # 0, 1, or as many as there are poses
+    total += tl.where(dense > 0, 0.0, diagonal[:, None] * values)
+    for p in range(passes):
+        mine = ((broken == 0) | (pose == p))[:, None]
+        mixed = tl.dot(matrix, tl.where(mine, rounded, 0.0).to(matrix.dtype), input_precision=PRECISION)
+        total += tl.where(mine, mixed, 0.0)
+    return total
