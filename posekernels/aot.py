@@ -1,0 +1,176 @@
+"""Compiles GPU kernels without a GPU, and reads registers, spills and matrix instructions off the result.
+
+``python -m posekernels.aot [OP...]`` prints the table. Every ``ops/<op>/triton.py`` lists its kernels as ``AOT``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+TARGETS = (80, 90)  # A100 and its kin; H100, H200
+_MATRIX = re.compile(r"\b(HMMA|HGMMA|QGMMA|IGMMA|IMMA|DMMA)\b")
+_RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What one kernel became for one target. ``spills`` are bytes of local memory per thread; 0 is what we want."""
+
+    name: str
+    target: int
+    registers: int
+    spills: int
+    shared_bytes: int
+    matrix_instructions: int
+    wants_matrix: bool
+
+    def problem(self) -> str | None:
+        """Why the result is not good enough, or None."""
+        if self.spills:
+            return f"spills {self.spills} bytes per thread"
+        if self.wants_matrix and not self.matrix_instructions:
+            return "no matrix instruction"
+        return None
+
+
+def _tool(name: str) -> str:
+    """``cuobjdump``, as Triton's package carries it."""
+    import triton
+
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: triton {triton.__version__} came without {name}")
+    return str(path)
+
+
+def inspect_cubin(cubin: bytes, symbol: str | None = None) -> dict[str, dict[str, int]]:
+    """{kernel: {"registers", "spills", "shared", "matrix"}} of a cubin, or of its kernels named with ``symbol``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+
+        def dump(option: str) -> str:
+            return subprocess.run(
+                [_tool("cuobjdump"), option, str(path)], check=True, capture_output=True, text=True
+            ).stdout
+
+        usage, sass = dump("-res-usage"), dump("-sass")
+    matrix = {
+        part.split("\n", 1)[0].strip(): len(_MATRIX.findall(part)) for part in re.split(r"\n\s*Function : ", sass)[1:]
+    }
+    found = {}
+    for part in re.split(r"\n\s*Function ", usage)[1:]:
+        name, numbers = part.split(":", 1)[0].strip(), _RESOURCES.search(part)
+        if numbers is None or (symbol is not None and symbol not in name):
+            continue
+        registers, stack, shared, local = map(int, numbers.groups())
+        found[name] = {
+            "registers": registers,
+            "spills": stack + local,
+            "shared": shared,
+            "matrix": matrix.get(name, 0),
+        }
+    return found
+
+
+def compilations(ops: list[str] | None = None) -> list:
+    """Every ``Compilation`` the ops declare, of all ops or of those named."""
+    from . import ops as package
+
+    names = [m.name for m in pkgutil.iter_modules(package.__path__) if m.ispkg]
+    unknown = set(ops or ()) - set(names)
+    if unknown:
+        raise ValueError(f"no op named {', '.join(sorted(unknown))} (ops: {', '.join(names)})")
+    found = []
+    for name in ops or names:
+        if importlib.util.find_spec(f"posekernels.ops.{name}.triton"):
+            found += importlib.import_module(f"posekernels.ops.{name}.triton").AOT
+    return found
+
+
+def compile_one(declared, target: int) -> Report:
+    """Compile one ``Compilation`` for compute capability ``target`` (90 is sm_90)."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = declared.kernel
+    missing = [a for a in kernel.arg_names if a not in declared.types]
+    if missing:
+        raise ValueError(f"{declared.name}: no type declared for {', '.join(missing)}")
+    types = {a: declared.types[a].partition(":") for a in kernel.arg_names}
+    aligned = {(i,): [["tt.divisibility", int(n)]] for i, (_, _, n) in enumerate(types.values()) if n}
+    source = ASTSource(kernel, {a: t for a, (t, _, _) in types.items()}, constexprs=declared.constants, attrs=aligned)
+    compiled = triton.compile(
+        source,
+        target=GPUTarget("cuda", target, 32),
+        options={"num_warps": declared.num_warps, "num_stages": declared.num_stages},
+    )
+    (numbers,) = inspect_cubin(compiled.asm["cubin"]).values()
+    return Report(
+        declared.name,
+        target,
+        numbers["registers"],
+        numbers["spills"],
+        compiled.metadata.shared,
+        numbers["matrix"],
+        declared.matrix_units,
+    )
+
+
+def compile_all(ops: list[str] | None = None, targets: tuple[int, ...] = TARGETS) -> Iterator[Report]:
+    """A report for every kernel the ops declare and every target, in that order."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise RuntimeError(
+            "ahead-of-time compilation needs TRITON_INTERPRET unset: kernels are defined for one or the other"
+        )
+    jobs = [(declared, target) for declared in compilations(ops) for target in targets]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(lambda job: compile_one(*job), jobs)
+
+
+def table(reports: list[Report]) -> str:
+    """The reports as a Markdown table."""
+    lines = [
+        "| kernel | target | registers | spilled bytes | shared KiB | matrix instructions | |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for r in reports:
+        lines.append(
+            f"| {r.name} | sm_{r.target} | {r.registers} | {r.spills} | {r.shared_bytes / 1024:.1f} "
+            f"| {r.matrix_instructions} | {r.problem() or 'ok'} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m posekernels.aot", description=__doc__.splitlines()[0])
+    parser.add_argument("op", nargs="*", help="ops to compile (default: all that have Triton kernels)")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    args = parser.parse_args(argv)
+    try:
+        reports = list(compile_all(args.op or None))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps([dataclasses.asdict(r) | {"problem": r.problem()} for r in reports], indent=1))
+    else:
+        print(table(reports))
+    return int(any(r.problem() for r in reports))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
