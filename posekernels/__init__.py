@@ -6,6 +6,7 @@ backends run here.
 
 from . import ops
 from ._dispatch import BackendError, explain, use_backend
+from ._packing import repack
 
 __version__ = "0.1.0"
-__all__ = ["BackendError", "explain", "ops", "use_backend"]
+__all__ = ["BackendError", "explain", "ops", "repack", "use_backend"]

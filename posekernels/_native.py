@@ -1,11 +1,14 @@
-"""Loads the compiled module ``posekernels._native_core``, or knows why it cannot.
+"""Loads the compiled modules ``posekernels._native_core`` and ``_native_cuda``, or knows why it cannot.
 
-The module takes pointers and sizes, and knows no PyTorch. Where PyTorch has brought its OpenMP pool, the native
-kernels are run on that same pool (two pools spinning against each other cost more than they bring).
+The modules take pointers and sizes, and know no PyTorch. Where PyTorch has brought its OpenMP pool, the kernels run on
+that same pool (two pools spinning against each other cost more than they bring).
+
+An adapter calls ``core.KERNEL(torch.get_num_threads(), tensor.data_ptr(), ..., size, ...)``: see ``csrc/README.md``.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import sys
@@ -13,9 +16,11 @@ from pathlib import Path
 
 import torch
 
+REBUILD = "run `pip install -e .`"
 _RECORD = Path(__file__).with_name("_build.json")  # what setup.py did: written at every build
 
 
+@functools.cache
 def build_record() -> dict:
     """What the last build did: ``{"cpu": reason or None, "cuda": reason or None, ...}``; {} before any build."""
     try:
@@ -24,46 +29,64 @@ def build_record() -> dict:
         return {}
 
 
-def _load():
+def _load(part: str, module: str):
+    """(the module or None, why it is missing or None)."""
     try:
-        return importlib.import_module("posekernels._native_core"), None
+        return importlib.import_module(f"posekernels.{module}"), None
     except ModuleNotFoundError as error:
-        if error.name != "posekernels._native_core":
+        if error.name != f"posekernels.{module}":
             raise
-        reason = build_record().get("cpu") or "the native module was not built: run `pip install -e .`"
-        return None, reason
+        return None, build_record().get(part) or f"the native module was not built: {REBUILD}"
     except ImportError as error:  # built, but broken: a different thing from not built
-        return None, f"the native module is there but does not load ({error}): rebuild with `pip install -e .`"
+        return None, f"the native module is there but does not load ({error}): {REBUILD}"
 
 
-core, why_missing = _load()
+core, _no_core = _load("cpu", "_native_core")
+
+
+@functools.cache
+def _cuda():
+    return _load("cuda", "_native_cuda")
+
+
+def cuda():
+    """The module of CUDA kernels, loaded when first asked for, or None."""
+    return _cuda()[0]
 
 
 def _share_thread_pool() -> str:
     """Make the native kernels run on the OpenMP pool PyTorch uses. Returns the pool's name, for ``info``."""
-    if core is None or not sys.platform.startswith("linux"):
-        return "own threads"
-    maps = Path("/proc/self/maps").read_text().splitlines()
-    paths = {line.split()[-1] for line in maps if "gomp" in line.rpartition("/")[2]}
-    torch_home = str(Path(torch.__file__).parent)
-    for path in sorted(paths, key=lambda p: not p.startswith(torch_home)):
-        if core.adopt_openmp(path):
-            return f"PyTorch's OpenMP ({Path(path).name})"
+    if core is None:
+        return "none"
+    if sys.platform.startswith("linux"):
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        paths = {line.split()[-1] for line in maps if "gomp" in line.rpartition("/")[2]}
+        torch_home = str(Path(torch.__file__).parent)
+        for path in sorted(paths, key=lambda p: not p.startswith(torch_home)):
+            if core.adopt_openmp(path):
+                return f"PyTorch's OpenMP ({Path(path).name})"
     return "own threads"
 
 
 thread_pool = _share_thread_pool()
 
 
-def no_cpu() -> str | None:
-    """Why the C++ kernels are not on this machine, or None."""
-    return why_missing
-
-
-def no_cuda() -> str | None:
-    """Why the CUDA C++ kernels are not on this machine, or None."""
+def no_cpu(*kernels: str) -> str | None:
+    """Why these C++ kernels are not on this machine, or None."""
     if core is None:
-        return why_missing
-    if not core.has_cuda:
-        return build_record().get("cuda") or "built without CUDA"
-    return None if torch.cuda.is_available() else "compiled, but there is no CUDA device"
+        return _no_core
+    for kernel in kernels:
+        if not hasattr(core, kernel):
+            return f"the native module is older than its kernel {kernel}: {REBUILD}"
+    return None
+
+
+def no_cuda(*kernels: str) -> str | None:
+    """Why these CUDA C++ kernels are not on this machine, or None."""
+    module, reason = _cuda()
+    if module is None:
+        return reason
+    for kernel in kernels:
+        if not hasattr(module, kernel):
+            return f"the native CUDA module is older than its kernel {kernel}: {REBUILD}"
+    return None if torch.cuda.is_available() else "compiled, not run: there is no CUDA device"

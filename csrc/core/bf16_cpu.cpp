@@ -1,0 +1,105 @@
+// bfloat16 register blocks: vdpbf16ps where the CPU has AVX512-BF16, shifts and float32 multiply-adds elsewhere.
+// The AVX-512 build holds both, and picks when the module loads.
+#include "posekernels/gemm.h"
+
+POSEKERNELS_BEGIN
+namespace {
+
+#define POSEKERNELS_FLATTEN __attribute__((always_inline))
+
+// Two bfloat16 of a row, or the last one and a zero: reading past the row's end is not allowed.
+POSEKERNELS_INLINE uint32_t pair_of(const uint16_t* a, int64_t left) {
+    uint32_t pair = 0;
+    std::memcpy(&pair, a, left >= 2 ? 4 : 2);
+    return pair;
+}
+
+template <int rows>
+void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t* B, float* sums) {
+    Vec c0[rows], c1[rows];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) c0[r] = c1[r] = Vec{};
+    const uint32_t* b = reinterpret_cast<const uint32_t*>(B);
+    int64_t k = 0;
+    const auto step = [&](auto pair) POSEKERNELS_FLATTEN {
+        const UintVec p0 = *reinterpret_cast<const UnalignedUintVec*>(b);
+        const UintVec p1 = *reinterpret_cast<const UnalignedUintVec*>(b + lanes);
+        b += panel;
+        const Vec even0 = floats_of(p0 << 16), odd0 = floats_of(p0 & 0xffff0000u);
+        const Vec even1 = floats_of(p1 << 16), odd1 = floats_of(p1 & 0xffff0000u);
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; ++r) {
+            const uint32_t bits = pair(A + r * row_stride + k);
+            const Vec even = splat(from_bf16(static_cast<uint16_t>(bits)));
+            const Vec odd = splat(from_bf16(static_cast<uint16_t>(bits >> 16)));
+            c0[r] = even * even0 + c0[r];
+            c1[r] = even * even1 + c1[r];
+            c0[r] = odd * odd0 + c0[r];
+            c1[r] = odd * odd1 + c1[r];
+        }
+    };
+    for (; k + 2 <= depth; k += 2) step([](const uint16_t* a) { return pair_of(a, 2); });
+    if (k < depth) step([](const uint16_t* a) { return pair_of(a, 1); });
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) {
+        store(sums + r * panel, c0[r]);
+        store(sums + r * panel + lanes, c1[r]);
+    }
+}
+
+#if defined(__AVX512F__)
+#define POSEKERNELS_DOT __attribute__((target("avx512f,avx512bf16")))
+
+template <int rows>
+POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t* B, float* sums) {
+    __m512 c0[rows], c1[rows];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) c0[r] = c1[r] = _mm512_setzero_ps();
+    int64_t k = 0;
+    const auto step = [&](auto pair) POSEKERNELS_FLATTEN POSEKERNELS_DOT {
+        const __m512bh b0 = (__m512bh)_mm512_loadu_ps(B);
+        const __m512bh b1 = (__m512bh)_mm512_loadu_ps(B + 2 * lanes);
+        B += 2 * panel;
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; ++r) {
+            const __m512bh a = (__m512bh)_mm512_set1_epi32(static_cast<int>(pair(A + r * row_stride + k)));
+            c0[r] = _mm512_dpbf16_ps(c0[r], a, b0);
+            c1[r] = _mm512_dpbf16_ps(c1[r], a, b1);
+        }
+    };
+    for (; k + 2 <= depth; k += 2) step([](const uint16_t* a) { return pair_of(a, 2); });
+    if (k < depth) step([](const uint16_t* a) { return pair_of(a, 1); });
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) {
+        _mm512_storeu_ps(sums + r * panel, c0[r]);
+        _mm512_storeu_ps(sums + r * panel + lanes, c1[r]);
+    }
+}
+#endif
+
+#if defined(__AVX512F__)
+#define POSEKERNELS_BLOCKS(f) \
+    {nullptr, f<1>, f<2>, f<3>, f<4>, f<5>, f<6>, f<7>, f<8>, f<9>, f<10>, f<11>, f<12>, f<13>, f<14>}
+const Bf16Block with_dot[max_rows + 1] = POSEKERNELS_BLOCKS(dot_block);
+#else
+#define POSEKERNELS_BLOCKS(f) {nullptr, f<1>, f<2>, f<3>, f<4>, f<5>, f<6>}
+#endif
+const Bf16Block plain[max_rows + 1] = POSEKERNELS_BLOCKS(block);
+
+const Bf16Block* choose() {
+#if defined(__AVX512F__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512bf16")) return with_dot;
+#endif
+    return plain;
+}
+
+}  // namespace
+
+const Bf16Block* bf16_blocks = choose();
+
+void round_to_bf16(const float* source, int64_t n, uint16_t* rounded) {
+    for (int64_t i = 0; i < n; ++i) rounded[i] = to_bf16(source[i]);
+}
+
+POSEKERNELS_END

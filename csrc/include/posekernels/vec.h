@@ -1,0 +1,125 @@
+// Vectors of floats: GCC and Clang vector extensions (so + - * / < ?: just work and compile anywhere), with
+// intrinsics only where an instruction set has something better. `lanes` is 16, 8 or 4. Multiply-adds are contracted
+// (-ffp-contract=fast), so a * b + c is one instruction where the CPU has it.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "posekernels/isa.h"
+
+#if defined(__AVX2__) || defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+POSEKERNELS_BEGIN
+
+#if defined(__AVX512F__)
+constexpr int lanes = 16;
+#elif defined(__AVX2__)
+constexpr int lanes = 8;
+#else
+constexpr int lanes = 4;
+#endif
+
+#define POSEKERNELS_INLINE inline __attribute__((always_inline))
+
+typedef float Vec __attribute__((vector_size(4 * lanes)));
+typedef int32_t IntVec __attribute__((vector_size(4 * lanes)));
+typedef uint32_t UintVec __attribute__((vector_size(4 * lanes)));
+typedef float UnalignedVec __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+typedef uint32_t UnalignedUintVec __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+
+POSEKERNELS_INLINE Vec splat(float x) {
+    return Vec{} + x;
+}
+POSEKERNELS_INLINE Vec load(const float* p) {
+    return *reinterpret_cast<const UnalignedVec*>(p);
+}
+POSEKERNELS_INLINE void store(float* p, Vec v) {
+    *reinterpret_cast<UnalignedVec*>(p) = v;
+}
+POSEKERNELS_INLINE UintVec bits_of(Vec v) {
+    return reinterpret_cast<UintVec>(v);
+}
+POSEKERNELS_INLINE Vec floats_of(UintVec v) {
+    return reinterpret_cast<Vec>(v);
+}
+
+// The first n lanes; nothing past them is touched, and the other lanes of a load are 0. n >= lanes means all.
+POSEKERNELS_INLINE Vec load(const float* p, int64_t n) {
+    if (n >= lanes) return load(p);
+#if defined(__AVX512F__)
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+#else
+    Vec v{};
+    for (int64_t i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+#endif
+}
+
+POSEKERNELS_INLINE void store(float* p, Vec v, int64_t n) {
+    if (n >= lanes) return store(p, v);
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
+#else
+    for (int64_t i = 0; i < n; ++i) p[i] = v[i];
+#endif
+}
+
+POSEKERNELS_INLINE float sum(Vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(v);
+#else
+    float parts[lanes];
+    store(parts, v);
+    for (int step = lanes / 2; step; step /= 2)
+        for (int i = 0; i < step; ++i) parts[i] += parts[i + step];
+    return parts[0];
+#endif
+}
+
+// NaN in either: NaN in the first argument wins, as the comparison is then false.
+POSEKERNELS_INLINE Vec larger(Vec x, Vec y) {
+    return x < y ? y : x;
+}
+POSEKERNELS_INLINE Vec smaller(Vec x, Vec y) {
+    return x > y ? y : x;
+}
+
+POSEKERNELS_INLINE float largest(Vec v) {
+    float parts[lanes];
+    store(parts, v);
+    float result = parts[0];
+    for (int i = 1; i < lanes; ++i) result = parts[i] > result || parts[i] != parts[i] ? parts[i] : result;
+    return result;
+}
+
+POSEKERNELS_INLINE Vec square_root(Vec v) {
+#if defined(__AVX512F__)
+    return _mm512_sqrt_ps(v);
+#elif defined(__AVX2__)
+    return _mm256_sqrt_ps(v);
+#else
+    for (int i = 0; i < lanes; ++i) v[i] = __builtin_sqrtf(v[i]);
+    return v;
+#endif
+}
+
+// bfloat16: the upper half of a float.
+POSEKERNELS_INLINE float from_bf16(uint16_t h) {
+    const uint32_t bits = static_cast<uint32_t>(h) << 16;
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+// To nearest, ties to even; a NaN stays a NaN.
+POSEKERNELS_INLINE uint16_t to_bf16(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    if (x != x) return static_cast<uint16_t>((bits >> 16) | 0x40);
+    return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+POSEKERNELS_END

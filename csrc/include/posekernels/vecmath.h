@@ -1,0 +1,78 @@
+// exp, erf, gelu and tanh on vectors, accurate to a few units in the last place of a float. NaN in, NaN out.
+#pragma once
+
+#include "posekernels/vec.h"
+
+POSEKERNELS_BEGIN
+
+// e^x. Below -104 it is 0 and above 88.8 infinity, through the right denormals.
+POSEKERNELS_INLINE Vec exp(Vec x) {
+    x = x < splat(-104.0f) ? splat(-104.0f) : x > splat(89.0f) ? splat(89.0f) : x;
+    const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    const Vec shifted = x * 1.44269504f + magic;
+    const Vec n = shifted - magic;
+    Vec r = x - n * 0.693145752f;  // ln 2 in two parts, the first one short
+    r = r - n * 1.42860677e-6f;
+    Vec p = splat(1.98756915e-4f);
+    p = p * r + 1.39819995e-3f;
+    p = p * r + 8.33345191e-3f;
+    p = p * r + 4.16657959e-2f;
+    p = p * r + 1.66666654e-1f;
+    p = p * r + 0.5f;
+    p = p * (r * r) + r + 1.0f;
+    // 2^n in two halves, so that neither overflows before the product does.
+    const IntVec integer = reinterpret_cast<IntVec>(shifted) - 0x4B400000;
+    const IntVec half = integer >> 1;
+    const IntVec rest = integer - half;
+    return p * reinterpret_cast<Vec>((half + 127) << 23) * reinterpret_cast<Vec>((rest + 127) << 23);
+}
+
+// erf(x) as x P(x^2) / Q(x^2), fitted on |x| <= 3.925, beyond which erf is 1 in float32. Relative error 3.5e-7.
+POSEKERNELS_INLINE Vec erf(Vec x) {
+    x = x < splat(-3.925f) ? splat(-3.925f) : x > splat(3.925f) ? splat(3.925f) : x;
+    const Vec u = x * x;
+    Vec p = splat(2.046019014e-06f);
+    p = p * u + 2.848416613e-04f;
+    p = p * u + 3.772513642e-03f;
+    p = p * u + 5.276918063e-02f;
+    p = p * u + 1.905930598e-01f;
+    p = p * u + 1.128379146e+00f;
+    Vec q = splat(3.804758970e-05f);
+    q = q * u + 1.163846988e-03f;
+    q = q * u + 1.498312511e-02f;
+    q = q * u + 1.141824111e-01f;
+    q = q * u + 5.022414322e-01f;
+    q = q * u + 1.0f;
+    return x * p / q;
+}
+
+// x/2 (1 + erf(x / sqrt 2))
+POSEKERNELS_INLINE Vec gelu(Vec x) {
+    const Vec half = x * 0.5f;
+    return half + half * erf(x * 0.707106781f);
+}
+
+// The derivative: Phi(x) + x phi(x).
+POSEKERNELS_INLINE Vec gelu_gradient(Vec x) {
+    const Vec phi = exp(x * x * -0.5f) * 0.398942280f;
+    const Vec cumulative = 0.5f + 0.5f * erf(x * 0.707106781f);
+    return cumulative + smaller(larger(x, splat(-30.0f)), splat(30.0f)) * phi;  // inf * 0 would be NaN
+}
+
+POSEKERNELS_INLINE Vec relu(Vec x) {
+    return x < 0.0f ? Vec{} : x;
+}
+POSEKERNELS_INLINE Vec leaky_relu(Vec x, float slope) {
+    return x < 0.0f ? x * slope : x;
+}
+
+// (1 - e^-2x) / (1 + e^-2x), and its series near 0 where the difference cancels.
+POSEKERNELS_INLINE Vec tanh(Vec x) {
+    const Vec e = exp(smaller(larger(x, splat(-20.0f)), splat(20.0f)) * -2.0f);
+    const Vec far = (1.0f - e) / (1.0f + e);
+    const Vec u = x * x;
+    const Vec near = x + x * u * (-0.333333333f + u * (0.133333333f + u * (-0.0539682540f + u * 0.0218694885f)));
+    return u < 0.04f ? near : far;
+}
+
+POSEKERNELS_END

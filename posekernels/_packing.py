@@ -1,0 +1,80 @@
+"""Weights in the layout the C++ kernels read (panels, see ``csrc/include/posekernels/gemm.h``), packed once per tensor.
+
+The packed copy hangs on the tensor it was made from and is made anew when the tensor was written to in place
+(``_version``) or points elsewhere (``data_ptr``). Writes through ``.data`` change neither and are not seen: after such
+surgery call ``repack(module)``. Tensors made under ``torch.inference_mode`` keep no version; they are packed anew at
+every call, as are views, which are new objects each time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from . import _native
+
+_ATTRIBUTE = "_posekernels_packed"
+
+
+class _Copies:
+    """The packed copies of one tensor, and the state it was in when they were made."""
+
+    __slots__ = ("state", "made")
+
+    def __init__(self, state: tuple[int, int]):
+        self.state, self.made = state, {}
+
+    def __reduce__(self):
+        # A saved parameter carries its attributes along. The copies stay behind: another machine packs otherwise. An
+        # empty dict takes their place, one of the types that torch.load(weights_only=True) accepts.
+        return OrderedDict, ()
+
+
+def _pack(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
+    core, threads = _native.core, torch.get_num_threads()
+    K, N = weight.shape[-2:]
+    row, column = weight.stride()[-2:]
+    if transposed:
+        K, N, row, column = N, K, column, row
+    count = weight.shape[0] if weight.dim() == 3 else 1
+    matrix = weight.stride(0) if weight.dim() == 3 else 0
+    if dtype is torch.float32:
+        packed = torch.empty(count, core.gemm_packed_size(1, K, N))
+        core.gemm_pack(threads, weight.data_ptr(), count, matrix, row, column, K, N, packed.data_ptr())
+    else:
+        packed = torch.empty(count, core.gemm_packed_size_bf16(1, K, N), dtype=torch.bfloat16)
+        for i in range(count):
+            source = weight.data_ptr() + 4 * i * matrix
+            core.gemm_pack_bf16(1, source, row, column, K, N, packed[i].data_ptr())
+    return packed
+
+
+def packed(weight: Tensor, *, transposed: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:
+    """``weight`` as panels for ``gemm.h``; keep the result alive while its address is in use.
+
+    Args:
+        weight: [K, N] or [count, K, N], float32 on the CPU, any strides. The kernels compute ``x @ weight``.
+        transposed: pack the transpose: for an ``nn.Linear`` weight, which is [N, K], or for a gradient.
+        dtype: float32, or bfloat16 for ``gemm_tile_bf16``.
+    Returns:
+        [count, packed size]; opaque, and private to the instruction set that runs.
+    """
+    if weight.is_inference():
+        return _pack(weight, transposed, dtype)
+    copies = weight.__dict__.get(_ATTRIBUTE)
+    state = (weight._version, weight.data_ptr())
+    if type(copies) is not _Copies or copies.state != state:
+        copies = weight.__dict__[_ATTRIBUTE] = _Copies(state)
+    key = (transposed, dtype)
+    found = copies.made.get(key)
+    if found is None:
+        found = copies.made[key] = _pack(weight, transposed, dtype)
+    return found
+
+
+def repack(module: nn.Module) -> None:
+    """Forget every packed copy of ``module``'s parameters and buffers: needed after writing through ``.data``."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.__dict__.pop(_ATTRIBUTE, None)
