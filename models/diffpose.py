@@ -258,6 +258,7 @@ class DiffPose(nn.Module):
             self.denoiser.time_shifts(timesteps),
             coefficients.to(x.device),
             noise=noise,
+            seed=seed,
         )
         return x.unflatten(0, (sampling.hypotheses, -1))
 

@@ -213,7 +213,7 @@ def graph_denoiser(net: nn.Module) -> GraphDenoiser:
     qkv_bias = [torch.stack([getattr(m, name).bias for m in attention]) for name in ("query", "key", "value")]
     graphs = [m.graph for m in net.attention]
     conv1, conv2 = (conv([getattr(m, name) for m in net.blocks]) for name in ("conv1", "conv2"))
-    return GraphDenoiser(
+    weights = GraphDenoiser(
         polynomials=net.conv_in.polynomials,
         graph=torch.stack([m.graph() for m in graphs]),
         in_weight=net.conv_in.weight.squeeze(1),
@@ -236,6 +236,7 @@ def graph_denoiser(net: nn.Module) -> GraphDenoiser:
         out_bias=net.conv_out.bias.flatten(),
         heads=attention[0].heads,
     )
+    return weights.map(Tensor.detach)  # a view of a parameter asks for gradients even when made without
 
 
 class NormedGraphConv(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
-from . import reference
+from ..._native import no_cpu
+from . import cpu, reference
 
 MAX_JOINTS = 64
 
@@ -30,6 +31,8 @@ class GraphDenoiser:
         conv1_weight, conv1_bias, conv2_weight, conv2_bias: [L, K, C, C], [L, C].
         out_weight, out_bias: [K, C, Cout], [Cout].
         heads: of the attention.
+
+    Everything has one dtype, or the matrices (``*_weight``) are bfloat16 or float16 and the rest float32.
     """
 
     polynomials: Tensor
@@ -67,6 +70,11 @@ class GraphDenoiser:
         """``function`` applied to every tensor (``lambda t: t.to("cuda")``)."""
         return self.with_tensors(map(function, self.tensors))
 
+    def rounded(self, dtype: torch.dtype = torch.bfloat16) -> GraphDenoiser:
+        """The same network with its matrices in ``dtype``: products of 16-bit numbers, summed in float32."""
+        matrices = {name: getattr(self, name).to(dtype) for name in _TENSORS if name.endswith("_weight")}
+        return replace(self, **matrices)
+
 
 _TENSORS = tuple(f.name for f in fields(GraphDenoiser) if f.name != "heads")
 
@@ -75,15 +83,15 @@ def _named(weights: list[Tensor], heads: int) -> GraphDenoiser:
     return GraphDenoiser(*weights, heads)
 
 
-def _run_reference(x, weights, shifts, coefficients, noise, heads, keep):
-    weights = _named(weights, heads)
+def _run_reference(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
+    weights = _named([t.to(x.dtype) for t in weights], heads)  # 16-bit matrices count as the numbers they hold
     if coefficients is None:
         return reference.network(x, weights, None if shifts is None else shifts[0]), x.new_empty(0), x.new_empty(0)
-    y, states, estimates = reference.loop(x, weights, shifts, coefficients, noise)
+    y, states, estimates = reference.loop(x, weights, shifts, coefficients, noise, seed, first_pose)
     return (y, states, estimates) if keep else (y, x.new_empty(0), x.new_empty(0))
 
 
-def _fake(x, weights, shifts, coefficients, noise, heads, keep, backend):
+def _fake(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep, backend):
     steps = coefficients.shape[0] if keep and coefficients is not None else 0
     history = x.new_empty((steps, *x.shape) if steps else (0,))
     return x.new_empty(*x.shape[:2], weights[-1].shape[0]), history, torch.empty_like(history)
@@ -91,10 +99,13 @@ def _fake(x, weights, shifts, coefficients, noise, heads, keep, backend):
 
 _forward = register(
     "denoise",
-    "(Tensor x, Tensor[] weights, Tensor? shifts, Tensor? coefficients, Tensor? noise, int heads, bool keep, "
-    "str backend) -> (Tensor, Tensor, Tensor)",
+    "(Tensor x, Tensor[] weights, Tensor? shifts, Tensor? coefficients, Tensor? noise, int? seed, int first_pose, "
+    "int heads, bool keep, str backend) -> (Tensor, Tensor, Tensor)",
     _fake,
-    {"reference": Kernel(_run_reference)},
+    {
+        "cpu": Kernel(cpu.run, missing=no_cpu, refuses=cpu.refuses),
+        "reference": Kernel(_run_reference),
+    },
 )
 
 
@@ -102,10 +113,10 @@ class _Denoise(torch.autograd.Function):
     """The gradient runs the reference again: nothing is kept between the steps but the inputs."""
 
     @staticmethod
-    def forward(ctx, shifts, coefficients, noise, heads, keep, backend, x, *weights):
+    def forward(ctx, shifts, coefficients, noise, options, backend, x, *weights):
         ctx.save_for_backward(shifts, coefficients, noise, x, *weights)
-        ctx.heads, ctx.keep = heads, keep
-        return _forward(x, list(weights), shifts, coefficients, noise, heads, keep, backend)
+        ctx.options = options
+        return _forward(x, list(weights), shifts, coefficients, noise, *options, backend)
 
     @staticmethod
     def backward(ctx, *grads):
@@ -113,9 +124,9 @@ class _Denoise(torch.autograd.Function):
             None if t is None else t.detach().requires_grad_(t.is_floating_point()) for t in ctx.saved_tensors
         )
         with torch.enable_grad():
-            results = _run_reference(x, weights, shifts, coefficients, noise, ctx.heads, ctx.keep)
+            results = _run_reference(x, weights, shifts, coefficients, noise, *ctx.options)
         inputs = [shifts, coefficients, noise, x, *weights]
-        wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[6:]]
+        wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[5:]]
         pairs = [(r, g) for r, g in zip(results, grads) if r.requires_grad]
         found = iter(
             torch.autograd.grad(
@@ -126,7 +137,7 @@ class _Denoise(torch.autograd.Function):
             )
         )
         shifts, coefficients, noise, *rest = (next(found) if w else None for w in wanted)
-        return shifts, coefficients, noise, None, None, None, *rest
+        return shifts, coefficients, noise, None, None, *rest
 
 
 def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
@@ -165,19 +176,21 @@ def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
     }
     for name, shape in shapes.items():
         tensor = getattr(weights, name)
-        check_tensor(op, f"weights.{name}", tensor, like=x)
+        # 16-bit matrices go with float32 poses: the state of the chain would lose its digits in 16 bits.
+        rounded = name.endswith("_weight") and weights.in_weight.dtype in (torch.bfloat16, torch.float16)
+        check_tensor(op, f"weights.{name}", tensor, like=weights.in_weight if rounded else x)
         check_shape(op, f"weights.{name}", tensor, shape, f"K, Cin, C = {K}, {Cin}, {C}; L, J = {L}, {J}")
 
 
-def _call(x, weights, shifts, coefficients, noise, keep, backend):
+def _call(x, weights, shifts, coefficients, noise, seed, first_pose, keep, backend):
     backend = requested(backend)
-    tensors = weights.tensors
+    tensors, options = weights.tensors, (seed, first_pose, weights.heads, keep)
     if backend == "reference":  # plain PyTorch, inlined: exports, and differentiates twice
-        return _run_reference(x, tensors, shifts, coefficients, noise, weights.heads, keep)
+        return _run_reference(x, tensors, shifts, coefficients, noise, *options)
     given = (x, shifts, coefficients, noise, *tensors)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
-        return _Denoise.apply(shifts, coefficients, noise, weights.heads, keep, backend, x, *tensors)
-    return _forward(x, tensors, shifts, coefficients, noise, weights.heads, keep, backend)
+        return _Denoise.apply(shifts, coefficients, noise, options, backend, x, *tensors)
+    return _forward(x, tensors, shifts, coefficients, noise, *options, backend)
 
 
 def graph_transformer(
@@ -204,7 +217,7 @@ def graph_transformer(
         L, C = weights.norm1.shape[0], weights.norm1.shape[2]
         check_shape("graph_transformer", "shift", shift, (L, C), f"weights have L, C = {L}, {C}")
         shift = shift[None]
-    return _call(x, weights, shift, None, None, False, backend)[0]
+    return _call(x, weights, shift, None, None, None, 0, False, backend)[0]
 
 
 def denoise_loop(
@@ -214,6 +227,8 @@ def denoise_loop(
     coefficients: Tensor,
     *,
     noise: Tensor | None = None,
+    seed: int | None = None,
+    first_pose: int = 0,
     trajectory: bool = False,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
@@ -227,7 +242,9 @@ def denoise_loop(
         shifts: [S, L, C] the timestep of every step, projected for every layer. S may be 0.
         coefficients: [S, 5]. DDIM from timestep i to j: c0 = 1/sqrt(a_i), c1 = -sqrt((1-a_i)/a_i),
             c2 = sqrt(a_j) c0, c3 = sqrt(a_j) c1 + sqrt(1-a_j-c4^2), c4 the added noise.
-        noise: [S, B, J, C5] unit noise, or None where every c4 is 0.
+        noise: [S, B, J, C5] unit noise. Without ``noise`` and ``seed`` every c4 counts as 0.
+        seed: draws the noise instead, inside the kernel, from Philox: a function of (seed, step, pose) alone.
+        first_pose: number of the batch's first pose, so that batches of one run draw different noise.
         trajectory: also return every state and every clean estimate.
         backend: see ``posekernels.use_backend``.
     Returns:
@@ -253,10 +270,14 @@ def denoise_loop(
     if noise is not None:
         check_tensor(op, "noise", noise, like=x)
         check_shape(op, "noise", noise, (S, *x.shape), f"S = {S}, x is {list(x.shape)}")
+    if noise is not None and seed is not None:
+        raise ValueError(f"{op}: give noise or seed, not both")
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise ValueError(f"{op}: seed must fit 64 bits, got {seed}")
     if S == 0:
         empty = x.new_empty(0, *x.shape)
         return (x.clone(), empty, empty.clone()) if trajectory else x.clone()
-    result = _call(x, weights, shifts, coefficients, noise, trajectory, backend)
+    result = _call(x, weights, shifts, coefficients, noise, seed, first_pose, trajectory, backend)
     return result if trajectory else result[0]
 
 
@@ -267,8 +288,11 @@ def denoise_step(
     coefficients: Tensor,
     *,
     noise: Tensor | None = None,
+    seed: int | None = None,
+    first_pose: int = 0,
     backend: str | None = None,
 ) -> Tensor:
     """One step of ``denoise_loop``: ``shift`` [L, C], ``coefficients`` [5], ``noise`` [B, J, C5] or None."""
     noise = None if noise is None else noise[None]
-    return denoise_loop(x, weights, shift[None], coefficients[None], noise=noise, backend=backend)
+    options = {"noise": noise, "seed": seed, "first_pose": first_pose}
+    return denoise_loop(x, weights, shift[None], coefficients[None], **options, backend=backend)

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..._philox import normals
+
 EPS = 1e-6
+DOMAIN = 0x44440000  # keeps these counters apart from those of other ops under the same seed
 
 
 def norm(x: Tensor, gain_shift: Tensor) -> Tensor:
@@ -44,7 +47,21 @@ def network(x: Tensor, w, shift: Tensor | None) -> Tensor:
     return conv(h, w.polynomials, w.out_weight, w.out_bias)
 
 
-def loop(x: Tensor, w, shifts: Tensor, coefficients: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def draw(shape: tuple[int, int, int], seed: int, step: int, first_pose: int, device) -> Tensor:
+    """[B, J, C] standard normals, float64: element e of pose b is number e % 4 of the counter (e // 4, step, pose).
+
+    A function of the seed and of what it is for, so that neither the batch nor its split changes it.
+    """
+    B, J, C = shape
+    blocks = torch.arange(-(-J * C // 4), device=device)
+    poses = first_pose + torch.arange(B, device=device)[:, None]
+    steps = torch.full_like(blocks, DOMAIN + step)
+    return normals((blocks, steps, poses & 0xFFFFFFFF, poses >> 32), seed).flatten(1)[:, : J * C].reshape(shape)
+
+
+def loop(
+    x: Tensor, w, shifts: Tensor, coefficients: Tensor, noise: Tensor | None, seed: int | None, first_pose: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """(x after the last step, x after every step [S, B, J, C], clean estimate of every step [S, B, J, C])."""
     states, estimates = [], []
     for s, (clean_x, clean_e, keep_x, keep_e, keep_z) in enumerate(coefficients.to(x.dtype)):
@@ -53,5 +70,7 @@ def loop(x: Tensor, w, shifts: Tensor, coefficients: Tensor, noise: Tensor | Non
         x = keep_x * x + keep_e * e
         if noise is not None:
             x = x + keep_z * noise[s]
+        elif seed is not None and keep_z != 0:
+            x = x + keep_z * draw(tuple(x.shape), seed, s, first_pose, x.device).to(x.dtype)
         states.append(x)
     return x, torch.stack(states), torch.stack(estimates)

@@ -1,0 +1,54 @@
+"""The C++ kernel of ``denoise``: ``csrc/denoise/denoise_cpu.cpp``."""
+
+from __future__ import annotations
+
+import torch
+
+from ... import _native
+from ..._dispatch import not_on
+from ..._packed import PackedWeights
+
+_packed = PackedWeights()
+
+
+def refuses(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep) -> str | None:
+    """Why the kernel cannot take these, or None."""
+    if x.dtype != torch.float32:
+        return f"needs x in float32 (with weights in float32 or bfloat16), got {x.dtype}"
+    if weights[2].dtype not in (torch.float32, torch.bfloat16):  # in_weight: the matrices' dtype
+        return f"needs weights in float32 or bfloat16, got {weights[2].dtype}"
+    return not_on("cpu", x, shifts, coefficients, noise, *weights)
+
+
+def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
+    """See ``reference.loop``; with ``coefficients`` None, ``reference.network``."""
+    core, threads = _native.core, torch.get_num_threads()
+    (K, Cin, C), L, J, Cout = weights[2].shape, *weights[1].shape[:2], weights[-1].shape[0]
+    sizes = (J, K, L, Cin, C, Cout, heads, weights[2].dtype == torch.bfloat16)
+
+    def pack():
+        packed = torch.empty(core.denoise_packed_size(threads, *sizes), dtype=torch.uint8)
+        flat = [t.detach().float().contiguous() for t in weights]
+        core.denoise_pack(threads, *(t.data_ptr() for t in flat), packed.data_ptr(), *sizes)
+        return packed
+
+    packed = _packed.get(weights, heads, pack)
+    x, shifts, coefficients, noise = (None if t is None else t.contiguous() for t in (x, shifts, coefficients, noise))
+    B, S = x.shape[0], 1 if coefficients is None else coefficients.shape[0]
+    y = x.new_empty(B, J, Cout)
+    history = [x.new_empty((S, *x.shape) if keep else (0,)) for _ in range(2)]
+    core.denoise(
+        threads,
+        x.data_ptr(),
+        packed.data_ptr(),
+        *(None if t is None else t.data_ptr() for t in (shifts, coefficients, noise)),
+        y.data_ptr(),
+        *(h.data_ptr() if keep else None for h in history),
+        seed is not None,
+        seed or 0,
+        first_pose,
+        B,
+        S,
+        *sizes,
+    )
+    return y, *history
