@@ -28,9 +28,7 @@ from posekernels.pose.skeleton import H36M_17, H36M_17_OF_CMU_38
 from .archive import write_npz
 from .bvh import read_bvh
 from .errors import DataError
-
-FPS = 50.0
-CMU_UNIT = 0.056444  # metres: CMU's skeletons are in inches times 0.45
+from .motion import CMU_UNIT, FPS, from_y_up, resample
 
 
 @dataclass(frozen=True)
@@ -99,11 +97,6 @@ def deb_members(path: Path, names: Iterable[str]) -> dict[str, bytes]:
 
 
 # ---------------------------------------------------------- the three skeletons, each to 17 joints in metres, z up
-
-
-def from_y_up(points: np.ndarray) -> np.ndarray:
-    """Y-up to z-up axes: (x, y, z) -> (x, -z, y), a rotation, so left stays left."""
-    return np.stack((points[..., 0], -points[..., 2], points[..., 1]), -1)
 
 
 def cmu_motion(path: Path) -> tuple[np.ndarray, float]:
@@ -208,15 +201,6 @@ def amp_motion(file: io.BytesIO) -> tuple[np.ndarray, float]:
     thorax = (arms[0] + arms[3]) / 2
     trunk = [at("torso"), thorax, at("head") + NOSE * up, at("head") + HEAD * up]
     return np.stack([at("pelvis"), *legs, *trunk, *arms], 1), fps
-
-
-def resample(points: np.ndarray, fps: float) -> np.ndarray:
-    """[T, J, 3] from ``fps`` to 50 Hz by Catmull-Rom curves through the frames."""
-    at = np.arange(0, (len(points) - 1) / fps, 1 / FPS) * fps
-    i = np.minimum(at.astype(int), len(points) - 2)
-    u = (at - i)[:, None, None]
-    p0, p1, p2, p3 = (points[np.clip(i + k, 0, len(points) - 1)] for k in (-1, 0, 1, 2))
-    return p1 + u / 2 * (p2 - p0 + u * (2 * p0 - 5 * p1 + 4 * p2 - p3 + u * (3 * (p1 - p2) + p3 - p0)))
 
 
 # ---------------------------------------------------------- which pieces become clips

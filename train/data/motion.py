@@ -23,7 +23,23 @@ from .errors import DataError
 from .h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
 
 FILE = Path(__file__).with_name("starter.npz")
+FPS = 50.0
+CMU_UNIT = 0.056444  # metres: CMU counts inches, divided by 0.45
 SHORTEST = 9  # frames; what is left of a clip in view of a camera must be at least this long
+
+
+def from_y_up(points: np.ndarray) -> np.ndarray:
+    """Y-up to z-up axes: (x, y, z) -> (x, -z, y), a rotation, so left stays left."""
+    return np.stack((points[..., 0], -points[..., 2], points[..., 1]), -1)
+
+
+def resample(points: np.ndarray, fps: float) -> np.ndarray:
+    """[T, J, 3] from ``fps`` to 50 Hz by Catmull-Rom curves through the frames."""
+    at = np.arange(0, (len(points) - 1) / fps, 1 / FPS) * fps
+    i = np.minimum(at.astype(int), len(points) - 2)
+    u = (at - i)[:, None, None]
+    p0, p1, p2, p3 = (points[np.clip(i + k, 0, len(points) - 1)] for k in (-1, 0, 1, 2))
+    return p1 + u / 2 * (p2 - p0 + u * (2 * p0 - 5 * p1 + 4 * p2 - p3 + u * (3 * (p1 - p2) + p3 - p0)))
 
 
 def stage(cameras: Sequence[Camera]) -> np.ndarray:
@@ -43,11 +59,16 @@ def turned(points: np.ndarray, yaw: float) -> np.ndarray:
     return points @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
 
-def longest_in_view(points: np.ndarray, camera: Camera) -> slice:
-    """The longest run of frames [T, J, 3] (camera space) whose every joint is inside the image."""
+def inside(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """[T] which frames [T, J, 3] (camera space) have every joint inside the image and in front of the camera."""
     pixels = denormalise_screen(project(points, camera.intrinsics), camera.width, camera.height)
-    inside = (pixels > 0) & (pixels < (camera.width, camera.height)) & (points[..., 2:] > 0.5)
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], inside.all((1, 2)), [0]))))
+    good = (pixels > 0) & (pixels < (camera.width, camera.height)) & (points[..., 2:] > 0.5)
+    return good.all((1, 2))
+
+
+def longest_in_view(points: np.ndarray, camera: Camera) -> slice:
+    """The longest run of frames [T, J, 3] (camera space) that are ``inside``."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], inside(points, camera), [0]))))
     if not len(edges):
         return slice(0, 0)
     starts, ends = edges[::2], edges[1::2]
