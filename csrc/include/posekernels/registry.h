@@ -10,6 +10,7 @@
 // return an integer. No pybind11 here, so a kernel file compiles fast.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 #include <utility>

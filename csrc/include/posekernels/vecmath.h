@@ -29,7 +29,8 @@ POSEKERNELS_INLINE Vec exp(Vec x) {
 
 // erf(x) as x P(x^2) / Q(x^2), fitted on |x| <= 3.925, beyond which erf is 1 in float32. Relative error 3.5e-7.
 POSEKERNELS_INLINE Vec erf(Vec x) {
-    x = x < splat(-3.925f) ? splat(-3.925f) : x > splat(3.925f) ? splat(3.925f) : x;
+    const Vec end = splat(3.925f);
+    const Vec whole = x > end ? splat(1.0f) : splat(-1.0f);  // exactly: gelu multiplies what is missing to 1 by x
     const Vec u = x * x;
     Vec p = splat(2.046019014e-06f);
     p = p * u + 2.848416613e-04f;
@@ -43,7 +44,8 @@ POSEKERNELS_INLINE Vec erf(Vec x) {
     q = q * u + 1.141824111e-01f;
     q = q * u + 5.022414322e-01f;
     q = q * u + 1.0f;
-    return x * p / q;
+    const Vec inside = x * p / q;
+    return u > end * end ? whole : inside;
 }
 
 // x/2 (1 + erf(x / sqrt 2))

@@ -1,0 +1,47 @@
+// The vector functions and whole-row helpers as kernels of their own, so that tests can hold them against float64.
+#include "posekernels/registry.h"
+#include "posekernels/rows.h"
+
+POSEKERNELS_BEGIN
+
+// 0 exp, 1 erf, 2 gelu, 3 gelu_gradient, 4 tanh, 5 relu
+void vecmath(const float* x, float* y, int64_t n, int function) {
+    for (int64_t i = 0; i < n; i += lanes) {
+        Vec v = load(x + i, n - i);
+        switch (function) {
+            case 0:
+                v = exp(v);
+                break;
+            case 1:
+                v = erf(v);
+                break;
+            case 2:
+                v = gelu(v);
+                break;
+            case 3:
+                v = gelu_gradient(v);
+                break;
+            case 4:
+                v = tanh(v);
+                break;
+            default:
+                v = relu(v);
+        }
+        store(y + i, v, n - i);
+    }
+}
+POSEKERNELS_KERNEL(vecmath)
+
+void layer_norm_rows(const float* x, const float* weight, const float* bias, float* y, int64_t rows, int64_t n,
+                     float eps, bool unbiased) {
+    for (int64_t r = 0; r < rows; ++r)
+        (unbiased ? layer_norm_row_unbiased : layer_norm_row)(x + r * n, n, weight, bias, eps, y + r * n);
+}
+POSEKERNELS_KERNEL(layer_norm_rows)
+
+void softmax_rows(float* x, int64_t rows, int64_t n, float scale) {
+    for (int64_t r = 0; r < rows; ++r) softmax_row(x + r * n, n, scale);
+}
+POSEKERNELS_KERNEL(softmax_rows)
+
+POSEKERNELS_END

@@ -1,0 +1,98 @@
+// Whole rows of floats: norms and softmax, each as one call that ops make on rows still in the cache.
+#pragma once
+
+#include <cmath>
+
+#include "posekernels/vec.h"
+#include "posekernels/vecmath.h"
+
+POSEKERNELS_BEGIN
+
+// A vector of n valid lanes with `fill` in the others.
+POSEKERNELS_INLINE Vec keep_lanes(Vec v, int64_t n, float fill) {
+    if (n >= lanes) return v;
+#if defined(__AVX512F__)
+    return _mm512_mask_mov_ps(splat(fill), static_cast<__mmask16>((1u << n) - 1), v);
+#else
+    for (int64_t i = n; i < lanes; ++i) v[i] = fill;
+    return v;
+#endif
+}
+
+POSEKERNELS_INLINE float row_sum(const float* x, int64_t n) {
+    Vec a{}, b{};
+    int64_t i = 0;
+    for (; i + 2 * lanes <= n; i += 2 * lanes) {
+        a += load(x + i);
+        b += load(x + i + lanes);
+    }
+    for (; i < n; i += lanes) a += load(x + i, n - i);
+    return sum(a + b);
+}
+
+// Mean, and the sum of squared distances from it (two passes: no cancellation).
+struct Moments {
+    float mean, squares;
+};
+
+POSEKERNELS_INLINE Moments row_moments(const float* x, int64_t n) {
+    const float mean = row_sum(x, n) / static_cast<float>(n);
+    Vec a{}, b{};
+    int64_t i = 0;
+    for (; i + 2 * lanes <= n; i += 2 * lanes) {
+        const Vec u = load(x + i) - mean, v = load(x + i + lanes) - mean;
+        a += u * u;
+        b += v * v;
+    }
+    for (; i < n; i += lanes) {
+        const Vec v = keep_lanes(load(x + i, n - i) - mean, n - i, 0.0f);
+        a += v * v;
+    }
+    return {mean, sum(a + b)};
+}
+
+// y = weight * ((x - mean) * factor) + bias; weight and bias may be null; y may be x.
+POSEKERNELS_INLINE void scale_row(const float* x, int64_t n, float mean, float factor, const float* weight,
+                                  const float* bias, float* y) {
+    for (int64_t i = 0; i < n; i += lanes) {
+        const int64_t left = n - i;
+        Vec v = (load(x + i, left) - mean) * factor;
+        if (weight) v = v * load(weight + i, left);
+        if (bias) v = v + load(bias + i, left);
+        store(y + i, v, left);
+    }
+}
+
+// nn.LayerNorm: the biased variance, eps inside the root.
+inline void layer_norm_row(const float* x, int64_t n, const float* weight, const float* bias, float eps, float* y) {
+    const Moments m = row_moments(x, n);
+    scale_row(x, n, m.mean, 1.0f / std::sqrt(m.squares / static_cast<float>(n) + eps), weight, bias, y);
+}
+
+// The published transformers' norm: the unbiased standard deviation, eps outside the root.
+inline void layer_norm_row_unbiased(const float* x, int64_t n, const float* weight, const float* bias, float eps,
+                                    float* y) {
+    const Moments m = row_moments(x, n);
+    scale_row(x, n, m.mean, 1.0f / (std::sqrt(m.squares / static_cast<float>(n - 1)) + eps), weight, bias, y);
+}
+
+// softmax(x * scale) in place, over n >= 1 numbers.
+inline void softmax_row(float* x, int64_t n, float scale) {
+    Vec top = splat(-INFINITY);
+    for (int64_t i = 0; i < n; i += lanes) {
+        const Vec v = keep_lanes(load(x + i, n - i) * scale, n - i, -INFINITY);
+        top = larger(v, top);  // a NaN of v passes
+        store(x + i, v, n - i);
+    }
+    const Vec shift = splat(largest(top));
+    Vec total{};
+    for (int64_t i = 0; i < n; i += lanes) {
+        const Vec e = keep_lanes(exp(load(x + i, n - i) - shift), n - i, 0.0f);
+        total += e;
+        store(x + i, e, n - i);
+    }
+    const Vec factor = splat(1.0f / sum(total));
+    for (int64_t i = 0; i < n; i += lanes) store(x + i, load(x + i, n - i) * factor, n - i);
+}
+
+POSEKERNELS_END
