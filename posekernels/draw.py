@@ -209,8 +209,7 @@ def save(
         OSError: ``path`` cannot be written.
     """
     path, panels = Path(path), list(panels)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: pictures are written as {', '.join(SUFFIXES)}, got {path.suffix or 'no suffix'!r}")
+    check_target(path)
     if len({len(p.points) for p in panels}) != 1:
         raise ValueError(f"panels must have the same number of frames, got {[len(p.points) for p in panels]}")
     if not fps > 0 or size < 32:
@@ -223,6 +222,15 @@ def save(
         else:
             _save_mp4(aside, panels, fps, size, bitrate)
     return path
+
+
+def check_target(path: str | Path) -> None:
+    """Raises ValueError if ``save`` cannot write such a file: another suffix, or .mp4 without imageio-ffmpeg."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: pictures are written as {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")
+    if suffix == ".mp4":
+        _ffmpeg("writing .mp4")
 
 
 @contextlib.contextmanager

@@ -45,12 +45,12 @@ class Interrupted(KeyboardInterrupt):
 def add_arguments(parser: ArgumentParser) -> None:
     """The options of ``fit`` and ``run_place``, in a group of their own."""
     group = parser.add_argument_group("training")
-    group.add_argument("-e", "--epochs", "--nepoch", type=_positive, help="epochs to train (each stage)")
-    group.add_argument("-b", "--batch-size", "--batch_size", type=_positive, help="over all processes together")
+    group.add_argument("-e", "--epochs", "--nepoch", type=positive, help="epochs to train (each stage)")
+    group.add_argument("-b", "--batch-size", "--batch_size", type=positive, help="over all processes together")
     group.add_argument("-lr", "--lr", "--learning-rate", type=float, help="initial learning rate")
     group.add_argument("--clip", type=float, help="bound on the norm of the gradients; 0 for none")
     group.add_argument("--seed", type=int, default=1)
-    group.add_argument("--eval-every", type=_positive, default=1, metavar="N", help="epochs between evaluations")
+    group.add_argument("--eval-every", type=positive, default=1, metavar="N", help="epochs between evaluations")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     group.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="bf16: autocast; tf32: matrix products, GPU only"
@@ -65,14 +65,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--progress", action=BooleanOptionalAction, default=None, help="default: on a terminal")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For ``type=`` of options that count something."""
     value = int(text)
     if value < 1:
         raise ValueError(f"expected 1 or more, got {text}")  # argparse names the option
     return value
 
 
-_positive.__name__ = "positive integer"  # how argparse calls it in its message
+positive.__name__ = "positive integer"  # how argparse calls it in its message
 
 
 # -- where a run happens ---------------------------------------------------------------------------------------------

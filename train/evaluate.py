@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posekernels._checks import nearest
-from posekernels.pose.metrics import PoseScores, action_group
+from posekernels.pose.metrics import PoseScores
 
 from .data.clips import Clip
 
@@ -98,22 +97,3 @@ def evaluate_mean_pose(train: Sequence[Clip], test: Sequence[Clip], place) -> Po
     """The baseline that looks at nothing: every frame of ``test`` is the mean pose of ``train``."""
     pose = mean_pose(train)
     return evaluate_clips(lambda clip: np.broadcast_to(pose, clip.positions.shape).copy(), test, place)
-
-
-def select_actions(clips: Sequence[Clip], actions: str, of: str) -> list[Clip]:
-    """The clips whose action begins with an entry of a comma list; ``*`` is all of them.
-
-    Args:
-        actions: "Walk" selects Walking, WalkDog and WalkTogether, as published.
-        of: what is selected from, for the error.
-    Raises:
-        ValueError: an entry that selects nothing; the nearest action is told.
-    """
-    if actions == "*":
-        return list(clips)
-    wanted = [a.strip() for a in actions.split(",") if a.strip()]
-    groups = sorted({action_group(c.action) for c in clips})
-    for entry in wanted or [actions]:
-        if not wanted or not any(c.action.startswith(entry) for c in clips):
-            raise ValueError(f"--actions: no {entry!r}{nearest(entry, groups)} ({of} has: {', '.join(groups)})")
-    return [c for c in clips if c.action.startswith(tuple(wanted))]

@@ -17,8 +17,11 @@ from posekernels._cli import Parser, run_cli
 
 from . import engine, recipes
 from .data.clips import LiftingData
-from .evaluate import Report, evaluate_mean_pose, select_actions
+from .data.h36m import load_h36m
+from .data.motion import load_starter
+from .evaluate import Report, evaluate_mean_pose
 from .render import add_arguments as add_render_arguments
+from .render import check as check_render
 from .render import render
 
 DEFAULT_MODEL = "htnet"
@@ -49,13 +52,15 @@ def parse(argv: list[str] | None) -> tuple[Namespace, type[recipes.Recipe]]:
     group.add_argument(
         "--data-root", "--root_path", metavar="DIR", help="folder with data_3d_h36m.npz and the 2D files"
     )
-    group.add_argument("-k", "--keypoints", default="cpn_ft_h36m_dbb", help="2D source: data_2d_h36m_<this>.npz")
+    group.add_argument(
+        "-k", "--keypoints", metavar="NAME", help="2D source: data_2d_h36m_NAME.npz (default: cpn_ft_h36m_dbb)"
+    )
     group.add_argument("-a", "--actions", default="*", help="comma list of the beginnings of action names")
     group.add_argument("-str", "--subjects-train", default="S1,S5,S6,S7,S8", metavar="LIST")
     group.add_argument("-ste", "--subjects-test", default="S9,S11", metavar="LIST")
-    group.add_argument("--downsample", type=int, default=1, metavar="N", help="keep every N-th frame")
+    group.add_argument("--downsample", type=engine.positive, default=1, metavar="N", help="keep every N-th frame")
     group.add_argument("--subset", type=float, default=1.0, metavar="F", help="fraction of each training video")
-    group.add_argument("--every", type=int, metavar="N", help="train on every N-th frame, test on all")
+    group.add_argument("--every", type=engine.positive, metavar="N", help="train on every N-th frame, test on all")
     engine.add_arguments(parser)
     group = parser.add_argument_group("instead of training")
     group.add_argument("--evaluate", metavar="CHECKPOINT", help="test a checkpoint, ours or a published one")
@@ -76,26 +81,17 @@ def parse(argv: list[str] | None) -> tuple[Namespace, type[recipes.Recipe]]:
 
 
 def load_data(options: Namespace) -> LiftingData:
-    """The published files of ``--data-root``, or the starter set; actions selected."""
-    if options.data_root:
-        from .data.h36m import load_h36m
-
-        data = load_h36m(
-            options.data_root,
-            options.keypoints,
-            options.subjects_train.split(","),
-            options.subjects_test.split(","),
-            downsample=options.downsample,
-            subset=options.subset,
-        )
-    else:
-        from .data.starter import load_starter
-
-        data = load_starter()
-    if not options.evaluate:
-        data.train = select_actions(data.train, options.actions, f"training on {data.name}")
-    data.test = select_actions(data.test, options.actions, f"testing on {data.name}")
-    return data
+    """The published files of ``--data-root``, or the starter set."""
+    chosen = {"actions": options.actions, "downsample": options.downsample, "subset": options.subset}
+    if options.data_root is None:
+        return load_starter(options.keypoints or "gt", **chosen)
+    return load_h36m(
+        options.data_root,
+        options.keypoints or "cpn_ft_h36m_dbb",
+        options.subjects_train,
+        options.subjects_test,
+        **chosen,
+    )
 
 
 def print_report(report: Report, data: LiftingData, baseline: Report, options: Namespace) -> None:
@@ -120,6 +116,8 @@ def main(argv: list[str] | None = None) -> int:
     with engine.run_place(options.device, options.precision) as place:
         data = load_data(options)
         recipe = recipe_class(options, data)
+        if options.render or options.viz_export:
+            check_render(data, options)
         folder = Path(options.out) if options.out else None
         if options.evaluate:
             engine.prepare(recipe, options, place)

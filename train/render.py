@@ -108,6 +108,25 @@ def panels_of(
     return panels
 
 
+def check(data: LiftingData, options: Namespace) -> tuple[Clip, slice]:
+    """The clip and the frames that the ``--viz-*`` options choose.
+
+    Raises:
+        ValueError: options that cannot be met, so that a mistake is found before the training, not after it.
+    """
+    if options.render:
+        draw.check_target(options.render)
+    clip = choose_clip(data.test, options.viz_subject, options.viz_action, options.viz_camera)
+    count, start, limit = len(clip.keypoints), options.viz_start, options.viz_limit
+    if not 0 <= start < count:
+        raise ValueError(f"--viz-start must be between 0 and {count - 1} for this clip, got {start}")
+    for name in ("viz_downsample", "viz_size", "viz_fps"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    return clip, slice(start, count if limit < 0 else min(count, start + max(1, limit)))
+
+
 def render(recipe, data: LiftingData, options: Namespace, folder: Path | None) -> list[Path]:
     """Draw (``--render``) and export (``--viz-export``) what ``recipe`` predicts for the chosen test clip.
 
@@ -116,14 +135,8 @@ def render(recipe, data: LiftingData, options: Namespace, folder: Path | None) -
     Returns:
         The files written.
     """
-    clip = choose_clip(data.test, options.viz_subject, options.viz_action, options.viz_camera)
-    count = len(clip.keypoints)
-    start, limit, step = options.viz_start, options.viz_limit, options.viz_downsample
-    if not 0 <= start < count:
-        raise ValueError(f"--viz-start must be between 0 and {count - 1} for this clip, got {start}")
-    if step < 1:
-        raise ValueError(f"--viz-downsample must be 1 or more, got {step}")
-    frames = slice(start, count if limit < 0 else min(count, start + max(1, limit)))
+    clip, frames = check(data, options)
+    start, step = frames.start, options.viz_downsample
     recipe.model.eval()
     with torch.no_grad(), recipe.place.autocast():
         predicted = torch.as_tensor(recipe.predict(clip)).float().cpu().numpy()
