@@ -106,3 +106,15 @@ def test_order_and_split_change_no_digit():
         parts[i % 2].add(*pair, "A")
     parts[1].merge(parts[0])
     assert parts[1].average() == whole.average()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_metrics_run_on_the_device_of_their_input():
+    p, g = poses(500).float(), poses(500, seed=1).float()
+    p[0, 0] = g[0, 0] * torch.tensor([-1.0, 1, 1])
+    p[3] = math.nan
+    for metric in (m.mpjpe, m.p_mpjpe, m.n_mpjpe):
+        got = metric(p.cuda(), g.cuda(), per_frame=True)
+        assert got.is_cuda
+        torch.testing.assert_close(got.cpu(), metric(p, g, per_frame=True), equal_nan=True)

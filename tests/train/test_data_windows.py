@@ -121,3 +121,13 @@ def test_refusals():
         w.TrainWindows(clips(3), 4, *SIDES, rank=2, world=2)
     with pytest.raises(DataError, match="no 3D positions"):
         w.TrainWindows([Clip("v", "custom", 0, np.zeros((3, 17, 2), np.float32), None)], 4, *SIDES)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_on_a_device_equal_those_on_the_cpu():
+    here = w.TrainWindows(clips(30, 5), 8, *SIDES, pad=3, augment=True)
+    there = w.TrainWindows(clips(30, 5), 8, *SIDES, pad=3, augment=True, device="cuda")
+    for a, b in zip(here, there, strict=True):
+        assert b.keypoints.is_cuda and torch.equal(a.keypoints, b.keypoints.cpu())
+        assert torch.equal(a.poses, b.poses.cpu()) and torch.equal(a.cameras, b.cameras.cpu())
