@@ -78,7 +78,8 @@ def evaluate_clips(predict: Callable[[Clip], np.ndarray | Tensor], clips: Sequen
     for index in range(place.rank, len(clips), place.world):
         clip, scores = clips[index], PoseScores()
         predicted = torch.as_tensor(predict(clip)).detach().to("cpu", torch.float32)
-        scores.add(predicted, torch.from_numpy(target_of(clip)), clip.action, clip.subject)
+        with torch.autocast("cpu", enabled=False):  # figures are float32 whatever the network ran in
+            scores.add(predicted, torch.from_numpy(target_of(clip)), clip.action, clip.subject)
         mine[index] = scores
     merged = {k: v for part in place.gather(mine) for k, v in part.items()}
     scores = PoseScores()

@@ -209,10 +209,17 @@ def is_ours(checkpoint) -> bool:
     return isinstance(checkpoint, dict) and str(checkpoint.get("format", "")).startswith("posekernels-train")
 
 
+def _recipe(name: str) -> type[Recipe] | None:
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "RECIPE", None)
+
+
+def _files() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
 def names(task: str | None = None) -> list[str]:
     """Names for ``--model``: every recipe, or those of one task."""
-    found = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    recipes = {n: getattr(importlib.import_module(f"{__name__}.{n}"), "RECIPE", None) for n in found}
+    recipes = {n: _recipe(n) for n in _files()}
     return [n for n, r in recipes.items() if r is not None and task in (None, r.task)]
 
 
@@ -222,10 +229,10 @@ def find(name: str, task: str | None = None) -> type[Recipe]:
     Raises:
         ValueError: no such file (the nearest name is told), or a recipe for another task.
     """
-    if name not in names():
+    recipe = _recipe(name) if name in _files() else None
+    if recipe is None:
         known = names(task)
         raise ValueError(f"--model: no {name!r}{nearest(name, known)} (known: {', '.join(known)})")
-    recipe = importlib.import_module(f"{__name__}.{name}").RECIPE
     if task is not None and recipe.task != task:
         raise ValueError(f"--model {name} is for {recipe.task}, not {task} (known here: {', '.join(names(task))})")
     recipe.name = name
