@@ -20,11 +20,46 @@ def _wrap(value):
     return value
 
 
+def _cast(value, dtype: torch.dtype):
+    """``value`` with the floating-point tensors in it (in containers too) in ``dtype``; float64 stays."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() and value.dtype != torch.float64 else value
+    if isinstance(value, dict):
+        return {k: _cast(v, dtype) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        inside = [_cast(v, dtype) for v in value]
+        return type(value)(*inside) if hasattr(value, "_fields") else type(value)(inside)
+    return value
+
+
+def follows_autocast(function: Callable) -> Callable:
+    """Let a public op run under ``torch.autocast``, where inputs may be bfloat16 and weights are float32.
+
+    There all tensors follow the first one's dtype and the op itself is computed in it; elsewhere nothing is touched.
+    Part of ``accepts_arrays``.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        first = args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(first, (list, tuple)) and first:
+            first = first[0]
+        if isinstance(first, Tensor) and torch.is_autocast_enabled(first.device.type):
+            args = tuple(_cast(value, first.dtype) for value in args)
+            kwargs = {name: _cast(value, first.dtype) for name, value in kwargs.items()}
+            with torch.autocast(first.device.type, enabled=False):
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
 def accepts_arrays(function: Callable) -> Callable:
     """Let a public op take NumPy or CuPy arrays where it takes tensors; results come back in the same kind.
 
-    Tensors pass untouched. Which kind comes back is decided by the first argument.
+    Tensors pass untouched, but see ``follows_autocast``. Which kind comes back is decided by the first argument.
     """
+    function = follows_autocast(function)
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):

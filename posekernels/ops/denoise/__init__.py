@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
@@ -193,6 +194,7 @@ def _call(x, weights, shifts, coefficients, noise, seed, first_pose, keep, backe
     return _forward(x, tensors, shifts, coefficients, noise, *options, backend)
 
 
+@follows_autocast
 def graph_transformer(
     x: Tensor, weights: GraphDenoiser, shift: Tensor | None = None, *, backend: str | None = None
 ) -> Tensor:
@@ -220,6 +222,7 @@ def graph_transformer(
     return _call(x, weights, shift, None, None, None, 0, False, backend)[0]
 
 
+@follows_autocast
 def denoise_loop(
     x: Tensor,
     weights: GraphDenoiser,
@@ -281,6 +284,7 @@ def denoise_loop(
     return result if trajectory else result[0]
 
 
+@follows_autocast
 def denoise_step(
     x: Tensor,
     weights: GraphDenoiser,

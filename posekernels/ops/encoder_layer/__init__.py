@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._dropout import check_rate
@@ -44,6 +45,7 @@ _forward = register(
 )
 
 
+@follows_autocast
 def encoder_layer(
     z: Tensor,
     position: Tensor | None,

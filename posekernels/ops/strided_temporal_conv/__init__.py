@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
@@ -65,6 +66,7 @@ class _StridedTemporalConv(torch.autograd.Function):
         return None, None, None, *(by_group[i][k] for k in range(kinds) for i in range(groups))
 
 
+@follows_autocast
 def strided_temporal_conv(
     x: Sequence[Tensor],
     weight: Sequence[Tensor],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._arrays import accepts_arrays
+from ..._arrays import accepts_arrays, follows_autocast
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
@@ -152,6 +152,7 @@ def temporal_mlp(
     return _run(x, *stack.values(), mix, norm, eps, backend=requested(backend))
 
 
+@follows_autocast
 def temporal_mlp_forecast(
     history: Tensor,
     transform: Tensor,

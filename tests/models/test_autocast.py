@@ -1,0 +1,44 @@
+"""Every network trains under bfloat16 autocast: ops bring float32 weights to the dtype of what reaches them."""
+
+import pytest
+import torch
+
+import models
+from posekernels.ops.graph_conv import graph_conv
+
+INPUTS = {
+    "gcndiff": lambda net: (torch.randn(2, 17, 5), torch.tensor([3, 7])),
+    "gcnpose": lambda net: (torch.randn(2, 17, 2),),
+    "htnet": lambda net: (torch.randn(2, 1, 17, 2),),
+    "mgcn_lw": lambda net: (torch.randn(2, 1, 17, 2),),
+    "mixste": lambda net: (torch.randn(1, 27, 17, 2),),
+    "pkd": lambda net: (torch.randn(2, 50, 22, 3),),
+    "rie": lambda net: (torch.randn(2, 243, 17, 2),),
+    "simlpe": lambda net: (torch.randn(2, 50, 22, 3),),
+    "strided_transformer": lambda net: (torch.randn(2, 27, 17, 2),),
+    "variance_gcn": lambda net: (torch.randn(2, 1, 17, 2),),
+    "variance_linear": lambda net: (torch.randn(2, 1, 17, 2),),
+}
+SMALL = {"mixste": {"frames": 27}, "strided_transformer": {"frames": 27}}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_networks_train_under_autocast(name):
+    torch.manual_seed(0)
+    net = models.create(name, **SMALL.get(name, {}))
+    inputs = INPUTS[name](net)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = net(*inputs)
+    results = result if isinstance(result, tuple) else (result,)
+    sum(r.float().square().mean() for r in results).backward()
+    grads = [p.grad for p in net.parameters() if p.grad is not None]
+    assert grads and all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
+
+
+def test_ops_follow_their_first_argument_only_under_autocast():
+    x, weight, adjacency = torch.randn(2, 17, 4).bfloat16(), torch.randn(1, 4, 5), torch.randn(1, 17, 17)
+    with pytest.raises(TypeError, match="bfloat16"):
+        graph_conv(x, weight, adjacency)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = graph_conv(x, weight, adjacency)
+    assert torch.equal(got, graph_conv(x, weight.bfloat16(), adjacency.bfloat16()))
