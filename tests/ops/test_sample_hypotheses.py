@@ -128,3 +128,13 @@ def test_refusals(change, words):
     arguments |= change
     with pytest.raises(ValueError, match=words):
         sample_hypotheses(arguments.pop("keypoints"), **arguments)
+
+
+@pytest.mark.parametrize("counter,key,words", VECTORS)
+def test_philox_of_the_native_module(counter, key, words):
+    require("sample_hypotheses", "cpu")
+    from posekernels._native import core
+
+    scalar, lanes = torch.zeros(5, 4, dtype=torch.int32), torch.zeros(5, 4, dtype=torch.int32)
+    core.philox_words(1, *counter, key, 5, scalar.data_ptr(), lanes.data_ptr())
+    assert tuple(int(w) & ONES for w in scalar[0]) == words and torch.equal(scalar, lanes)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
-from . import reference
+from . import cpu, reference
 
 
 class Best(NamedTuple):
@@ -34,13 +34,16 @@ _forward = register(
     "best_hypothesis",
     "(Tensor poses, Tensor target, str backend) -> (Tensor, Tensor, Tensor)",
     _fake,
-    {"reference": Kernel(reference.best_hypothesis)},
+    {"cpu": Kernel(cpu.best_hypothesis, cpu.missing, cpu.refuses), "reference": Kernel(reference.best_hypothesis)},
 )
 _backward = register(
     "best_hypothesis_backward",
     "(Tensor grad, Tensor poses, Tensor target, str backend) -> (Tensor, Tensor)",
     _fake_backward,
-    {"reference": Kernel(reference.best_hypothesis_backward)},
+    {
+        "cpu": Kernel(cpu.best_hypothesis_backward, cpu.missing, cpu.refuses),
+        "reference": Kernel(reference.best_hypothesis_backward),
+    },
 )
 
 

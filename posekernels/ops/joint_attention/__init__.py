@@ -9,7 +9,7 @@ from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
-from . import reference
+from . import cpu, reference
 
 MAX_TOKENS = 32
 MAX_HEAD = 128
@@ -27,13 +27,16 @@ _forward = register(
     "joint_attention",
     "(Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, str backend) -> Tensor",
     _fake,
-    {"reference": Kernel(reference.joint_attention)},
+    {"cpu": Kernel(cpu.joint_attention, cpu.missing, cpu.refuses), "reference": Kernel(reference.joint_attention)},
 )
 _backward = register(
     "joint_attention_backward",
     "(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, str backend) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
-    {"reference": Kernel(reference.joint_attention_backward)},
+    {
+        "cpu": Kernel(cpu.joint_attention_backward, cpu.missing, cpu.refuses_backward),
+        "reference": Kernel(reference.joint_attention_backward),
+    },
 )
 
 

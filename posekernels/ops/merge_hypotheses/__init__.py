@@ -11,7 +11,7 @@ from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
-from . import reference
+from . import cpu, reference
 
 
 def _fake(poses, mirrored, root, backend):
@@ -26,13 +26,16 @@ _forward = register(
     "merge_hypotheses",
     "(Tensor poses, int[] mirrored, int root, str backend) -> Tensor",
     _fake,
-    {"reference": Kernel(reference.merge_hypotheses)},
+    {"cpu": Kernel(cpu.merge_hypotheses, cpu.missing, cpu.refuses), "reference": Kernel(reference.merge_hypotheses)},
 )
 _backward = register(
     "merge_hypotheses_backward",
     "(Tensor grad, int views, int[] mirrored, int root, str backend) -> Tensor",
     _fake_backward,
-    {"reference": Kernel(reference.merge_hypotheses_backward)},
+    {
+        "cpu": Kernel(cpu.merge_hypotheses_backward, cpu.missing, cpu.refuses),
+        "reference": Kernel(reference.merge_hypotheses_backward),
+    },
 )
 
 

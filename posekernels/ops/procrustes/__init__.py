@@ -9,7 +9,7 @@ from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
-from . import reference
+from . import cpu, reference
 
 
 def _fake(poses, target, align, backend):
@@ -25,13 +25,16 @@ _forward = register(
     "procrustes",
     "(Tensor poses, Tensor target, bool align, str backend) -> (Tensor, Tensor)",
     _fake,
-    {"reference": Kernel(reference.procrustes)},
+    {"cpu": Kernel(cpu.procrustes, cpu.missing, cpu.refuses), "reference": Kernel(reference.procrustes)},
 )
 _backward = register(
     "procrustes_backward",
     "(Tensor? grad_aligned, Tensor? grad_errors, Tensor poses, Tensor target, str backend) -> (Tensor, Tensor)",
     _fake_backward,
-    {"reference": Kernel(reference.procrustes_backward)},
+    {
+        "cpu": Kernel(cpu.procrustes_backward, cpu.missing, cpu.refuses_backward),
+        "reference": Kernel(reference.procrustes_backward),
+    },
 )
 
 

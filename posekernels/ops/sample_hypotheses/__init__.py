@@ -9,7 +9,7 @@ from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
-from . import reference
+from . import cpu, reference
 
 
 def _fake(keypoints, sigma, samples, alpha, seed, first_pose, first_sample, backend):
@@ -22,7 +22,7 @@ _forward = register(
     "(Tensor keypoints, Tensor sigma, SymInt samples, float alpha, int seed, SymInt first_pose, SymInt first_sample, "
     "str backend) -> Tensor",
     _fake,
-    {"reference": Kernel(reference.sample_hypotheses)},
+    {"cpu": Kernel(cpu.sample_hypotheses, cpu.missing, cpu.refuses), "reference": Kernel(reference.sample_hypotheses)},
 )
 
 

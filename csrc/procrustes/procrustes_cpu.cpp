@@ -1,0 +1,230 @@
+// procrustes: align poses to targets, a pose per lane; and the gradient.
+#include "posekernels/procrustes.h"
+
+#include "posekernels/parallel.h"
+#include "posekernels/registry.h"
+#include "posekernels/scratch.h"
+#include "posekernels/vec.h"
+
+POSEKERNELS_BEGIN
+namespace {
+
+struct Math {
+    static POSEKERNELS_INLINE Vec root(Vec x) { return square_root(x); }
+    static POSEKERNELS_INLINE Vec absolute(Vec x) { return floats_of(bits_of(x) & 0x7FFFFFFFu); }
+    template <class Condition>
+    static POSEKERNELS_INLINE Vec select(Condition condition, Vec a, Vec b) {
+        return condition ? a : b;
+    }
+};
+
+// Everything about `lanes` poses and their targets, side by side.
+struct Group {
+    float *p, *t;        // [3 J, lanes], centred
+    Vec mean_p[3], mean_t[3];
+    Vec M[9], R[9], square, scale;
+};
+
+// Poses first .. first + count of [B S, J, 3]; pose i belongs to target i / S.
+void gather(const float* poses, const float* target, int64_t first, int64_t count, int64_t S, int64_t J, Group& g) {
+    const int64_t n = 3 * J;
+    for (int64_t l = 0; l < lanes; ++l) {
+        const int64_t i = first + (l < count ? l : 0);  // the last group repeats a pose in its idle lanes
+        const float *pose = poses + i * n, *truth = target + i / S * n;
+        for (int64_t e = 0; e < n; ++e) g.p[e * lanes + l] = pose[e];
+        for (int64_t e = 0; e < n; ++e) g.t[e * lanes + l] = truth[e];
+    }
+    const float share = 1.0f / static_cast<float>(J);
+    for (int c = 0; c < 3; ++c) {
+        Vec sum_p{}, sum_t{};
+        for (int64_t j = 0; j < J; ++j) {
+            sum_p += load(g.p + (3 * j + c) * lanes);
+            sum_t += load(g.t + (3 * j + c) * lanes);
+        }
+        g.mean_p[c] = sum_p * share;
+        g.mean_t[c] = sum_t * share;
+    }
+    for (int i = 0; i < 9; ++i) g.M[i] = Vec{};
+    g.square = Vec{};
+    for (int64_t j = 0; j < J; ++j) {
+        Vec p[3], t[3];
+        for (int c = 0; c < 3; ++c) {
+            float *pc = g.p + (3 * j + c) * lanes, *tc = g.t + (3 * j + c) * lanes;
+            p[c] = load(pc) - g.mean_p[c];
+            t[c] = load(tc) - g.mean_t[c];
+            store(pc, p[c]);
+            store(tc, t[c]);
+            g.square += p[c] * p[c];
+        }
+        for (int a = 0; a < 3; ++a)
+            for (int b = 0; b < 3; ++b) g.M[3 * a + b] += p[a] * t[b];
+    }
+    // The rotation does not depend on M's size, but the squares inside its search may not underflow or overflow.
+    Vec largest{};
+    for (int i = 0; i < 9; ++i) largest = larger(largest, Math::absolute(g.M[i]));
+    const Vec unit = 1.0f / (largest > 0.0f ? largest : splat(1.0f));
+    Vec M[9];
+    for (int i = 0; i < 9; ++i) M[i] = g.M[i] * unit;
+    posekernels::procrustes::rotation<Vec, Math>(M, g.R);
+    Vec trace{};
+    for (int i = 0; i < 9; ++i) trace += g.R[i] * g.M[i];
+    // A pose that is a single point has no size to scale: it goes to the target's centre.
+    g.scale = trace / (g.square == 0.0f ? splat(1.0f) : g.square);
+}
+
+POSEKERNELS_INLINE Vec turned(const Group& g, int64_t j, int c) {
+    const float* p = g.p + 3 * j * lanes;
+    return load(p) * g.R[c] + load(p + lanes) * g.R[3 + c] + load(p + 2 * lanes) * g.R[6 + c];
+}
+
+}  // namespace
+
+// poses [B, S, J, 3], target [B, J, 3] -> aligned [B, S, J, 3] (or null), errors [B, S].
+void procrustes(const float* poses, const float* target, float* aligned, float* errors, int64_t B, int64_t S, int64_t J) {
+    const int64_t N = B * S, groups = (N + lanes - 1) / lanes, each = 32;
+    parallel_for((groups + each - 1) / each, [&](int64_t task) {
+        Scratch scratch;
+        Group g;
+        g.p = scratch.floats(3 * J * lanes);
+        g.t = scratch.floats(3 * J * lanes);
+        const int64_t last = (task + 1) * each < groups ? (task + 1) * each : groups;
+        for (int64_t group = task * each; group < last; ++group) {
+            const int64_t first = group * lanes, count = N - first < lanes ? N - first : lanes;
+            gather(poses, target, first, count, S, J, g);
+            Vec sum{};
+            for (int64_t j = 0; j < J; ++j) {
+                Vec square{};
+                for (int c = 0; c < 3; ++c) {
+                    const Vec y = g.scale * turned(g, j, c);
+                    const Vec d = y - load(g.t + (3 * j + c) * lanes);
+                    square += d * d;
+                    if (aligned != nullptr) {
+                        const Vec moved = y + g.mean_t[c];
+                        float lane[lanes];
+                        store(lane, moved);
+                        for (int64_t l = 0; l < count; ++l) aligned[((first + l) * J + j) * 3 + c] = lane[l];
+                    }
+                }
+                sum += square_root(square);
+            }
+            store(errors + first, sum / static_cast<float>(J), count);
+        }
+    });
+}
+POSEKERNELS_KERNEL(procrustes)
+
+// Gradients of poses [B, S, J, 3] and target [B, J, 3]; either of grad_aligned, grad_errors may be null. The formula
+// is in the op's README. grad_target_each [B, S, J, 3]: its sum over S is the target's gradient.
+void procrustes_backward(const float* grad_aligned, const float* grad_errors, const float* poses, const float* target,
+                         float* grad_poses, float* grad_target_each, int64_t B, int64_t S, int64_t J) {
+    const int64_t N = B * S, groups = (N + lanes - 1) / lanes;
+    parallel_for(groups, [&](int64_t group) {
+        Scratch scratch;
+        Group g;
+        const int64_t n = 3 * J;
+        g.p = scratch.floats(n * lanes);
+        g.t = scratch.floats(n * lanes);
+        float* G = scratch.floats(n * lanes);    // gradient of the aligned pose
+        float* out_p = scratch.floats(n * lanes);
+        float* out_t = scratch.floats(n * lanes);
+        const int64_t first = group * lanes, count = N - first < lanes ? N - first : lanes;
+        gather(poses, target, first, count, S, J, g);
+        const float share = 1.0f / static_cast<float>(J);
+        Vec share_e{};
+        if (grad_errors != nullptr) share_e = load(grad_errors + first, count) * share;
+        // G: what reaches a (P R) + mean(T); out_t: what the distance passes to the target directly.
+        Vec sum_G[3] = {}, sum_direct[3] = {};
+        for (int64_t j = 0; j < J; ++j) {
+            Vec d[3], square{};
+            for (int c = 0; c < 3; ++c) {
+                d[c] = g.scale * turned(g, j, c) - load(g.t + (3 * j + c) * lanes);
+                square += d[c] * d[c];
+            }
+            const Vec distance = square_root(square);
+            const Vec weight = distance == 0.0f ? Vec{} : share_e / distance;
+            for (int c = 0; c < 3; ++c) {
+                const Vec direct = weight * d[c];
+                Vec from{};
+                if (grad_aligned != nullptr)
+                    for (int64_t l = 0; l < count; ++l) from[l] = grad_aligned[((first + l) * J + j) * 3 + c];
+                store(G + (3 * j + c) * lanes, from + direct);
+                store(out_t + (3 * j + c) * lanes, -direct);
+                sum_G[c] += from + direct;
+                sum_direct[c] += direct;
+            }
+        }
+        // y = a P R + mean(T): gradients of a and of R (as a matrix of nine numbers).
+        Vec H[9] = {}, grad_a{};
+        for (int64_t j = 0; j < J; ++j)
+            for (int a = 0; a < 3; ++a) {
+                const Vec p = load(g.p + (3 * j + a) * lanes);
+                for (int b = 0; b < 3; ++b) H[3 * a + b] += p * load(G + (3 * j + b) * lanes);
+            }
+        for (int i = 0; i < 9; ++i) grad_a += H[i] * g.R[i];
+        const Vec square = g.square == 0.0f ? splat(1.0f) : g.square;
+        // a = tr(R' M) / |P|^2
+        Vec grad_M[9], grad_R[9];
+        for (int i = 0; i < 9; ++i) {
+            grad_M[i] = grad_a / square * g.R[i];
+            grad_R[i] = g.scale * H[i] + grad_a / square * g.M[i];
+        }
+        const Vec grad_square = g.square == 0.0f ? Vec{} : -grad_a * g.scale / square;
+        // dR = R [w]x, w = (tr Q I - Q)^-1 axis(R' dM - dM' R), Q = R' M.
+        Vec Q[9], A[9];
+        for (int a = 0; a < 3; ++a)
+            for (int b = 0; b < 3; ++b) {
+                Vec q{}, r{};
+                for (int i = 0; i < 3; ++i) {
+                    q += g.R[3 * i + a] * g.M[3 * i + b];
+                    r += g.R[3 * i + a] * grad_R[3 * i + b];
+                }
+                Q[3 * a + b] = q;
+                A[3 * a + b] = r;
+            }
+        const Vec trace = Q[0] + Q[4] + Q[8];
+        const Vec axis[3] = {A[7] - A[5], A[2] - A[6], A[3] - A[1]};
+        // The symmetric system, by its adjugate.
+        const Vec a = trace - Q[0], b = trace - Q[4], c = trace - Q[8];
+        const Vec d = (Q[1] + Q[3]) * -0.5f, e = (Q[2] + Q[6]) * -0.5f, f = (Q[5] + Q[7]) * -0.5f;
+        const Vec C00 = b * c - f * f, C01 = e * f - d * c, C02 = d * f - b * e;
+        const Vec C11 = a * c - e * e, C12 = d * e - a * f, C22 = a * b - d * d;
+        const Vec inverse = 1.0f / (a * C00 + d * C01 + e * C02);
+        const Vec u[3] = {(C00 * axis[0] + C01 * axis[1] + C02 * axis[2]) * inverse,
+                          (C01 * axis[0] + C11 * axis[1] + C12 * axis[2]) * inverse,
+                          (C02 * axis[0] + C12 * axis[1] + C22 * axis[2]) * inverse};
+        // axis(R' dM - dM' R) . u = <R [u]x, dM>
+        const Vec cross[9] = {Vec{}, -u[2], u[1], u[2], Vec{}, -u[0], -u[1], u[0], Vec{}};
+        for (int i = 0; i < 3; ++i)
+            for (int j = 0; j < 3; ++j)
+                for (int k = 0; k < 3; ++k) grad_M[3 * i + j] += g.R[3 * i + k] * cross[3 * k + j];
+        // M = P' T and |P|^2, then the centring.
+        Vec sum_p[3] = {}, sum_t[3] = {};
+        for (int64_t j = 0; j < J; ++j)
+            for (int i = 0; i < 3; ++i) {
+                const float* G_j = G + 3 * j * lanes;
+                Vec gp = load(g.p + (3 * j + i) * lanes) * grad_square * 2.0f, gt{};
+                for (int k = 0; k < 3; ++k) {
+                    gp += g.scale * load(G_j + k * lanes) * g.R[3 * i + k];
+                    gp += load(g.t + (3 * j + k) * lanes) * grad_M[3 * i + k];
+                    gt += load(g.p + (3 * j + k) * lanes) * grad_M[3 * k + i];
+                }
+                store(out_p + (3 * j + i) * lanes, gp);
+                store(out_t + (3 * j + i) * lanes, load(out_t + (3 * j + i) * lanes) + gt);
+                sum_p[i] += gp;
+                sum_t[i] += gt;
+            }
+        for (int64_t j = 0; j < J; ++j)
+            for (int i = 0; i < 3; ++i) {
+                const Vec gp = load(out_p + (3 * j + i) * lanes) - sum_p[i] * share;
+                // The aligned pose carries mean(T); the direct part met T itself, not its centred form.
+                const Vec gt = load(out_t + (3 * j + i) * lanes) - sum_t[i] * share + sum_G[i] * share;
+                for (int64_t l = 0; l < count; ++l) {
+                    grad_poses[((first + l) * J + j) * 3 + i] = gp[l];
+                    grad_target_each[((first + l) * J + j) * 3 + i] = gt[l];
+                }
+            }
+    });
+}
+POSEKERNELS_KERNEL(procrustes_backward)
+
+POSEKERNELS_END

@@ -1,0 +1,45 @@
+"""``joint_attention`` in C++: ``csrc/joint_attention/joint_attention_cpu.cpp``."""
+
+from __future__ import annotations
+
+import torch
+
+from ..._native import core, no_cpu
+from .._cpu import not_float32
+
+
+def missing():
+    return no_cpu("joint_attention", "joint_attention_backward")
+
+
+def refuses(q, k, v, mask, scale):
+    return not_float32(q, k, v)
+
+
+def refuses_backward(grad, q, k, v, mask, scale):
+    return not_float32(grad, q, k, v)
+
+
+def _views(tensors, mask):
+    """Addresses and strides of q, k, v and the mask, and the tensors they belong to (keep them alive)."""
+    tensors = [t if t.stride(3) == 1 else t.contiguous() for t in tensors]
+    arguments = []
+    for t in tensors:
+        arguments += (t.data_ptr(), *t.stride()[:3])
+    arguments += (None, 0, 0, 0) if mask is None else (mask.data_ptr(), *mask.stride())
+    return tensors, arguments
+
+
+def joint_attention(q, k, v, mask, scale):
+    _alive, views = _views((q, k, v), mask)
+    y = torch.empty_like(q, memory_format=torch.contiguous_format)
+    core.joint_attention(torch.get_num_threads(), *views, y.data_ptr(), *q.shape, scale)
+    return y
+
+
+def joint_attention_backward(grad, q, k, v, mask, scale):
+    _alive, views = _views((q, k, v), mask)
+    grads = tuple(torch.empty_like(grad) for _ in range(3))
+    addresses = [g.data_ptr() for g in grads]
+    core.joint_attention_backward(torch.get_num_threads(), grad.data_ptr(), *views, *addresses, *q.shape, scale)
+    return grads

@@ -1,0 +1,41 @@
+"""``merge_hypotheses`` in C++: ``csrc/merge_hypotheses/merge_hypotheses_cpu.cpp``."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from ..._native import core, no_cpu
+from .._cpu import not_float32
+
+
+def missing():
+    return no_cpu("merge_hypotheses", "merge_hypotheses_backward")
+
+
+def refuses(tensor, *_):
+    return not_float32(tensor)
+
+
+@functools.lru_cache
+def _table(mirrored: tuple[int, ...]) -> Tensor:
+    return torch.tensor(mirrored, dtype=torch.int64)
+
+
+def merge_hypotheses(poses, mirrored, root):
+    N, V, J, _ = poses.shape
+    poses = poses.contiguous()
+    y = poses.new_empty(N, J, 3)
+    table = _table(tuple(mirrored)).data_ptr()
+    core.merge_hypotheses(torch.get_num_threads(), poses.data_ptr(), table, y.data_ptr(), N, V, J, root)
+    return y
+
+
+def merge_hypotheses_backward(grad, views, mirrored, root):
+    N, J, _ = grad.shape
+    y = grad.new_empty(N, views, J, 3)
+    table = _table(tuple(mirrored)).data_ptr()
+    core.merge_hypotheses_backward(torch.get_num_threads(), grad.data_ptr(), table, y.data_ptr(), N, views, J, root)
+    return y

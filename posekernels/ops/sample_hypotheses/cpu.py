@@ -1,0 +1,38 @@
+"""``sample_hypotheses`` in C++: ``csrc/sample_hypotheses/sample_hypotheses_cpu.cpp``."""
+
+from __future__ import annotations
+
+import torch
+
+from ..._native import core, no_cpu
+from .._cpu import not_float32
+
+
+def missing():
+    return no_cpu("sample_hypotheses")
+
+
+def refuses(keypoints, sigma, *_):
+    return not_float32(keypoints, sigma)
+
+
+def sample_hypotheses(keypoints, sigma, samples, alpha, seed, first_pose, first_sample):
+    B, V, J = sigma.shape
+    keypoints, sigma = keypoints.contiguous(), sigma.contiguous()
+    y = keypoints.new_empty(B, samples, V, J, 2)
+    core.sample_hypotheses(
+        torch.get_num_threads(),
+        keypoints.data_ptr(),
+        2 * V * J,
+        sigma.data_ptr(),
+        V * J,
+        y.data_ptr(),
+        B,
+        samples,
+        2 * V * J,
+        alpha,
+        seed,
+        first_pose,
+        first_sample,
+    )
+    return y
