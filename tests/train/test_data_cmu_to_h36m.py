@@ -41,6 +41,7 @@ def test_the_output_trains(cmu, tmp_path, capsys):
     assert cmu_to_h36m.main([str(cmu), "--out", str(out)]) == 0
     assert "S11: " in capsys.readouterr().out
     data = load_h36m(out, "gt")
+    assert data.name == "CMU mocap (gt)"  # never called Human3.6M
     assert {c.subject for c in data.train} == {"S1", "S5", "S6", "S7", "S8"}
     assert {c.subject for c in data.test} == {"S9", "S11"} and {c.action for c in data.test} >= {"Walking"}
     parents = np.array(H36M_17.parents)[1:]

@@ -163,7 +163,11 @@ def convert(root: Path) -> tuple[dict, dict, dict]:
                     points = world_to_camera(world, camera.orientation, camera.translation)
                     units = project(points, camera.intrinsics)
                     seen[name].append(denormalise_screen(units, camera.width, camera.height))
-    metadata = {"num_joints": 17, "keypoints_symmetry": [list(H36M_17.left), list(H36M_17.right)]}
+    metadata = {
+        "dataset": "CMU mocap",
+        "num_joints": 17,
+        "keypoints_symmetry": [list(H36M_17.left), list(H36M_17.right)],
+    }
     return positions, keypoints, metadata
 
 

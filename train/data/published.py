@@ -54,9 +54,10 @@ def read_positions(path: Path, joints: int) -> dict[str, dict[str, np.ndarray]]:
     return result
 
 
-def read_keypoints(path: Path, cameras: int) -> tuple[dict[str, dict[str, list[np.ndarray]]], tuple, tuple]:
-    """({subject: {action: [per camera [T, K, >= 2] float32 pixels]}}, left, right keypoints).
+def read_keypoints(path: Path, cameras: int) -> tuple[dict[str, dict[str, list[np.ndarray]]], tuple, tuple, str | None]:
+    """({subject: {action: [per camera [T, K, >= 2] float32 pixels]}}, left, right keypoints, name of the data).
 
+    The name is the metadata's "dataset": files converted from other data have it, the published ones have none.
     NaN is looked for when clips are prepared, so that only what is used must be whole.
 
     Raises:
@@ -87,7 +88,8 @@ def read_keypoints(path: Path, cameras: int) -> tuple[dict[str, dict[str, list[n
     used = left + right
     if len(left) != len(right) or len(set(used)) != len(used) or not all(0 <= i < (points or 0) for i in used):
         raise DataError(f"{path}: keypoints_symmetry must pair points below {points}, got {[left, right]}")
-    return result, left, right
+    name = metadata.get("dataset")
+    return result, left, right, None if name is None else str(name)
 
 
 def _check_table(path: Path, key: str, table) -> None:
@@ -262,7 +264,7 @@ def load(
         raise DataError(f"{root}: no such folder; expected data_3d_{data.file}.npz and data_2d_{data.file}_*.npz in it")
     path_3d, path_2d = root / f"data_3d_{data.file}.npz", keypoint_file(root, data.file, keypoints)
     positions = read_positions(path_3d, data.stored_joints)
-    views, left, right = read_keypoints(path_2d, data.views)
+    views, left, right, name = read_keypoints(path_2d, data.views)
     check_views(path_2d, positions, views, data.views)
     prefixes = split_names(actions)
     split = {"train": _subjects(train_subjects, positions), "test": _subjects(test_subjects, positions)}
@@ -287,7 +289,7 @@ def load(
                 f"actions {','.join(prefixes or ['*'])} leave nothing to {part} on "
                 "(training matches full names, testing their first word)"
             )
-    return LiftingData(f"{data.label} ({keypoints})", data.skeleton, left, right, clips["train"], clips["test"])
+    return LiftingData(f"{name or data.label} ({keypoints})", data.skeleton, left, right, clips["train"], clips["test"])
 
 
 def _subjects(subjects: str | Sequence[str], positions: dict) -> list[str]:
