@@ -41,6 +41,11 @@ def run(tensors, activation, backend):
     return {"y": y.detach()} | {n: t.grad for n, t in leaves.items()}
 
 
+def smooth(activation, dtype):
+    """gelu for relu in bfloat16: a gradient that jumps where h was rounded across 0 has no meaningful error bound."""
+    return "gelu" if activation == "relu" and dtype == torch.bfloat16 else activation
+
+
 def dtypes():
     return [torch.float32, torch.float16] + ([torch.bfloat16] if torch.cuda.is_available() else [])
 
@@ -50,6 +55,7 @@ def dtypes():
 def test_result_and_gradients(case, dtype):
     device = require("graph_conv", "triton")
     activation, K, full = OPTIONS[case % len(OPTIONS)]
+    activation = smooth(activation, dtype)
     tensors = inputs(*SHAPES[case], K, full, dtype)
     want = run({n: t.double() for n, t in tensors.items()}, activation, "reference")
     strided = case % 2 == 1

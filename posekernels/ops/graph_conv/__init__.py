@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
 from ..._library import register
+from ..._native import no_cuda
 from . import reference
 
 MAX_JOINTS = 64
@@ -28,14 +29,24 @@ def _not_for_triton(*args) -> str | None:
     return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
 
 
-_TRITON = "posekernels.ops.graph_conv.triton"
+def _no_cuda() -> str | None:
+    return no_cuda("graph_conv_cuda", "graph_conv_backward_cuda")
+
+
+def _not_for_cuda(*args) -> str | None:
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    return "has no float64" if tensors[0].dtype == torch.float64 else not_on("cuda", *tensors)
+
+
+_FOLDER = "posekernels.ops.graph_conv"
 _forward = register(
     "graph_conv",
     "(Tensor x, Tensor weight, Tensor adjacency, Tensor? bias, Tensor? modulation, Tensor? scale, Tensor? shift, "
     "Tensor? residual, str activation, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
     {
-        "triton": Kernel(f"{_TRITON}:graph_conv", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:graph_conv", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.graph_conv),
     },
 )
@@ -45,7 +56,8 @@ _backward = register(
     "Tensor? scale, Tensor? shift, str activation, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
     {
-        "triton": Kernel(f"{_TRITON}:graph_conv_backward", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:graph_conv_backward", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv_backward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.graph_conv_backward),
     },
 )

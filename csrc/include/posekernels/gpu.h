@@ -1,0 +1,213 @@
+// What CUDA kernels share: number types, the matrix units, launches. A .cu file that includes this and nothing of CUDA
+// itself also compiles as plain C++ with POSEKERNELS_EMULATE, where every thread of a block is a fiber on the CPU and
+// the matrix instruction is spelled out lane by lane (csrc/emulation): that is how the kernels are tested without a
+// GPU. Kernels therefore use only what is here: KERNEL, SHARED, DEVICE, sync(), any(), multiply(), launch().
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#if defined(POSEKERNELS_EMULATE)
+#include "posekernels/gpu_emulation.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "posekernels/cuda_check.h"
+
+#define KERNEL __global__ __launch_bounds__(128)  // Tile::threads
+#define SHARED __shared__
+#define DEVICE __device__ __forceinline__
+#define SHARED_MATH __host__ __device__ inline
+
+namespace posekernels {
+
+using half_t = __half;
+using bf16_t = __nv_bfloat16;
+
+DEVICE float to_float(float v) {
+    return v;
+}
+DEVICE float to_float(half_t v) {
+    return __half2float(v);
+}
+DEVICE float to_float(bf16_t v) {
+    return __bfloat162float(v);
+}
+template <class T>
+DEVICE T from_float(float v);
+template <>
+DEVICE float from_float<float>(float v) {
+    return v;
+}
+template <>
+DEVICE half_t from_float<half_t>(float v) {
+    return __float2half_rn(v);
+}
+template <>
+DEVICE bf16_t from_float<bf16_t>(float v) {
+    return __float2bfloat16_rn(v);
+}
+
+DEVICE void sync() {
+    __syncthreads();
+}
+// Whether `v` holds for any thread of the block; also a barrier.
+DEVICE bool any(bool v) {
+    return __syncthreads_or(v);
+}
+
+// C += A B on a warp: A is 16 x 16, B is 16 x 8, two halves to a word, laid out as PTX's mma.m16n8k16 says.
+DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], half_t) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bf16_t) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// The same on 16 x 8 and 8 x 8 TF32 numbers (float32 with the low bits rounded away here).
+DEVICE void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+    uint32_t ra[4], rb[2];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(ra[i]) : "f"(a[i]));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rb[i]) : "f"(b[i]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(ra[0]), "r"(ra[1]), "r"(ra[2]), "r"(ra[3]), "r"(rb[0]), "r"(rb[1]));
+}
+
+struct Grid {
+    int64_t x;
+    int y = 1, z = 1;
+};
+
+// Launches kernel(args...) on `stream` (a cudaStream_t as Python gives it); a launch that fails throws.
+template <class... P, class... A>
+void launch(void (*kernel)(P...), Grid grid, int threads, const void* stream, A... args) {
+    const dim3 blocks(static_cast<unsigned>(grid.x), grid.y, grid.z);
+    const auto queue = static_cast<cudaStream_t>(const_cast<void*>(stream));
+    // clang-format off
+    kernel<<<blocks, threads, 0, queue>>>(args...);
+    // clang-format on
+    cuda_check(cudaGetLastError(), "launch");
+}
+
+}  // namespace posekernels
+#endif
+
+namespace posekernels {
+
+// How float32 is multiplied: exactly, on the ordinary units, or rounded to TF32 on the matrix units.
+struct Exact {
+    using Number = float;
+};
+struct Tf32 {
+    using Number = float;
+};
+struct Half {
+    using Number = half_t;
+};
+struct Bf16 {
+    using Number = bf16_t;
+};
+
+// A block of 4 warps owns a 64 x 64 tile of float32 sums: warp w the rows 16 w to 16 w + 15. What a thread holds is
+// sums[n][e]: row(e), column(n, e).
+struct Tile {
+    static constexpr int size = 64, threads = 128, chunk = 32;
+
+    float sums[8][4];
+
+    DEVICE Tile() { clear(); }
+    DEVICE void clear() {
+#pragma unroll
+        for (int n = 0; n < 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) sums[n][e] = 0.f;
+    }
+    static DEVICE int row(int e) { return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + e / 2 * 8; }
+    static DEVICE int column(int n, int e) { return n * 8 + threadIdx.x % 4 * 2 + e % 2; }
+    // f(value, row, column) on every sum of this thread.
+    template <class F>
+    DEVICE void each(F f) {
+#pragma unroll
+        for (int n = 0; n < 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) f(sums[n][e], row(e), column(n, e));
+    }
+};
+
+// Words between rows of a staged operand: off the multiples of 32 banks, so that a fragment is read without conflicts.
+template <class T>
+SHARED_MATH constexpr int pitch(int columns) {
+    return columns + 16 / int(sizeof(T));
+}
+
+// sums += A B over depths [first, last), from shared memory: A [64][depth], B [64 columns][depth] (transposed), of the
+// given pitches. first and last are multiples of 16. A warp reads its 16 rows of A alone.
+template <class Math>
+DEVICE void multiply(Tile& tile, const typename Math::Number* A, int pitch_a, const typename Math::Number* B,
+                     int pitch_b, int first, int last) {
+    using Number = typename Math::Number;
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const Number* a_row = A + (threadIdx.x / 32 * 16 + g) * pitch_a;
+    if constexpr (std::is_same_v<Math, Exact>) {
+        for (int k = first; k < last; ++k) {
+            const float a0 = a_row[k], a1 = a_row[8 * pitch_a + k];
+#pragma unroll
+            for (int n = 0; n < 8; ++n) {
+                const float b0 = B[(n * 8 + 2 * t) * pitch_b + k], b1 = B[(n * 8 + 2 * t + 1) * pitch_b + k];
+                tile.sums[n][0] += a0 * b0;
+                tile.sums[n][1] += a0 * b1;
+                tile.sums[n][2] += a1 * b0;
+                tile.sums[n][3] += a1 * b1;
+            }
+        }
+    } else if constexpr (std::is_same_v<Math, Tf32>) {
+        for (int k = first; k < last; k += 8) {
+            const float a[4] = {a_row[k + t], a_row[8 * pitch_a + k + t], a_row[k + t + 4],
+                                a_row[8 * pitch_a + k + t + 4]};
+#pragma unroll
+            for (int n = 0; n < 8; ++n) {
+                const float* b_row = B + (n * 8 + g) * pitch_b + k + t;
+                const float b[2] = {b_row[0], b_row[4]};
+                mma_tf32(tile.sums[n], a, b);
+            }
+        }
+    } else {
+        auto word = [](const Number* p) { return *reinterpret_cast<const uint32_t*>(p); };  // two neighbours
+        for (int k = first; k < last; k += 16) {
+            const Number* p = a_row + k + 2 * t;
+            const uint32_t a[4] = {word(p), word(p + 8 * pitch_a), word(p + 8), word(p + 8 * pitch_a + 8)};
+#pragma unroll
+            for (int n = 0; n < 8; ++n) {
+                const Number* q = B + (n * 8 + g) * pitch_b + k + 2 * t;
+                const uint32_t b[2] = {word(q), word(q + 8)};
+                mma(tile.sums[n], a, b, Number{});
+            }
+        }
+    }
+}
+
+// target[row][column] = f(row, column) for `rows` x `columns`, the threads of the block side by side along a row.
+template <class T, class F>
+DEVICE void stage(T* target, int target_pitch, int rows, int columns, F f) {
+    for (int i = threadIdx.x; i < rows * columns; i += Tile::threads)
+        target[i / columns * target_pitch + i % columns] = f(i / columns, i % columns);
+}
+// The same, stored transposed: target[column][row].
+template <class T, class F>
+DEVICE void stage_transposed(T* target, int target_pitch, int rows, int columns, F f) {
+    for (int i = threadIdx.x; i < rows * columns; i += Tile::threads)
+        target[i % columns * target_pitch + i / columns] = f(i / columns, i % columns);
+}
+
+}  // namespace posekernels

@@ -1,0 +1,121 @@
+// The part of gpu.h that a GPU provides, on the CPU: see csrc/emulation/emulation.cpp for how threads are run.
+#pragma once
+
+#include <cstring>
+#include <functional>
+#include <type_traits>
+
+#include "posekernels/isa.h"
+
+#define KERNEL
+#define SHARED static
+#define DEVICE inline
+#define SHARED_MATH inline
+
+struct Index3 {
+    unsigned x = 0, y = 0, z = 0;
+};
+extern Index3 threadIdx, blockIdx, gridDim;  // of the fiber that is running
+
+namespace posekernels {
+
+using half_t = _Float16;
+struct bf16_t {
+    uint16_t bits;
+};
+
+inline float to_float(float v) {
+    return v;
+}
+inline float to_float(half_t v) {
+    return static_cast<float>(v);
+}
+inline float to_float(bf16_t v) {
+    const uint32_t word = uint32_t(v.bits) << 16;
+    float out;
+    std::memcpy(&out, &word, 4);
+    return out;
+}
+template <class T>
+inline T from_float(float v) {
+    if constexpr (std::is_same_v<T, bf16_t>) {
+        uint32_t word;
+        std::memcpy(&word, &v, 4);
+        if (v != v) return bf16_t{0x7fff};
+        return bf16_t{static_cast<uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16)};  // to nearest, ties to even
+    } else {
+        return static_cast<T>(v);
+    }
+}
+
+namespace emulation {
+void sync();
+bool any(bool v);
+// Posts this lane's 6 words (4 of A, 2 of B) and waits for its warp; then lane l's words are words[l].
+struct Fragments {
+    uint32_t words[32][6];
+};
+const Fragments& exchange(const uint32_t (&words)[6]);
+void run_grid(int64_t x, int y, int z, int threads, const std::function<void()>& body);
+}  // namespace emulation
+
+inline void sync() {
+    emulation::sync();
+}
+inline bool any(bool v) {
+    return emulation::any(v);
+}
+
+// PTX ISA, "Matrix fragments for mma.m16n8k16": lane = 4 g + t. A word i: row g + 8 (i & 1), columns 2 t + 8 (i >> 1)
+// and the next; B word i: rows 2 t + 8 i and the next, column g; C: rows g, g, g + 8, g + 8, columns 2 t, 2 t + 1.
+template <class T>
+inline void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], T) {
+    const emulation::Fragments& all = emulation::exchange({a[0], a[1], a[2], a[3], b[0], b[1]});
+    const unsigned lane = threadIdx.x % 32;
+    auto element = [&](int lane_, int word, int which) {
+        T pair[2];
+        std::memcpy(pair, &all.words[lane_][word], 4);
+        return to_float(pair[which]);
+    };
+    for (int e = 0; e < 4; ++e) {
+        const int row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
+        for (int k = 0; k < 16; ++k) {
+            const float va = element(row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2, k % 2);
+            const float vb = element(column * 4 + k % 8 / 2, 4 + k / 8, k % 2);
+            c[e] += va * vb;
+        }
+    }
+}
+// "Matrix fragments for mma.m16n8k8", tf32. A word i: row g + 8 (i & 1), column t + 4 (i >> 1); B word i: row t + 4 i,
+// column g.
+inline void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+    uint32_t words[6];
+    for (int i = 0; i < 6; ++i) {
+        std::memcpy(&words[i], i < 4 ? &a[i] : &b[i - 4], 4);
+        words[i] = (words[i] + 0x1000) & ~0x1fffu;  // to 10 bits, nearest, ties away
+    }
+    const emulation::Fragments& all = emulation::exchange(words);
+    const unsigned lane = threadIdx.x % 32;
+    auto element = [&](int lane_, int word) {
+        float v;
+        std::memcpy(&v, &all.words[lane_][word], 4);
+        return v;
+    };
+    for (int e = 0; e < 4; ++e) {
+        const int row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
+        for (int k = 0; k < 8; ++k)
+            c[e] += element(row % 8 * 4 + k % 4, row / 8 + k / 4 * 2) * element(column * 4 + k % 4, 4 + k / 4);
+    }
+}
+
+struct Grid {
+    int64_t x;
+    int y = 1, z = 1;
+};
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), Grid grid, int threads, const void*, A... args) {
+    emulation::run_grid(grid.x, grid.y, grid.z, threads, [=] { kernel(args...); });
+}
+
+}  // namespace posekernels
