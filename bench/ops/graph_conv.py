@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from bench.cases import OpCase
 from models.graph import modulated_adjacency
 from posekernels.ops import graph_conv
+from posekernels.ops.graph_conv import cost
 
 NAMES = ("x", "weight", "adjacency", "bias", "modulation")
 
@@ -39,12 +42,11 @@ def case(B: int, Cin: int, Cout: int, K: int, modulated: bool, activation: str, 
             backend=backend,
         )
 
-    products = 2 * B * J * Cin * Cout * K
-    mixing = 2 * B * Cout * (J + J * J if K == 2 else K * J * J)
     label = f"B={B} J={J} {Cin}->{Cout} K={K}{' M' if modulated else ''} {activation}"
     gradients = NAMES if modulated else NAMES[:-1]
-    values = B * J * (Cin + Cout) + K * Cin * Cout + K * J * J + Cout + (J * Cout if modulated else 0)
-    return OpCase("graph_conv", label, make, call, products + mixing, lambda size: values * size, gradients, **extra)
+    flops = cost.flops(B, J, Cin, Cout, K, diagonal=int(J == 17 and K == 2))
+    moved = partial(cost.bytes_moved, B, J, Cin, Cout, K, modulated=modulated)
+    return OpCase("graph_conv", label, make, call, flops, moved, gradients, **extra)
 
 
 CASES = [
