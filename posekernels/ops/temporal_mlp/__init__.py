@@ -12,6 +12,7 @@ from ..._arrays import accepts_arrays, follows_autocast
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
+from ..._native import no_cpu
 from . import reference
 
 MIXES = ("temporal", "spatial")
@@ -33,17 +34,40 @@ def _fake_forecast(history, transform, inverse, *args):
     return history.new_empty(history.shape[0], inverse.shape[0], history.shape[2])
 
 
+def _not_for_cpu(*args) -> str | None:
+    """The C++ kernels take float32 on the CPU."""
+    for tensor in args:
+        if isinstance(tensor, (tuple, list)) and (reason := _not_for_cpu(*tensor)):
+            return reason
+        if isinstance(tensor, Tensor) and (tensor.device.type != "cpu" or tensor.dtype != torch.float32):
+            return f"needs float32 tensors on the cpu, got {tensor.dtype} on {tensor.device}"
+    return None
+
+
+def _not_for_cpu_backward(grad, saved, *args) -> str | None:
+    if saved.numel() == 0 and grad.numel():
+        return "the forward pass ran on another backend and kept nothing for this one"
+    return _not_for_cpu(grad, *args)
+
+
+def _cpu(function: str, refuses=_not_for_cpu) -> Kernel:
+    return Kernel(f"{__name__}.cpu:{function}", lambda: no_cpu(function), refuses)
+
+
 _forward = register(
     "temporal_mlp",
     f"({_STACK}, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
-    {"reference": Kernel(reference.temporal_mlp)},
+    {"cpu": _cpu("temporal_mlp"), "reference": Kernel(reference.temporal_mlp)},
 )
 _backward = register(
     "temporal_mlp_backward",
     f"(Tensor grad, Tensor saved, {_STACK}, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
-    {"reference": Kernel(reference.temporal_mlp_backward)},
+    {
+        "cpu": _cpu("temporal_mlp_backward", _not_for_cpu_backward),
+        "reference": Kernel(reference.temporal_mlp_backward),
+    },
 )
 _forecast = register(
     "temporal_mlp_forecast",
@@ -51,7 +75,7 @@ _forecast = register(
     "Tensor weight_out, Tensor bias_out, Tensor?[] side, Tensor? side_weight_out, Tensor? side_bias_out, "
     "str mix, str norm, float eps, str backend) -> Tensor",
     _fake_forecast,
-    {"reference": Kernel(reference.forecast)},
+    {"cpu": _cpu("temporal_mlp_forecast"), "reference": Kernel(reference.forecast)},
 )
 
 
