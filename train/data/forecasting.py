@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from posekernels._checks import nearest
+
+from .errors import DataError
 
 OBSERVED, TRAINED, EVALUATED = 50, 10, 25  # frames of a window: seen, forecast in training, forecast in evaluation
 PUBLISHED_SEED = 1234567890  # of the evaluation samplings, the same since LearnTrajDep
@@ -105,6 +110,30 @@ class ForecastData:
     test: list[Motion]
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def keep_or_skip(skip_bad: bool, skipped: list[str]) -> Iterator[None]:
+    """Let a DataError through, or with ``skip_bad`` note it in ``skipped`` and go on."""
+    try:
+        yield
+    except DataError as error:
+        if not skip_bad:
+            raise
+        skipped.append(str(error))
+
+
+def choose_actions(wanted: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The entries of a comma list, in ``known``'s order; "*" is all of them.
+
+    Raises:
+        ValueError: an unknown one; the nearest is told.
+    """
+    names = known if wanted.strip() == "*" else tuple(n.strip() for n in wanted.split(",") if n.strip())
+    for name in names or ("",):
+        if name not in known:
+            raise ValueError(f"--actions: no {name!r}{nearest(name, known)} (there are: {', '.join(known)})")
+    return tuple(n for n in known if n in names)
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
