@@ -50,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("-lr", "--lr", "--learning-rate", type=float, help="initial learning rate")
     group.add_argument("--clip", type=float, help="bound on the norm of the gradients; 0 for none")
     group.add_argument("--seed", type=int, default=1)
-    group.add_argument("--eval-every", type=positive, default=1, metavar="N", help="epochs between evaluations")
+    group.add_argument("--eval-every", type=positive, metavar="N", help="epochs between evaluations")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     group.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="bf16: autocast; tf32: matrix products, GPU only"
@@ -313,15 +313,19 @@ class _Step(nn.Module):
 
 
 class _StopSignal:
-    """Catches the first Ctrl-C or SIGTERM to let a step end; the second one gets through."""
+    """Catches the first Ctrl-C or SIGTERM to let a step end; one that comes seconds later gets through.
+
+    Seconds later: under torchrun a single Ctrl-C arrives twice, from the terminal and from torchrun.
+    """
 
     def __enter__(self):
-        self.asked, self.previous = False, {}
+        self.asked, self.previous, first = False, {}, 0.0
 
         def ask(number, frame):
-            if self.asked:
+            nonlocal first
+            if self.asked and time.monotonic() > first + 2:
                 raise KeyboardInterrupt
-            self.asked = True
+            self.asked, first = True, first or time.monotonic()
 
         with contextlib.suppress(ValueError):  # not the main thread: signals are someone else's
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -470,7 +474,7 @@ class _Loop:
         rate = self.optimizers[0].param_groups[0]["lr"]
         losses = {k: sum(v) / len(v) for k, v in _transpose(self.place.gather(self.mean_losses())).items()}
         record = {"stage": at.stage, "epoch": at.epoch + 1, "step": at.step, "lr": rate} | losses
-        if last or (at.epoch + 1) % self.options.eval_every == 0:
+        if last or (at.epoch + 1) % (self.options.eval_every or 1) == 0:
             report = self.evaluate()
             record |= report.figures
             self.keep_best(report.figures)

@@ -103,7 +103,8 @@ class Recipe:
 
     @classmethod
     def defaults(cls, starter: bool) -> dict[str, Any]:
-        """Values of common options that the user did not give: ``epochs``, ``batch_size``, ``lr`` at least.
+        """Values of common options that the user did not give: ``epochs``, ``batch_size``, ``lr`` at least; ``every``
+        (train on every n-th frame) and ``eval_every`` (epochs between evaluations) where they are not 1.
 
         Args:
             starter: True when there is no data set but the small one in the repository.
