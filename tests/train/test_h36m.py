@@ -14,7 +14,7 @@ from models.registry import CheckpointError, published_state, read_checkpoint
 from posekernels._cli import run_cli
 from tests.train import fake_h36m
 from tests.train.synthetic import synthetic
-from train import engine, h36m, recipes
+from train import engine, h36m, lifting, recipes
 from train.evaluate import Report, evaluate_clips, evaluate_mean_pose, mean_pose, target_of
 from train.recipes._lifting import Windows
 
@@ -190,7 +190,7 @@ def test_htnet_learns(tmp_path, monkeypatch, capsys):
 
 
 def test_htnet_learning_rate_is_the_published_one(tmp_path):
-    options, recipe = h36m.parse(["--data-root", str(tmp_path), "--out", str(tmp_path)])
+    options, recipe = lifting.parse(h36m.JOB, ["--data-root", str(tmp_path), "--out", str(tmp_path)])
     assert (options.batch_size, options.lr) == (512, 5e-4)
     rates, rate = [], 1.0
     for epoch in range(1, 13):  # after each epoch x 0.95, or x 0.5 when it is a multiple of 5

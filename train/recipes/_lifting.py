@@ -28,11 +28,14 @@ class Windows(TrainWindows):
 
     Args:
         every: only every n-th frame of a clip is a sample; the context stays dense. For chunk length 1.
+        least: samples that every process needs; a last batch with fewer is left out.
     """
 
-    def __init__(self, clips: list[Clip], batch_size: int, *sides, every: int = 1, seed: int = 1234, **options):
+    def __init__(
+        self, clips: list[Clip], batch_size: int, *sides, every: int = 1, least: int = 1, seed: int = 1234, **options
+    ):
         super().__init__(clips, batch_size, *sides, seed=seed, **options)
-        self.seed = seed
+        self.seed, self.least = seed, least
         self.rows = self.rows[self.rows[:, 1] % every == 0]
 
     def set_epoch(self, epoch: int) -> None:
@@ -43,10 +46,10 @@ class Windows(TrainWindows):
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.rows), self.batch_size)
-        return whole + (rest >= self.world)  # a rest of fewer samples than processes is left out
+        return whole + (rest >= self.world * self.least)
 
     def __iter__(self) -> Iterator[Batch]:
-        return (batch for batch in super().__iter__() if batch.total >= self.world)
+        return (batch for batch in super().__iter__() if batch.total >= self.world * self.least)
 
 
 def target_of_batch(batch: Batch) -> Tensor:
@@ -66,12 +69,13 @@ class LiftingRecipe(Recipe):
     Attributes:
         pad, causal_shift: of the windows, as in ``TrainWindows``: W = 1 + 2 pad frames.
         augment: mirrored training samples. test_augment: average with the mirrored prediction.
-        shuffle_seed: of the training windows.
+        shuffle_seed: of the training windows. least: samples of a batch that every process needs.
     """
 
     task = "lifting"
     pad = causal_shift = 0
     shuffle_seed = 1234
+    least = 1
 
     def __init__(self, options, data: LiftingData):
         super().__init__(options, data)
@@ -97,6 +101,7 @@ class LiftingRecipe(Recipe):
             seed=self.shuffle_seed,
             augment=self.augment,
             every=getattr(self.options, "every", None) or 1,
+            least=self.least,
             rank=rank,
             world=world,
             device=self.place.device,

@@ -1,0 +1,28 @@
+"""``python -m train.humaneva`` on small files of the published form."""
+
+import numpy as np
+
+import models.rie
+from train import humaneva
+from train.data.archive import write_npz
+
+
+def test_trains_and_reports_fifteen_joints(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(models.rie, "HIDDEN", 16)
+    rng = np.random.default_rng(0)
+    positions, keypoints = {}, {}
+    for split in ("Train", "Validate"):
+        for subject in ("S1", "S2", "S3"):
+            actions = {"Walking 1 chunk0": 6, "Jog 1 chunk1": 4, "Box 1 chunk2": 5}
+            key = f"{split}/{subject}"
+            positions[key] = {a: rng.normal(size=(n, 15, 3)).astype(np.float32) for a, n in actions.items()}
+            keypoints[key] = {
+                a: [rng.uniform(0, 480, (n, 15, 2)).astype(np.float32) for _ in range(3)] for a, n in actions.items()
+            }
+    metadata = {"num_joints": 15, "keypoints_symmetry": [[2, 3, 4, 8, 9, 10], [5, 6, 7, 11, 12, 13]]}
+    write_npz(tmp_path / "data_3d_humaneva15.npz", positions_3d=positions)
+    write_npz(tmp_path / "data_2d_humaneva15_gt.npz", positions_2d=keypoints, metadata=metadata)
+    options = ["--data-root", tmp_path, "--out", tmp_path / "run", "-arc", "3", "-ch", "4", "-lfd", "4", "-e", "1"]
+    assert humaneva.main([*map(str, options), "--stage", "1", "-b", "64"]) == 0
+    printed = capsys.readouterr().out
+    assert "Walking" in printed and "Box" in printed and "HumanEva" in printed

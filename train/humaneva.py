@@ -1,0 +1,42 @@
+"""Train and evaluate a lifter on HumanEva-I: ``python -m train.humaneva --data-root DIR [--model rie]``.
+
+The usual protocol: Train/S1-S3 against Validate/S1-S3; Walking, Jog and Box. The 15-joint grouping of RIE's body parts
+is ours, as the published one was never given.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from posekernels._cli import run_cli
+
+from . import lifting
+from .data.clips import LiftingData
+from .data.humaneva import TEST_SUBJECTS, TRAIN_SUBJECTS, load_humaneva
+
+
+def add_data_arguments(group) -> None:
+    group.add_argument(
+        "--data-root", metavar="DIR", required=True, help="folder with data_3d_humaneva15.npz and the 2D files"
+    )
+    group.add_argument("-k", "--keypoints", default="gt", help="2D source: data_2d_humaneva15_<this>.npz")
+    group.add_argument("-a", "--actions", default="Walk,Jog,Box", help="comma list of the beginnings of action names")
+    group.add_argument("-str", "--subjects-train", default=",".join(TRAIN_SUBJECTS), metavar="LIST")
+    group.add_argument("-ste", "--subjects-test", default=",".join(TEST_SUBJECTS), metavar="LIST")
+    lifting.add_sampling_arguments(group)
+
+
+def load(options: Namespace) -> LiftingData:
+    chosen = {"actions": options.actions, "downsample": options.downsample, "subset": options.subset}
+    return load_humaneva(options.data_root, options.keypoints, options.subjects_train, options.subjects_test, **chosen)
+
+
+JOB = lifting.Job("humaneva", __doc__.splitlines()[0], "rie", add_data_arguments, load)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return lifting.run(JOB, argv)
+
+
+if __name__ == "__main__":
+    run_cli(lambda: lifting.cli(JOB))

@@ -1,0 +1,157 @@
+"""The job that ``train.h36m`` and ``train.humaneva`` share: train a 2D-to-3D lifter on a data set, and evaluate it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from models.registry import read_checkpoint
+from posekernels._cli import Parser
+
+from . import engine, recipes
+from .data.clips import LiftingData
+from .evaluate import Report, evaluate_mean_pose
+from .render import add_arguments as add_render_arguments
+from .render import check as check_render
+from .render import render
+
+
+@dataclass(frozen=True)
+class Job:
+    """One data set's command line.
+
+    Args:
+        name: its module under ``train``, and the beginning of the names of its run folders.
+        about: the first line of ``--help``.
+        model: default of ``--model``.
+        add_data_arguments: adds the options that say what to read.
+        load: options -> the data; without ``--data-root`` too, if it can do without.
+    """
+
+    name: str
+    about: str
+    model: str
+    add_data_arguments: Callable
+    load: Callable[[Namespace], LiftingData]
+
+
+def add_sampling_arguments(group) -> None:
+    """Which frames of a data set are used; the same for all of them."""
+    group.add_argument("--downsample", type=engine.positive, default=1, metavar="N", help="keep every N-th frame")
+    group.add_argument("--subset", type=float, default=1.0, metavar="F", help="fraction of each training clip")
+    group.add_argument("--every", type=engine.positive, metavar="N", help="train on every N-th frame, test on all")
+
+
+def parse(job: Job, argv: list[str] | None) -> tuple[Namespace, type[recipes.Recipe]]:
+    """Options, those of the chosen model included; a checkpoint's own options stand in for what is not given."""
+    early = Parser(add_help=False)
+    early.add_argument("--model")
+    early.add_argument("--evaluate")
+    early.add_argument("-r", "--resume", nargs="?", const="last.pt")
+    early.add_argument("--out")
+    first, _ = early.parse_known_args(argv)
+    if first.evaluate and first.resume:
+        raise ValueError("--evaluate and --resume exclude each other: one tests a checkpoint, one goes on training")
+    stored = {}
+    source = first.evaluate or (Path(first.out) / first.resume if first.resume and first.out else None)
+    if source is not None and Path(source).is_file():
+        checkpoint = read_checkpoint(source)
+        stored = checkpoint["options"] | {"model": checkpoint["model"]} if recipes.is_ours(checkpoint) else {}
+    recipe = recipes.find(first.model or stored.get("model", job.model), "lifting")
+
+    parser = Parser(prog=f"python -m train.{job.name}", description=job.about)
+    parser.add_argument(
+        "--model", default=recipe.name, metavar="NAME", help=f"one of {', '.join(recipes.names('lifting'))}"
+    )
+    job.add_data_arguments(parser.add_argument_group("data"))
+    engine.add_arguments(parser)
+    group = parser.add_argument_group("instead of training")
+    group.add_argument("--evaluate", metavar="CHECKPOINT", help="test a checkpoint, ours or a published one")
+    group.add_argument("--by-subject", action="store_true", help="a table for each test subject too")
+    add_render_arguments(parser)
+    mine = parser.add_argument_group(f"--model {recipe.name}")
+    recipe.add_arguments(mine)
+    if first.resume:
+        keep = stored.keys() - {"out", "resume", "overwrite", "device", "progress", "render", "evaluate"}
+        parser.set_defaults(**{k: stored[k] for k in keep})
+    else:
+        parser.set_defaults(**{k: stored[k] for k in recipe.architecture if k in stored})
+    options = parser.parse_args(argv)
+    for name, value in recipe.defaults(starter=options.data_root is None).items():
+        if getattr(options, name, None) is None:
+            setattr(options, name, value)
+    return options, recipe
+
+
+def print_report(report: Report, data: LiftingData, baseline: Report, options: Namespace) -> None:
+    frames = sum(len(c.keypoints) for c in data.test)
+    print(report.table(f"{data.name}: {len(data.test)} test clips, {frames} frames, --model {options.model}", baseline))
+    if options.by_subject:
+        for subject, alone in report.by_subject.items():
+            print(alone.table(f"\n{data.name}, subject {subject}"))
+
+
+def save_report(folder: Path, report: Report, data: LiftingData, baseline: Report) -> None:
+    content = {"data": data.name, "unit": "mm", **asdict(report), "mean_pose": baseline.figures}
+    with engine.write_aside(folder / "evaluation.json") as path:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def run(job: Job, argv: list[str] | None = None) -> int:
+    """Everything ``python -m train.<job>`` does; returns the exit code."""
+    options, recipe_class = parse(job, argv)
+    first = is_first()
+    with engine.run_place(options.device, options.precision) as place:
+        data = job.load(options)
+        recipe = recipe_class(options, data)
+        if options.render or options.viz_export:
+            check_render(data, options)
+        folder = Path(options.out) if options.out else None
+        if options.evaluate:
+            engine.prepare(recipe, options, place)
+            recipe.load_weights(options.evaluate)
+            if folder and place.rank == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = engine.open_folder(options, place, f"{job.name}-{recipe.name}")
+            if first:
+                print(
+                    f"training {recipe.name} on {data.name}: {len(data.train)} clips, "
+                    f"{sum(len(c.keypoints) for c in data.train)} frames; on {place.device}, {place.precision}"
+                    + (f", {place.world} processes" if place.world > 1 else "")
+                    + f"; everything goes to {folder}"
+                )
+            engine.fit(recipe, options, place, folder)
+        recipe.model.eval()
+        if not (options.evaluate and options.render):
+            with place.autocast():
+                report = recipe.evaluate(place)
+            baseline = Report.of(evaluate_mean_pose(data.train, data.test, place))
+            if first:
+                print_report(report, data, baseline, options)
+                if folder:
+                    save_report(folder, report, data, baseline)
+        if (options.render or options.viz_export) and first:
+            for path in render(recipe, data, options, folder):
+                print(f"wrote {path}")
+    return 0
+
+
+def cli(job: Job) -> int:
+    """``run`` for ``run_cli``: an interrupted run says how to go on."""
+    try:
+        return run(job)
+    except engine.Interrupted as stopped:
+        if is_first():
+            print(f"\n{stopped}", file=sys.stderr)
+        return 130
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints, under torchrun."""
+    return int(os.environ.get("RANK", 0)) == 0
