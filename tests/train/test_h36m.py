@@ -183,7 +183,7 @@ def test_the_mean_pose_is_the_mean(data):
 def test_htnet_learns(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(h36m, "load_starter", lambda keypoints, **_: synthetic(60))
     small = ["--layers", 1, "--channel", 24, "--d_hid", 32, "-b", 16, "-lr", 5e-3, "--epochs", 24, "--eval-every", 24]
-    small += ["-lrd", 1, "--large_decay_epoch", 20]
+    small += ["-lrd", 1, "--large_decay_epoch", 20, "--every", 5]
     assert run(capsys, *small, "--no-progress", "--out", tmp_path / "r")[0] == 0
     report = json.loads((tmp_path / "r" / "evaluation.json").read_text())
     assert report["figures"]["P1"] < 0.75 * report["mean_pose"]["P1"]
