@@ -15,6 +15,11 @@ def threshold(rate: float) -> int:
     return round(rate * 2**32)
 
 
+def kernel_arguments(rate: float, seed: int) -> tuple[int, int, float]:
+    """(seed, threshold, factor) as the compiled kernels take them."""
+    return seed, threshold(rate), 1 / (1 - rate)
+
+
 def keep_mask(shape: tuple[int, ...], rate: float, seed: int, stream: int, device: torch.device | str) -> Tensor:
     """[*shape] bool, True where an element survives.
 

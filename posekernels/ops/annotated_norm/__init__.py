@@ -9,9 +9,8 @@ from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._dropout import check_rate
-from ..._dropout import dropout as apply_dropout
 from ..._library import register
-from . import reference
+from . import cpu, reference
 
 
 def _fake(x, residual, scale, shift, eps, rate, seed, backend):
@@ -19,8 +18,8 @@ def _fake(x, residual, scale, shift, eps, rate, seed, backend):
     return y, x.new_empty(0) if residual is None else torch.empty_like(y)
 
 
-def _fake_backward(grad, total, scale, eps, needs, backend):
-    shapes = (total.shape, scale.shape, scale.shape)
+def _fake_backward(grad, grad_total, total, scale, eps, rate, seed, needs, backend):
+    shapes = (total.shape, total.shape, scale.shape, scale.shape)
     return [total.new_empty(shape) for shape, need in zip(shapes, needs) if need]
 
 
@@ -29,13 +28,20 @@ _forward = register(
     "(Tensor x, Tensor? residual, Tensor scale, Tensor shift, float eps, float rate, int seed, str backend) "
     "-> (Tensor, Tensor)",
     _fake,
-    {"reference": Kernel(reference.annotated_norm)},
+    {
+        "cpu": Kernel(cpu.annotated_norm, cpu.missing, cpu.refuses),
+        "reference": Kernel(reference.annotated_norm),
+    },
 )
 _backward = register(
     "annotated_norm_backward",
-    "(Tensor grad, Tensor total, Tensor scale, float eps, bool[] needs, str backend) -> Tensor[]",
+    "(Tensor grad, Tensor? grad_total, Tensor total, Tensor scale, float eps, float rate, int seed, bool[] needs, "
+    "str backend) -> Tensor[]",
     _fake_backward,
-    {"reference": Kernel(reference.annotated_norm_backward)},
+    {
+        "cpu": Kernel(cpu.annotated_norm_backward, cpu.missing, cpu.refuses_backward),
+        "reference": Kernel(reference.annotated_norm_backward),
+    },
 )
 
 
@@ -51,19 +57,12 @@ class _AnnotatedNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad, grad_total):
         total, scale = ctx.saved_tensors
-        needs_x, needs_residual, needs_scale, needs_shift = ctx.needs_input_grad[:4]
-        needs = [needs_x or needs_residual, needs_scale, needs_shift]
-        grads = iter(_backward(grad.contiguous(), total, scale, ctx.eps, needs, ctx.backend) if any(needs) else ())
-        grad_in = next(grads) if needs[0] else None
-        if needs[0] and ctx.has_residual:  # the sum is an output too, and its gradient flows straight through
-            grad_in = grad_in + grad_total
-        return (
-            apply_dropout(grad_in, ctx.rate, ctx.seed) if needs_x else None,
-            grad_in if needs_residual else None,
-            next(grads) if needs_scale else None,
-            next(grads) if needs_shift else None,
-            *(None,) * 4,
-        )
+        needs = list(ctx.needs_input_grad[:4])
+        if not ctx.has_residual:
+            grad_total = None  # there is no second output
+        args = (grad.contiguous(), grad_total, total, scale, ctx.eps, ctx.rate, ctx.seed, needs)
+        grads = iter(_backward(*args, ctx.backend) if any(needs) else ())
+        return *(next(grads) if need else None for need in needs), *(None,) * 4
 
 
 @accepts_arrays

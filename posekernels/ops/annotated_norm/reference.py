@@ -23,24 +23,30 @@ def annotated_norm(x, residual, scale, shift, eps, rate, seed) -> tuple[Tensor, 
     return norm(total, scale, shift, eps).contiguous(), x.new_empty(0) if residual is None else total
 
 
-def annotated_norm_backward(grad, total, scale, eps, needs) -> list[Tensor]:
-    """Gradients of (total, scale, shift), those that ``needs`` asks for, in order.
+def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, needs) -> list[Tensor]:
+    """Gradients of (x, residual, scale, shift), those that ``needs`` asks for, in order; see the README.
 
-    Written out rather than differentiated: where a row is constant its std is 0, the root has no derivative there,
-    and the limit (a gradient of (grad * scale - mean) / eps) is what the formula gives.
+    ``grad_total`` is the gradient of the second output, the sum, or None.
     """
     count = total.shape[-1]
     centred = total - total.mean(-1, keepdim=True)
     std = (centred.square().sum(-1, keepdim=True) / (count - 1)).sqrt()
     inverse = 1 / (std + eps)
     results = []
-    if needs[0]:
-        g = grad * scale
-        along = (g * centred).sum(-1, keepdim=True)
-        unit = torch.where(std > 0, centred / ((count - 1) * std.clamp_min(torch.finfo(std.dtype).tiny)), 0)
-        results.append(((g - g.mean(-1, keepdim=True) - unit * along * inverse) * inverse).contiguous())
-    if needs[1]:
-        results.append((grad * centred * inverse).sum(0))
+    if needs[0] or needs[1]:
+        weighted = grad * scale
+        along = (weighted * centred).sum(-1, keepdim=True)
+        constant = std == 0  # the std of a constant row counts as a constant
+        slope = along * inverse / ((count - 1) * std.masked_fill(constant, 1)) * ~constant
+        through = (weighted - weighted.mean(-1, keepdim=True) - centred * slope) * inverse
+        if grad_total is not None:
+            through = through + grad_total
+        if needs[0]:
+            results.append(dropout(through, rate, seed).contiguous())
+        if needs[1]:
+            results.append(through.contiguous())
     if needs[2]:
+        results.append((grad * centred * inverse).sum(0))
+    if needs[3]:
         results.append(grad.sum(0))
     return results

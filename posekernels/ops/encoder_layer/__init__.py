@@ -11,7 +11,7 @@ from ..._dispatch import Kernel, requested
 from ..._dropout import check_rate
 from ..._library import register
 from ..strided_feed_forward import TAPS, frames_out
-from . import reference
+from . import cpu, reference
 
 PARAMETERS = (
     "norm1_scale",
@@ -41,7 +41,10 @@ _forward = register(
     "encoder_layer",
     "(Tensor z, Tensor? position, Tensor[] parameters, int heads, int stride, float eps, str backend) -> Tensor",
     _fake,
-    {"reference": Kernel(reference.inference)},
+    {
+        "cpu": Kernel(cpu.encoder_layer, cpu.missing, cpu.refuses),
+        "reference": Kernel(reference.inference),
+    },
 )
 
 

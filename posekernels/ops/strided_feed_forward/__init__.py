@@ -10,7 +10,7 @@ from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._dropout import check_rate
 from ..._library import register
-from . import reference
+from . import cpu, reference
 
 TAPS = (1, 3)
 
@@ -36,14 +36,20 @@ _forward = register(
     "(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, Tensor? residual, int stride, "
     "float hidden_rate, float rate, int seed, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
-    {"reference": Kernel(reference.strided_feed_forward)},
+    {
+        "cpu": Kernel(cpu.strided_feed_forward, cpu.missing, cpu.refuses),
+        "reference": Kernel(reference.strided_feed_forward),
+    },
 )
 _backward = register(
     "strided_feed_forward_backward",
     "(Tensor grad, Tensor hidden, Tensor x, Tensor weight1, Tensor weight2, int stride, float hidden_rate, "
     "float rate, int seed, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
-    {"reference": Kernel(reference.strided_feed_forward_backward)},
+    {
+        "cpu": Kernel(cpu.strided_feed_forward_backward, cpu.missing, cpu.refuses_backward),
+        "reference": Kernel(reference.strided_feed_forward_backward),
+    },
 )
 
 

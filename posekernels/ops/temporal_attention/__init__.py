@@ -10,7 +10,7 @@ from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._dropout import check_rate
 from ..._library import register
-from . import reference
+from . import cpu, reference
 
 MAX_FRAMES = 512
 HEAD_DIMS = (16, 128)
@@ -31,14 +31,20 @@ _forward = register(
     "(Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, bool causal, float rate, int seed, str backend) "
     "-> (Tensor, Tensor)",
     _fake,
-    {"reference": Kernel(reference.temporal_attention)},
+    {
+        "cpu": Kernel(cpu.temporal_attention, cpu.missing, cpu.refuses),
+        "reference": Kernel(reference.temporal_attention),
+    },
 )
 _backward = register(
     "temporal_attention_backward",
     "(Tensor grad, Tensor out, Tensor log_sum, Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, "
     "bool causal, float rate, int seed, str backend) -> Tensor[]",
     _fake_backward,
-    {"reference": Kernel(reference.temporal_attention_backward)},
+    {
+        "cpu": Kernel(cpu.temporal_attention_backward, cpu.missing, cpu.refuses_backward),
+        "reference": Kernel(reference.temporal_attention_backward),
+    },
 )
 
 

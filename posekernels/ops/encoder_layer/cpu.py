@@ -1,0 +1,35 @@
+"""``encoder_layer`` on the C++ kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ..._dispatch import not_on
+from ..strided_feed_forward import frames_out
+
+KERNELS = {torch.float32: "encoder_layer", torch.bfloat16: "encoder_layer_bf16"}
+
+
+def missing() -> str | None:
+    return _native.no_cpu(*KERNELS.values())
+
+
+def refuses(z, position, parameters, heads, stride, eps) -> str | None:
+    if z.dtype not in KERNELS:
+        return f"takes float32 and bfloat16, got {z.dtype}"
+    return not_on("cpu", z, position, *parameters)
+
+
+def encoder_layer(
+    z: Tensor, position: Tensor | None, parameters: list[Tensor], heads: int, stride: int, eps: float
+) -> Tensor:
+    B, T, C = z.shape
+    N, taps = parameters[12].shape[0], parameters[14].shape[2]
+    y = z.new_empty(B, frames_out(T, stride), C)
+    held = [t if t is None else t.contiguous() for t in (z, position, y, *parameters)]
+    pointers = [t if t is None else t.data_ptr() for t in held]
+    kernel = getattr(_native.core, KERNELS[z.dtype])
+    kernel(torch.get_num_threads(), *pointers, B, T, C, N, heads, taps, stride, eps)
+    return y

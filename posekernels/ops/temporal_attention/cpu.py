@@ -1,0 +1,53 @@
+"""``temporal_attention`` on the C++ kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ... import _native
+from ..._dispatch import not_on
+from ..._dropout import kernel_arguments
+
+
+def missing() -> str | None:
+    return _native.no_cpu("temporal_attention", "temporal_attention_backward")
+
+
+def refuses(q, k, v, padding, scale, causal, rate, seed) -> str | None:
+    if q.dtype != torch.float32:
+        return f"takes float32, got {q.dtype}"
+    return not_on("cpu", q, k, v, padding)
+
+
+def refuses_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> str | None:
+    return refuses(q, k, v, padding, scale, causal, rate, seed) or not_on("cpu", grad, out, log_sum)
+
+
+def _arguments(q, k, v, padding, scale, causal, rate, seed):
+    """(q, k, v, padding) as the kernels read them, and the numbers that follow the pointers."""
+    q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
+    padding = None if padding is None else padding.contiguous()
+    B, T, H, D = q.shape
+    strides = [s for t in (q, k, v) for s in t.stride()[:3]]
+    return (q, k, v, padding), (B, T, k.shape[1], H, D, *strides, scale, causal, *kernel_arguments(rate, seed))
+
+
+def _pointers(*tensors: Tensor | None) -> list[int | None]:
+    return [None if t is None else t.data_ptr() for t in tensors]
+
+
+def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor]:
+    held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    B, T, H, _ = q.shape
+    out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T)
+    _native.core.temporal_attention(torch.get_num_threads(), *_pointers(*held, out, log_sum), *numbers)
+    return out, log_sum
+
+
+def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:
+    held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    grads = [q.new_empty(t.shape) for t in (q, k, v)]
+    saved = [t.contiguous() for t in (grad, out, log_sum)]
+    _native.core.temporal_attention_backward(torch.get_num_threads(), *_pointers(*saved, *held, *grads), *numbers)
+    return grads
