@@ -64,6 +64,8 @@ def rows(args: argparse.Namespace):
         for case in op_cases():
             if (args.op and case.op not in args.op) or (args.quick and not case.quick):
                 continue
+            if case.gpu_only and not device.cuda:
+                continue
             for dtype in dtypes(case):
                 yield from op_rows(case, device, dtype, peak_of(dtype), args.backend, compile_, args.budget)
     if args.model or not args.op:

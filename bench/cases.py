@@ -29,6 +29,7 @@ class OpCase:
         peers: other ways to compute the same: name -> (inputs) -> output ("sdpa": PyTorch's own attention).
         dtypes: that it is timed in, beside float32.
         quick: part of ``--quick``.
+        gpu_only: too large for a CPU.
     """
 
     op: str
@@ -41,6 +42,7 @@ class OpCase:
     peers: dict[str, Callable[[dict[str, Tensor]], Tensor]] = field(default_factory=dict)
     dtypes: tuple[torch.dtype, ...] = ()
     quick: bool = False
+    gpu_only: bool = False
 
 
 @dataclass

@@ -53,6 +53,7 @@ CASES = [
     case(1, 80, 384, 2, True, "gelu", quick=True),
     case(400, 80, 384, 2, True, "gelu", quick=True, dtypes=(torch.bfloat16,)),
     case(400, 384, 80, 2, True, "none"),
+    case(25600, 80, 384, 2, True, "gelu", dtypes=(torch.bfloat16,), gpu_only=True),
     case(243, 96, 96, 3, False, "relu"),
     case(33, 13, 29, 1, True, "relu", J=31),
 ]
