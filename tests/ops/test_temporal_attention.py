@@ -15,6 +15,7 @@ SIZES = [  # B, T, S, H, D
     (1, 243, 243, 2, 32),
     (3, 13, 29, 3, 17),
     (2, 33, 5, 2, 64),
+    (2, 6, 6, 2, 4),
     (1, 9, 351, 1, 96),
     (1, 65, 64, 2, 128),
 ]
@@ -134,7 +135,7 @@ def test_bad_arguments_are_named():
     for error, words, args, options in (
         (ValueError, r"k must be \[2, 7, 2, 16\] .* got \[2, 7, 1, 16\]", (q, k[:, :, :1], v), {}),
         (ValueError, r"v must be \[2, 7, 2, 16\]", (q, k, v[:, :6]), {}),
-        (ValueError, "16 to 128 wide", (q[..., :8], k[..., :8], v[..., :8]), {}),
+        (ValueError, "1 to 128 wide", (q[..., :0], k[..., :0], v[..., :0]), {}),
         (ValueError, "1 to 512 frames", (q, k[:, :0], v[:, :0]), {}),
         (TypeError, "bool tensor, got torch.float32", (q, k, v), {"key_padding_mask": torch.zeros(2, 7)}),
         (ValueError, r"key_padding_mask must be \[2, 7\]", (q, k, v), {"key_padding_mask": torch.zeros(2, 5) > 0}),

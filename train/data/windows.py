@@ -103,7 +103,7 @@ class _Frames:
             poses = torch.from_numpy(np.concatenate([c.positions for c in clips]))
             self.poses = doubled(poses, mirror_points, *joint_sides)
 
-    def _read(self, frames: Tensor, clips: np.ndarray, first: np.ndarray, width: int, mirrored: np.ndarray) -> Tensor:
+    def read(self, frames: Tensor, clips: np.ndarray, first: np.ndarray, width: int, mirrored: np.ndarray) -> Tensor:
         """[B, width, ...]: frames outside a clip repeat its first or last one."""
         inside = (first[:, None] + np.arange(width)).clip(0, self.lengths[clips][:, None] - 1)
         index = torch.from_numpy(inside + (self.starts[clips] + mirrored * self.count)[:, None]).to(self.device)
@@ -112,9 +112,9 @@ class _Frames:
     def batch(self, rows: np.ndarray, pad: int, shift: int, length: int, both: bool, total: int) -> Batch:
         clips, first, mirrored = rows[:, 0], rows[:, 1], rows[:, 3]
         window = clips, first - pad - shift, length + 2 * pad
-        keypoints = self._read(self.keypoints, *window, mirrored)
-        other = self._read(self.keypoints, *window, 1 - mirrored) if both else None
-        poses = None if self.poses is None else self._read(self.poses, clips, first, length, mirrored)
+        keypoints = self.read(self.keypoints, *window, mirrored)
+        other = self.read(self.keypoints, *window, 1 - mirrored) if both else None
+        poses = None if self.poses is None else self.read(self.poses, clips, first, length, mirrored)
         cameras = self.cameras[torch.from_numpy(clips + mirrored * len(self.lengths)).to(self.device)]
         return Batch(keypoints, poses, cameras, rows, other, total)
 

@@ -13,7 +13,7 @@ from ..._library import register
 from . import cpu, reference
 
 MAX_FRAMES = 512
-HEAD_DIMS = (16, 128)
+MAX_WIDTH = 128
 
 
 def _fake(q, k, v, padding, scale, causal, rate, seed, backend):
@@ -81,7 +81,7 @@ def temporal_attention(
     linear layer leaves them).
 
     Args:
-        q: [B, T, H, D], 1 <= T <= 512, 16 <= D <= 128; float32 or float64, and float16 or bfloat16 on a GPU. Any
+        q: [B, T, H, D], 1 <= T <= 512, 1 <= D <= 128; float32 or float64, and float16 or bfloat16 on a GPU. Any
             strides: slices of a joint q-k-v projection are read where they lie.
         k, v: [B, S, H, D], 1 <= S <= 512.
         key_padding_mask: [B, S] bool, True where a key is padding and is not looked at.
@@ -109,10 +109,8 @@ def temporal_attention(
     for name, frames in (("q", T), ("k", S)):
         if not 1 <= frames <= MAX_FRAMES:
             raise ValueError(f"temporal_attention: {name} must have 1 to {MAX_FRAMES} frames (axis 1), got {frames}")
-    if not HEAD_DIMS[0] <= D <= HEAD_DIMS[1]:
-        raise ValueError(
-            f"temporal_attention: heads must be {HEAD_DIMS[0]} to {HEAD_DIMS[1]} wide (axis 3 of q), got {D}"
-        )
+    if not 1 <= D <= MAX_WIDTH:
+        raise ValueError(f"temporal_attention: heads must be 1 to {MAX_WIDTH} wide (axis 3 of q), got {D}")
     if key_padding_mask is not None:
         if not isinstance(key_padding_mask, Tensor) or key_padding_mask.dtype != torch.bool:
             got = key_padding_mask.dtype if isinstance(key_padding_mask, Tensor) else type(key_padding_mask).__name__
