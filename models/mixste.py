@@ -6,7 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels.ops import transformer_block
+
 from .layers import DropPath, Mlp
+
+EPS = 1e-6  # of all norms but the head's
 
 
 class Block(nn.Module):
@@ -15,18 +19,32 @@ class Block(nn.Module):
     def __init__(self, channels: int, heads: int, hidden: int, qkv_bias: bool, scale: float | None, drop_path: float):
         super().__init__()
         self.heads, self.scale = heads, scale
-        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm1 = nn.LayerNorm(channels, eps=EPS)
         self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
         self.proj = nn.Linear(channels, channels)
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm2 = nn.LayerNorm(channels, eps=EPS)
         self.mlp = Mlp(channels, hidden)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-2, -3)
-        h = F.scaled_dot_product_attention(q, k, v, scale=self.scale)  # each [..., H, N, C/H]
-        x = x + self.drop_path(self.proj(h.transpose(-2, -3).flatten(-2)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """[B, G, N, C] -> [B, G, N, C], attention among the N tokens; ``norm`` comes last."""
+        if not self.training and not torch.is_grad_enabled():
+            return transformer_block(x, *self.weights(norm), heads=self.heads, scale=self.scale, eps=EPS)
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # each [B, G, N, H, C/H]
+        h = attention(q, k, v, self.scale).flatten(-2)
+        x = x + self.drop_path(self.proj(h))
+        return norm(x + self.drop_path(self.mlp(self.norm2(x))))
+
+    def weights(self, norm: nn.LayerNorm) -> tuple[Tensor | None, ...]:
+        """As ``transformer_block`` takes them."""
+        layers = (self.norm1, self.qkv, self.proj, self.norm2, self.mlp.fc1, self.mlp.fc2, norm)
+        return tuple(t for layer in layers for t in (layer.weight, layer.bias))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+    """softmax(q k' scale) v for [..., N, H, D]."""
+    q, k, v = (t.transpose(-2, -3) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(-2, -3)
 
 
 class MixSTE(nn.Module):
@@ -69,8 +87,8 @@ class MixSTE(nn.Module):
         self.spatial = nn.ModuleList(Block(*args, rate) for rate in rates)
         self.temporal = nn.ModuleList(Block(*args, rate) for rate in rates)
         # Published quirk: one norm after every spatial block and one after every temporal block, shared by all depths.
-        self.spatial_norm = nn.LayerNorm(channels, eps=1e-6)
-        self.temporal_norm = nn.LayerNorm(channels, eps=1e-6)
+        self.spatial_norm = nn.LayerNorm(channels, eps=EPS)
+        self.temporal_norm = nn.LayerNorm(channels, eps=EPS)
         self.head_norm = nn.LayerNorm(channels)
         self.head = nn.Linear(channels, 3)
 
@@ -84,8 +102,8 @@ class MixSTE(nn.Module):
             )
         x = self.embed(keypoints) + self.joint_position
         for depth, (spatial, temporal) in enumerate(zip(self.spatial, self.temporal)):
-            x = self.spatial_norm(spatial(x))
+            x = spatial(x, self.spatial_norm)
             if depth == 0:
                 x = x + self.frame_position[:, :, None]
-            x = self.temporal_norm(temporal(x.transpose(1, 2))).transpose(1, 2)
+            x = temporal(x.transpose(1, 2), self.temporal_norm).transpose(1, 2)
         return self.head(self.head_norm(x))

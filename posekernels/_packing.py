@@ -34,6 +34,7 @@ class _Copies:
 
 def _pack(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
     core, threads = _native.core, torch.get_num_threads()
+    weight = weight.detach().float()
     K, N = weight.shape[-2:]
     row, column = weight.stride()[-2:]
     if transposed:
@@ -55,7 +56,7 @@ def packed(weight: Tensor, *, transposed: bool = False, dtype: torch.dtype = tor
     """``weight`` as panels for ``gemm.h``; keep the result alive while its address is in use.
 
     Args:
-        weight: [K, N] or [count, K, N], float32 on the CPU, any strides. The kernels compute ``x @ weight``.
+        weight: [K, N] or [count, K, N], float32 or bfloat16 on the CPU, any strides. Kernels compute ``x @ weight``.
         transposed: pack the transpose: for an ``nn.Linear`` weight, which is [N, K], or for a gradient.
         dtype: float32, or bfloat16 for ``gemm_tile_bf16``.
     Returns:

@@ -99,7 +99,13 @@ const Bf16Block* choose() {
 const Bf16Block* bf16_blocks = choose();
 
 void round_to_bf16(const float* source, int64_t n, uint16_t* rounded) {
-    for (int64_t i = 0; i < n; ++i) rounded[i] = to_bf16(source[i]);
+    typedef uint16_t Halves __attribute__((vector_size(2 * lanes)));
+    typedef uint16_t UnalignedHalves __attribute__((vector_size(2 * lanes), aligned(2), may_alias));
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes)
+        *reinterpret_cast<UnalignedHalves*>(rounded + i) =
+            __builtin_convertvector(bf16_words(load(source + i)) >> 16, Halves);
+    for (; i < n; ++i) rounded[i] = to_bf16(source[i]);
 }
 
 POSEKERNELS_END

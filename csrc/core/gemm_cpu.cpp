@@ -59,6 +59,16 @@ void pack_panels(const float* source, int64_t row_stride, int64_t column_stride,
                 store(out + k * panel, load(in + k * row_stride, n));
                 store(out + k * panel + lanes, n > lanes ? load(in + k * row_stride + lanes, n - lanes) : Vec{});
             }
+        } else if (row_stride == 1) {  // the transpose of rows: squares of them turned in registers
+            for (int64_t c = 0; c < panel; c += lanes)
+                for (int64_t k = 0; k < K; k += lanes) {
+                    Vec square[lanes];
+                    for (int64_t i = 0; i < lanes; ++i)
+                        square[i] = c + i < n ? load(in + k + (c + i) * column_stride, K - k) : Vec{};
+                    transpose(square);
+                    const int64_t rows = K - k < lanes ? K - k : lanes;
+                    for (int64_t i = 0; i < rows; ++i) store(out + (k + i) * panel + c, square[i]);
+                }
         } else {
             for (int64_t k = 0; k < K; ++k)
                 for (int64_t c = 0; c < panel; ++c)
@@ -72,14 +82,22 @@ void pack(const float* source, int64_t row_stride, int64_t column_stride, int64_
 }
 
 void pack_bf16(const float* source, int64_t row_stride, int64_t column_stride, int64_t K, int64_t N, uint16_t* packed) {
-    for (int64_t p = 0; p < panels_of(N); ++p)
-        for (int64_t k = 0; k < (K + 1) / 2 * 2; ++k)
-            for (int64_t c = 0; c < panel; ++c) {
-                const int64_t n = p * panel + c;
-                const bool inside = k < K && n < N;
-                packed[p * panel * ((K + 1) / 2 * 2) + (k / 2) * 2 * panel + 2 * c + k % 2] =
-                    inside ? to_bf16(source[k * row_stride + n * column_stride]) : 0;
+    const int64_t depth = (K + 1) / 2 * 2;
+    Scratch scratch;
+    float* one = scratch.floats(depth * panel);
+    for (int64_t p = 0; p < panels_of(N); ++p) {
+        const int64_t column = p * panel;
+        const int64_t n = N - column < panel ? N - column : panel;
+        pack(source + column * column_stride, row_stride, column_stride, K, n, one);
+        for (int64_t c = 0; depth > K && c < panel; ++c) one[K * panel + c] = 0.0f;
+        uint32_t* out = reinterpret_cast<uint32_t*>(packed + column * depth);
+        for (int64_t k = 0; k < depth; k += 2)
+            for (int64_t c = 0; c < panel; c += lanes) {
+                const UintVec low = bf16_words(load(one + k * panel + c)) >> 16;
+                const UintVec high = bf16_words(load(one + (k + 1) * panel + c));
+                *reinterpret_cast<UnalignedUintVec*>(out + k / 2 * panel + c) = low | high;
             }
+    }
 }
 
 void add_transposed_product(const float* A, int64_t lda, const float* B, int64_t ldb, float* C, int64_t ldc, int64_t R,

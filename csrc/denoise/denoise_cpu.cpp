@@ -3,11 +3,10 @@
 // A tile of poses (rows = poses x joints) stays in the cache of one core through every layer of every step; the packed
 // weights stream past it. Everything derived from the weights alone (panels, the non-zeros of the polynomials) lies in
 // one block of memory that denoise_pack fills once per weight change.
-#include <cmath>
-
 #include "posekernels/gemm.h"
 #include "posekernels/philox.h"
 #include "posekernels/registry.h"
+#include "posekernels/rows.h"
 
 POSEKERNELS_BEGIN
 namespace {
@@ -39,7 +38,7 @@ struct Panels {
 };
 
 struct Weights {
-    int32_t* start;  // [K J + 1] the non-zeros of row i of T_k are start[k J + i] .. start[k J + i + 1]
+    int32_t* start;   // [K J + 1] the non-zeros of row i of T_k are start[k J + i] .. start[k J + i + 1]
     int32_t* source;  // the joint each of them gathers from
     float* factor;
     float *graph, *in_bias, *norm1, *qkv_bias, *proj_bias, *norm2, *fc1_bias, *fc2_bias, *conv1_bias, *conv2_bias;
@@ -79,7 +78,9 @@ struct Weights {
     }
 };
 
-void copy(const float* from, int64_t n, float* to) { std::memcpy(to, from, sizeof(float) * static_cast<size_t>(n)); }
+void copy(const float* from, int64_t n, float* to) {
+    std::memcpy(to, from, sizeof(float) * static_cast<size_t>(n));
+}
 
 void pack_one(const Shape& s, const float* source, int64_t row_stride, int64_t column_stride, int64_t depth,
               int64_t columns, const void* to) {
@@ -90,7 +91,8 @@ void pack_one(const Shape& s, const float* source, int64_t row_stride, int64_t c
         pack(source, row_stride, column_stride, depth, columns, static_cast<float*>(place));
 }
 
-void pack_layers(const Shape& s, const float* source, int64_t layers, int64_t depth, int64_t columns, const Panels& to) {
+void pack_layers(const Shape& s, const float* source, int64_t layers, int64_t depth, int64_t columns,
+                 const Panels& to) {
     for (int64_t l = 0; l < layers; ++l)
         pack_one(s, source + l * depth * columns, columns, 1, depth, columns, to.layer(l));
 }
@@ -125,25 +127,10 @@ POSEKERNELS_INLINE void put(float* p, Vec v, int64_t n) {
     full ? store(p, v) : store(p, v, n);
 }
 
-// gain (x - mean) / (std + 1e-6) + shift over each row, std with the divisor C - 1.
-void norm_rows(const float* x, int64_t rows, int64_t C, const float* gain, float* y) {
-    const float* shift = gain + C;
-    for (int64_t r = 0; r < rows; ++r, x += C, y += C) {
-        Vec total{};
-        for (int64_t c = 0; c < C; c += lanes) total += load(x + c, C - c);
-        const float mean = sum(total) / static_cast<float>(C);
-        Vec squares{};
-        for (int64_t c = 0; c < C; c += lanes) {
-            Vec d = load(x + c, C - c) - mean;
-            for (int64_t i = C - c; i < lanes; ++i) d[i] = 0.0f;  // past the row
-            squares += d * d;
-        }
-        const float factor = 1.0f / (std::sqrt(sum(squares) / static_cast<float>(C - 1)) + 1e-6f);
-        for (int64_t c = 0; c < C; c += lanes) {
-            const int64_t n = C - c;
-            store(y + c, (load(x + c, n) - mean) * factor * load(gain + c, n) + load(shift + c, n), n);
-        }
-    }
+// gain (x - mean) / (std + 1e-6) + shift over each row.
+void norm_rows(const float* x, int64_t rows, int64_t C, const float* gain_shift, float* y) {
+    for (int64_t r = 0; r < rows; ++r)
+        layer_norm_row_unbiased(x + r * C, C, gain_shift, gain_shift + C, 1e-6f, y + r * C);
 }
 
 // Row (pose, i) of y gets sum_j T_k[i, j] x[(pose, j)] in columns k C .. (k + 1) C, from the non-zeros of T.
@@ -168,7 +155,8 @@ void gather(const Shape& s, const Weights& w, const float* x, int64_t poses, int
     const int64_t ldy = s.K * C;
     for (int64_t p = 0; p < poses; ++p, x += s.J * C, y += s.J * ldy) {
         int64_t c = 0;
-        for (; C - c >= most * lanes; c += most * lanes) gather_columns<most, true>(s, w, x + c, C, y + c, ldy, C, lanes);
+        for (; C - c >= most * lanes; c += most * lanes)
+            gather_columns<most, true>(s, w, x + c, C, y + c, ldy, C, lanes);
         for (; c < C; c += lanes) gather_columns<1, false>(s, w, x + c, C, y + c, ldy, C, C - c);
     }
 }
@@ -215,7 +203,7 @@ void mix(const float* G, int64_t J, const float* x, int64_t poses, int64_t C, fl
 
 // scores[i][j] of `rows` queries against `vectors` vectors of keys; kT is [d, ld].
 template <int rows, int vectors>
-POSEKERNELS_INLINE void score_block(const float* q, int64_t ldq, const float* kT, int64_t ld, int64_t d, float scale,
+POSEKERNELS_INLINE void score_block(const float* q, int64_t ldq, const float* kT, int64_t ld, int64_t d,
                                     float* scores) {
     Vec sums[rows][vectors] = {};
     for (int64_t c = 0; c < d; ++c) {
@@ -227,29 +215,14 @@ POSEKERNELS_INLINE void score_block(const float* q, int64_t ldq, const float* kT
         }
     }
     for (int r = 0; r < rows; ++r)
-        for (int v = 0; v < vectors; ++v) store(scores + r * ld + v * lanes, sums[r][v] * scale);
+        for (int v = 0; v < vectors; ++v) store(scores + r * ld + v * lanes, sums[r][v]);
 }
 
 template <int vectors>
-void score_rows(const float* q, int64_t ldq, const float* kT, int64_t ld, int64_t d, float scale, int64_t J,
-                float* scores) {
+void score_rows(const float* q, int64_t ldq, const float* kT, int64_t ld, int64_t d, int64_t J, float* scores) {
     int64_t i = 0;
-    for (; i + 4 <= J; i += 4) score_block<4, vectors>(q + i * ldq, ldq, kT, ld, d, scale, scores + i * ld);
-    for (; i < J; ++i) score_block<1, vectors>(q + i * ldq, ldq, kT, ld, d, scale, scores + i * ld);
-}
-
-// softmax over the first J of ld lanes; the rest become 0.
-void softmax_row(float* row, int64_t J, int64_t ld) {
-    for (int64_t j = J; j < ld; ++j) row[j] = row[0];
-    Vec top = load(row);
-    for (int64_t j = lanes; j < ld; j += lanes) top = larger(top, load(row + j));
-    const float most = largest(top);
-    for (int64_t j = 0; j < ld; j += lanes) store(row + j, exp(load(row + j) - most));
-    for (int64_t j = J; j < ld; ++j) row[j] = 0.0f;
-    Vec total{};
-    for (int64_t j = 0; j < ld; j += lanes) total += load(row + j);
-    const float factor = 1.0f / sum(total);
-    for (int64_t j = 0; j < ld; j += lanes) store(row + j, load(row + j) * factor);
+    for (; i + 4 <= J; i += 4) score_block<4, vectors>(q + i * ldq, ldq, kT, ld, d, scores + i * ld);
+    for (; i < J; ++i) score_block<1, vectors>(q + i * ldq, ldq, kT, ld, d, scores + i * ld);
 }
 
 // out[i, :] = sum_j p[i, j] v[j, :] for `rows` rows and one or two vectors of the head's d channels.
@@ -259,7 +232,9 @@ POSEKERNELS_INLINE void value_block(const float* p, int64_t ldp, const float* v,
     Vec sums[rows][vectors] = {};
     for (int64_t j = 0; j < J; ++j) {
         Vec from[vectors];
-        for (int u = 0; u < vectors; ++u) from[u] = u + 1 < vectors ? load(v + j * ldv + u * lanes) : load(v + j * ldv + u * lanes, valid - u * lanes);
+        for (int u = 0; u < vectors; ++u)
+            from[u] =
+                u + 1 < vectors ? load(v + j * ldv + u * lanes) : load(v + j * ldv + u * lanes, valid - u * lanes);
         for (int r = 0; r < rows; ++r) {
             const Vec weight = splat(p[r * ldp + j]);
             for (int u = 0; u < vectors; ++u) sums[r][u] += weight * from[u];
@@ -273,8 +248,7 @@ template <int vectors>
 void value_columns(const float* p, int64_t ldp, const float* v, int64_t ldv, int64_t J, float* out, int64_t ldo,
                    int64_t valid) {
     int64_t i = 0;
-    for (; i + 4 <= J; i += 4)
-        value_block<4, vectors>(p + i * ldp, ldp, v, ldv, J, out + i * ldo, ldo, valid);
+    for (; i + 4 <= J; i += 4) value_block<4, vectors>(p + i * ldp, ldp, v, ldv, J, out + i * ldo, ldo, valid);
     for (; i < J; ++i) value_block<1, vectors>(p + i * ldp, ldp, v, ldv, J, out + i * ldo, ldo, valid);
 }
 
@@ -288,9 +262,9 @@ void attend(const Shape& s, const float* qkv, int64_t poses, float* out, float* 
             for (int64_t j = 0; j < s.J; ++j)
                 for (int64_t c = 0; c < d; ++c) kT[c * ld + j] = k[j * ldq + c];
             int64_t j = 0;
-            for (; ld - j >= 2 * lanes; j += 2 * lanes) score_rows<2>(q, ldq, kT + j, ld, d, scale, s.J, scores + j);
-            for (; j < ld; j += lanes) score_rows<1>(q, ldq, kT + j, ld, d, scale, s.J, scores + j);
-            for (int64_t i = 0; i < s.J; ++i) softmax_row(scores + i * ld, s.J, ld);
+            for (; ld - j >= 2 * lanes; j += 2 * lanes) score_rows<2>(q, ldq, kT + j, ld, d, s.J, scores + j);
+            for (; j < ld; j += lanes) score_rows<1>(q, ldq, kT + j, ld, d, s.J, scores + j);
+            for (int64_t i = 0; i < s.J; ++i) softmax_row(scores + i * ld, s.J, scale);
             int64_t c = 0;
             for (; d - c > lanes; c += 2 * lanes)
                 value_columns<2>(scores, ld, v + c, ldq, s.J, out + h * d + c, s.C, d - c);
@@ -314,7 +288,8 @@ struct Tile {
         kT = scratch.floats(s.C / s.heads * ld);
         scores = scratch.floats(s.J * ld);
         for (int64_t i = 0; i < s.C / s.heads * ld; ++i) kT[i] = 0.0f;  // the lanes past J are multiplied, then dropped
-        product = {s.bf16, s.bf16 ? static_cast<uint16_t*>(scratch.bytes(2 * static_cast<size_t>(rows * width))) : nullptr};
+        product = {s.bf16,
+                   s.bf16 ? static_cast<uint16_t*>(scratch.bytes(2 * static_cast<size_t>(rows * width))) : nullptr};
     }
 };
 

@@ -19,3 +19,4 @@ from .strided_temporal_conv import strided_temporal_conv as strided_temporal_con
 from .temporal_attention import temporal_attention as temporal_attention
 from .temporal_mlp import temporal_mlp as temporal_mlp
 from .temporal_mlp import temporal_mlp_forecast as temporal_mlp_forecast
+from .transformer_block import transformer_block as transformer_block

@@ -148,6 +148,7 @@ def mixste(case: Case) -> dict:
 
         net.spatial_norm.register_forward_hook(keep("ste", 1))
         net.temporal_norm.register_forward_hook(keep("tte", 2))
+        net(array(case, "x"))  # with gradients the blocks run module by module, and the hooks see what is inside
     with torch.no_grad():
         return {"y": net(array(case, "x"))} | seen
 

@@ -106,6 +106,36 @@ POSEKERNELS_INLINE Vec square_root(Vec v) {
 #endif
 }
 
+// Lane j of the result is lane index[j] of a, or of b from `lanes` on; index is a constant wherever this is called.
+POSEKERNELS_INLINE Vec shuffle(Vec a, Vec b, IntVec index) {
+#if defined(__clang__)
+    Vec v;
+    for (int j = 0; j < lanes; ++j) v[j] = index[j] < lanes ? a[index[j]] : b[index[j] - lanes];
+    return v;
+#else
+    return __builtin_shuffle(a, b, index);
+#endif
+}
+
+// rows[i][j] <-> rows[j][i], in log2(lanes) rounds of shuffles.
+POSEKERNELS_INLINE void transpose(Vec rows[lanes]) {
+#pragma GCC unroll 4
+    for (int step = 1; step < lanes; step *= 2) {
+        IntVec upper, lower;
+        for (int j = 0; j < lanes; ++j) {
+            upper[j] = j & step ? lanes + j - step : j;
+            lower[j] = j & step ? lanes + j : j + step;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i)
+            if (!(i & step)) {
+                const Vec a = rows[i], b = rows[i + step];
+                rows[i] = shuffle(a, b, upper);
+                rows[i + step] = shuffle(a, b, lower);
+            }
+    }
+}
+
 // bfloat16: the upper half of a float.
 POSEKERNELS_INLINE float from_bf16(uint16_t h) {
     const uint32_t bits = static_cast<uint32_t>(h) << 16;
@@ -120,6 +150,13 @@ POSEKERNELS_INLINE uint16_t to_bf16(float x) {
     std::memcpy(&bits, &x, 4);
     if (x != x) return static_cast<uint16_t>((bits >> 16) | 0x40);
     return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// The same for a vector, in the upper halves of the words; the lower ones are 0.
+POSEKERNELS_INLINE UintVec bf16_words(Vec v) {
+    const UintVec bits = bits_of(v);
+    const UintVec rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    return (v == v ? rounded : bits | 0x400000u) & 0xffff0000u;
 }
 
 POSEKERNELS_END

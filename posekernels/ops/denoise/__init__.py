@@ -12,6 +12,7 @@ from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, requested
 from ..._library import register
 from ..._native import no_cpu
+from ..._recompute import recomputed
 from . import cpu, reference
 
 MAX_JOINTS = 64
@@ -110,37 +111,6 @@ _forward = register(
 )
 
 
-class _Denoise(torch.autograd.Function):
-    """The gradient runs the reference again: nothing is kept between the steps but the inputs."""
-
-    @staticmethod
-    def forward(ctx, shifts, coefficients, noise, options, backend, x, *weights):
-        ctx.save_for_backward(shifts, coefficients, noise, x, *weights)
-        ctx.options = options
-        return _forward(x, list(weights), shifts, coefficients, noise, *options, backend)
-
-    @staticmethod
-    def backward(ctx, *grads):
-        shifts, coefficients, noise, x, *weights = (
-            None if t is None else t.detach().requires_grad_(t.is_floating_point()) for t in ctx.saved_tensors
-        )
-        with torch.enable_grad():
-            results = _run_reference(x, weights, shifts, coefficients, noise, *ctx.options)
-        inputs = [shifts, coefficients, noise, x, *weights]
-        wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[5:]]
-        pairs = [(r, g) for r, g in zip(results, grads) if r.requires_grad]
-        found = iter(
-            torch.autograd.grad(
-                [r for r, _ in pairs],
-                [t for t, w in zip(inputs, wanted) if w],
-                [g for _, g in pairs],
-                allow_unused=True,
-            )
-        )
-        shifts, coefficients, noise, *rest = (next(found) if w else None for w in wanted)
-        return shifts, coefficients, noise, None, None, *rest
-
-
 def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
     check_tensor(op, "x", x, rank=3)
     if not isinstance(weights, GraphDenoiser):
@@ -184,14 +154,18 @@ def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
 
 
 def _call(x, weights, shifts, coefficients, noise, seed, first_pose, keep, backend):
-    backend = requested(backend)
-    tensors, options = weights.tensors, (seed, first_pose, weights.heads, keep)
+    backend, options = requested(backend), (seed, first_pose, weights.heads, keep)
+    tensors = (x, shifts, coefficients, noise, *weights.tensors)
+
+    def reference_of(x, shifts, coefficients, noise, *weights):
+        return _run_reference(x, weights, shifts, coefficients, noise, *options)
+
+    def kernel(x, shifts, coefficients, noise, *weights):
+        return _forward(x, list(weights), shifts, coefficients, noise, *options, backend)
+
     if backend == "reference":  # plain PyTorch, inlined: exports, and differentiates twice
-        return _run_reference(x, tensors, shifts, coefficients, noise, *options)
-    given = (x, shifts, coefficients, noise, *tensors)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
-        return _Denoise.apply(shifts, coefficients, noise, options, backend, x, *tensors)
-    return _forward(x, tensors, shifts, coefficients, noise, *options, backend)
+        return reference_of(*tensors)
+    return recomputed(kernel, reference_of, tensors)
 
 
 @follows_autocast

@@ -1,0 +1,114 @@
+"""``transformer_block``: a pre-norm transformer block over groups of tokens. Definition in ``reference.py``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..._checks import check_shape, check_tensor
+from ..._dispatch import Kernel, requested
+from ..._library import register
+from ..._native import no_cpu
+from ..._recompute import recomputed
+from . import cpu, reference
+
+PARAMETERS = (
+    "norm1_weight",
+    "norm1_bias",
+    "qkv_weight",
+    "qkv_bias",
+    "proj_weight",
+    "proj_bias",
+    "norm2_weight",
+    "norm2_bias",
+    "fc1_weight",
+    "fc1_bias",
+    "fc2_weight",
+    "fc2_bias",
+    "norm3_weight",
+    "norm3_bias",
+)
+_MAY_BE_NONE = ("qkv_bias", "proj_bias", "fc1_bias", "fc2_bias", "norm3_weight", "norm3_bias")
+
+
+def _fake(x, weights, heads, scale, eps, backend):
+    return torch.empty_like(x)
+
+
+_forward = register(
+    "transformer_block",
+    "(Tensor x, Tensor?[] weights, int heads, float scale, float eps, str backend) -> Tensor",
+    _fake,
+    {
+        "cpu": Kernel(cpu.transformer_block, missing=no_cpu, refuses=cpu.refuses),
+        "reference": Kernel(
+            lambda x, *rest: torch.empty_like(x).copy_(reference.transformer_block(x, *rest))  # in memory as x is
+        ),
+    },
+)
+
+
+def transformer_block(
+    x: Tensor,
+    *parameters: Tensor | None,
+    heads: int,
+    scale: float | None = None,
+    eps: float = 1e-6,
+    backend: str | None = None,
+) -> Tensor:
+    """A pre-norm transformer block among the N tokens of every group, and a last norm.
+
+    ``x += proj(attention(qkv(norm1(x))))``; ``x += fc2(gelu(fc1(norm2(x))))``; ``x = norm3(x)``
+
+    Args:
+        x: [..., N, C], any leading axes and strides; float32, float64 or bfloat16. A transposed view is worked on where
+            it lies: ``x.transpose(1, 2)`` lets [B, T, J, C] attend over T without a copy.
+        parameters: fourteen tensors in the order of ``PARAMETERS``: layer norm 1 [C] x 2; projections to [q | k | v],
+            each [head | channel], [3C, C] and [3C]; output projection [C, C], [C]; layer norm 2; MLP [M, C], [M],
+            [C, M], [C]; layer norm 3. Biases may be None, and so may layer norm 3 as a whole.
+        heads: divides C.
+        scale: of the scores; 1 / sqrt(C / heads) unless given.
+        eps: of the norms.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        [..., N, C], dtype of ``x``, in memory as ``x`` is where ``x`` is dense.
+    Raises:
+        ValueError, TypeError: a wrong shape, size, dtype or device, naming the argument.
+        BackendError: a named backend that cannot run this.
+    Gradient: with respect to every tensor, by running the reference again.
+    Source: Dosovitskiy et al., ICLR 2021, eq. 2 and 3; the last norm is MixSTE's.
+    """
+    op = "transformer_block"
+    check_tensor(op, "x", x, min_rank=2)
+    C = x.shape[-1]
+    if len(parameters) != len(PARAMETERS):
+        raise ValueError(
+            f"{op}: expected {len(PARAMETERS)} parameters ({', '.join(PARAMETERS)}), got {len(parameters)}"
+        )
+    named = dict(zip(PARAMETERS, parameters))
+    for name, tensor in named.items():
+        if tensor is not None or name not in _MAY_BE_NONE:
+            check_tensor(op, name, tensor, like=x)
+    if (named["norm3_weight"] is None) != (named["norm3_bias"] is None):
+        raise ValueError(f"{op}: norm3_weight and norm3_bias must both be given or both be None")
+    check_tensor(op, "fc1_weight", named["fc1_weight"], rank=2)
+    M = named["fc1_weight"].shape[0]
+    sizes = {"qkv_weight": (3 * C, C), "qkv_bias": (3 * C,), "proj_weight": (C, C)}
+    sizes |= {"fc1_weight": (M, C), "fc1_bias": (M,), "fc2_weight": (C, M)}
+    for name, tensor in named.items():
+        if tensor is not None:
+            check_shape(op, name, tensor, sizes.get(name, (C,)), f"x is {list(x.shape)}, hidden width {M}")
+    if heads < 1 or C % heads:
+        raise ValueError(f"{op}: heads must divide C={C}, got {heads}")
+    scale = (C // heads) ** -0.5 if scale is None else float(scale)
+    backend = requested(backend)
+
+    def definition(x, *weights):
+        return reference.transformer_block(x, weights, heads, scale, eps)
+
+    def kernel(x, *weights):
+        return _forward(x, list(weights), heads, scale, eps, backend)
+
+    if backend == "reference":  # plain PyTorch, inlined: exports, and differentiates twice
+        return definition(x, *parameters)
+    return recomputed(kernel, definition, (x, *parameters))
