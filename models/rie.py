@@ -43,7 +43,7 @@ def _act(y: Tensor, norm: nn.BatchNorm1d, dropout: float) -> Tensor:
 
 def _layer(convs, norms, xs, dropout: float, residual=(), stride: int = 1, tap: int = 0) -> tuple[Tensor, ...]:
     """residual + Drop(LReLU(BN(conv(x)))) for networks side by side; in evaluation one op, the batch norm folded."""
-    weights = [conv.weight if conv.weight.dim() == 3 else conv.weight.unsqueeze(2) for conv in convs]
+    weights = [conv.weight for conv in convs]
     biases = [conv.bias for conv in convs] if convs[0].bias is not None else []
     if norms[0].training:
         ys = strided_temporal_conv(xs, weights, biases)
@@ -134,7 +134,7 @@ def connect(networks: list[FullyConnected], xs, dropout: float) -> tuple[Tensor,
     for i in range(0, len(networks[0].linears), 2):
         us = _layer([n.linears[i] for n in networks], [n.norms[i] for n in networks], ys, dropout)
         ys = _layer([n.linears[i + 1] for n in networks], [n.norms[i + 1] for n in networks], us, dropout, ys)
-    return strided_temporal_conv(ys, [n.last.weight[:, :, None] for n in networks], [n.last.bias for n in networks])
+    return strided_temporal_conv(ys, [n.last.weight for n in networks], [n.last.bias for n in networks])
 
 
 class RIE(nn.Module):

@@ -9,6 +9,7 @@ every call, as are views, which are new objects each time.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
@@ -52,27 +53,43 @@ def _pack(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
     return packed
 
 
-def packed(weight: Tensor, *, transposed: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:
+def derived(tensor: Tensor, key: Hashable, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """``make(tensor)``, made once per state of ``tensor`` and kept on it under ``key``."""
+    if tensor.is_inference():
+        return make(tensor)
+    copies = tensor.__dict__.get(_ATTRIBUTE)
+    state = (tensor._version, tensor.data_ptr())
+    if type(copies) is not _Copies or copies.state != state:
+        copies = tensor.__dict__[_ATTRIBUTE] = _Copies(state)
+    found = copies.made.get(key)
+    if found is None:
+        found = copies.made[key] = make(tensor)
+    return found
+
+
+def packed(
+    weight: Tensor,
+    *,
+    transposed: bool = False,
+    dtype: torch.dtype = torch.float32,
+    arrange: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """``weight`` as panels for ``gemm.h``; keep the result alive while its address is in use.
 
     Args:
         weight: [K, N] or [count, K, N], float32 or bfloat16 on the CPU, any strides. Kernels compute ``x @ weight``.
         transposed: pack the transpose: for an ``nn.Linear`` weight, which is [N, K], or for a gradient.
         dtype: float32, or bfloat16 for ``gemm_tile_bf16``.
+        arrange: makes [K, N] of a weight stored otherwise; a function of a module, as it is part of what is kept.
     Returns:
         [count, packed size]; opaque, and private to the instruction set that runs.
     """
-    if weight.is_inference():
-        return _pack(weight, transposed, dtype)
-    copies = weight.__dict__.get(_ATTRIBUTE)
-    state = (weight._version, weight.data_ptr())
-    if type(copies) is not _Copies or copies.state != state:
-        copies = weight.__dict__[_ATTRIBUTE] = _Copies(state)
-    key = (transposed, dtype)
-    found = copies.made.get(key)
-    if found is None:
-        found = copies.made[key] = _pack(weight, transposed, dtype)
-    return found
+
+    def make(weight: Tensor) -> Tensor:
+        matrix = weight.detach().float()
+        return _pack(arrange(matrix) if arrange else matrix, transposed, dtype)
+
+    return derived(weight, (transposed, dtype, arrange), make)
 
 
 def repack(module: nn.Module) -> None:

@@ -7,9 +7,18 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, not_on, requested
 from ..._library import register
+from ..._native import no_cpu
 from . import reference
+
+
+def _not_for_cpu(tensor, *_rest) -> str | None:
+    tensor = tensor[0] if isinstance(tensor, (list, tuple)) else tensor
+    return not_on("cpu", tensor) or (None if tensor.dtype == torch.float32 else f"takes float32, got {tensor.dtype}")
+
+
+_FOLDER = "posekernels.ops.relative_encoding"
 
 
 def _fake(x, joints, sizes, backend):
@@ -20,13 +29,21 @@ _forward = register(
     "relative_encoding",
     "(Tensor x, int[] joints, int[] sizes, str backend) -> Tensor[]",
     _fake,
-    {"reference": Kernel(reference.relative_encoding)},
+    {
+        "cpu": Kernel(f"{_FOLDER}.cpu:relative_encoding", lambda: no_cpu("relative_encoding"), _not_for_cpu),
+        "reference": Kernel(reference.relative_encoding),
+    },
 )
 _backward = register(
     "relative_encoding_backward",
     "(Tensor[] grads, Tensor x, int[] joints, int[] sizes, str backend) -> Tensor",
     lambda grads, x, joints, sizes, backend: torch.empty_like(x, memory_format=torch.contiguous_format),
-    {"reference": Kernel(reference.relative_encoding_backward)},
+    {
+        "cpu": Kernel(
+            f"{_FOLDER}.cpu:relative_encoding_backward", lambda: no_cpu("relative_encoding_backward"), _not_for_cpu
+        ),
+        "reference": Kernel(reference.relative_encoding_backward),
+    },
 )
 
 

@@ -9,15 +9,24 @@ from torch import Tensor
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, not_on, requested
 from ..._library import register
+from ..._native import no_cpu
 from . import reference
 
 _OP = "strided_temporal_conv"
 
 
+def _not_for_cpu(x, *_rest) -> str | None:
+    if len(x) > 64:
+        return f"takes at most 64 groups, got {len(x)}"
+    if x[0].dtype not in (torch.float32, torch.bfloat16):
+        return f"takes float32 and bfloat16, got {x[0].dtype}"
+    return not_on("cpu", *x)
+
+
 def _fake(x, weight, bias, scale, shift, residual, slope, stride, tap, backend):
-    return [a.new_empty(a.shape[0], a.shape[1] // w.shape[2], w.shape[0]) for a, w in zip(x, weight)]
+    return [a.new_empty(a.shape[0], a.shape[1] // reference.width_of(w), w.shape[0]) for a, w in zip(x, weight)]
 
 
 def _fake_backward(grads, x, weight, bias, needs, backend):
@@ -30,7 +39,10 @@ _forward = register(
     "(Tensor[] x, Tensor[] weight, Tensor[] bias, Tensor[] scale, Tensor[] shift, Tensor[] residual, float slope, "
     "int stride, int tap, str backend) -> Tensor[]",
     _fake,
-    {"reference": Kernel(reference.strided_temporal_conv)},
+    {
+        "cpu": Kernel(f"posekernels.ops.{_OP}.cpu:{_OP}", lambda: no_cpu(_OP, f"{_OP}_bf16"), _not_for_cpu),
+        "reference": Kernel(reference.strided_temporal_conv),
+    },
 )
 _backward = register(
     f"{_OP}_backward",
@@ -87,7 +99,7 @@ def strided_temporal_conv(
 
     Args:
         x: G tensors [B, T, Ci]; Ci may differ between groups. Float32 or float64.
-        weight: G tensors [Co, Ci, w], one w for all; T is a multiple of w.
+        weight: G tensors [Co, Ci, w], one w for all; T is a multiple of w. Or [Co, Ci], for width 1.
         bias: G tensors [Co], or none.
         scale, shift: G tensors [Co] each, or none: a folded batch norm.
         negative_slope: of the leaky ReLU; 1 for none, 0 for a ReLU.
@@ -107,9 +119,9 @@ def strided_temporal_conv(
             f"{_OP}: x and weight must hold the same number of groups, at least 1; got {len(x)}, {len(weight)}"
         )
     check_tensor(_OP, "x[0]", x[0], rank=3)
-    check_tensor(_OP, "weight[0]", weight[0], like=x[0], rank=3)
     B, T, _ = x[0].shape
-    width = weight[0].shape[2]
+    check_tensor(_OP, "weight[0]", weight[0], like=x[0], min_rank=2)
+    width = reference.width_of(weight[0])
     if width < 1 or T % width:
         raise ValueError(f"{_OP}: the frames of x must be a multiple of the weight's width {width}, got T={T}")
     if not 0 <= residual_tap < residual_stride:
@@ -117,8 +129,8 @@ def strided_temporal_conv(
     for i, (a, w) in enumerate(zip(x, weight)):
         check_tensor(_OP, f"x[{i}]", a, like=x[0], rank=3)
         check_shape(_OP, f"x[{i}]", a, (B, T, a.shape[2]), "x[0] fixes B and T")
-        check_tensor(_OP, f"weight[{i}]", w, like=x[0], rank=3)
-        check_shape(_OP, f"weight[{i}]", w, (w.shape[0], a.shape[2], width), f"x[{i}] is {list(a.shape)}")
+        check_tensor(_OP, f"weight[{i}]", w, like=x[0], rank=weight[0].dim())
+        check_shape(_OP, f"weight[{i}]", w, (w.shape[0], a.shape[2], width)[: w.dim()], f"x[{i}] is {list(a.shape)}")
     for name, values in {"bias": bias, "scale": scale, "shift": shift, "residual": residual}.items():
         if values and len(values) != len(x):
             raise ValueError(f"{_OP}: {name} must hold {len(x)} groups or none, got {len(values)}")

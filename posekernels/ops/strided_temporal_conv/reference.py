@@ -7,8 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def width_of(weight: Tensor) -> int:
+    """Frames under the filter; [Co, Ci] is a filter of one frame."""
+    return weight.shape[2] if weight.dim() == 3 else 1
+
+
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """[B, T, Ci] -> [B, T // w, Co]: a product over non-overlapping windows."""
+    if weight.dim() == 2:
+        return F.linear(x, weight, bias)
     windows = x.unflatten(1, (-1, weight.shape[2])).flatten(2)  # [B, T // w, w * Ci]
     return F.linear(windows, weight.permute(0, 2, 1).flatten(1), bias)
 

@@ -1,0 +1,35 @@
+"""``relative_encoding`` in C++."""
+
+from __future__ import annotations
+
+from array import array
+
+import torch
+from torch import Tensor
+
+from ..._native import core
+
+
+def _numbers(values) -> tuple[array, int]:
+    """64-bit numbers where C++ can read them; keep the array while its address is in use."""
+    numbers = array("q", values)
+    return numbers, numbers.buffer_info()[0]
+
+
+def relative_encoding(x: Tensor, joints: list[int], sizes: list[int]) -> list[Tensor]:
+    B, T, J, F = x.shape
+    x = x.contiguous()
+    parts = [x.new_empty(B, T, 3 * F * size) for size in sizes]
+    (_a, addresses), (_j, order), (_s, counts) = map(_numbers, ([p.data_ptr() for p in parts], joints, sizes))
+    core.relative_encoding(torch.get_num_threads(), x.data_ptr(), addresses, order, counts, len(sizes), B, T, J, F)
+    return parts
+
+
+def relative_encoding_backward(grads: list[Tensor], x: Tensor, joints: list[int], sizes: list[int]) -> Tensor:
+    B, T, J, F = x.shape
+    grads = [g.contiguous() for g in grads]
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    (_a, addresses), (_j, order), (_s, counts) = map(_numbers, ([g.data_ptr() for g in grads], joints, sizes))
+    threads = torch.get_num_threads()
+    core.relative_encoding_backward(threads, addresses, order, counts, grad_x.data_ptr(), len(sizes), B, T, J, F)
+    return grad_x

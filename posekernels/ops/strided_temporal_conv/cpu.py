@@ -1,0 +1,44 @@
+"""``strided_temporal_conv`` in C++: one task list for all groups; the weights packed once per tensor."""
+
+from __future__ import annotations
+
+from array import array
+
+import torch
+from torch import Tensor
+
+from ..._native import core
+from ..._packing import derived, packed
+from .reference import width_of
+
+
+def _windows_by_channels(weight: Tensor) -> Tensor:
+    """[Co, Ci, w] -> [w * Ci, Co]: the matrix that windows of frames are multiplied by."""
+    return weight.permute(2, 1, 0).reshape(-1, weight.shape[0]) if weight.dim() == 3 else weight.T
+
+
+def strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride, tap) -> list[Tensor]:
+    half = x[0].dtype is torch.bfloat16
+    width = width_of(weight[0])
+    B, T, _ = x[0].shape
+    rows = B * (T // width)
+    results, table, alive = [], array("q"), []
+    for i, w in enumerate(weight):
+        N = w.shape[0]
+        a = x[i].contiguous()
+        y = a.new_empty(B, T // width, N)
+        panels = packed(w, dtype=a.dtype, arrange=_windows_by_channels)
+        vectors = [values[i] if values else None for values in (bias, scale, shift)]
+        if half:
+            vectors = [None if v is None else derived(v, "float32", Tensor.float) for v in vectors]
+        add = residual[i].contiguous() if residual else None
+        sums = torch.empty(rows, N) if half else None
+        tensors = (a, panels, *vectors, add, y, sums)
+        table.extend(0 if t is None else t.data_ptr() for t in tensors)
+        table.append(a.shape[2] * width)
+        table.append(N)
+        alive.append(tensors)
+        results.append(y)
+    run = core.strided_temporal_conv_bf16 if half else core.strided_temporal_conv
+    run(torch.get_num_threads(), table.buffer_info()[0], len(weight), rows, slope, stride, tap)
+    return results
