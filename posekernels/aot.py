@@ -1,6 +1,7 @@
 """Compiles GPU kernels without a GPU, and reads registers, spills and matrix instructions off the result.
 
-``python -m posekernels.aot [OP...]`` prints the table. Every ``ops/<op>/triton.py`` lists its kernels as ``AOT``.
+``python -m posekernels.aot [OP...]`` prints the table. Every ``ops/<op>/triton.py`` lists its kernels as ``AOT``; with
+``--cuda`` every ``csrc/<op>/<op>_cuda.cu`` is compiled too, which takes nvcc and a checkout.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,8 +57,8 @@ def _tool(name: str) -> str:
     return str(path)
 
 
-def inspect_cubin(cubin: bytes, symbol: str | None = None) -> dict[str, dict[str, int]]:
-    """{kernel: {"registers", "spills", "shared", "matrix"}} of a cubin, or of its kernels named with ``symbol``."""
+def inspect_cubin(cubin: bytes) -> dict[str, dict[str, int]]:
+    """{kernel: {"registers", "spills", "shared", "matrix"}} of a cubin, by its symbol."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
@@ -73,7 +75,7 @@ def inspect_cubin(cubin: bytes, symbol: str | None = None) -> dict[str, dict[str
     found = {}
     for part in re.split(r"\n\s*Function ", usage)[1:]:
         name, numbers = part.split(":", 1)[0].strip(), _RESOURCES.search(part)
-        if numbers is None or (symbol is not None and symbol not in name):
+        if numbers is None:
             continue
         registers, stack, shared, local = map(int, numbers.groups())
         found[name] = {
@@ -141,6 +143,46 @@ def compile_all(ops: list[str] | None = None, targets: tuple[int, ...] = TARGETS
         yield from pool.map(lambda job: compile_one(*job), jobs)
 
 
+def _kernel_name(symbol: str) -> tuple[str, bool]:
+    """("graph_conv_fwd_kernel<Half>", whether its math is of the matrix units), off a mangled name."""
+    name = re.search(r"(?<=\d)([a-z_]+_kernel)", symbol)
+    math = re.search(r"\d(Exact|Tf32|Half|Bf16)E", symbol)
+    label = name.group(1) if name else symbol
+    return (f"{label}<{math.group(1)}>", math.group(1) != "Exact") if math else (label, False)
+
+
+def compile_cuda(ops: list[str] | None = None, targets: tuple[int, ...] = TARGETS) -> Iterator[Report]:
+    """A report for every kernel of every ``csrc/<op>/<op>_cuda.cu``.
+
+    Raises:
+        ValueError: no nvcc, or no sources here (an installed package has none).
+        subprocess.CalledProcessError: what does not compile.
+    """
+    csrc = Path(__file__).resolve().parents[1] / "csrc"
+    sources = [f for f in sorted(csrc.glob("*/*_cuda.cu")) if not ops or f.parent.name in ops]
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    if nvcc is None or not csrc.is_dir():
+        raise ValueError("--cuda needs nvcc and a checkout with csrc/: " + ("no nvcc" if nvcc is None else "no csrc"))
+
+    def compiled(job: tuple[Path, int]) -> list[Report]:
+        source, target = job
+        with tempfile.TemporaryDirectory() as folder:
+            cubin = Path(folder) / "kernels.cubin"
+            flags = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-DPOSEKERNELS_ISA=cuda", f"-I{csrc / 'include'}"]
+            subprocess.run([nvcc, "-cubin", f"-arch=sm_{target}", *flags, str(source), "-o", str(cubin)], check=True)
+            found = inspect_cubin(cubin.read_bytes())
+        reports = []
+        for symbol, numbers in found.items():
+            name, wants_matrix = _kernel_name(symbol)
+            fields = (numbers["registers"], numbers["spills"], numbers["shared"], numbers["matrix"])
+            reports.append(Report(f"{source.parent.name}/cuda/{name}", target, *fields, wants_matrix))
+        return sorted(reports, key=lambda r: r.name)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for reports in pool.map(compiled, [(s, t) for s in sources for t in targets]):
+            yield from reports
+
+
 def table(reports: list[Report]) -> str:
     """The reports as a Markdown table."""
     lines = [
@@ -158,10 +200,13 @@ def table(reports: list[Report]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m posekernels.aot", description=__doc__.splitlines()[0])
     parser.add_argument("op", nargs="*", help="ops to compile (default: all that have Triton kernels)")
+    parser.add_argument("--cuda", action="store_true", help="the CUDA C++ kernels too (needs nvcc)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     args = parser.parse_args(argv)
     try:
         reports = list(compile_all(args.op or None))
+        if args.cuda:
+            reports += compile_cuda(args.op or None)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
