@@ -65,40 +65,6 @@ POSEKERNELS_INLINE Vec keep_lanes(uint32_t bits, Vec v) {
 
 // ---- rows to lanes and back
 
-// rows[i][j] <-> rows[j][i]
-POSEKERNELS_INLINE void transpose(Vec* rows) {
-#if defined(__AVX512F__)
-    __m512 a[16], b[16];
-    for (int i = 0; i < 16; i += 2) {
-        a[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
-        a[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        b[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a[i]), _mm512_castps_pd(a[i + 2])));
-        b[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a[i]), _mm512_castps_pd(a[i + 2])));
-        b[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a[i + 1]), _mm512_castps_pd(a[i + 3])));
-        b[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a[i + 1]), _mm512_castps_pd(a[i + 3])));
-    }
-    for (int i = 0; i < 4; ++i) {  // b[4r + i] holds column 4q + i of rows 4r .. 4r + 3 in its quarter q
-        const __m512 low = _mm512_shuffle_f32x4(b[i], b[4 + i], 0x88),
-                     high = _mm512_shuffle_f32x4(b[i], b[4 + i], 0xdd);
-        const __m512 low2 = _mm512_shuffle_f32x4(b[8 + i], b[12 + i], 0x88);
-        const __m512 high2 = _mm512_shuffle_f32x4(b[8 + i], b[12 + i], 0xdd);
-        rows[i] = _mm512_shuffle_f32x4(low, low2, 0x88);
-        rows[4 + i] = _mm512_shuffle_f32x4(high, high2, 0x88);
-        rows[8 + i] = _mm512_shuffle_f32x4(low, low2, 0xdd);
-        rows[12 + i] = _mm512_shuffle_f32x4(high, high2, 0xdd);
-    }
-#else
-    for (int i = 0; i < lanes; ++i)
-        for (int j = i + 1; j < lanes; ++j) {
-            const float x = rows[i][j];
-            rows[i][j] = rows[j][i];
-            rows[j][i] = x;
-        }
-#endif
-}
-
 // tile[c][l] = x[l * stride + c] (+ add[l * add_stride + c]) for lanes first <= l < end, 0 for the others. x and add
 // point at lane 0's frame, which need not exist when first > 0.
 template <class E>
