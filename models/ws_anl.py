@@ -48,7 +48,7 @@ class WsAnl(nn.Module):
     """A lifter, its variance model, and the sampling between them.
 
     Args:
-        lifter: [B, 1, J, 2] -> [B, 1, J, 3]; frozen: it never trains here.
+        lifter: [B, 1, J, 2] -> [B, 1, J, 3]; frozen, in eval mode even when the rest trains (see ``freeze``).
         variance: [B, 1, J, 2] -> [B, 1, J, 1], relative to the lifter's mean error; None when only ``single`` is used.
         skeleton: of both.
     """
@@ -62,11 +62,22 @@ class WsAnl(nn.Module):
                     f"ws_anl: the {name} network must give {outputs} number(s) per joint, {type(net).__name__} gives "
                     f"{got}: are lifter and variance model swapped?"
                 )
-        self.lifter, self.variance, self.skeleton = lifter.requires_grad_(False).eval(), variance, skeleton
+        self.lifter, self.variance, self.skeleton = lifter, variance, skeleton
+        self.freeze()
+
+    def freeze(self, lifter: bool = True) -> WsAnl:
+        """Train the variance model around the frozen lifter; with ``lifter=False`` the lifter, before all else."""
+        self.frozen = lifter
+        self.lifter.requires_grad_(not lifter)
+        if self.variance is not None:
+            self.variance.requires_grad_(lifter)
+        return self.train(self.training)
 
     def train(self, mode: bool = True) -> WsAnl:
         super().train(mode)
-        self.lifter.eval()
+        still = self.lifter if self.frozen else self.variance
+        if still is not None:
+            still.eval()
         return self
 
     def sigma(self, views: Tensor) -> Tensor:

@@ -533,7 +533,7 @@ class _Loop:
             with torch.no_grad(), self.place.autocast():
                 report = self.recipe.evaluate(self.place)
         model.train()
-        if self.recipe.watched not in report.figures:
+        if self.recipe.watched not in report.figures and not self.recipe.keep_last:
             raise ValueError(f"the evaluation has no figure {self.recipe.watched!r}, only {list(report.figures)}")
         return report
 
@@ -541,8 +541,8 @@ class _Loop:
         return self.folder / ("best.pt" if stage == self.recipe.stages - 1 else f"best-stage{stage + 1}.pt")
 
     def keep_best(self, figures: dict[str, float]) -> None:
-        at, value = self.at, figures[self.recipe.watched]
-        if math.isfinite(at.best) and not value < at.best:
+        at, value = self.at, figures.get(self.recipe.watched, math.nan)
+        if math.isfinite(at.best) and not value < at.best and not self.recipe.keep_last:
             return
         at.best = value
         if self.place.rank == 0:

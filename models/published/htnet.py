@@ -1,5 +1,9 @@
 """Parameter names of the published HTNet checkpoints (``vefalun/HTNet``, ``xzhouzeng/PRPose``)."""
 
+from .ws_anl import hint
+
+__all__ = ["RENAME", "hint"]
+
 RENAME = [  # ours -> published, applied in order
     (r"^embed\.", "patch_embed."),
     (r"^position$", "pos_embed"),

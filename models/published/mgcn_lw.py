@@ -1,5 +1,9 @@
 """Parameter names of the published modulated GCNs (``xzhouzeng/PRPose``, ``ZhimingZo/Modulated-GCN``)."""
 
+from .ws_anl import hint
+
+__all__ = ["RENAME", "hint", "unwrap"]
+
 RENAME = [  # ours -> published, applied in order
     (r"^input\.(conv|norm)\.", r"gconv_input.0.\1."),
     (r"^layers\.(\d+)\.conv(\d)\.(conv|norm)\.", r"gconv_layers.\1.gconv\2.\3."),

@@ -2,8 +2,9 @@
 
 from .mgcn_lw import RENAME as MODULATED
 from .mgcn_lw import unwrap
+from .ws_anl import hint
 
-__all__ = ["RENAME", "unwrap"]
+__all__ = ["RENAME", "hint", "unwrap"]
 
 RENAME = [
     *MODULATED,

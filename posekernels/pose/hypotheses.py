@@ -45,14 +45,20 @@ class HypothesisScores:
         published_p2: reproduce the published program's P2, which credits every pose of a batch that mixes action groups
             with the mean of the batch. By default each pose counts with its own error.
         with_pck: also PCK and AUC, as on MPI-INF-3DHP.
+        without_truth: also what can be had without knowing the truth: P1 of the mean and of the joint-wise median of
+            the hypotheses.
     """
 
     published_p2: bool = False
     with_pck: bool = False
+    without_truth: bool = False
     records: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # group -> column -> per pose
 
-    def add(self, poses: Tensor, target: Tensor, actions: Sequence[str]) -> None:
-        """Add a batch: poses [B, S, J, 3], target [B, J, 3], metres, and the action of each pose."""
+    def add(self, poses: Tensor, target: Tensor, actions: Sequence[str], **more: Tensor) -> None:
+        """Add a batch: poses [B, S, J, 3], target [B, J, 3], metres, and the action of each pose.
+
+        ``more``: further columns by name, [B], in what they are reported in.
+        """
         if len(actions) != poses.shape[0]:
             raise ValueError(f"HypothesisScores: {len(actions)} actions for {poses.shape[0]} poses")
         groups = [action_group(a) for a in actions]
@@ -63,7 +69,10 @@ class HypothesisScores:
         if self.with_pck:
             columns["PCK"] = 100 * pck(poses, target).amax(1).double()
             columns["AUC"] = 100 * auc(poses, target).amax(1).double()
-        for name, values in columns.items():
+        if self.without_truth:
+            for name, pose in (("mean P1", poses.mean(1)), ("median P1", poses.median(1).values)):
+                columns[name] = 1000 * (pose - target).norm(dim=-1).mean(-1).double()
+        for name, values in (columns | more).items():
             for group, value in zip(groups, values.tolist()):
                 self.records.setdefault(group, {}).setdefault(name, []).append(value)
 
@@ -78,7 +87,7 @@ class HypothesisScores:
         return sum(len(columns["P1"]) for columns in self.records.values())
 
     def per_action(self) -> dict[str, dict[str, float]]:
-        """{action group: {"P1": mm, "P2": mm, "PCK" and "AUC": percent}}, sorted by name."""
+        """{action group: {"P1": mm, "P2": mm, "PCK" and "AUC": percent, ...}}, sorted by name."""
         return {
             group: {name: math.fsum(v) / len(v) for name, v in self.records[group].items()}
             for group in sorted(self.records)

@@ -7,12 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from posekernels.pose.skeleton import H36M_17
 
-from .clips import Clip
+from .archive import read_npz
+from .clips import Clip, LiftingData
+from .errors import DataError
+from .published import keypoint_file
 
 SUBJECTS = ("TS1", "TS2", "TS3", "TS4", "TS5", "TS6")
 GROUPS = {"green screen": ("TS1", "TS2"), "no green screen": ("TS3", "TS4"), "outdoor": ("TS5", "TS6")}
@@ -28,32 +32,55 @@ def make_clips(positions: Mapping, keypoints: Mapping, subjects: Sequence[str] =
         keypoints: {subject: {action: [T2 >= T, 17, 2] per camera}}, pixels; cut to T.
         subjects: that are wanted, in this order.
     Raises:
-        ValueError: a subject, action or camera that only one file has, too few frames, or another joint count.
+        DataError: a subject, action or camera that only one file has, too few frames, or another joint count.
     """
     clips, joints = [], H36M_17.num_joints
     for subject in subjects:
         for kind, data in (("3D", positions), ("2D", keypoints)):
             if subject not in data:
-                raise ValueError(
-                    f"3DHP: the {kind} file has no subject {subject} (it has: {', '.join(map(str, data))})"
-                )
+                raise DataError(f"3DHP: the {kind} file has no subject {subject} (it has: {', '.join(map(str, data))})")
         for action, cameras in positions[subject].items():
             views = keypoints[subject].get(action, ())
             if len(views) != len(cameras):
-                raise ValueError(
+                raise DataError(
                     f"3DHP: {subject} {action}: {len(cameras)} cameras in the 3D file, {len(views)} in the 2D file"
                 )
             for camera, (world, pixels) in enumerate(zip(cameras, views)):
                 where = f"3DHP: {subject} {action}, camera {camera}"
                 pose, pixels = np.array(world, np.float32), np.asarray(pixels, np.float32)
                 if pose.shape[1:] != (joints, 3) or pixels.shape[1:] != (joints, 2):
-                    raise ValueError(
+                    raise DataError(
                         f"{where}: expected [T, {joints}, 3] and [T, {joints}, 2], got {pose.shape} and {pixels.shape}"
                     )
                 if len(pixels) < len(pose):
-                    raise ValueError(f"{where}: {len(pose)} frames of 3D, but only {len(pixels)} of 2D")
+                    raise DataError(f"{where}: {len(pose)} frames of 3D, but only {len(pixels)} of 2D")
                 pose[:, 1:] -= pose[:, :1]
                 width, height = SIZES.get(subject, SIZE)
                 screen = pixels[: len(pose)] * np.float32(2 / width) - np.array([1, height / width], np.float32)
                 clips.append(Clip(subject, action, camera, screen, pose))
     return clips
+
+
+def load_3dhp(root: str | Path, keypoints: str = "gt", subjects: Sequence[str] = SUBJECTS) -> LiftingData:
+    """Read the two files of ``root``; nothing to train on, ``subjects`` to test on.
+
+    Args:
+        keypoints: the end of the 2D file's name: gt, hrnet_coco, ...
+    Raises:
+        DataError: a missing or malformed file, or what ``make_clips`` refuses.
+    """
+    root = Path(root)
+    tables = {}
+    for kind, path in (
+        ("positions_3d", root / "data_3d_3dhp.npz"),
+        ("positions_2d", keypoint_file(root, "3dhp", keypoints)),
+    ):
+        tables[kind] = read_npz(path, kind)[kind]
+        if not isinstance(tables[kind], dict) or not all(isinstance(v, dict) for v in tables[kind].values()):
+            raise DataError(f"{path}: expected {kind} to be {{subject: {{action: arrays per camera}}}}")
+    clips = make_clips(tables["positions_3d"], tables["positions_2d"], subjects)
+    for clip in clips:
+        for array in (clip.keypoints, clip.positions):
+            if not np.isfinite(array).all():
+                raise DataError(f"3DHP: {clip.subject} {clip.action}, camera {clip.camera}: NaN or infinity in {root}")
+    return LiftingData(f"MPI-INF-3DHP ({keypoints})", H36M_17, H36M_17.left, H36M_17.right, [], clips)

@@ -75,6 +75,7 @@ class Recipe:
         evaluate_ema: evaluate with the shadow weights.
         unused_parameters: a step may leave trainable parameters without gradient.
         watched: name of the figure whose lowest value is kept in best.pt.
+        keep_last: best.pt holds the last evaluated epoch, whatever its figures: for a paper that selects nothing.
         architecture: options that fix the network; ``--evaluate`` takes them from one of our own checkpoints.
         options, data: as given.
         model, place: set by the engine before ``start_stage``. ``place`` has device, rank, world, autocast().
@@ -88,6 +89,7 @@ class Recipe:
     evaluate_ema = False
     unused_parameters = False
     watched = "P1"
+    keep_last = False
     architecture: tuple[str, ...] = ()
 
     model: nn.Module

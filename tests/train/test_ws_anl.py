@@ -1,0 +1,139 @@
+"""WS-ANL's training on synthetic clips, its test with hypotheses, and MPI-INF-3DHP."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from models import create
+from models.registry import published_state, read_checkpoint
+from posekernels._cli import run_cli
+from tests.train.synthetic import synthetic
+from train import h36m, mpi_inf_3dhp
+from train.data.archive import write_npz
+from train.recipes.ws_anl import SigmaLoader
+
+
+@pytest.fixture
+def data(monkeypatch):
+    data = synthetic(12)
+    monkeypatch.setattr(h36m, "load_starter", lambda keypoints, **_: data)
+    return data
+
+
+def run(capsys, main, *arguments) -> tuple[int, str, str]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        run_cli(lambda: main([str(a) for a in arguments]))
+    out = capsys.readouterr()
+    return end.value.code or 0, out.out, out.err
+
+
+def train(capsys, tmp_path, lifter, *more):
+    size = ["--layers", 1, "--channel", 24, "--d_hid", 16] if lifter == "htnet" else []
+    brief = ["--lifter_epochs", 2, "--epochs", 2, "-b", 32, "--no-progress", "--sigma_cache", tmp_path / "sigma"]
+    start = ["--model", "ws_anl", "--lifter", lifter, "--out", tmp_path / lifter]
+    return run(capsys, h36m.main, *start, *size, *brief, *more)
+
+
+@pytest.mark.parametrize("lifter", ["mgcn_lw", "htnet"])
+def test_trains_lifter_then_variance_and_samples(tmp_path, capsys, data, monkeypatch, lifter):
+    monkeypatch.setattr("train.recipes.ws_anl.CURVE", (1, 3, 6))
+    curve = tmp_path / "curve.json"
+    code, printed, error = train(capsys, tmp_path, lifter, "--mutilhyp_test", "--sample_nums", 5, "--curve", curve)
+    assert code == 0, error
+    assert all(word in printed for word in ("P1", "P2", "single P1", "mean P1", "median P1", "average"))
+    best = read_checkpoint(tmp_path / lifter / "best.pt")
+    assert best["stage"] == 1 and best["epoch"] == 1  # the last epoch is kept
+    before = read_checkpoint(tmp_path / lifter / "best-stage1.pt")["weights"]
+    assert all(torch.equal(before[k], v) for k, v in best["weights"].items() if k.startswith("lifter."))
+    assert any(not torch.equal(before[k], v) for k, v in best["weights"].items() if k.startswith("variance."))
+    saved = json.loads(curve.read_text())
+    for name in ("ws_anl", "random"):
+        assert all(a >= b for a, b in zip(saved[name]["P1"], saved[name]["P1"][1:]))
+    caches = set((tmp_path / "sigma").iterdir())
+    assert len(caches) == 2  # training and test clips
+
+    # the checkpoint comes back with its lifter, and so do its figures; another chunk changes nothing
+    code, again, error = run(
+        capsys, h36m.main, "--model", "ws_anl", "--evaluate", tmp_path / lifter / "best.pt", "--multihyp_test",
+        "--samples", 5, "--chunk", 64,
+    )  # fmt: skip
+    assert code == 0, error
+    assert again.splitlines()[-1] == printed.splitlines()[-1]
+
+
+def test_sigma_targets_follow_the_lifter(tmp_path, capsys, data):
+    assert train(capsys, tmp_path, "mgcn_lw")[0] == 0
+    first = {p: p.stat().st_mtime_ns for p in (tmp_path / "sigma").iterdir()}
+    own = tmp_path / "lifter.pth"
+    torch.save(published_state(create("mgcn_lw")), own)
+    code, _, error = train(capsys, tmp_path, "mgcn_lw", "--lifter_checkpoint", own, "--overwrite")
+    assert code == 0, error
+    now = {p: p.stat().st_mtime_ns for p in (tmp_path / "sigma").iterdir()}
+    assert len(now) == 4 and all(now[p] == t for p, t in first.items())
+    assert train(capsys, tmp_path, "mgcn_lw", "--lifter_checkpoint", own, "--overwrite")[0] == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "sigma").iterdir()} == now
+
+
+def test_two_processes_share_a_batch():
+    x = torch.arange(11.0).view(-1, 1, 1, 1)
+    whole, halves = SigmaLoader(x, x, 4, 1, 0, 1), [SigmaLoader(x, x, 4, 1, rank, 2) for rank in (0, 1)]
+    for loader in (whole, *halves):
+        loader.set_epoch(3)
+    for batch, *parts in zip(whole, *halves, strict=True):
+        rows = torch.cat([p.keypoints for p in parts]).flatten()
+        assert sorted(rows.tolist()) == sorted(batch.keypoints.flatten().tolist()) and parts[0].total == batch.total
+
+
+def write_3dhp(folder, scale=1.0):
+    random = np.random.default_rng(0)
+    poses = {s: {"Seq1": [random.normal(size=(4, 17, 3)).astype(np.float32) * 0.3]} for s in mpi_inf_3dhp.SUBJECTS}
+    points = {
+        s: {"Seq1": [(random.uniform(500, 900, size=(5, 17, 2)) * scale).astype(np.float32)]}
+        for s in mpi_inf_3dhp.SUBJECTS
+    }
+    write_npz(folder / "data_3d_3dhp.npz", positions_3d=np.array(poses, dtype=object))
+    write_npz(folder / "data_2d_3dhp_gt.npz", positions_2d=np.array(points, dtype=object))
+
+
+def published_pair(folder):
+    torch.manual_seed(0)
+    files = {}
+    for role, name in (("lifter", "mgcn_lw"), ("variance", "variance_linear")):
+        files[role] = folder / f"{role}.pth"
+        torch.save(published_state(create(name)), files[role])
+    return files
+
+
+def test_3dhp(tmp_path, capsys):
+    write_3dhp(tmp_path)
+    files = published_pair(tmp_path)
+    pair = ["--lifter", "mgcn_lw", "--lifter_checkpoint", files["lifter"], "--variance_checkpoint", files["variance"]]
+    main = mpi_inf_3dhp.main
+    code, printed, error = run(capsys, main, "--data-root", tmp_path, *pair, "--multihyp_test", "--samples", 4)
+    assert code == 0, error
+    assert "24 frames, best of 4, alpha 0.01" in printed and "MPI-INF-3DHP  [  pck: " in printed
+    code, printed, error = run(capsys, main, "--data-root", tmp_path, *pair, "--group", "outdoor")
+    assert code == 0 and "8 frames, single pose" in printed
+    code, _, error = run(capsys, main, "--data-root", tmp_path, "-k", "hrnet_coc", *pair)
+    assert code == 2 and "keypoints here: gt" in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["--samples", "0"], "at least 1 hypothesis, got 0"),
+        (["--alpha", "-0.1"], "noise scale of at least 0, got -0.1"),
+        (["--lifter", "htnett"], "invalid choice: 'htnett'"),
+        (["--lifter", "mgcn_lw", "--lifter_checkpoint", "VARIANCE"], "VarianceLinear, a variance model.*swapped"),
+        (["--lifter", "mgcn_lw", "--lifter_checkpoint", "LIFTER", "--variance_checkpoint", "LIFTER"], "swapped"),
+    ],
+)
+def test_refusals(tmp_path, capsys, data, arguments, words):
+    files = published_pair(tmp_path)
+    arguments = [{"LIFTER": files["lifter"], "VARIANCE": files["variance"]}.get(a, a) for a in arguments]
+    code, _, error = run(capsys, h36m.main, "--model", "ws_anl", "--out", tmp_path / "run", "--epochs", 1, *arguments)
+    assert code == 2 and re.search(words, error) and len(error.splitlines()) == 1, error
