@@ -10,6 +10,11 @@ from dataclasses import dataclass
 import torch
 
 
+# Thread pools go on spinning for a while after their last task (ONNX Runtime's and OpenMP's do): left to themselves
+# they slow whoever comes next down twofold. So every turn begins with a rest and calls that are not timed.
+SETTLE = 0.05
+
+
 @dataclass
 class Timing:
     """Seconds per call: median, 10th and 90th percentile; host seconds until the call returned."""
@@ -84,6 +89,9 @@ def interleaved(calls: dict[str, Callable], device: Device, budget: float, repea
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            time.sleep(SETTLE)
+            for _ in range(min(loops[name], 8)):
+                call()
             samples[name].append(device.sample(call, loops[name]))
     timings = {}
     for name, pairs in samples.items():
