@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-
 # Thread pools go on spinning for a while after their last task (ONNX Runtime's and OpenMP's do): left to themselves
 # they slow whoever comes next down twofold. So every turn begins with a rest and calls that are not timed.
 SETTLE = 0.05
