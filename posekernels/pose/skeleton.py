@@ -204,7 +204,107 @@ HUMANEVA_15 = Skeleton(
     right=(5, 6, 7, 11, 12, 13),
 )
 
-SKELETONS = {s.name: s for s in (H36M_17, H36M_16, H36M_32, CMU_38, HUMANEVA_15)}
+COCO_17 = Skeleton(
+    "coco-17",
+    (
+        *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
+        *("left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+        *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
+    ),
+    (-1, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
+    left=(1, 3, 5, 7, 9, 11, 13, 15),
+    right=(2, 4, 6, 8, 10, 12, 14, 16),
+)
+"""COCO: no pelvis and no neck; the nose stands in as the root."""
+
+BODY_25 = Skeleton(
+    "body-25",
+    (
+        *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
+        *("mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
+        *("right_eye", "left_eye", "right_ear", "left_ear"),
+        *("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel"),
+    ),
+    (1, 8, 1, 2, 3, 1, 5, 6, -1, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11),
+    left=(5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21),
+    right=(2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24),
+)
+"""OpenPose's default model."""
+
+BODY_25B = Skeleton(
+    "body-25b",
+    (
+        *COCO_17.joints,
+        *("upper_neck", "head_top"),
+        *("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel"),
+    ),
+    (17, 0, 0, 1, 2, 17, 17, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14, -1, 17, 15, 19, 15, 16, 22, 16),
+    left=(1, 3, 5, 7, 9, 11, 13, 15, 19, 20, 21),
+    right=(2, 4, 6, 8, 10, 12, 14, 16, 22, 23, 24),
+)
+"""OpenPose's experimental model: as many joints as ``BODY_25``, in another order; the upper neck stands in as root."""
+
+HALPE_26 = Skeleton(
+    "halpe-26",
+    (
+        *COCO_17.joints,
+        *("head", "neck", "hip"),
+        *("left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe", "left_heel", "right_heel"),
+    ),
+    (18, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 18, 19, -1, 15, 16, 20, 21, 15, 16),
+    left=(1, 3, 5, 7, 9, 11, 13, 15, 20, 22, 24),
+    right=(2, 4, 6, 8, 10, 12, 14, 16, 21, 23, 25),
+)
+"""AlphaPose, RTMPose and Sports2D: bodies with feet."""
+
+MPII_16 = Skeleton(
+    "mpii-16",
+    (
+        *("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"),
+        *("pelvis", "thorax", "upper_neck", "head_top"),
+        *("right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
+    ),
+    (1, 2, 6, 6, 3, 4, -1, 6, 7, 8, 11, 12, 7, 7, 13, 14),
+    left=(3, 4, 5, 13, 14, 15),
+    right=(2, 1, 0, 12, 11, 10),
+)
+
+BLAZEPOSE_33 = Skeleton(
+    "blazepose-33",
+    (
+        *("nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer"),
+        *("left_ear", "right_ear", "mouth_left", "mouth_right", "left_shoulder", "right_shoulder"),
+        *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_pinky", "right_pinky"),
+        *("left_index", "right_index", "left_thumb", "right_thumb", "left_hip", "right_hip"),
+        *("left_knee", "right_knee", "left_ankle", "right_ankle", "left_heel", "right_heel"),
+        *("left_foot_index", "right_foot_index"),
+    ),
+    (-1, 0, 1, 2, 0, 4, 5, 3, 6, 0, 0, 0, 0, 11, 12, 13, 14, 15, 16, 15, 16, 15, 16)
+    + (11, 12, 23, 24, 25, 26, 27, 28, 27, 28),
+    left=(1, 2, 3, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31),
+    right=(4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32),
+)
+"""MediaPipe's landmarks: no pelvis and no neck; the nose stands in as the root."""
+
+SMPL_24 = Skeleton(
+    "smpl-24",
+    (
+        *("pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2"),
+        *("left_ankle", "right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar"),
+        *("head", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+        *("left_hand", "right_hand"),
+    ),
+    (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21),
+    left=(1, 4, 7, 10, 13, 16, 18, 20, 22),
+    right=(2, 5, 8, 11, 14, 17, 19, 21, 23),
+)
+
+CMU_31 = CMU_38.reduced("cmu-31", keep=tuple(j for j, n in enumerate(CMU_38.joints) if not n.endswith("_site")))
+"""The 38 without the ends of toes, head, fingers and thumbs: the joints of CMU's own skeleton files."""
+
+_DETECTORS = (COCO_17, BODY_25, BODY_25B, HALPE_26, MPII_16, BLAZEPOSE_33)
+_BODIES = (H36M_17, H36M_16, H36M_32, CMU_31, CMU_38, HUMANEVA_15, SMPL_24)
+SKELETONS = {s.name: s for s in (*_BODIES, *_DETECTORS)}
 
 
 def skeleton(name: str) -> Skeleton:
