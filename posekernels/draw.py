@@ -27,6 +27,7 @@ from .pose.camera import camera_to_world, rotate
 from .pose.skeleton import Skeleton
 
 LEFT, RIGHT, MIDDLE = "#6a5acd", "#8fbc8f", "#cd853f"  # slateblue, darkseagreen, peru: by the child joint of a bone
+FADED = "#b4b4bc"
 BACKGROUND, FLOOR, TEXT = "#ffffff", "#d8d8de", "#333340"
 CUBE = 1.7  # metres: side of the space drawn, which follows the root
 ELEVATION = 15.0
@@ -45,6 +46,11 @@ class Panel:
         extent: (width, height) of the image that 2D points are in.
         azimuth: degrees about z from which 3D is seen (matplotlib's convention).
         background: [H, W, 3] uint8 images, one per frame, under 2D points; black without.
+        focus: [T, 2] the ground point that 3D is centred on; None to follow the root.
+        side: metres, of the space drawn in 3D.
+        faded: joints drawn in grey, with the bones to them.
+
+    Joints that are NaN, and bones to them, are left out.
     """
 
     title: str
@@ -53,6 +59,9 @@ class Panel:
     extent: tuple[int, int] = (1000, 1000)
     azimuth: float = 70.0
     background: Sequence[np.ndarray] | None = None
+    focus: np.ndarray | None = None
+    side: float = CUBE
+    faded: Sequence[int] = ()
 
     def __post_init__(self):
         self.points = np.asarray(self.points, np.float32)
@@ -63,8 +72,13 @@ class Panel:
                 f"panel {self.title!r}: skeleton {self.skeleton.name} has {self.skeleton.num_joints} joints, "
                 f"points have {self.points.shape[1]}"
             )
-        if not np.isfinite(self.points).all():
-            raise ValueError(f"panel {self.title!r}: points hold NaN or infinity")
+        if np.isinf(self.points).any():
+            raise ValueError(f"panel {self.title!r}: points hold infinity")
+        if self.is_3d:
+            root = self.points[:, self.skeleton.root if self.skeleton else 0, :2] if self.focus is None else self.focus
+            self.focus = held(np.asarray(root, np.float32))
+            if self.focus.shape != (len(self.points), 2):
+                raise ValueError(f"panel {self.title!r}: focus must be [T, 2], got {list(self.focus.shape)}")
 
     @property
     def is_3d(self) -> bool:
@@ -75,7 +89,27 @@ class Panel:
         if self.skeleton is None:
             return []
         left, right = self.skeleton.left, self.skeleton.right
-        return [(p, j, LEFT if j in left else RIGHT if j in right else MIDDLE) for p, j in self.skeleton.bones]
+        colours = {j: LEFT for j in left} | {j: RIGHT for j in right} | {j: FADED for j in self.faded}
+        return [(p, j, colours.get(j, MIDDLE)) for p, j in self.skeleton.bones]
+
+
+def held(track: np.ndarray) -> np.ndarray:
+    """[T, C] with NaN rows replaced by the row before (at the start, by the first good one); zeros if none is good."""
+    good = np.flatnonzero(np.isfinite(track).all(-1))
+    if not len(good):
+        return np.zeros_like(track)
+    return track[good[np.maximum(np.searchsorted(good, np.arange(len(track)), side="right") - 1, 0)]]
+
+
+def crowd(body: Skeleton, people: int) -> Skeleton:
+    """``people`` copies of a layout in one, to draw [T, people * J, C]; its root is that of the first."""
+    J = body.num_joints
+
+    def copies(joints: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(j + i * J if j >= 0 else -1 for i in range(people) for j in joints)
+
+    sides = copies(body.left), copies(body.right)
+    return Skeleton(f"{body.name} x {people}", body.joints * people, copies(body.parents), *sides)
 
 
 def to_world(
@@ -131,26 +165,29 @@ def _skeleton(draw: ImageDraw.ImageDraw, xy: np.ndarray, depth: np.ndarray, pane
     """Bones from the farthest to the nearest, joints on top."""
     width, dot = max(2, round(size / 75)), size / 110
     points = [tuple(map(float, p)) for p in xy]
-    for parent, joint, colour in sorted(panel.bones(), key=lambda b: depth[b[0]] + depth[b[1]]):
+    bones = [b for b in panel.bones() if np.isfinite(xy[b[0]] + xy[b[1]]).all()]
+    for parent, joint, colour in sorted(bones, key=lambda b: depth[b[0]] + depth[b[1]]):
         draw.line((points[parent], points[joint]), fill=colour, width=width)
         for x, y in (points[parent], points[joint]):  # round ends
             r = width / 2 - 0.5
             draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
     ring = "#ffffff" if panel.is_3d else "#000000"
     for x, y in points:
+        if math.isnan(x + y):
+            continue
         fill = TEXT if panel.is_3d else "#f2f2f2"
         draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=fill, outline=ring)
 
 
 def _draw_3d(image: Image.Image, panel: Panel, t: int, size: int) -> None:
     draw, view, pose = ImageDraw.Draw(image), _view(panel.azimuth), panel.points[t]
-    root = pose[panel.skeleton.root if panel.skeleton else 0]
-    centre, scale = np.array((root[0], root[1], CUBE / 2), np.float32), size / (1.4 * CUBE)
+    root = panel.focus[t]
+    centre, scale = np.array((root[0], root[1], min(panel.side, CUBE) / 2), np.float32), size / (1.4 * panel.side)
 
     def screen(points) -> np.ndarray:
         return (np.asarray(points, np.float32) - centre) @ view.T * (scale, scale, 1) + (size / 2, size / 2, 0)
 
-    half = CUBE / 2
+    half = panel.side / 2
     for axis in (0, 1):  # a floor of half-metre tiles that stands still in the world while the view follows the root
         low, high = root[axis] - half, root[axis] + half
         for tick in np.arange(math.ceil(low * 2) / 2, high, 0.5):
@@ -307,11 +344,17 @@ def read_video(path: str | Path, frames: int, skip: int = 0) -> list[np.ndarray]
     return images
 
 
+def _integers(values: np.ndarray) -> list[list[int | None]]:
+    """Rounded; NaN as None."""
+    whole = np.round(np.nan_to_num(values)).astype(int).astype(object)
+    whole[np.isnan(values)] = None
+    return whole.tolist()
+
+
 def page(panels: Iterable[Panel], fps: float, title: str) -> str:
     """One self-contained HTML page that plays the panels: drag to orbit, scrub, play. Video backgrounds stay out."""
     data = {
         "fps": fps,
-        "cube": CUBE,
         "elevation": ELEVATION,
         "panels": [
             {
@@ -319,13 +362,12 @@ def page(panels: Iterable[Panel], fps: float, title: str) -> str:
                 "threeD": p.is_3d,
                 "extent": list(p.extent),
                 "azimuth": p.azimuth,
-                "root": p.skeleton.root if p.skeleton else 0,
+                "side": p.side,
+                "height": min(p.side, CUBE) / 2,
                 "bones": p.bones(),
                 # millimetres and tenths of a pixel as integers: a third of the size of floats
-                "points": np.round(p.points * (1000 if p.is_3d else 10))
-                .astype(int)
-                .reshape(len(p.points), -1)
-                .tolist(),
+                "points": _integers(p.points.reshape(len(p.points), -1) * (1000 if p.is_3d else 10)),
+                "focus": _integers(p.focus * 1000) if p.is_3d else [],
                 "unit": 1000 if p.is_3d else 10,
             }
             for p in panels
