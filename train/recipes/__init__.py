@@ -46,13 +46,17 @@ import pkgutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.pretrained import About
 from models.registry import CheckpointError, load_published, read_checkpoint
 from posekernels._checks import nearest
+from posekernels.pose.skeleton import H36M_17
 
 
 class Loader(Protocol):
@@ -210,6 +214,34 @@ def load_strict(model: nn.Module, weights: dict[str, Tensor], path: str | Path) 
 def is_ours(checkpoint) -> bool:
     """Whether a checkpoint was written by ``train.engine``."""
     return isinstance(checkpoint, dict) and str(checkpoint.get("format", "")).startswith("posekernels-train")
+
+
+ANY_CAMERA = "any_camera"
+"""The recipe whose networks see keypoints centred and scaled on the person."""
+
+
+def trained(path: str | Path) -> tuple[nn.Module, About] | None:
+    """The network of a checkpoint of ours, in eval mode, and what it is; None for any other file.
+
+    Raises:
+        CheckpointError: weights that do not fit the options beside them.
+    """
+    if Path(path).suffix == ".safetensors" or not Path(path).is_file():
+        return None
+    checkpoint = read_checkpoint(path)
+    if not is_ours(checkpoint):
+        return None
+    options = Namespace(**checkpoint["options"])
+    options.evaluate = options.evaluate or str(path)  # nothing is to be trained: no need for earlier stages' files
+    data = SimpleNamespace(skeleton=H36M_17, left=H36M_17.left, right=H36M_17.right, train=[], test=[])
+    recipe = find(checkpoint["model"])(options, data)
+    recipe.place = SimpleNamespace(device=torch.device("cpu"))
+    recipe.model = recipe.make_model()
+    recipe.load_weights(path)
+    config = recipe.config() if hasattr(recipe, "config") else {}
+    network = getattr(recipe, "network", checkpoint["model"])
+    about = About(network, config, "person" if checkpoint["model"] == ANY_CAMERA else "screen")
+    return recipe.model.eval(), about
 
 
 def _recipe(name: str) -> type[Recipe] | None:

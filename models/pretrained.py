@@ -1,0 +1,118 @@
+"""Weights as files: those that come with the project (``pretrained``), and ``.safetensors`` that say what they are.
+
+A file's header names the network, its configuration and what its input looks like, so that a file is all one needs:
+``net, about = load_weights("lifter.safetensors")``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from posekernels._checks import nearest
+
+from .registry import CheckpointError, create, load_published, published_names
+
+OURS = {"lifter": "lifter.safetensors", "forecaster": "forecaster.safetensors"}
+SEES = ("person", "screen")
+
+
+@dataclass(frozen=True)
+class About:
+    """What the header of a weights file says.
+
+    Args:
+        network: its name in the registry. config: arguments of ``create``.
+        sees: "person" (keypoints centred and scaled on the person) or "screen" (normalised screen units).
+        fps: frames per second that the network expects; 0 for any.
+        made: how the weights came about, in a line.
+    """
+
+    network: str
+    config: dict
+    sees: str = "screen"
+    fps: float = 0.0
+    made: str = ""
+
+
+def save_weights(net: nn.Module, path: str | Path, about: About, dtype: torch.dtype = torch.float32) -> None:
+    """Write a ``.safetensors`` file; floating-point weights in ``dtype``. The file appears whole or not at all."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+
+    def stored(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach().cpu()
+        return (tensor.to(dtype) if tensor.is_floating_point() else tensor).clone().contiguous()
+
+    aside = path.with_name(f".{path.name}.part{os.getpid()}")
+    try:
+        header = {"posekernels": json.dumps(asdict(about))}
+        save_file({name: stored(tensor) for name, tensor in net.state_dict().items()}, aside, header)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], About | None]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {}).get("posekernels")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        return state, About(**json.loads(header)) if header else None
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from error
+
+
+def load_weights(path: str | Path, network: str | None = None) -> tuple[nn.Module, About]:
+    """A network from a file, in eval mode, float32.
+
+    Args:
+        path: ``.safetensors`` of ours, or a published checkpoint.
+        network: name in the registry; needed for published checkpoints, which are taken at the published size.
+    Raises:
+        CheckpointError: unreadable, of another network, not fitting, or nameless and no ``network`` given.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights file")
+    if path.suffix == ".safetensors":
+        state, about = _read_safetensors(path)
+        if about is None and network is None:
+            raise CheckpointError(f"{path}: does not say which network it is for; name it with --model")
+        about = about or About(network, {})
+    else:
+        if network is None:
+            raise CheckpointError(f"{path}: does not say which network it is for; name it with --model")
+        return load_published(create(network), path).eval(), About(network, {})
+    if network not in (None, about.network):
+        raise CheckpointError(f"{path}: weights of {about.network}, not of --model {network}")
+    net = create(about.network, **about.config)
+    have = net.state_dict()
+    if set(state) == set(published_names(net)) != set(have):
+        return load_published(net, state).eval(), about
+    wrong = [n for n in have if n not in state or state[n].shape != have[n].shape] + [n for n in state if n not in have]
+    if wrong:
+        raise CheckpointError(f"{path}: does not fit {about.network} ({len(wrong)} tensors, first {wrong[0]})")
+    net.load_state_dict({name: tensor.to(have[name].dtype) for name, tensor in state.items()})
+    return net.eval(), about
+
+
+def pretrained(what: str) -> tuple[nn.Module, About]:
+    """The weights that come with the project: "lifter" or "forecaster"; see ``models/weights/README.md``.
+
+    Raises:
+        ValueError: another name.
+    """
+    if what not in OURS:
+        raise ValueError(f"no weights for {what!r}{nearest(what, OURS)} (there are: {', '.join(OURS)})")
+    with resources.as_file(resources.files(__package__).joinpath("weights", OURS[what])) as path:
+        return load_weights(path)
