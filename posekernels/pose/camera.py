@@ -116,6 +116,24 @@ def project_linear(points: Tensor, intrinsics: Tensor) -> Tensor:
     return camera[..., :2] * a + camera[..., 2:4]
 
 
+@accepts_arrays
+def looking_at(points: Tensor, ray: Tensor) -> Tensor:
+    """From the axes of a camera turned straight at a person to those of the camera that saw the person at ``ray``.
+
+    Args:
+        points: [..., J, 3]. ray: [..., 2] the direction (X/Z, Y/Z) the turned camera looks in; 0 changes nothing.
+    Returns:
+        [..., J, 3], rotated about the camera's centre by the smallest angle that brings the z axis to (ray, 1).
+    """
+    _check_last("looking_at", "points", points, 3, exact=True)
+    _check_last("looking_at", "ray", ray, 2, exact=True)
+    x, y = ray.unbind(-1)
+    z = (x * x + y * y + 1).rsqrt()  # cosine of the angle
+    half = ((1 + z) / 2).sqrt()
+    quaternion = torch.stack((half, -y * z / (2 * half), x * z / (2 * half), torch.zeros_like(x)), -1)
+    return rotate(points, quaternion[..., None, :])
+
+
 def _check_last(op: str, name: str, value, size: int, exact: bool = False) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a torch.Tensor or numpy.ndarray, got {type(value).__qualname__}")

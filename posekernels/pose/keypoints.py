@@ -104,3 +104,30 @@ def revise_legs(keypoints: Tensor, scores: Tensor) -> Tensor:
         for joint, source in replacements.items():
             revised[..., joint, :] = torch.where(matches[..., None], keypoints[..., source, :], revised[..., joint, :])
     return revised * detected(keypoints)[..., None, None]
+
+
+@accepts_arrays
+def centre_on_person(keypoints: Tensor, spread: int = 27) -> tuple[Tensor, Tensor, Tensor]:
+    """Keypoints relative to the person's root and size, whatever camera saw them.
+
+    Args:
+        keypoints: [..., T, J, 2] in any unit; joint 0 is the root.
+        spread: odd; the size of a person is averaged over so many frames (beyond the ends the edge frame repeats).
+    Returns:
+        [..., T, J, 2] with the root at 0 and joints at a mean distance of about 1 from it; [..., T, 2] the roots and
+        [..., T] the sizes taken out, in the unit of ``keypoints``. Where all joints coincide, the size is 0 and so is
+        the result.
+    """
+    if not isinstance(keypoints, Tensor):
+        raise TypeError(f"centre_on_person: expected a torch.Tensor, got {type(keypoints).__qualname__}")
+    if keypoints.dim() < 3 or keypoints.shape[-1] != 2:
+        raise ValueError(f"centre_on_person: keypoints must be [..., T, J, 2], got {list(keypoints.shape)}")
+    if spread < 1 or spread % 2 == 0:
+        raise ValueError(f"centre_on_person: spread must be odd and positive, got {spread}")
+    centre = keypoints[..., 0, :]
+    relative = keypoints - centre[..., None, :]
+    size = relative.norm(dim=-1).mean(-1)
+    T, half = size.shape[-1], spread // 2
+    around = (torch.arange(T)[:, None] + torch.arange(-half, half + 1)).clamp(0, max(T - 1, 0))
+    size = size[..., around].mean(-1)
+    return relative / size.clamp_min(torch.finfo(size.dtype).tiny)[..., None, None], centre, size

@@ -1,0 +1,55 @@
+"""Train the forecaster that comes with the project: ``python -m train.any_motion [--data-root DIR] [--out DIR]``.
+
+Learns from the starter set, and from the recordings in ``--data-root`` (what ``train.data.cmu_to_h36m`` writes).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
+
+from posekernels._cli import Parser, run_cli
+
+from . import engine
+from .data.h36m import load_h36m
+from .data.motion import load_starter
+from .recipes.any_camera import motions
+from .recipes.any_motion import AnyMotionRecipe
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m train.any_motion", description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root", metavar="DIR", help="recordings beside the starter set")
+    parser.add_argument("--evaluate", metavar="CHECKPOINT", help="test a checkpoint instead of training")
+    engine.add_arguments(parser)
+    AnyMotionRecipe.add_arguments(parser.add_argument_group("network"))
+    options = parser.parse_args(argv)
+    for name, value in AnyMotionRecipe.defaults(starter=options.data_root is None).items():
+        if getattr(options, name, None) is None:
+            setattr(options, name, value)
+    AnyMotionRecipe.name = "any_motion"
+    sets = [load_starter()] + ([load_h36m(options.data_root, "gt")] if options.data_root else [])
+    data = SimpleNamespace(
+        train=[m for s in sets for m in motions(s.train)], test=[m for s in sets for m in motions(s.test)]
+    )
+    with engine.run_place(options.device, options.precision) as place:
+        recipe = AnyMotionRecipe(options, data)
+        folder = None
+        if options.evaluate:
+            engine.prepare(recipe, options, place)
+            recipe.load_weights(options.evaluate)
+        else:
+            folder = engine.open_folder(options, place, "any_motion")
+            engine.fit(recipe, options, place, folder)
+        recipe.model.eval()
+        report = recipe.evaluate(place)
+        print(report.table(f"held-out motion of {' and '.join(s.name for s in sets)}"))
+        if folder and place.rank == 0:
+            with engine.write_aside(folder / "evaluation.json") as path:
+                path.write_text(json.dumps({"unit": "mm", **asdict(report)}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

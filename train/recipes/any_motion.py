@@ -1,0 +1,197 @@
+"""The forecaster that comes with the project: a small PKD over Human3.6M's 17 joints and the path of the root.
+
+Ours: PKD's network and two-part loss (position and velocity; not its two-step schedule) on motion in level axes, as
+``posekernels lift`` makes it. Joint 0, which relative poses leave at 0, carries the root's way from the last frame
+seen, so that where a person goes is forecast with how. Every window is turned, mirrored, played slower or
+faster, stretched, and its past shaken a little, as lifted motion is.
+
+    python -m train.data.cmu_to_h36m CMU_TEXT --out cmu
+    python -m train.any_motion --data-root cmu --out runs/any_motion
+"""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentParser
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import models
+from posekernels.pose.skeleton import H36M_17
+
+from . import Recipe
+from .pkd import position_loss, velocity_loss
+
+FPS = 25.0
+SOURCE_FPS = 50.0
+
+
+def with_path(world: Tensor, last: int) -> Tensor:
+    """[..., T, 17, 3] metres, world to root-relative; joint 0 becomes the root relative to that of frame ``last``."""
+    root = world[..., :1, :]
+    path = root - root[..., last, None, :, :]
+    return torch.cat((path, world[..., 1:, :] - root), -2)
+
+
+def without_path(motion: Tensor, origin: Tensor) -> Tensor:
+    """The inverse of ``with_path``: [..., T, 17, 3] back to the world, given the root [..., 3] of frame ``last``."""
+    root = motion[..., :1, :] + origin[..., None, None, :]
+    return torch.cat((root, motion[..., 1:, :] + root), -2)
+
+
+class Stretches:
+    """Endless random stretches of recordings, as the engine's ``Loader``; a batch is (past, future).
+
+    Args:
+        recordings: [T, 17, 3] metres, z up, 50 per second, each longer than a window.
+        past, future: frames at 25 per second.
+    """
+
+    def __init__(
+        self,
+        recordings: list[np.ndarray],
+        past: int,
+        future: int,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.past, self.length = past, past + future
+        self.reach = math.ceil((self.length - 1) * SOURCE_FPS / FPS * 1.25) + 2  # source frames of the quickest window
+        recordings = [r for r in recordings if len(r) > self.reach]
+        if not recordings:
+            raise ValueError(f"any_motion: no recording is longer than {self.reach / SOURCE_FPS:.1f} s")
+        self.points = torch.from_numpy(np.concatenate(recordings)).float()
+        lengths = [len(r) for r in recordings]
+        firsts = np.cumsum([0, *lengths[:-1]])
+        starts = [first + np.arange(n - self.reach) for first, n in zip(firsts, lengths)]
+        self.starts = torch.from_numpy(np.concatenate(starts))
+        self.batch_size, self.steps, self.seed, self.rank, self.world = batch_size, steps, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(self.steps):
+            random = torch.Generator().manual_seed((self.seed * 100_003 + self.epoch) * 10_007 + step)
+            past, future = self.batch(random)
+            yield past[self.rank :: self.world], future[self.rank :: self.world]
+
+    def batch(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """[B, past, 17, 3] and [B, future, 17, 3] metres, as ``with_path`` writes them."""
+        B = self.batch_size
+
+        def uniform(low: float, high: float, *shape: int) -> Tensor:
+            return low + (high - low) * torch.rand(*shape, generator=random)
+
+        start = self.starts[torch.randint(len(self.starts), (B,), generator=random)]
+        at = uniform(0.8, 1.25, B, 1) * torch.arange(self.length) * SOURCE_FPS / FPS
+        below = at.floor().long()
+        index = start[:, None] + below
+        world = torch.lerp(self.points[index], self.points[index + 1], (at - below)[:, :, None, None])
+        yaw = uniform(0, 2 * math.pi, B)
+        zero, one = torch.zeros(B), torch.ones(B)
+        turn = torch.stack((yaw.cos(), -yaw.sin(), zero, yaw.sin(), yaw.cos(), zero, zero, zero, one), -1)
+        world = world @ turn.view(B, 1, 3, 3) * uniform(0.9, 1.1, B, 1, 1, 1)
+        flip = torch.rand(B, generator=random) < 0.5
+        mirrored = world[:, :, list(H36M_17.mirrored)] * torch.tensor([-1.0, 1, 1])
+        world = torch.where(flip[:, None, None, None], mirrored, world)
+        motion = with_path(world, self.past - 1)
+        past, future = motion[:, : self.past], motion[:, self.past :]
+        shake = uniform(0, 0.015, B, 1, 1, 1) * torch.randn(past.shape, generator=random)
+        wave = torch.nn.functional.avg_pool1d(shake.flatten(2).mT, 5, 1, 2, count_include_pad=False).mT
+        return past + wave.view(past.shape), future
+
+
+def score(predicted: Tensor, target: Tensor) -> list[float]:
+    """Millimetres at each future frame, [S]: mean over windows and joints, the root's path one of them."""
+    return ((predicted - target).norm(dim=-1).mean((0, 2)) * 1000).tolist()
+
+
+class AnyMotionRecipe(Recipe):
+    task = "people in motion"
+    network = "pkd"
+    watched = "mean_mm"
+    architecture = ("past", "future", "blocks", "distill_blocks")
+
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        parser.add_argument("--past", type=int, default=25, help="frames seen, 25 per second")
+        parser.add_argument("--future", type=int, default=25, help="frames forecast")
+        parser.add_argument("--blocks", type=int, default=24)
+        parser.add_argument("--distill-blocks", type=int, default=6)
+        parser.add_argument("--steps", type=int, default=200, metavar="N", help="batches in an epoch")
+
+    @classmethod
+    def defaults(cls, starter: bool) -> dict:
+        return {"epochs": 15, "batch_size": 128, "lr": 2e-3, "eval_every": 5}
+
+    def config(self) -> dict:
+        o = self.options
+        sizes = {"joints": 17, "history": o.past, "future": o.future}
+        return sizes | {"blocks": o.blocks, "distill_blocks": o.distill_blocks}
+
+    def make_model(self) -> nn.Module:
+        return models.create(self.network, **self.config())
+
+    def make_loader(self, rank: int, world: int) -> Stretches:
+        o = self.options
+        return Stretches(self.data.train, o.past, o.future, o.batch_size, o.steps, o.seed, rank, world)
+
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.AdamW(self.model.parameters(), lr=self.options.lr, weight_decay=1e-4)]
+
+    def lr_factor(self, epoch: int, step: int) -> float:
+        """Warm-up over 100 batches, then half a cosine."""
+        done = step / (self.options.epochs * self.options.steps)
+        return min(1.0, (step + 1) / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1))) / 2)
+
+    def loss_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        past, future = (tensor.to(self.place.device) for tensor in batch)
+        found = self.model(past)
+        return position_loss(found, future) + velocity_loss(found, future)
+
+    def test_windows(self) -> tuple[Tensor, Tensor]:
+        """Windows of the held-out recordings, as they are: every half second, at 25 per second."""
+        o, step = self.options, int(SOURCE_FPS / FPS)
+        length = (o.past + o.future) * step
+        worlds = [
+            torch.from_numpy(r[first : first + length : step]).float()
+            for r in self.data.test
+            for first in range(0, len(r) - length + 1, int(SOURCE_FPS / 2))
+        ]
+        if not worlds:
+            raise ValueError(f"any_motion: no test recording is longer than {length / SOURCE_FPS:.1f} s")
+        motion = with_path(torch.stack(worlds), o.past - 1)
+        return motion[:, : o.past], motion[:, o.past :]
+
+    @torch.no_grad()
+    def evaluate(self, place):
+        """Millimetres after 80, 160, 320, 400, 560, 1000 ms where forecast so far; beside it, of standing still."""
+        past, future = self.test_windows()
+        found = torch.cat([self.model(part.to(place.device)).cpu() for part in past.split(256)])
+        still = past[:, -1:].expand_as(future)
+        from ..evaluate import Report
+
+        def row(values: list[float]) -> dict[str, float]:
+            at = {
+                f"{ms} ms": values[round(ms / 1000 * FPS) - 1]
+                for ms in (80, 160, 320, 400, 560, 1000)
+                if round(ms / 1000 * FPS) <= len(values)
+            }
+            return at | {"mean_mm": float(np.mean(values))}
+
+        model, rest = row(score(found, future)), row(score(still, future))
+        return Report({"forecast": model, "standing still": rest}, model)
+
+
+RECIPE = AnyMotionRecipe
