@@ -1,0 +1,40 @@
+"""``posekernels COMMAND ...``: a table of commands, each a module with ``main(arguments)``, imported when asked for.
+
+The one place where ``posekernels`` knows of ``train``: by name, and only when a command is run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from posekernels._checks import nearest
+from posekernels._cli import run_cli
+
+COMMANDS = {
+    "lift": ("train.commands.lift", "a video or 2D keypoints to 3D people"),
+    "forecast": ("train.commands.forecast", "3D people to what they do next"),
+    "render": ("train.commands.render", "a file of 3D people to a moving picture"),
+    "convert-weights": ("train.commands.convert_weights", "published or trained weights to .safetensors"),
+    "export": ("train.commands.export", "a network to ONNX, checked"),
+}
+
+
+def run(arguments: list[str]) -> int | None:
+    """Run the command that ``arguments`` begin with."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: posekernels COMMAND ... (posekernels COMMAND --help lists its options)\n")
+        print("\n".join(f"  {name:<16} {about}" for name, (_, about) in COMMANDS.items()))
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        raise ValueError(f"no command {name!r}{nearest(name, COMMANDS)} (commands: {', '.join(COMMANDS)})")
+    return importlib.import_module(COMMANDS[name][0]).main(arguments[1:])
+
+
+def main() -> None:
+    run_cli(lambda: run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""``posekernels lift`` and its neighbours, from the command line on: what comes out, what is said when it cannot."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from models.pretrained import About, load_weights, save_weights
+from posekernels.__main__ import run
+from posekernels.pose.layouts import from_h36m
+from posekernels.pose.skeleton import H36M_17
+from train.commands import lift as command
+from train.data import keypoint_files, pose_files
+from train.data.motion import load_starter
+from train.infer import LiveLifter, filled, in_h36m, lift_person, load_lifter, stretches, upright
+from train.tracking import Sighting, Track, Tracker
+
+
+@pytest.fixture(scope="module")
+def walk() -> np.ndarray:
+    """[40, 17, 2] pixels of 1000 x 1000, H36M-17."""
+    return ((load_starter().test[0].keypoints[:40] + 1) * 500).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, walk):
+    """Weights of a tiny lifter and forecaster, and keypoints of two people."""
+    folder = tmp_path_factory.mktemp("lift")
+    torch.manual_seed(0)
+    config = {"strides": [3, 3], "layers": 1, "channels": 16, "hidden": 16, "heads": 2}
+    save_weights(
+        models.create("strided_transformer", **config).eval(),
+        folder / "lifter.safetensors",
+        About("strided_transformer", config, "person"),
+    )
+    config = {"joints": 17, "history": 10, "future": 5, "blocks": 2, "distill_blocks": 1}
+    save_weights(models.create("pkd", **config), folder / "forecaster.safetensors", About("pkd", config, fps=25.0))
+    coco = from_h36m(walk, "coco-17")
+    np.save(folder / "two.npy", np.stack((coco, coco + (300, 0))).astype(np.float32))
+    return folder
+
+
+def go(*arguments) -> int:
+    return run([str(a) for a in arguments])
+
+
+def lift(folder, out, *options) -> int:
+    weights = folder / "lifter.safetensors"
+    return go("lift", folder / "two.npy", "--weights", weights, "--size", "1000x1000", "-o", out, *options)
+
+
+def test_keypoints_to_every_form_in_one_go(folder, tmp_path, capsys):
+    outs = [tmp_path / f"x{s}" for s in (".npz", ".json", ".trc", ".bvh", ".gif", ".html")]
+    more = [word for out in outs[1:] for word in ("-o", out)]
+    assert lift(folder, outs[0], *more, "--panel", 48) == 0
+    assert all(out.stat().st_size > 500 for out in outs) and (tmp_path / "x-2.bvh").is_file()
+    said = capsys.readouterr().err
+    for stage in ("reading", "lifting", "writing", "drawing"):
+        assert f"{stage} " in said
+    assert "person 1: frames 1 to 40 of 40" in said
+    people = pose_files.read(outs[0]).people
+    assert [p.identity for p in people] == [1, 2]
+    assert np.isfinite(people[0].world).all() and abs(people[0].world[..., 2].min()) < 0.5
+    assert len(json.loads(outs[1].read_text())["people"]) == 2
+
+
+def test_two_people_in_one_run_are_lifted_as_each_alone(folder, tmp_path, walk):
+    lift(folder, tmp_path / "two.npz")
+    both = pose_files.read(tmp_path / "two.npz").people
+    lifter = load_lifter(None, folder / "lifter.safetensors")
+    coco = from_h36m(walk, "coco-17")
+    track = in_h36m(Track(1, coco + (300, 0), np.ones((40, 17), np.float32)), "coco-17")
+    alone = lift_person(lifter, track, size=(1000, 1000), smooth=command.window(0.25, 30))
+    np.testing.assert_allclose(both[1].poses, alone.poses, atol=1e-5)
+
+
+def test_a_short_gap_is_bridged_and_a_long_one_stays_empty(folder, walk):
+    lifter = load_lifter(None, folder / "lifter.safetensors")
+    points, scores = walk.copy(), np.ones((40, 17), np.float32)
+    for frames in (slice(5, 8), slice(15, 30)):
+        points[frames], scores[frames] = np.nan, 0
+    person = lift_person(lifter, Track(1, points, scores), size=None, bridge=4)
+    assert np.flatnonzero(~person.present).tolist() == list(range(15, 30))
+    first = lift_person(lifter, Track(1, points[:15], scores[:15]), size=None, bridge=4)
+    np.testing.assert_array_equal(person.poses[:15], first.poses)  # nothing leaks across the gap
+    np.testing.assert_allclose(person.points[6], (walk[4] + walk[8]) / 2, rtol=1e-5)
+
+
+def test_gaps():
+    present = np.array([0, 1, 1, 0, 0, 1, 0, 0, 0, 1], bool)
+    assert stretches(present, 2) == [slice(1, 6), slice(9, 10)] and stretches(present, 3) == [slice(1, 10)]
+    assert stretches(np.zeros(4, bool), 2) == []
+    points = np.arange(5 * 17 * 2, dtype=np.float32).reshape(5, 17, 2)
+    points[:, 3] = np.nan  # an ankle that is never seen
+    assert (filled(points)[:, 3] == points[:, 2]).all()
+
+
+@pytest.mark.parametrize("sees", ["person", "screen"])
+def test_live_with_full_latency_is_the_offline_result(folder, walk, sees):
+    lifter = load_lifter(None, folder / "lifter.safetensors")
+    lifter.sees = sees
+    still = np.repeat(walk[:1], 30, 0)  # of one size, so that a running mean of the size is the mean around
+    frames = walk if sees == "screen" else still
+    live = LiveLifter(lifter, 4, size=(1000, 1000), focal=1000.0, fps=30, smooth=False)
+    poses = [pose for frame in frames if (pose := live.push(frame)) is not None]
+    assert len(poses) == len(frames) - 4
+    poses = np.array(poses + live.finish())
+    lift = models.lift
+    with pytest.MonkeyPatch.context() as patch:  # live, the mirrored copy is left out
+        patch.setattr(models, "lift", lambda net, keypoints: lift(net, keypoints, mirrored=False))
+        wanted = lifter(frames, (1000, 1000), 1000.0)
+    np.testing.assert_allclose(poses, wanted, atol=1e-5)
+
+
+def test_live_keeps_people_apart_and_frames_in_place(folder, tmp_path):
+    weights = folder / "lifter.safetensors"
+    arguments = ["lift", folder / "two.npy", "--weights", weights, "-o", tmp_path / "live.npz", "--smooth", 0]
+    assert go(*arguments, "--latency", 2) == 0
+    one, two = pose_files.read(tmp_path / "live.npz").people
+    assert one.present.all() and np.abs(np.diff(one.poses, axis=0)).max() > 0.01
+    np.testing.assert_allclose(one.poses, two.poses, atol=1e-4)  # the same motion beside: nothing is mixed up
+
+
+def test_tracks_survive_crossing_and_coming_back():
+    tracker, shape = Tracker(), np.random.default_rng(0).uniform(0, 100, (17, 2)).astype(np.float32)
+    for t in range(60):
+        people = [Sighting(shape + (10 * t, 0), np.ones(17)), Sighting(shape + (600 - 10 * t, 90), np.ones(17))]
+        tracker.add(people[:1] if 40 <= t < 50 else people[:: -1 if t % 3 else 1])
+    a, b = sorted(tracker.tracks(), key=lambda t: t.points[0, 0, 0])
+    assert len(tracker.people) == 2
+    assert np.ptp(a.points[:, 0, 0] - 10 * np.arange(60)) < 1 and b.present.sum() == 50
+
+
+def test_people_stand_on_the_floor(walk):
+    poses = load_starter().test[0].positions[:40].copy()
+    poses[:, 0] = 0
+
+    class Somebody:
+        present = np.ones(40, bool)
+
+    someone = Somebody()
+    someone.poses = poses
+    turned = poses @ upright([someone]).T
+    body = turned[:, 8] - (turned[:, 3] + turned[:, 6]) / 2
+    tilt = np.degrees(np.arccos(body[:, 2] / np.linalg.norm(body, axis=-1)))
+    assert np.median(tilt) < 8, "from a camera that looks down on them, people come out upright"
+
+
+def test_forecast_walks_on_from_the_last_frame(folder, tmp_path, capsys):
+    lift(folder, tmp_path / "past.npz")
+    out = tmp_path / "future.npz"
+    weights = folder / "forecaster.safetensors"
+    assert go("forecast", tmp_path / "past.npz", "-o", out, "--weights", weights, "--seconds", 0.5) == 0
+    past, future = pose_files.read(tmp_path / "past.npz"), pose_files.read(out)
+    assert future.frames == 40 + 15
+    np.testing.assert_array_equal(future.people[0].world[:40], past.people[0].world)
+    step = np.linalg.norm(np.diff(future.people[0].world, axis=0), axis=-1)
+    assert np.isfinite(step).all() and step[39:].max() < 0.2, "an untrained forecaster stands still: no jump"
+    assert go("forecast", tmp_path / "past.npz", "-o", tmp_path / "f.html", "--weights", weights, "--at", 0.8) == 0
+    assert "Past (grey)" in (tmp_path / "f.html").read_text()
+
+
+def test_render_draws_what_lift_wrote(folder, tmp_path):
+    lift(folder, tmp_path / "x.npz")
+    assert go("render", tmp_path / "x.npz", "-o", tmp_path / "x.html", "-o", tmp_path / "x.trc") == 0
+    page = (tmp_path / "x.html").read_text()
+    assert "<script>" in page and "http" not in page.replace("http-equiv", ""), "one file, nothing fetched"
+
+
+def test_convert_weights_keeps_the_function(folder, tmp_path, capsys):
+    source, out = folder / "lifter.safetensors", tmp_path / "half.safetensors"
+    assert go("convert-weights", source, "-o", out, "--half") == 0
+    assert "parity" in capsys.readouterr().out and out.stat().st_size < 0.7 * source.stat().st_size
+    net, about = load_weights(out)
+    assert about.sees == "person" and next(net.parameters()).dtype == torch.float32
+    published = tmp_path / "published.pth"
+    models.save_published(models.create("mgcn_lw").eval(), published)
+    assert go("convert-weights", published, "--model", "mgcn_lw", "-o", tmp_path / "m.safetensors") == 0
+    assert load_weights(tmp_path / "m.safetensors")[1].network == "mgcn_lw"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "x.png"], "the suffix says what to write"),
+        (["-o", "nowhere/x.npz"], "there is no folder nowhere"),
+        (["-o", "x.npz", "--people", "0"], "--people must be at least 1"),
+        (["-o", "x.npz", "--focal", "-3"], "--focal must be positive"),
+        (["-o", "x.npz", "--latency", "99"], "latency must be 0 to 4"),
+        (["-o", "x.npz", "--layout", "coco"], "invalid choice"),
+        (["-o", "x.npz", "--lattency", "1"], "did you mean '--latency'"),
+        (["-o", "x.npz", "--device", "tpu"], "expected cpu or cuda"),
+    ],
+)
+def test_mistakes_are_one_clear_line(folder, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message) as error:
+        go("lift", folder / "two.npy", "--weights", folder / "lifter.safetensors", *options)
+    assert len(str(error.value)) < 300 and not list(tmp_path.iterdir())
+
+
+def test_bad_inputs_are_one_clear_line(folder, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    weak = np.load(folder / "two.npy")
+    np.save(tmp_path / "weak.npy", np.concatenate((weak, np.full((*weak.shape[:-1], 1), 0.01, np.float32)), -1))
+    for source, message in (
+        ("nothing.mp4", "no such video"),
+        ("empty.mp4", "an empty file"),
+        ("weak.npy", "nobody to lift"),
+        ("7", "no camera 7 here"),
+    ):
+        source = source if source == "7" else tmp_path / source
+        with pytest.raises(ValueError, match=message):
+            go("lift", source, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="did you mean 'lift'"):
+        run(["lfit"])
+
+
+def test_published_weights_need_the_size_of_the_image(folder, tmp_path):
+    config = {"strides": [3, 3], "layers": 1, "channels": 16, "hidden": 16, "heads": 2}
+    screen = tmp_path / "screen.safetensors"
+    save_weights(models.create("strided_transformer", **config), screen, About("strided_transformer", config))
+    arguments = ["lift", folder / "two.npy", "--weights", screen, "-o", tmp_path / "x.npz"]
+    with pytest.raises(ValueError, match="--size WIDTHxHEIGHT"):
+        go(*arguments)
+    assert go(*arguments, "--size", "1000x1000") == 0
+
+
+# -- video, with a detector that needs no package --------------------------------------------------------------------
+class FakeDetector:
+    """Finds the person of ``walk`` in every image; stops like Ctrl-C after ``until`` of them."""
+
+    until = 1 << 30
+    walk: np.ndarray
+
+    def __init__(self, people):
+        self.calls = 0
+
+    def __call__(self, image):
+        if self.calls == type(self).until:
+            raise KeyboardInterrupt
+        self.calls += 1
+        number = int(image[0, 0, 0])
+        points = from_h36m(type(self).walk[number], "blazepose-33").astype(np.float32)
+        return [Sighting(points, np.ones(33, np.float32))]
+
+
+@pytest.fixture
+def pictures(tmp_path, walk, monkeypatch):
+    """A folder of 20 pictures whose first pixel is their number."""
+    from PIL import Image
+
+    import train.detect
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for t in range(20):
+        Image.new("RGB", (100, 160), (t, 0, 0)).save(folder / f"{t}.png")
+    monkeypatch.setattr(train.detect, "BlazePose", FakeDetector)
+    monkeypatch.setattr(FakeDetector, "walk", walk, raising=False)
+    return folder
+
+
+def test_interrupted_keeps_what_was_computed_and_resume_goes_on(folder, pictures, tmp_path, monkeypatch, capsys):
+    arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o"]
+    assert go(*arguments, tmp_path / "whole.npz") == 0
+    monkeypatch.setattr(FakeDetector, "until", 12)
+    assert go(*arguments, tmp_path / "x.npz") == 130
+    assert "--resume goes on" in capsys.readouterr().err
+    assert pose_files.read(tmp_path / "x.npz").frames == 12
+    monkeypatch.setattr(FakeDetector, "until", 8)  # exactly what is left
+    assert go(*arguments, tmp_path / "x.npz", "--resume") == 0
+    assert (tmp_path / "x.npz").read_bytes() and not list(tmp_path.glob(".x.npz*"))
+    a, b = (pose_files.read(tmp_path / name) for name in ("whole.npz", "x.npz"))
+    np.testing.assert_array_equal(a.people[0].world, b.people[0].world)
+    assert a.size == (100, 160)
+    with pytest.raises(ValueError, match="--resume: nothing to go on from"):
+        go(*arguments, tmp_path / "y.npz", "--resume")
+
+
+def test_live_from_pictures(folder, pictures, tmp_path):
+    arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    assert go(*arguments, "--latency", 1) == 0
+    assert pose_files.read(tmp_path / "x.npz").people[0].present.all()
+
+
+def test_nobody_in_the_video(folder, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeDetector, "__call__", lambda self, image: [])
+    with pytest.raises(ValueError, match="nobody was found in 20 frames"):
+        go("lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz")
+
+
+def test_missing_extra_is_explained_in_one_line(monkeypatch):
+    from train.data import video
+
+    def refuse(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(video.importlib, "import_module", refuse)
+    with pytest.raises(ValueError, match=r"needs the package ai-edge-litert: pip install 'posekernels\[video\]'"):
+        video.needs("ai_edge_litert.interpreter", "ai-edge-litert", "finding people in images")
+
+
+def test_pictures_come_in_the_order_of_their_numbers(pictures):
+    from train.data.video import Video
+
+    video = Video(pictures)
+    assert [int(image[0, 0, 0]) for image in video] == list(range(20)) and video.size == (100, 160)
+    assert Video(pictures, width=50).size == (50, 80)
+
+
+def test_keypoints_of_a_run_can_be_lifted_again(folder, tmp_path):
+    lift(folder, tmp_path / "x.npz")
+    again = keypoint_files.read(tmp_path / "x.npz")
+    assert again.layout == H36M_17.name and len(again.people) == 2

@@ -1,0 +1,192 @@
+"""Keypoints of other programs in, lifted people out: every form, what each refuses, and that it reads back."""
+
+import json
+
+import numpy as np
+import pytest
+
+from posekernels.pose.layouts import from_h36m
+from posekernels.pose.skeleton import H36M_17
+from train.data import keypoint_files, pose_files
+from train.data.bvh import read_bvh
+from train.data.errors import DataError
+from train.data.motion import load_starter
+from train.infer import Lifted, Person, stand
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """[30, 17, 2] a person walking, H36M-17."""
+    return (load_starter().test[0].keypoints[:30] + 1) * 500
+
+
+@pytest.fixture(scope="module")
+def person(pixels) -> Person:
+    poses = load_starter().test[0].positions[:30].copy()
+    poses[:, 0] = 0
+    someone = Person(1, pixels.astype(np.float32), np.ones((30, 17), np.float32), poses)
+    stand([someone], (1000, 1000), 1000.0)
+    return someone
+
+
+def triples(points, score=0.9):
+    return np.concatenate((points, np.full((*points.shape[:-1], 1), score)), -1)
+
+
+def test_videopose3d_archive(pixels, tmp_path):
+    coco = from_h36m(pixels, "coco-17").astype(np.float32)
+    metadata = {"layout_name": "coco", "num_joints": 17, "video_metadata": {"clip.mp4": {"w": 1280, "h": 720}}}
+    np.savez(tmp_path / "data_2d_custom_x.npz", positions_2d={"clip.mp4": {"custom": [coco]}}, metadata=metadata)
+    found = keypoint_files.read(tmp_path / "data_2d_custom_x.npz")
+    assert (found.layout, found.frames, found.size) == ("coco-17", 30, (1280, 720))
+    np.testing.assert_array_equal(found.people[0].points, coco)
+
+
+def openpose(folder, frames):
+    folder.mkdir()
+    for t, people in enumerate(frames):
+        rows = [{"person_id": [-1], "pose_keypoints_2d": triples(p).ravel().tolist()} for p in people]
+        (folder / f"clip_{t:d}_keypoints.json").write_text(json.dumps({"version": 1.3, "people": rows}))
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["body-25", "body-25b", "halpe-26", "coco-17"])
+def test_openpose_folder_finds_the_layout_and_keeps_two_people_apart(pixels, tmp_path, layout):
+    one = from_h36m(pixels, layout)
+    frames = [[a, a + (400, 0)][:: -1 if t % 2 else 1] for t, a in enumerate(one)]  # listed in changing order
+    found = keypoint_files.read(openpose(tmp_path / "json", frames))
+    assert found.layout == layout and found.frames == 30 and len(found.people) == 2
+    for track in found.people:
+        middle = track.points[..., 0].mean(1) - one[..., 0].mean(1)
+        assert np.ptp(middle) < 1, "one person all the way"
+
+
+def test_a_person_broken_in_two_stays_one(pixels, tmp_path):
+    one = from_h36m(pixels, "coco-17")
+    frames = [[a] for a in one]
+    upper, lower = one[10].copy(), one[10].copy()
+    upper[11:], lower[:11] = 0, 0
+    frames[10] = [upper, lower]
+    found = keypoint_files.read(openpose(tmp_path / "json", frames))
+    assert len(found.people) == 1 and (found.people[0].scores[10] > 0).all()
+
+
+def test_alphapose_and_mmpose(pixels, tmp_path):
+    coco = from_h36m(pixels, "coco-17")
+    rows = [{"image_id": f"{t}.jpg", "keypoints": triples(p).ravel().tolist(), "idx": 7} for t, p in enumerate(coco)]
+    (tmp_path / "alphapose.json").write_text(json.dumps(rows[:5] + rows[8:]))
+    found = keypoint_files.read(tmp_path / "alphapose.json")
+    assert found.frames == 30 and found.people[0].identity == 7
+    assert np.flatnonzero(~found.people[0].present).tolist() == [5, 6, 7]
+    info = [
+        {"frame_id": t + 1, "instances": [{"keypoints": p.tolist(), "keypoint_scores": [0.8] * 17}]}
+        for t, p in enumerate(coco)
+    ]
+    (tmp_path / "mmpose.json").write_text(json.dumps({"meta_info": {}, "instance_info": info}))
+    found = keypoint_files.read(tmp_path / "mmpose.json")
+    np.testing.assert_allclose(found.people[0].points, coco, rtol=1e-6)
+
+
+def test_nan_scores_and_zero_points_are_not_seen(pixels, tmp_path):
+    array = triples(from_h36m(pixels, "coco-17"))
+    array[3, :, 2], array[4, 5, :2], array[5, 6, 0] = np.nan, 0, np.nan
+    np.save(tmp_path / "x.npy", array)
+    track = keypoint_files.read(tmp_path / "x.npy").people[0]
+    assert not track.present[3] and track.scores[4, 5] == 0 and track.scores[5, 6] == 0 and track.scores[4, 6] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.npy", np.zeros((5, 19, 2)), "19 joints fit no known layout; known are .*coco-17 \\(17\\)"),
+        ("x.npy", np.zeros((5, 17, 2)), "nobody in it"),
+        ("x.npy", np.zeros((0, 17, 2)), "no frames"),
+        ("x.npy", np.zeros((17, 2)), "must be \\[frames, joints"),
+        ("x.json", "{", "not readable JSON"),
+        ("x.json", '{"a": 1}', "JSON of no known form"),
+        ("x.json", '[{"image_id": "1", "keypoints": [1, 2]}]', "x, y, score"),
+        ("x.npy", b"", "not an array"),
+        ("x.npz", b"zip", "x.npz"),
+        ("x.txt", b"1", "not '.txt'"),
+    ],
+)
+def test_bad_files_are_one_clear_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    if isinstance(content, np.ndarray):
+        np.save(path, content)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        keypoint_files.read(path)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_bad_layout_is_named(tmp_path, pixels):
+    np.save(tmp_path / "x.npy", pixels)
+    with pytest.raises(DataError, match="did you mean 'body-25'"):
+        keypoint_files.read(tmp_path / "x.npy", "body25")
+    with pytest.raises(DataError, match="17 joints, but layout halpe-26 has 26"):
+        keypoint_files.read(tmp_path / "x.npy", "halpe-26")
+    with pytest.raises(DataError, match="no such file"):
+        keypoint_files.read(tmp_path / "nothing.npy")
+
+
+# -- out -------------------------------------------------------------------------------------------------------------
+def lifted(*people):
+    return Lifted(list(people), 50.0, (1000, 1000), "clip.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_our_files_read_back(person, tmp_path, suffix):
+    [path] = pose_files.write(tmp_path / f"x{suffix}", lifted(person))
+    again = keypoint_files.read(path)
+    assert (again.layout, again.fps, again.size) == ("h36m-17", 50.0, (1000, 1000))
+    np.testing.assert_allclose(again.people[0].points, person.points, atol=0.006)
+    if suffix == ".npz":
+        np.testing.assert_array_equal(pose_files.read(path).people[0].world, person.world)
+
+
+def test_trc_is_y_up_metres_with_a_cell_for_every_number(person, tmp_path):
+    [path] = pose_files.write(tmp_path / "x.trc", lifted(person))
+    lines = path.read_text().splitlines()
+    assert lines[3].split("\t")[2::3][:2] == ["pelvis", "right_hip"] and "\tm\t" in lines[2]
+    rows = np.array([[float(v) for v in line.split("\t")] for line in lines[5:]])
+    assert rows.shape == (30, 2 + 51)
+    points = rows[:, 2:].reshape(30, 17, 3)
+    np.testing.assert_allclose(points[..., 1], person.world[..., 2], atol=1e-5)
+    assert (points[:, 10, 1] > points[:, 3, 1]).all(), "the head is above the ankle"
+
+
+def test_bvh_has_fixed_bones_and_puts_joints_where_they_were(person, tmp_path):
+    [path] = pose_files.write(tmp_path / "x.bvh", lifted(person))
+    motion = read_bvh(path)
+    joints = [i for i, name in enumerate(motion.names) if not name.endswith("_site")]
+    order = [motion.names[i] for i in joints]
+    assert sorted(order) == sorted(H36M_17.joints) and motion.frame_time == pytest.approx(0.02)
+    points = motion.positions()
+    bones = [(motion.parents[i], i) for i in joints if motion.parents[i] >= 0]
+    lengths = np.stack([np.linalg.norm(points[:, a] - points[:, b], axis=-1) for a, b in bones], 1)
+    assert np.ptp(lengths, axis=0).max() < 1e-6
+    wanted = np.stack((person.world[..., 0], person.world[..., 2], -person.world[..., 1]), -1)
+    wanted = wanted[:, [H36M_17.joints.index(name) for name in order]]
+    off = np.linalg.norm(points[:, joints] - wanted, axis=-1)
+    assert off.mean() < 0.015 and off.max() < 0.06, "the recording's own bones are rigid, so little moves"
+
+
+def test_bvh_of_somebody_who_leaves_and_comes_back(person, tmp_path):
+    world = person.world.copy()
+    world[:3], world[10:12] = np.nan, np.nan
+    gone = Person(2, person.points, person.scores, person.poses, world)
+    paths = pose_files.write(tmp_path / "x.bvh", lifted(person, gone))
+    assert [p.name for p in paths] == ["x.bvh", "x-2.bvh"]
+    motion = read_bvh(paths[1])
+    assert len(motion.frames) == 27
+    np.testing.assert_array_equal(motion.frames[7], motion.frames[6])
+
+
+def test_people_of_another_file_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", keypoints=np.zeros((1, 3, 17, 2)))
+    with pytest.raises(DataError, match="no 3D people in it"):
+        pose_files.read(tmp_path / "x.npz")

@@ -1,0 +1,1 @@
+"""The commands of ``posekernels``: one module each, with ``main(arguments) -> exit code``."""

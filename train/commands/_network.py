@@ -1,0 +1,64 @@
+"""``--model``, ``--weights`` and ``--config`` of the commands that take any network."""
+
+from __future__ import annotations
+
+import ast
+from argparse import Namespace
+
+from torch import nn
+
+import models
+from models.pretrained import About, load_weights
+
+from .. import recipes
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("--model", metavar="NAME", help=f"one of {', '.join(models.names())}")
+    parser.add_argument(
+        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="sizes other than the published, as frames=27"
+    )
+
+
+def _config(pairs: list[str]) -> dict:
+    config = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        try:
+            config[key] = ast.literal_eval(value) if equals else None
+        except (ValueError, SyntaxError):
+            config[key] = value
+        if not key or not equals:
+            raise ValueError(f"--config: expected KEY=VALUE, such as frames=27, got {pair!r}")
+    return config
+
+
+def load(options: Namespace, weights: str | None) -> tuple[nn.Module, About]:
+    """The network of ``--model`` with ``weights``, or with fresh ones; in eval mode.
+
+    Raises:
+        ValueError: neither a model nor weights, unknown names, weights that do not fit.
+    """
+    config = _config(options.config)
+    if weights is None:
+        if options.model is None:
+            raise ValueError("--model or --weights: one of the two must say which network is meant")
+        return _create(options.model, config).eval(), About(options.model, config)
+    trained = recipes.trained(weights)
+    if trained is not None:
+        if config or options.model not in (None, trained[1].network, recipes.ANY_CAMERA):
+            raise ValueError(f"{weights}: says itself that it is {trained[1].network}, and of what size")
+        return trained
+    if not config:
+        return load_weights(weights, options.model)
+    if options.model is None:
+        raise ValueError("--config: of which network? name it with --model")
+    net = _create(options.model, config)
+    return models.load_published(net, weights).eval(), About(options.model, config)
+
+
+def _create(name: str, config: dict) -> nn.Module:
+    try:
+        return models.create(name, **config)
+    except TypeError as error:
+        raise ValueError(f"--config: {error}") from error

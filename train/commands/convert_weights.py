@@ -1,0 +1,43 @@
+"""``posekernels convert-weights FILE -o OUT.safetensors``: published or trained weights to a file that names itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from models.pretrained import load_weights, save_weights
+from posekernels._cli import Parser
+
+from . import _network
+from .examples import inputs_of
+from .lift import check_writable
+
+SAME = {torch.float32: 0.0, torch.float16: 1e-2}  # largest difference of results that passes, relative to their size
+
+
+def main(arguments: list[str]) -> int:
+    p = Parser(prog="posekernels convert-weights", description=__doc__)
+    p.add_argument("weights", metavar="FILE", help="a published checkpoint, or best.pt of a training run")
+    p.add_argument("-o", "--out", required=True, type=Path, metavar="OUT.safetensors")
+    p.add_argument("--half", action="store_true", help="store float16: half the size, read back as float32")
+    _network.add_arguments(p)
+    options = p.parse_args(arguments)
+    if options.out.suffix != ".safetensors":
+        raise ValueError(f"-o {options.out}: expected a name that ends in .safetensors")
+    check_writable(options.out)
+    net, about = _network.load(options, options.weights)
+    dtype = torch.float16 if options.half else torch.float32
+    save_weights(net, options.out, about, dtype)
+    again, _ = load_weights(options.out)
+    inputs = inputs_of(about.network, net, 3)
+    with torch.no_grad():
+        wanted, got = net(*inputs), again(*inputs)
+    off = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+    count = sum(t.numel() for t in net.state_dict().values())
+    print(f"wrote {options.out}: {about.network}, {count:,} numbers, {options.out.stat().st_size / 1e3:.0f} kB")
+    print(f"parity with {options.weights}: largest difference {off:.1e} of the largest result")
+    if not off <= SAME[dtype]:
+        options.out.unlink()
+        raise ValueError(f"{options.out}: results differ by {off:.1e}, more than {SAME[dtype]:g}; the file was removed")
+    return 0

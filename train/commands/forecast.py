@@ -1,0 +1,170 @@
+"""``posekernels forecast INPUT -o OUT``: what people do next; INPUT is lifted people, or anything ``lift`` takes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.pkd import roll_out
+from models.pretrained import load_weights, pretrained
+from posekernels import draw
+from posekernels._cli import Parser
+from posekernels.pose.skeleton import H36M_17
+
+from ..data import pose_files
+from ..data.archive import read_npz
+from ..data.errors import DataError
+from ..infer import Lifted, Person
+from ..recipes import trained
+from ..recipes.any_motion import FPS, with_path, without_path
+from . import lift
+from .lift import check_writable, say
+
+
+def resampled(motion: np.ndarray, fps: float, target: float, count: int, end: int) -> np.ndarray:
+    """[count, ...] at ``target`` per second, the last one frame ``end`` of ``motion`` at ``fps``; linear in between."""
+    at = end - np.arange(count)[::-1] * fps / target
+    below = np.clip(np.floor(at).astype(int), 0, len(motion) - 1)
+    above = np.minimum(below + 1, len(motion) - 1)
+    share = (at - below)[(..., *(None,) * (motion.ndim - 1))]
+    return motion[below] * (1 - share) + motion[above] * share
+
+
+def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) -> tuple[Lifted, list[str]]:
+    """Past and future of everybody who is there at the end, and notes on those who are not.
+
+    Args:
+        net: a forecaster of 17 joints. rate: frames per second it expects.
+    Returns:
+        The people over past and future frames, at ``lifted.fps``; keypoints of the future are NaN.
+    """
+    ahead = round(seconds * lifted.fps)
+    if ahead < 1:
+        raise ValueError(f"--seconds: expected at least one frame, got {seconds:g} s at {lifted.fps:g} frames/s")
+    need = (net.history - 1) / rate
+    people, notes, futures = [], [], []
+    for person in lifted.people:
+        there = np.flatnonzero(np.isfinite(person.world).all((1, 2)))
+        run = there[-1] - len(there) + 1 == there[0] if len(there) else False
+        first = there[0] if run else (there[np.flatnonzero(np.diff(there) > 1)[-1] + 1] if len(there) else 0)
+        have = (there[-1] - first) / lifted.fps if len(there) else 0.0
+        if not len(there) or lifted.frames - 1 - there[-1] > 0.2 * lifted.fps:
+            notes.append(f"person {person.identity} is not there at the end: nothing to forecast")
+        elif have < 0.5 * need:
+            notes.append(
+                f"person {person.identity}: seen for {have:.1f} s at the end, too short ({0.5 * need:.1f} s needed)"
+            )
+        else:
+            past = resampled(person.world[first : there[-1] + 1], lifted.fps, rate, net.history, there[-1] - first)
+            people.append((person, int(there[-1])))
+            futures.append(past)
+    if not people:
+        raise DataError(f"{lifted.source}: nobody to forecast; {'; '.join(notes)}")
+    world = torch.from_numpy(np.stack(futures)).float()
+    origin = world[:, -1, 0]
+    steps = int(np.ceil(seconds * rate))
+    with torch.no_grad():
+        found = without_path(roll_out(net, with_path(world, net.history - 1), steps), origin)
+    joined = torch.cat((world[:, -1:], found), 1).numpy()  # from the last frame seen on
+    shown = []
+    for (person, last), future in zip(people, joined):
+        at = (np.arange(1, ahead + 1) / lifted.fps * rate).clip(0, steps)
+        below = np.floor(at).astype(int).clip(0, steps - 1)
+        share = (at - below)[:, None, None]
+        ahead_world = (future[below] * (1 - share) + future[below + 1] * share).astype(np.float32)
+        total = lifted.frames + ahead
+        world_all, poses = (np.full((total, 17, 3), np.nan, np.float32) for _ in range(2))
+        points, scores = np.full((total, 17, 2), np.nan, np.float32), np.zeros((total, 17), np.float32)
+        world_all[: lifted.frames], poses[: lifted.frames] = person.world, person.poses
+        points[: lifted.frames], scores[: lifted.frames] = person.points, person.scores
+        room = slice(last + 1, last + 1 + ahead)
+        world_all[room] = ahead_world
+        shown.append(Person(person.identity, points, scores, poses, world_all))
+    return Lifted(shown, lifted.fps, lifted.size, lifted.source), notes
+
+
+def panels(lifted: Lifted, seen: int) -> list[draw.Panel]:
+    """The past until frame ``seen``, which then stands still beside the future that walks on from it."""
+    people = len(lifted.people)
+    past = np.concatenate([p.world for p in lifted.people], 1)
+    future = past.copy()
+    past[seen:] = draw.held(past[:seen].reshape(seen, -1))[-1].reshape(1, -1, 3)
+    future[:seen] = np.nan
+    both = np.concatenate((past, future), 1)
+    body = draw.crowd(H36M_17, 2 * people)
+    span = np.nanmax(both, (0, 1)) - np.nanmin(both, (0, 1))
+    middle = (np.nanmax(both, (0, 1)) + np.nanmin(both, (0, 1)))[:2] / 2
+    side, focus = min(max(draw.CUBE, 1.1 * float(span[:2].max())), 8.0), np.tile(middle, (len(both), 1))
+    grey = tuple(range(people * 17))
+    return [
+        draw.Panel("Past (grey) and forecast", both, body, azimuth=-90, focus=focus, side=side, faded=grey),
+        draw.Panel("from the side", both, body, azimuth=0, focus=focus, side=side, faded=grey),
+    ]
+
+
+def _is_lifted(source: str) -> bool:
+    return Path(source).suffix.lower() == ".npz" and Path(source).is_file() and "world" in read_npz(source)
+
+
+def main(arguments: list[str]) -> int:
+    p = Parser(prog="posekernels forecast", description=__doc__)
+    p.add_argument(
+        "input", metavar="INPUT", help="people.npz of posekernels lift; or a video or keypoints, lifted first"
+    )
+    p.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="as for posekernels lift")
+    p.add_argument("--seconds", type=float, default=1.0, help="how far ahead")
+    p.add_argument("--at", type=float, metavar="SECONDS", help="forecast from there, not from the end")
+    p.add_argument("--weights", metavar="FILE", help="a forecaster of 17 joints (default: the project's)")
+    p.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
+    names = "options for lifting, without their dashes: people=2 size=1920x1080"
+    p.add_argument("--lift", nargs="+", default=[], metavar="OPTION", help=names)
+    options = p.parse_args(arguments)
+    if options.out.suffix.lower() not in (*pose_files.SUFFIXES, *draw.SUFFIXES):
+        raise ValueError(f"-o {options.out}: expected one of {', '.join((*pose_files.SUFFIXES, *draw.SUFFIXES))}")
+    if options.out.suffix.lower() in draw.SUFFIXES:
+        draw.check_target(options.out)
+    check_writable(options.out)
+    if not 0 < options.seconds <= 10:
+        raise ValueError(f"--seconds must be between 0 and 10, got {options.seconds:g}")
+    if options.weights is None:
+        net, about = pretrained("forecaster")
+    else:
+        net, about = trained(options.weights) or load_weights(options.weights)
+    if getattr(net, "joints", None) != 17 or not hasattr(net, "history"):
+        raise ValueError(f"{options.weights}: {about.network} is not a forecaster of 17 joints")
+    if _is_lifted(options.input):
+        lifted = pose_files.read(options.input)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            between = f"{folder}/people.npz"
+            extra = [word for pair in options.lift for word in _option(pair)]
+            code = lift.main([options.input, "-o", between, *extra])
+            if code:
+                return code
+            lifted = pose_files.read(between)
+    if options.at is not None:
+        seen = round(options.at * lifted.fps)
+        if not 1 <= seen <= lifted.frames:
+            raise ValueError(f"--at {options.at:g}: the motion lasts {lifted.frames / lifted.fps:.1f} s")
+        cut = [Person(q.identity, *(a[:seen] for a in (q.points, q.scores, q.poses, q.world))) for q in lifted.people]
+        lifted = Lifted(cut, lifted.fps, lifted.size, lifted.source)
+    seen = lifted.frames
+    done, notes = forecast(net, lifted, options.seconds, about.fps or FPS)
+    for note in notes:
+        say(note)
+    if options.out.suffix.lower() in pose_files.SUFFIXES:
+        written = pose_files.write(options.out, done)
+    else:
+        title = f"{Path(done.source).name}: {options.seconds:g} s ahead"
+        written = [draw.save(options.out, panels(done, seen), done.fps, size=options.panel, title=title)]
+    for path in written:
+        say(f"wrote {path}")
+    return 0
+
+
+def _option(pair: str) -> list[str]:
+    name, equals, value = pair.partition("=")
+    return [f"--{name}", value] if equals else [f"--{name}"]

@@ -1,0 +1,487 @@
+"""``posekernels lift INPUT -o OUT``: a video, pictures, a camera or 2D keypoints to 3D people."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from posekernels import draw
+from posekernels._cli import Parser
+from posekernels.pose.layouts import LAYOUTS
+from posekernels.pose.skeleton import H36M_17
+
+from ..data import keypoint_files, pose_files
+from ..data.archive import write_npz
+from ..data.errors import DataError
+from ..data.keypoint_files import Keypoints
+from ..data.video import Backgrounds, Video
+from ..infer import (
+    ENOUGH,
+    Lifted,
+    Lifter,
+    LiveLifter,
+    Person,
+    filled,
+    in_h36m,
+    lift_all,
+    load_lifter,
+    stand,
+)
+from ..tracking import Sighting, Track, Tracker
+
+BRIEF = 0.3  # seconds: whoever is seen for less, in a video, is taken for a mistake of the detector
+BRIDGE = 0.5  # seconds of absence that are filled in
+FPS = 30.0  # of keypoints that do not say
+KEYPOINTS = (".npz", ".npy", ".json")
+
+
+def size(text: str) -> tuple[int, int]:
+    """``1920x1080`` as numbers."""
+    try:
+        width, height = (int(n) for n in text.lower().split("x"))
+    except ValueError:
+        raise ArgumentTypeError(f"expected WIDTHxHEIGHT, such as 1920x1080, got {text!r}") from None
+    return width, height
+
+
+def tilt(text: str) -> str | float:
+    return text if text == "auto" else float(text)
+
+
+def parser() -> Parser:
+    p = Parser(prog="posekernels lift", description=__doc__)
+    p.add_argument(
+        "input",
+        metavar="INPUT",
+        help="video, folder of pictures, camera number, or 2D keypoints: .npz, .npy, .json, folder of .json",
+    )
+    p.add_argument(
+        "-o",
+        "--out",
+        required=True,
+        action="append",
+        metavar="OUT",
+        help="by its suffix .npz .json .bvh .trc .gif .mp4 .html; may be given several times",
+    )
+    p.add_argument("--model", metavar="NAME", help="network of --weights, where they do not say")
+    p.add_argument("--weights", metavar="FILE", help="ours or published (default: those that come with the project)")
+    p.add_argument("--people", type=int, metavar="N", help="at most so many, the most prominent first (default 4)")
+    p.add_argument("--smooth", type=float, default=0.25, metavar="SECONDS", help="span of the smoothing; 0 for none")
+    p.add_argument(
+        "--ground",
+        choices=("clip", "frame", "none"),
+        default="clip",
+        help="what stands on the floor: the whole path, every frame by itself, nothing",
+    )
+    p.add_argument(
+        "--tilt",
+        type=tilt,
+        default="auto",
+        metavar="DEGREES",
+        help="of the camera downwards (default: as people stand)",
+    )
+    p.add_argument("--focal", type=float, metavar="PIXELS", help="focal length (default: 1.2 times the longer side)")
+    p.add_argument("--latency", type=int, metavar="N", help="live: each pose N frames after its image")
+    p.add_argument("--device", default="cpu", help="cpu or cuda, for the lifter")
+    p.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped looking for people")
+    p.add_argument("--progress", action=BooleanOptionalAction, default=None, help="default: on a terminal")
+    group = p.add_argument_group("keypoint files")
+    group.add_argument("--layout", choices=LAYOUTS, help="of the joints, where their number does not tell")
+    group.add_argument("--size", type=size, metavar="WxH", help="of the image, pixels")
+    group.add_argument("--fps", type=float, help="frames per second, where the file does not say")
+    group = p.add_argument_group("pictures")
+    group.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
+    group.add_argument("--picture-fps", type=float, metavar="F", help="pictures per second of .gif and .mp4")
+    group.add_argument("--overlay", action=BooleanOptionalAction, default=True, help="the video under the 2D skeleton")
+    return p
+
+
+@dataclass
+class Clock:
+    """Seconds and frames of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, frames: int = 1) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.frames[name] = self.frames.get(name, 0) + frames
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{name} {self.frames[name] / max(s, 1e-9):.1f} frames/s ({s:.2f} s)" for name, s in self.seconds.items()
+        )
+
+
+# -- what can go wrong early -----------------------------------------------------------------------------------------
+def check(options: Namespace) -> list[Path]:
+    """The output files; everything that can be refused before the work begins is refused here.
+
+    Raises:
+        ValueError, OSError: an unknown suffix, a folder that is not there or cannot be written to, a bad number.
+    """
+    outs = [Path(out) for out in options.out]
+    for out in outs:
+        suffix = out.suffix.lower()
+        if suffix not in (*pose_files.SUFFIXES, *draw.SUFFIXES):
+            known = ", ".join((*pose_files.SUFFIXES, *draw.SUFFIXES))
+            raise ValueError(f"-o {out}: the suffix says what to write; one of {known}, got {suffix or 'none'!r}")
+        if suffix in draw.SUFFIXES:
+            draw.check_target(out)
+        check_writable(out)
+    for name, low in (("people", 1), ("latency", 0), ("panel", 32)):
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise ValueError(f"--{name} must be at least {low}, got {value}")
+    for name in ("focal", "fps", "picture_fps"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    if not 0 <= options.smooth < 60:
+        raise ValueError(f"--smooth is a span in seconds, 0 or more, got {options.smooth}")
+    if options.device not in ("cpu", "cuda"):
+        raise ValueError(f"--device: expected cpu or cuda, got {options.device}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+    return outs
+
+
+def check_writable(out: Path) -> None:
+    """Raises ValueError unless a file can be written there."""
+    folder = out.parent
+    if not folder.is_dir():
+        raise ValueError(f"-o {out}: there is no folder {folder}")
+    if out.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"-o {out}: cannot be written{' (it is a folder)' if out.is_dir() else ''}")
+
+
+def is_keypoints(source: str) -> bool:
+    path = Path(source)
+    return path.suffix.lower() in KEYPOINTS or (path.is_dir() and any(path.glob("*.json")))
+
+
+# -- from images to 2D -----------------------------------------------------------------------------------------------
+class Search:
+    """People looked for in a video, frame by frame; what was found survives an interruption in ``partial``.
+
+    Args:
+        partial: file that an interrupted search leaves behind, and a resumed one starts from.
+    """
+
+    def __init__(self, video: Video, partial: Path, people: int, clock: Clock, bar):
+        self.video, self.partial, self.people, self.clock, self.bar = video, partial, people, clock, bar
+        self.found: list[list[Sighting]] = []
+
+    def resume(self) -> None:
+        """Take up what an earlier search of the same source left.
+
+        Raises:
+            DataError: nothing is there, or it is another source's.
+        """
+        if not self.partial.is_file():
+            raise DataError(f"--resume: nothing to go on from ({self.partial} does not exist)")
+        content = keypoint_files.read_npz(self.partial, "counts", "points", "scores", "source")
+        if str(content["source"]) != self.video.source:
+            raise DataError(f"--resume: {self.partial} belongs to {content['source']}, not to {self.video.source}")
+        ends = np.cumsum(content["counts"])
+        points, scores = np.asarray(content["points"], np.float32), np.asarray(content["scores"], np.float32)
+        for end, count in zip(ends.tolist(), content["counts"].tolist()):
+            self.found.append([Sighting(points[i], scores[i]) for i in range(end - count, end)])
+
+    def save(self) -> None:
+        everyone = [s for people in self.found for s in people]
+        write_npz(
+            self.partial,
+            counts=np.array([len(p) for p in self.found]),
+            points=np.array([s.points for s in everyone], np.float32).reshape(-1, 33, 2),
+            scores=np.array([s.scores for s in everyone], np.float32).reshape(-1, 33),
+            source=np.array(self.video.source),
+        )
+
+    def __iter__(self) -> Iterator[list[Sighting]]:
+        """The people of every frame, from the first new one on."""
+        from ..detect import BlazePose
+
+        detector = BlazePose(self.people)
+        images, done = iter(self.video), len(self.found)
+        for number in range(1 << 62):
+            with self.clock.stage("reading"):
+                image = next(images, None)
+            if image is None:
+                break
+            if number < done:
+                continue
+            with self.clock.stage("detection"):
+                people = detector(image)
+            self.found.append(people)
+            self.bar.update(1)
+            yield people
+        if not self.found:
+            raise DataError(f"{self.video.source}: no image could be read from it")
+
+    def keypoints(self) -> Keypoints:
+        tracker = Tracker()
+        for people in self.found:
+            tracker.add(people)
+        tracks = tracker.tracks()
+        least = max(1, round(min(BRIEF * self.video.fps, 0.5 * len(self.found))))
+        brief = [t for t in tracks if t.present.sum() < least]
+        found = Keypoints(
+            [t for t in tracks if t.present.sum() >= least],
+            "blazepose-33",
+            len(self.found),
+            self.video.fps,
+            self.video.size,
+        )
+        if brief:
+            found.notes.append(f"{len(brief)} sightings shorter than {BRIEF:g} s left out")
+        if not found.people:
+            raise DataError(f"{self.video.source}: nobody was found in {len(self.found)} frames")
+        return found
+
+
+# -- from 2D to 3D ---------------------------------------------------------------------------------------------------
+class Live:
+    """Frames of people as they come; every pose ``latency`` frames later, gathered into ``Lifted``."""
+
+    def __init__(self, lifter: Lifter, latency: int, options: Namespace, fps: float, image: tuple[int, int] | None):
+        self.arguments = {"size": image, "focal": options.focal, "fps": fps, "smooth": options.smooth > 0}
+        self.lifter, self.latency, self.bridge = lifter, latency, round(BRIDGE * fps)
+        self.lifters: dict[int, LiveLifter] = {}
+        self.last: dict[int, tuple[np.ndarray, int]] = {}  # points, and the frame in which the person was last seen
+        self.asked: dict[int, list[int]] = {}  # frames whose poses are awaited
+        self.poses: dict[int, dict[int, np.ndarray]] = {}
+        self.seen: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+        self.frame = 0
+        LiveLifter(lifter, latency, **self.arguments)  # refuses a latency it cannot have
+
+    def push(self, people: list[tuple[int, np.ndarray, np.ndarray]]) -> None:
+        """The next frame: (identity, points [17, 2] with NaN, scores [17]) of everybody in it."""
+        for identity, points, scores in people:
+            if (scores > 0).sum() < ENOUGH:
+                continue
+            before = self.last.get(identity)
+            if before is not None:  # a joint out of sight stays where it was
+                points = np.where(np.isfinite(points), points, before[0])
+            points = filled(points[None])[0]
+            self.last[identity] = points, self.frame
+            self.seen.setdefault(identity, {})[self.frame] = points, scores
+        for identity, (points, last) in list(self.last.items()):
+            if self.frame - last > self.bridge:  # gone: the next sighting starts afresh
+                self._end(identity)
+                continue
+            lifter = self.lifters.get(identity)
+            if lifter is None:
+                lifter = self.lifters[identity] = LiveLifter(self.lifter, self.latency, **self.arguments)
+            self.asked.setdefault(identity, []).append(self.frame)
+            self._answer(identity, lifter.push(points))
+        self.frame += 1
+
+    def _answer(self, identity: int, pose: np.ndarray | None) -> None:
+        if pose is not None:
+            self.poses.setdefault(identity, {})[self.asked[identity].pop(0)] = pose
+
+    def _end(self, identity: int) -> None:
+        for pose in self.lifters.pop(identity).finish():
+            self._answer(identity, pose)
+        del self.last[identity]
+
+    def finish(self) -> list[Person]:
+        for identity in list(self.lifters):
+            self._end(identity)
+        people = []
+        for identity, poses in sorted(self.poses.items(), key=lambda item: -len(item[1])):
+            points = np.full((self.frame, 17, 2), np.nan, np.float32)
+            scores, found = np.zeros((self.frame, 17), np.float32), np.full((self.frame, 17, 3), np.nan, np.float32)
+            for frame, pose in poses.items():
+                if frame in self.seen[identity]:  # frames between sightings are not claimed
+                    found[frame] = pose
+                    points[frame], scores[frame] = self.seen[identity][frame]
+            people.append(Person(identity, points, scores, found))
+        return people
+
+
+def window(seconds: float, fps: float) -> int:
+    """Frames of a smoothing window, odd."""
+    return max(1, round(seconds * fps) | 1)
+
+
+def lift(keypoints: Keypoints, lifter: Lifter, options: Namespace, clock: Clock) -> list[Person]:
+    fps = keypoints.fps
+    with clock.stage("lifting", keypoints.frames):
+        return lift_all(
+            lifter,
+            keypoints,
+            options.people or 4,
+            focal=options.focal,
+            bridge=round(BRIDGE * fps),
+            smooth=window(options.smooth, fps) if options.smooth else 1,
+        )
+
+
+def live_frames(keypoints: Keypoints, people: int) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
+    """A keypoints file as if its frames came one by one."""
+    tracks = [in_h36m(track, keypoints.layout) for track in keypoints.people[:people]]
+    for frame in range(keypoints.frames):
+        yield [(t.identity, t.points[frame], t.scores[frame]) for t in tracks]
+
+
+# -- out -------------------------------------------------------------------------------------------------------------
+def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list[draw.Panel]:
+    """2D beside 3D, everybody in both.
+
+    Args:
+        video: source of the images under the 2D skeletons. step: every so many frames.
+    """
+    people = lifted.people
+    body = draw.crowd(H36M_17, len(people))
+    points = np.concatenate([p.points for p in people], 1)[::step]
+    world = np.concatenate([p.world for p in people], 1)[::step]
+    extent = lifted.size
+    if extent is None:  # unknown: the box around everything
+        low, high = np.nanmin(points, (0, 1)), np.nanmax(points, (0, 1))
+        margin = 0.1 * (high - low).max()
+        points = points - low + margin
+        extent = tuple(int(v) for v in high - low + 2 * margin)
+    background = None
+    if video is not None:
+        width = min(extent[0], panel * 2)
+        background = _Every(Backgrounds(video, lifted.frames, width - width % 2), step, len(points))
+    wide = max(draw.CUBE, 1.1 * float((np.nanmax(world, (0, 1)) - np.nanmin(world, (0, 1)))[:2].max()))
+    focus, side = None, draw.CUBE
+    if len(people) > 1 or wide > draw.CUBE:  # a view that holds still and holds everybody
+        middle = (np.nanmax(world, (0, 1)) + np.nanmin(world, (0, 1)))[:2] / 2
+        focus, side = np.tile(middle, (len(world), 1)), min(wide, 8.0)
+    return [
+        draw.Panel("Input", points, body, extent=extent, background=background),
+        draw.Panel("3D", world, body, azimuth=-90, focus=focus, side=side),
+        draw.Panel("3D from the side", world, body, azimuth=0, focus=focus, side=side),
+    ]
+
+
+class _Every:
+    """Every n-th image of a sequence."""
+
+    def __init__(self, images, step: int, count: int):
+        self.images, self.step, self.count = images, step, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.images[index * self.step]
+
+
+def save(out: Path, lifted: Lifted, video: str | None, panel: int = 360, fps: float | None = None) -> list[Path]:
+    """Write poses or pictures, by the suffix."""
+    if out.suffix.lower() in pose_files.SUFFIXES:
+        return pose_files.write(out, lifted)
+    page = out.suffix.lower() == ".html"
+    step = max(1, round(lifted.fps / (fps or (lifted.fps if page else 25))))
+    shown = panels(lifted, None if page else video, panel, step)
+    return [draw.save(out, shown, lifted.fps / step, size=panel, title=f"{Path(lifted.source).name} in 3D")]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def describe(lifted: Lifted) -> Iterator[str]:
+    """A line per person: where they are seen, and where not."""
+    for person in lifted.people:
+        there = person.present
+        frames = np.flatnonzero(there)
+        line = f"person {person.identity}: frames {frames[0] + 1} to {frames[-1] + 1} of {lifted.frames}"
+        missing = int((~there[frames[0] : frames[-1] + 1]).sum())
+        yield line + (f", {missing} of them empty (not seen for longer than {BRIDGE:g} s)" if missing else "")
+
+
+def main(arguments: list[str]) -> int:
+    options = parser().parse_args(arguments)
+    outs = check(options)
+    lifter = load_lifter(options.model, options.weights, options.device)
+    if options.latency is not None and lifter.frames == 1:
+        raise ValueError(f"--latency: {lifter.name} looks at single frames; there is nothing to wait for")
+    clock, interrupted, video, live = Clock(), False, None, None
+    from tqdm import tqdm
+
+    show = sys.stderr.isatty() if options.progress is None else options.progress
+    if is_keypoints(options.input):
+        with clock.stage("reading", 0):
+            keypoints = keypoint_files.read(options.input, options.layout)
+        clock.frames["reading"] = keypoints.frames
+        keypoints.fps = options.fps or keypoints.fps or FPS
+        keypoints.size = options.size or keypoints.size
+        lifter.check_size(keypoints.size)
+        if options.latency is not None:
+            live = Live(lifter, options.latency, options, keypoints.fps, keypoints.size)
+            for people in live_frames(keypoints, options.people or 4):
+                with clock.stage("lifting"):
+                    live.push(people)
+    else:
+        video = Video(options.input, fps=options.fps)
+        partial = outs[0].with_name(f".{outs[0].name}.partial.npz")
+        with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as bar:
+            search = Search(video, partial, options.people or 4, clock, bar)
+            if options.resume:
+                search.resume()
+                bar.update(len(search.found))
+            if options.latency is not None:
+                live = Live(lifter, options.latency, options, video.fps, video.size)
+            tracker = Tracker()
+            try:
+                for people in search:
+                    if live is not None:
+                        with clock.stage("lifting"):
+                            numbers = tracker.add(people)
+                            live.push([_frame(n, s) for n, s in zip(numbers, people)])
+            except KeyboardInterrupt:
+                interrupted = True
+                if not search.found:
+                    raise
+                search.save()
+        keypoints = search.keypoints()
+    if live is not None:
+        with clock.stage("lifting", 0):
+            people = live.finish()[: options.people or 4]
+        if not people:
+            raise DataError(f"{options.input}: nobody to lift in {keypoints.frames} frames")
+    else:
+        people = lift(keypoints, lifter, options, clock)
+    span = window(2 * options.smooth, keypoints.fps) if options.smooth else 1
+    stand(people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span)
+    lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes)
+    for note in (*keypoints.notes, *describe(lifted)):
+        say(note)
+    for out in outs:
+        drawn = out.suffix.lower() in draw.SUFFIXES
+        with clock.stage("drawing" if drawn else "writing", lifted.frames):
+            under = options.input if video is not None and not video.live and options.overlay else None
+            for path in save(out, lifted, under, options.panel, options.picture_fps):
+                say(f"wrote {path}")
+    say(str(clock))
+    if interrupted:
+        say(f"interrupted after {keypoints.frames} frames, which are saved; the same command with --resume goes on")
+        return 130
+    if video is not None:
+        partial.unlink(missing_ok=True)
+    return 0
+
+
+def _frame(identity: int, sighting: Sighting) -> tuple[int, np.ndarray, np.ndarray]:
+    track = in_h36m(Track(identity, sighting.points[None], sighting.scores[None]), "blazepose-33")
+    return identity, track.points[0], track.scores[0]

@@ -1,0 +1,344 @@
+"""2D keypoints from files of other programs: ``read(path)`` finds out which one wrote them.
+
+- ``.npz``: VideoPose3D's custom data sets (``positions_2d``), the Strided Transformer demo's ``reconstruction``, our
+  own (``posekernels lift -o x.npz``), or one array ``keypoints``; ``.npy``: one array. Arrays are [T, J, 2 or 3] or
+  [P, T, J, 2 or 3].
+- ``.json``: AlphaPose (a list of rows with ``image_id``), MMPose (``instance_info``), OpenPose of one frame, ours.
+- a folder of OpenPose or Sports2D files, one per frame.
+
+People without a number of their own are told apart by ``train.tracking``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from posekernels._checks import nearest
+from posekernels.pose.layouts import LAYOUTS
+from posekernels.pose.skeleton import SKELETONS
+
+from ..tracking import Sighting, Track, Tracker
+from .archive import read_npz
+from .errors import DataError
+
+# What a number of joints means when nobody says; 25 is decided by where the joints lie.
+BY_COUNT = {
+    16: "mpii-16",
+    17: "coco-17",
+    24: "smpl-24",
+    26: "halpe-26",
+    31: "cmu-31",
+    32: "h36m-32",
+    33: "blazepose-33",
+    38: "cmu-38",
+}
+PARTS_OF_WHOLE_BODY = {133: 17, 136: 26}  # COCO-WholeBody and Halpe-136 begin with COCO-17 and Halpe-26
+
+
+@dataclass
+class Keypoints:
+    """People in a video, in 2D.
+
+    Args:
+        people: tracks over the same ``frames`` frames; NaN where a person is not seen.
+        layout: name of their joints in ``SKELETONS``.
+        frames: of the video. fps: None where the file does not say. size: (width, height) of the image, or None.
+        notes: what was guessed or left out, in words for the user.
+    """
+
+    people: list[Track]
+    layout: str
+    frames: int
+    fps: float | None = None
+    size: tuple[int, int] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def read(path: str | Path, layout: str | None = None) -> Keypoints:
+    """Read a file, or a folder of files with one frame each.
+
+    Args:
+        layout: of the joints, where the file's own word or their number is not to be trusted.
+    Raises:
+        DataError: no such file, unreadable, of no known form, joints of an unknown layout, nobody in it.
+    """
+    path = Path(path)
+    if layout is not None and layout not in LAYOUTS:
+        raise DataError(f"no joint layout {layout!r}{nearest(layout, LAYOUTS)} (layouts: {', '.join(LAYOUTS)})")
+    if path.is_dir():
+        return _openpose(path, sorted(path.glob("*.json"), key=_number), layout)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder")
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{path}: not an array of numbers ({str(error).splitlines()[0]})") from error
+        return _arrays(path, array, layout)
+    if suffix == ".npz":
+        return _npz(path, layout)
+    if suffix == ".json":
+        return _json(path, layout)
+    raise DataError(f"{path}: keypoints are read from .npz, .npy, .json or a folder of .json, not {suffix or 'this'!r}")
+
+
+def layout_of(points: np.ndarray, where: str | Path) -> str:
+    """The layout that keypoints [..., J, 2 or more] most likely have, by their number.
+
+    With 25 joints it is ``body-25`` if joint 8 lies between 9 and 12 (the middle of the hips), else ``body-25b``.
+
+    Raises:
+        DataError: no layout has that many joints.
+    """
+    joints = points.shape[-2]
+    if joints == 25:
+        flat = points[..., :2].reshape(-1, 25, 2)
+        flat = flat[np.isfinite(flat).all((1, 2)) & (flat[:, [8, 9, 12]] != 0).all((1, 2))]
+        if not len(flat):
+            return "body-25"
+        off = np.linalg.norm(flat[:, 8] - (flat[:, 9] + flat[:, 12]) / 2, axis=-1)
+        return "body-25" if np.median(off / (np.ptp(flat, axis=1).max(-1) + 1e-9)) < 0.1 else "body-25b"
+    if joints not in BY_COUNT:
+        known = ", ".join(f"{name} ({SKELETONS[name].num_joints})" for name in LAYOUTS)
+        raise DataError(f"{where}: {joints} joints fit no known layout; known are {known}")
+    return BY_COUNT[joints]
+
+
+# -- arrays ----------------------------------------------------------------------------------------------------------
+def _arrays(path: Path, array: np.ndarray, layout: str | None, scores: np.ndarray | None = None, **known) -> Keypoints:
+    """[T, J, C] or [P, T, J, C] as people; C = 2, or 3 with scores."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiu" or array.ndim not in (3, 4) or array.shape[-1] not in (2, 3):
+        raise DataError(
+            f"{path}: keypoints must be [frames, joints, 2 or 3] or [people, frames, joints, 2 or 3], got "
+            f"{list(array.shape)} of {array.dtype}"
+        )
+    array = array[None] if array.ndim == 3 else array
+    if not array.shape[1] or not array.shape[0]:
+        raise DataError(f"{path}: no frames: {list(array.shape)}")
+    layout = _checked(path, array, layout)
+    given = None
+    if scores is not None:
+        given = np.asarray(scores, np.float32).reshape(array.shape[:3])
+    people = []
+    for number, points in enumerate(array.astype(np.float32)):
+        score = given[number] if given is not None else points[..., 2] if points.shape[-1] == 3 else None
+        people.append(_track(number + 1, points[..., :2], score))
+    return _done(path, Keypoints(people, layout, array.shape[1], **known))
+
+
+def _track(identity: int, points: np.ndarray, scores: np.ndarray | None) -> Track:
+    """NaN and all-zero points count as not seen; NaN scores as 0."""
+    seen = np.isfinite(points).all(-1) & (points != 0).any(-1)
+    scores = np.ones(points.shape[:2], np.float32) if scores is None else np.nan_to_num(scores, nan=0.0, posinf=0.0)
+    points = np.where(seen[..., None], points, np.nan).astype(np.float32)
+    return Track(identity, points, np.where(seen, scores, 0).astype(np.float32))
+
+
+def _checked(path: Path, points: np.ndarray, layout: str | None) -> str:
+    layout = layout or layout_of(points, path)
+    if SKELETONS[layout].num_joints != points.shape[-2]:
+        raise DataError(f"{path}: {points.shape[-2]} joints, but layout {layout} has {SKELETONS[layout].num_joints}")
+    return layout
+
+
+def _done(path: Path, found: Keypoints) -> Keypoints:
+    found.people = [track for track in found.people if (track.scores > 0).any()]
+    if not found.people:
+        raise DataError(f"{path}: nobody in it: no joint was found in any of {found.frames} frames")
+    return found
+
+
+def _npz(path: Path, layout: str | None) -> Keypoints:
+    content = read_npz(path)
+    if "positions_2d" in content:
+        return _videopose(path, content, layout)
+    if "keypoints" in content:
+        size = tuple(int(v) for v in content["size"]) if "size" in content and np.size(content["size"]) == 2 else None
+        fps = float(content["fps"]) if "fps" in content else None
+        own = str(content["layout"]) if "layout" in content else None
+        scores = content.get("scores")
+        found = _arrays(path, content["keypoints"], layout or own, scores, fps=fps, size=size)
+        if "identities" in content:
+            numbers = np.ravel(content["identities"]).tolist()
+            for track in found.people:
+                track.identity = int(numbers[track.identity - 1])
+        return found
+    if "reconstruction" in content:  # the Strided Transformer demo: already Human3.6M's joints
+        return _arrays(path, content["reconstruction"], layout or "h36m-17")
+    arrays = [v for v in content.values() if isinstance(v, np.ndarray) and v.dtype.kind in "fiu" and v.ndim in (3, 4)]
+    if len(arrays) == 1:
+        return _arrays(path, arrays[0], layout)
+    raise DataError(
+        f"{path}: no keypoints in it; expected positions_2d (VideoPose3D), keypoints, reconstruction or one array, got "
+        f"{', '.join(content) or 'nothing'}"
+    )
+
+
+def _videopose(path: Path, content: dict, layout: str | None) -> Keypoints:
+    """VideoPose3D's custom data set; the first video with the action ``custom``, else the first of all."""
+    positions = content["positions_2d"]
+    positions = positions.item() if isinstance(positions, np.ndarray) else positions
+    metadata = content.get("metadata")
+    metadata = metadata.item() if isinstance(metadata, np.ndarray) else metadata or {}
+    if not isinstance(positions, dict) or not positions or not isinstance(metadata, dict):
+        raise DataError(f"{path}: positions_2d must map videos to actions to lists of arrays")
+    video, actions = next(iter(positions.items()))
+    views = (actions.get("custom") or next(iter(actions.values()))) if isinstance(actions, dict) and actions else None
+    if not isinstance(views, (list, tuple)) or not views:
+        raise DataError(f"{path}: positions_2d of {video} holds no arrays")
+    about = metadata.get("video_metadata", {}).get(video, {})
+    size = (int(about["w"]), int(about["h"])) if {"w", "h"} <= set(about) else None
+    found = _arrays(
+        path,
+        np.asarray(views[0]),
+        layout or {"coco": "coco-17", "h36m": "h36m-17"}.get(str(metadata.get("layout_name", "")).lower()),
+        size=size,
+    )
+    if len(positions) > 1 or len(views) > 1:
+        found.notes.append(f"{path} holds several videos or views; taken is the first one of {video}")
+    return found
+
+
+# -- JSON ------------------------------------------------------------------------------------------------------------
+def _load(path: Path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: not readable JSON ({str(error).splitlines()[0]})") from error
+
+
+def _json(path: Path, layout: str | None) -> Keypoints:
+    content = _load(path)
+    if isinstance(content, dict) and "people" in content and "version" in content and "frames" not in content:
+        return _openpose(path, [path], layout)
+    if isinstance(content, dict) and content.get("format") == "posekernels":
+        people = content["people"]
+        frames = int(content["frames"])
+        tracks = [
+            _track(int(p["id"]), _floats(path, p["keypoints"]), _floats(path, p["scores"]) if "scores" in p else None)
+            for p in people
+        ]
+        size = tuple(content["size"]) if content.get("size") else None
+        layout = _checked(path, tracks[0].points, layout or content["layout"])
+        return _done(path, Keypoints(tracks, layout, frames, content.get("fps"), size))
+    if isinstance(content, dict) and "instance_info" in content:
+        content = content["instance_info"]
+    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
+        if all("instances" in row for row in content):
+            return _mmpose(path, content, layout)
+        if all("image_id" in row and "keypoints" in row for row in content):
+            return _alphapose(path, content, layout)
+    raise DataError(f"{path}: JSON of no known form (known: OpenPose, AlphaPose, MMPose, posekernels)")
+
+
+def _floats(path: Path, values) -> np.ndarray:
+    """Nested lists as float32, null as NaN."""
+    try:
+        return np.array(values, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: keypoints are not lists of numbers of one length") from error
+
+
+def _triples(path: Path, values) -> np.ndarray:
+    """Flat x, y, score, x, y, ... as [J, 3]."""
+    flat = _floats(path, values)
+    if flat.ndim != 1 or not flat.size or flat.size % 3:
+        raise DataError(f"{path}: keypoints must be x, y, score for each joint, got {flat.size} numbers")
+    return flat.reshape(-1, 3)
+
+
+def _number(path: Path) -> tuple[list[int], str]:
+    """Frames in the order of the numbers in their names: 9 before 10."""
+    return [int(n) for n in re.findall(r"\d+", path.stem)], path.name
+
+
+def _tracked(path: Path, frames: Iterable[list[tuple[np.ndarray, int | None]]], layout: str | None) -> Keypoints:
+    """Detections [J, 3] of every frame, with a number where the file has one, as people."""
+    frames = list(frames)
+    counts = Counter(len(points) for people in frames for points, _ in people)
+    if not counts:
+        raise DataError(f"{path}: nobody in it: no detection in any of {len(frames)} frames")
+    joints = counts.most_common(1)[0][0]
+    others = counts.total() - counts[joints]
+    frames = [[(points, number) for points, number in people if len(points) == joints] for people in frames]
+    keep = PARTS_OF_WHOLE_BODY.get(joints)
+    layout = _checked(path, np.stack([points for people in frames for points, _ in people])[:, :keep], layout)
+    numbered = all(number is not None for people in frames for _, number in people)
+    tracker = Tracker()
+    for people in frames:
+        sightings = []
+        for points, number in people:
+            track = _track(0, points[None, :keep, :2], points[None, :keep, 2])
+            if (track.scores > 0).any():
+                sightings.append((Sighting(track.points[0], track.scores[0]), number))
+        if numbered:
+            tracker.add_numbered(sightings)
+        else:
+            tracker.add([sighting for sighting, _ in sightings])
+    found = _done(path, Keypoints(tracker.tracks(), layout, len(frames)))
+    if others:
+        found.notes.append(f"{others} detections left out, whose number of joints is not {joints} like the others'")
+    return found
+
+
+def _openpose(path: Path, files: list[Path], layout: str | None) -> Keypoints:
+    if not files:
+        raise DataError(f"{path}: no .json files in this folder")
+
+    def people():
+        for file in files:
+            content = _load(file)
+            if not isinstance(content, dict) or not isinstance(content.get("people"), list):
+                raise DataError(f"{file}: not an OpenPose file (no list 'people')")
+            rows = []
+            for person in content["people"]:
+                number = person.get("person_id", [-1])
+                number = number[0] if isinstance(number, list) and number else number
+                known = isinstance(number, int) and number >= 0
+                points = _triples(file, person.get("pose_keypoints_2d", []))
+                rows.append((points, number if known else None))
+            yield rows
+
+    return _tracked(path, people(), layout)
+
+
+def _alphapose(path: Path, rows: list[dict], layout: str | None) -> Keypoints:
+    def number(image) -> tuple:
+        digits = re.findall(r"\d+", str(image))
+        return (int(digits[-1]) if digits else 0, str(image))
+
+    frames: dict[tuple, list] = {}
+    for row in rows:
+        identity = row.get("idx")
+        identity = identity if isinstance(identity, int) else None
+        frames.setdefault(number(row["image_id"]), []).append((_triples(path, row["keypoints"]), identity))
+    first, last = min(frames)[0], max(frames)[0]
+    if last - first >= 100 * len(frames):  # numbers that do not count frames
+        return _tracked(path, (frames[key] for key in sorted(frames)), layout)
+    by_number: dict[int, list] = {}
+    for (count, _), people in frames.items():
+        by_number.setdefault(count, []).extend(people)
+    return _tracked(path, (by_number.get(count, []) for count in range(first, last + 1)), layout)
+
+
+def _mmpose(path: Path, rows: list[dict], layout: str | None) -> Keypoints:
+    def people(row: dict):
+        for instance in row["instances"]:
+            points = _floats(path, instance["keypoints"])
+            if points.ndim != 2 or points.shape[1] < 2:
+                raise DataError(f"{path}: keypoints of an instance must be [J, 2], got {list(points.shape)}")
+            scores = _floats(path, instance.get("keypoint_scores", np.ones(len(points))))
+            identity = instance.get("track_id", instance.get("instance_id"))
+            yield np.column_stack((points[:, :2], scores)), identity if isinstance(identity, int) else None
+
+    rows = sorted(rows, key=lambda row: row.get("frame_id", 0))
+    return _tracked(path, (list(people(row)) for row in rows), layout)

@@ -1,0 +1,239 @@
+"""People in images: BlazePose through ai-edge-litert, with weights out of a pinned wheel of MediaPipe.
+
+No download site is needed, only a package index: ``weights`` takes the two networks out of the wheel (a zip), checks
+their digests and keeps them in the user's cache. They are Google's, Apache-2.0. Needs the extra ``video``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .data.errors import DataError
+from .data.video import needs
+from .tracking import Sighting
+
+WHEEL = "mediapipe-0.10.21-cp312-cp312-manylinux_2_28_x86_64.whl"
+WHEEL_SHA256 = "956eb1ebc275c629e61b085b2cab89c3a5b9e93bad1bb107348d98dafb5a4bb5"
+_MODULES = "mediapipe/modules"
+FILES = {  # member of the wheel -> sha256
+    f"{_MODULES}/pose_detection/pose_detection.tflite": (
+        "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c"
+    ),
+    f"{_MODULES}/pose_landmark/pose_landmark_full.tflite": (
+        "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"
+    ),
+}
+NOTICE = (
+    "pose_detection.tflite and pose_landmark_full.tflite are BlazePose, by Google LLC, from the Python package\n"
+    "mediapipe 0.10.21 (https://pypi.org/project/mediapipe/0.10.21/), under the Apache License, Version 2.0.\n"
+)
+FOUND, FOLLOWED = 0.5, 0.5  # scores from which a detection, and a followed person, count
+JOINTS = 33
+
+
+# -- weights ---------------------------------------------------------------------------------------------------------
+def cache() -> Path:
+    """The user's folder for fetched weights: ``POSEKERNELS_CACHE``, else ``XDG_CACHE_HOME``/posekernels."""
+    own = os.environ.get("POSEKERNELS_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posekernels"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _pip_download(folder: Path) -> Path:
+    """The pinned wheel, by pip, into ``folder``; for whatever Python this is."""
+    target = ["--python-version", "312", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"]
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", *target]
+    command += ["-d", str(folder), "mediapipe==0.10.21"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheel = folder / WHEEL
+    if done.returncode or not wheel.is_file():
+        reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no output")
+        raise DataError(
+            f"the detector's weights could not be fetched by pip download mediapipe==0.10.21 ({reason.strip()}); "
+            f"get {WHEEL} elsewhere and name it with POSEKERNELS_BLAZEPOSE_WHEEL"
+        )
+    return wheel
+
+
+def weights() -> tuple[Path, Path]:
+    """The files of the two networks, detector and landmarks; fetched into the cache when they are not there yet.
+
+    ``POSEKERNELS_BLAZEPOSE_WHEEL`` names the wheel where there is no package index.
+
+    Raises:
+        DataError: no index, another wheel than the pinned one, a cache that cannot be written.
+    """
+    folder = cache() / "blazepose"
+    paths = [folder / Path(member).name for member in FILES]
+    if all(p.is_file() and _sha256(p.read_bytes()) == digest for p, digest in zip(paths, FILES.values())):
+        return paths[0], paths[1]
+    with tempfile.TemporaryDirectory(prefix="posekernels-") as place:
+        given = os.environ.get("POSEKERNELS_BLAZEPOSE_WHEEL")
+        if not given:
+            print("fetching the detector's weights, once (36 MB, 9 MB of it kept)", file=sys.stderr)
+        wheel = Path(given) if given else _pip_download(Path(place))
+        if not wheel.is_file() or _sha256(wheel.read_bytes()) != WHEEL_SHA256:
+            raise DataError(f"{wheel}: not the pinned {WHEEL} (sha256 {WHEEL_SHA256[:16]}...)")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(wheel) as archive:
+                for path, (member, digest) in zip(paths, FILES.items()):
+                    content = archive.read(member)
+                    if _sha256(content) != digest:
+                        raise DataError(f"{wheel}: {member} is not the pinned one")
+                    aside = path.with_name(f"{path.name}.part{os.getpid()}")
+                    aside.write_bytes(content)
+                    os.replace(aside, path)
+            (folder / "NOTICE").write_text(NOTICE)
+        except OSError as error:
+            raise DataError(f"{folder}: the detector's weights cannot be kept here ({error.strerror})") from error
+    return paths[0], paths[1]
+
+
+# -- regions of interest ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Region:
+    """A turned square in an image: centre and side in pixels, angle in radians (of its up against the image's)."""
+
+    x: float
+    y: float
+    side: float
+    angle: float
+
+    @classmethod
+    def around(cls, centre: np.ndarray, top: np.ndarray) -> Region:
+        """A square around a person from the middle of the hips and a point on the circle around the body (above)."""
+        dx, dy = (top - centre).tolist()
+        angle = math.pi / 2 - math.atan2(-dy, dx)
+        return cls(float(centre[0]), float(centre[1]), 2.5 * math.hypot(dx, dy), angle)
+
+    def to_image(self, points: np.ndarray) -> np.ndarray:
+        """[N, 2] in the unit square to pixels of the image."""
+        c, s = math.cos(self.angle), math.sin(self.angle)
+        return ((points - 0.5) * self.side) @ np.array([[c, s], [-s, c]]) + (self.x, self.y)
+
+    def cut(self, image: Image.Image, pixels: int) -> np.ndarray:
+        """[pixels, pixels, 3] uint8: what is in the square; black outside of the image."""
+        c, s = (f(self.angle) * self.side / pixels for f in (math.cos, math.sin))
+        half = pixels / 2
+        matrix = (c, -s, self.x - c * half + s * half, s, c, self.y - s * half - c * half)
+        return np.asarray(image.transform((pixels, pixels), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+
+
+def anchors() -> np.ndarray:
+    """[2254, 2] centres of the detector's boxes in the unit square: grids of 28, 14, 7 with 2, 2, 6 boxes a cell."""
+    found = []
+    for grid, boxes in ((28, 2), (14, 2), (7, 6)):
+        centre = (np.arange(grid) + 0.5) / grid
+        y, x = np.meshgrid(centre, centre, indexing="ij")
+        found.append(np.repeat(np.stack((x.ravel(), y.ravel()), 1), boxes, 0))
+    return np.concatenate(found)
+
+
+def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """[N] intersection over union of a box (x1, y1, x2, y2) with boxes [N, 4]."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    both = np.prod(np.maximum(high - low, 0), -1)
+    area = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], -1) - both
+    return both / np.maximum(area, 1e-12)
+
+
+class BlazePose:
+    """Finds people in images and follows them: ``sightings = detector(image)``, images in the order of the video.
+
+    Args:
+        people: at most so many. every: frames between searches for newcomers; in between people are only followed.
+        threads: of the networks.
+    Raises:
+        DataError: ai-edge-litert is not installed, or the weights cannot be had.
+    """
+
+    layout = "blazepose-33"
+
+    def __init__(self, people: int = 4, every: int = 10, threads: int | None = None):
+        runtime = needs("ai_edge_litert.interpreter", "ai-edge-litert", "finding people in images")
+        self.people, self.every = people, every
+        self.detector, self.landmarker = (
+            runtime.Interpreter(model_path=str(path), num_threads=threads or os.cpu_count()) for path in weights()
+        )
+        for network in (self.detector, self.landmarker):
+            network.allocate_tensors()
+        self.anchors = anchors()
+        self.regions: list[Region] = []
+        self.frame = 0
+
+    @staticmethod
+    def _run(network, image: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
+        """Results by shape."""
+        network.set_tensor(network.get_input_details()[0]["index"], image[None].astype(np.float32))
+        network.invoke()
+        return {tuple(o["shape"]): network.get_tensor(o["index"]) for o in network.get_output_details()}
+
+    def find(self, image: Image.Image) -> list[Region]:
+        """Everybody in an image, the surest first."""
+        side = max(image.size)
+        whole = Region(image.width / 2, image.height / 2, side, 0.0)
+        found = self._run(self.detector, whole.cut(image, 224) / 127.5 - 1)
+        raw, logit = found[(1, 2254, 12)][0], found[(1, 2254, 1)][0, :, 0]
+        sure = logit > math.log(FOUND / (1 - FOUND))
+        raw, score = raw[sure] / 224, logit[sure]
+        points = raw.reshape(-1, 6, 2).copy()  # centre and size of the box, then four points
+        centres = self.anchors[sure]
+        points[:, 0] += centres
+        points[:, 2:] += centres[:, None]
+        boxes = np.concatenate((points[:, 0] - points[:, 1] / 2, points[:, 0] + points[:, 1] / 2), 1)
+        order, regions = np.argsort(-score), []
+        while len(order):
+            same = overlap(boxes[order[0]], boxes[order]) > 0.3
+            weight = 1 / (1 + np.exp(-score[order[same]]))
+            middle, top = np.einsum("n,nkc->kc", weight / weight.sum(), points[order[same], 2:4])
+            regions.append(Region.around(*whole.to_image(np.stack((middle, top)))))
+            order = order[~same]
+        return regions
+
+    def follow(self, image: Image.Image, region: Region) -> tuple[Sighting, Region] | None:
+        """The person in a region, and where to look in the next frame; None if there is nobody."""
+        found = self._run(self.landmarker, region.cut(image, 256) / np.float32(255))
+        if found[(1, 1)].item() < FOLLOWED:
+            return None
+        marks = found[(1, 195)].reshape(39, 5)
+        points = region.to_image(marks[:, :2] / 256)
+        scores = 1 / (1 + np.exp(-np.clip(marks[:JOINTS, 3], -50, 50)))
+        seen = Sighting(points[:JOINTS].astype(np.float32), scores.astype(np.float32))
+        return seen, Region.around(points[33], points[34])
+
+    def __call__(self, image: np.ndarray) -> list[Sighting]:
+        """[H, W, 3] uint8 RGB to the people in it, pixels."""
+        picture = Image.fromarray(image)
+        regions = list(self.regions)
+        if len(regions) < self.people and (not regions or self.frame % self.every == 0):
+            for new in self.find(picture):
+                near = any(math.hypot(new.x - r.x, new.y - r.y) < 0.2 * max(new.side, r.side) for r in regions)
+                if not near and len(regions) < self.people:
+                    regions.append(new)
+        self.frame += 1
+        self.regions, sightings = [], []
+        for region in regions:
+            found = self.follow(picture, region)
+            if found is None:
+                continue
+            seen, ahead = found
+            same = (np.linalg.norm(seen.points - other.points, axis=-1).mean() < 0.1 * seen.size for other in sightings)
+            if not any(same):  # two regions on one person: keep the older
+                sightings.append(seen)
+                self.regions.append(ahead)
+        return sightings

@@ -1,0 +1,353 @@
+"""People in 2D to people in 3D: what ``posekernels lift`` does between reading and writing.
+
+``Lifter`` holds a network and knows what it wants to see; ``lift_person`` takes a whole track, ``LiveLifter`` frames as
+they come. ``stand`` puts lifted people on the floor of one world.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import models
+from models.pretrained import load_weights, pretrained
+from posekernels.pose.camera import looking_at, normalise_screen
+from posekernels.pose.keypoints import centre_on_person
+from posekernels.pose.layouts import scores_to_h36m, to_h36m
+from posekernels.pose.skeleton import H36M_17
+from posekernels.pose.smoothing import OneEuro, savitzky_golay
+
+from . import recipes
+from .data.keypoint_files import Keypoints
+from .tracking import Track
+
+SURE = 0.2  # score from which a joint is believed
+ENOUGH = 6  # joints believed that make a person present
+FOCAL = 1.2  # of an unknown camera, in units of the image's longer side: about 45 degrees across
+
+
+# -- 2D: gaps --------------------------------------------------------------------------------------------------------
+def in_h36m(track: Track, layout: str) -> Track:
+    """The track with Human3.6M's 17 joints; joints of a low score are taken out."""
+    seen = np.where((track.scores >= SURE)[..., None], track.points, np.nan).astype(np.float32)
+    scores = scores_to_h36m(track.scores, layout)
+    return Track(track.identity, to_h36m(seen, layout), np.where(scores >= SURE, scores, 0).astype(np.float32))
+
+
+def stretches(present: np.ndarray, bridge: int) -> list[slice]:
+    """Where a person is there, from the first to the last frame of each stretch; gaps up to ``bridge`` do not count."""
+    frames = np.flatnonzero(present)
+    if not len(frames):
+        return []
+    cuts = np.flatnonzero(np.diff(frames) > bridge + 1)
+    first, last = np.r_[frames[0], frames[cuts + 1]], np.r_[frames[cuts], frames[-1]]
+    return [slice(int(a), int(b) + 1) for a, b in zip(first, last)]
+
+
+def filled(points: np.ndarray) -> np.ndarray:
+    """[T, 17, 2] without NaN: straight lines over time, held at the ends; a joint never seen sits on its parent."""
+    points = points.copy()
+    times = np.arange(len(points))
+    for joint in range(points.shape[1]):
+        seen = np.isfinite(points[:, joint]).all(-1)
+        if seen.any() and not seen.all():
+            for axis in (0, 1):
+                points[:, joint, axis] = np.interp(times, times[seen], points[seen, joint, axis])
+    never = ~np.isfinite(points).all((0, 2))
+    if never[H36M_17.root]:
+        points[:, H36M_17.root] = np.nanmean(points[:, ~never], axis=1)
+        never[H36M_17.root] = False
+    for joint in np.flatnonzero(never):  # parents come before their children
+        points[:, joint] = points[:, H36M_17.parents[joint]]
+    return points
+
+
+# -- the network -----------------------------------------------------------------------------------------------------
+@dataclass
+class Lifter:
+    """A lifting network and what its keypoints must look like.
+
+    Args:
+        net: in eval mode, on ``device``. name: of the network.
+        sees: "person" for keypoints centred and scaled on the person, "screen" for normalised screen units (needs the
+            image size).
+    """
+
+    net: nn.Module
+    name: str
+    sees: str
+    device: torch.device
+
+    @property
+    def frames(self) -> int:
+        """Frames that the network sees at once; 1 for networks of single frames."""
+        return getattr(self.net, "frames", 1)
+
+    def check_size(self, size: tuple[int, int] | None) -> None:
+        """Raises ValueError where the image's size is needed and not known."""
+        if self.sees == "screen" and size is None:
+            raise ValueError(f"--size WIDTHxHEIGHT: {self.name} with these weights must know the size of the image")
+
+    @torch.no_grad()
+    def __call__(self, points: np.ndarray, size: tuple[int, int] | None, focal: float | None) -> np.ndarray:
+        """[T, 17, 2] pixels without NaN to [T, 17, 3] metres, camera axes, root at 0."""
+        keypoints = torch.from_numpy(np.ascontiguousarray(points, np.float32))
+        if self.sees == "screen":
+            self.check_size(size)
+            return self._run(normalise_screen(keypoints, *size))
+        person, centre, _ = centre_on_person(keypoints, spread=self.frames | 1)
+        return turned_to_camera(self._run(person), centre.numpy(), size, focal)
+
+    def _run(self, keypoints: Tensor) -> np.ndarray:
+        keypoints = keypoints.to(self.device)
+        if hasattr(self.net, "frames"):
+            return models.lift(self.net, keypoints).float().cpu().numpy()
+        flip = models.streaming.mirror
+        both = torch.stack((keypoints, flip(keypoints, H36M_17)))
+        poses = torch.cat([self.net(chunk) for chunk in both.split(256, 1)], 1)
+        poses = (poses[0] + flip(poses[1], H36M_17)) / 2
+        poses[:, 0] = 0
+        return poses.float().cpu().numpy()
+
+
+def focal_of(size: tuple[int, int] | None, focal: float | None) -> float | None:
+    """Focal length in pixels: as given, else a guess from the image's size, else None."""
+    return focal or (FOCAL * max(size) if size else None)
+
+
+def turned_to_camera(
+    poses: np.ndarray, centre: np.ndarray, size: tuple[int, int] | None, focal: float | None
+) -> np.ndarray:
+    """Poses as seen by a camera that looks at the person, [T, 17, 3], in the axes of the real one.
+
+    Args:
+        centre: [T, 2] pixels, where the person's root is. Without a size nothing is turned.
+    """
+    focal = focal_of(size, focal)
+    if focal is None or size is None:
+        return poses
+    return looking_at(poses, ((centre - np.array(size) / 2) / focal).astype(np.float32))
+
+
+def load_lifter(model: str | None = None, weights: str | Path | None = None, device: str = "cpu") -> Lifter:
+    """A lifter by name and file.
+
+    Args:
+        model: name of a network; None where ``weights`` is a file of ours that names its network.
+        weights: a ``.safetensors`` file of ours, a checkpoint of ``train.h36m``, or a published checkpoint (of
+            ``model`` in its published size); None for the weights that come with the project.
+    Raises:
+        ValueError: weights of another network, no weights for this network, an unreadable file.
+    """
+    if weights is None:
+        if model not in (None, recipes.ANY_CAMERA):
+            raise ValueError(f"--weights: none come with --model {model}; give a file, or leave --model out")
+        net, about = pretrained("lifter")
+    elif (trained := recipes.trained(weights)) is not None:
+        net, about = trained
+        if model not in (None, about.network, recipes.ANY_CAMERA):
+            raise ValueError(f"{weights}: weights of {about.network}, not of --model {model}")
+    else:
+        net, about = load_weights(weights, None if model == recipes.ANY_CAMERA else model)
+    if getattr(net, "outputs", 3) != 3 or not hasattr(net, "skeleton") or net.skeleton.num_joints != 17:
+        raise ValueError(f"--model: {about.network} does not lift 17 keypoints to 17 joints")
+    chosen = torch.device(device)
+    return Lifter(net.to(chosen).eval(), about.network, about.sees, chosen)
+
+
+# -- people ----------------------------------------------------------------------------------------------------------
+@dataclass
+class Person:
+    """One lifted person over all frames of the video; NaN where absent.
+
+    Args:
+        points: [T, 17, 2] pixels, gaps bridged. scores: [T, 17]; 0 where a joint was not seen.
+        poses: [T, 17, 3] metres, camera axes (x right, y down, z away), root at 0.
+        world: [T, 17, 3] metres, z up, with the root's path; from ``stand``.
+    """
+
+    identity: int
+    points: np.ndarray
+    scores: np.ndarray
+    poses: np.ndarray
+    world: np.ndarray | None = None
+
+    @property
+    def present(self) -> np.ndarray:
+        """[T] frames with a pose."""
+        return np.isfinite(self.poses).all((1, 2))
+
+
+def lift_person(
+    lifter: Lifter,
+    track: Track,
+    *,
+    size: tuple[int, int] | None,
+    focal: float | None = None,
+    bridge: int = 15,
+    smooth: int = 1,
+) -> Person:
+    """Lift one track of H36M-17 joints (``in_h36m``).
+
+    Args:
+        bridge: gaps of at most so many frames are filled; longer ones stay empty.
+        smooth: frames of the Savitzky-Golay window; 1 for none.
+    """
+    points = np.full_like(track.points, np.nan)
+    poses = np.full((*track.points.shape[:2], 3), np.nan, np.float32)
+    for part in stretches((track.scores > 0).sum(-1) >= ENOUGH, bridge):
+        points[part] = filled(track.points[part])
+        poses[part] = savitzky_golay(lifter(points[part], size, focal), smooth)
+    return Person(track.identity, points, track.scores, poses)
+
+
+def lift_all(lifter: Lifter, keypoints: Keypoints, people: int | None = None, **options) -> list[Person]:
+    """The first ``people`` tracks that hold a person at all, lifted; options as for ``lift_person``."""
+    tracks = [in_h36m(track, keypoints.layout) for track in keypoints.people]
+    tracks = [track for track in tracks if ((track.scores > 0).sum(-1) >= ENOUGH).any()]
+    if not tracks:
+        raise ValueError(f"nobody to lift: no frame shows {ENOUGH} joints of one person with a score of {SURE} or more")
+    return [lift_person(lifter, track, size=keypoints.size, **options) for track in tracks[:people]]
+
+
+class LiveLifter:
+    """One person's frames as they come; each pose ``latency`` frames late.
+
+    Args:
+        latency: frames that the network may look ahead, 0 to half its window.
+        size: (width, height) of the image. smooth: One-Euro filter on the way out.
+    """
+
+    def __init__(
+        self,
+        lifter: Lifter,
+        latency: int,
+        *,
+        size: tuple[int, int] | None,
+        focal: float | None,
+        fps: float,
+        smooth: bool,
+    ):
+        lifter.check_size(size)
+        self.lifter, self.size, self.focal = lifter, size, focal
+        self.stream = models.stream(lifter.net, latency)
+        self.filter = OneEuro(fps) if smooth else None
+        self.recent: list[float] = []  # sizes of the person in the latest frames
+        self.waiting: list[np.ndarray] = []  # roots of frames not yet answered
+
+    def push(self, points: np.ndarray) -> np.ndarray | None:
+        """[17, 2] pixels without NaN; [17, 3] metres, camera axes, of ``latency`` frames ago, or None at first."""
+        keypoints = torch.from_numpy(np.ascontiguousarray(points, np.float32))
+        if self.lifter.sees == "screen":
+            seen = normalise_screen(keypoints, *self.size)
+        else:
+            person, _, own = centre_on_person(keypoints[None], spread=1)
+            self.recent = [*self.recent[1 - self.lifter.frames :], float(own[0])]
+            seen = person[0] * (float(own[0]) / max(float(np.mean(self.recent)), 1e-9))
+        self.waiting.append(points[0])
+        return self._answer(self.stream.push(seen.to(self.lifter.device)))
+
+    def finish(self) -> list[np.ndarray]:
+        """The poses still awaited after the last frame."""
+        return [self._answer(pose) for pose in self.stream.finish()]
+
+    def _answer(self, pose: Tensor | None) -> np.ndarray | None:
+        if pose is None:
+            return None
+        found, root = pose.float().cpu().numpy(), self.waiting.pop(0)
+        if self.lifter.sees == "person":
+            found = turned_to_camera(found[None], root[None], self.size, self.focal)[0]
+        return self.filter(found) if self.filter else found
+
+
+# -- the world -------------------------------------------------------------------------------------------------------
+def root_path(person: Person, size: tuple[int, int], focal: float) -> np.ndarray:
+    """[T, 3] metres, camera axes: where the root must be for the pose to project onto the keypoints.
+
+    Least squares over the joints, weighted by their scores: f (X + x) = u (Z + z) and the same with y.
+    """
+    ray = (person.points - np.array(size) / 2) / focal  # [T, 17, 2]
+    weight = np.sqrt(np.maximum(person.scores, 0.05))[..., None]
+    zero = np.zeros_like(ray[..., 0])
+    rows_x = np.stack((zero + 1, zero, -ray[..., 0]), -1) * weight
+    rows_y = np.stack((zero, zero + 1, -ray[..., 1]), -1) * weight
+    right = (ray * person.poses[..., 2:] - person.poses[..., :2]) * weight
+    matrix, right = np.concatenate((rows_x, rows_y), 1), np.concatenate((right[..., 0], right[..., 1]), 1)
+    present = person.present
+    path = np.full((len(ray), 3), np.nan)
+    normal = np.einsum("tni,tnj->tij", matrix[present], matrix[present]) + 1e-9 * np.eye(3)
+    path[present] = np.linalg.solve(normal, np.einsum("tni,tn->ti", matrix[present], right[present])[..., None])[..., 0]
+    path[..., 2] = np.maximum(path[..., 2], 0.5)  # in front of the camera, whatever the fit says
+    return path
+
+
+def upright(people: list[Person]) -> np.ndarray:
+    """[3, 3] rotation from camera axes to z-up axes, so that people stand upright on average and face as filmed.
+
+    Up is the median direction from ankles to neck, which gravity decides for whoever walks or stands.
+    """
+    poses = np.concatenate([p.poses[p.present] for p in people])
+    spine = poses[:, 8] - (poses[:, 3] + poses[:, 6]) / 2
+    up = np.median(spine / np.maximum(np.linalg.norm(spine, axis=-1, keepdims=True), 1e-9), axis=0)
+    if up[1] > -0.5:  # lying or upside down on average: no telling; a level camera then
+        up = np.array([0.0, -1, 0])
+    up /= np.linalg.norm(up)
+    away = np.array([0.0, 0, 1]) - up[2] * up
+    away /= np.linalg.norm(away)
+    return np.stack((np.cross(away, up), away, up))
+
+
+def stand(
+    people: list[Person],
+    size: tuple[int, int] | None,
+    focal: float | None = None,
+    *,
+    ground: str = "clip",
+    tilt: str | float = "auto",
+    smooth: int = 1,
+) -> None:
+    """Give every person ``world``: metres, z up, floor at 0; everybody in the same world.
+
+    Args:
+        ground: "clip" puts the lowest points of each person's whole path on the floor, "frame" those of every frame,
+            "none" keeps heights relative to the camera.
+        tilt: of the camera, degrees downwards; "auto" decides by the people (``upright``).
+        smooth: frames of the Savitzky-Golay window over the path, which is rougher than the pose.
+    """
+    if tilt == "auto":
+        turn = upright(people)
+    else:
+        a = np.radians(float(tilt))
+        turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])
+    reach = focal_of(size, focal)
+    for person in people:
+        path = np.zeros((len(person.poses), 3))
+        if size is not None and reach is not None:
+            path = root_path(person, size, reach)
+            for part in stretches(person.present, 0):
+                path[part] = savitzky_golay(path[part], smooth, 1)
+        world = (person.poses + path[:, None]) @ turn.T
+        if ground != "none":
+            lowest = world[..., 2].min(-1)
+            floor = lowest if ground == "frame" else np.nanpercentile(lowest, 10)
+            world[..., 2] -= np.reshape(floor, (-1, 1))
+        person.world = world.astype(np.float32)
+
+
+@dataclass
+class Lifted:
+    """All that a run of ``posekernels lift`` found out, as files hold it."""
+
+    people: list[Person]
+    fps: float
+    size: tuple[int, int] | None
+    source: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        return len(self.people[0].poses)
