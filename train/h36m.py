@@ -1,5 +1,7 @@
 """Train and evaluate a 2D-to-3D lifter: ``python -m train.h36m [--model NAME] [--data-root DIR] [--out DIR]``.
 
+With a forecaster's name (``--model pkd``) it trains that, on exponential maps; its options are then its own.
+
 Without ``--data-root`` it uses the starter set, a few minutes of real motion that the repository carries.
 """
 
@@ -9,7 +11,7 @@ from argparse import Namespace
 
 from posekernels._cli import run_cli
 
-from . import lifting
+from . import forecast, lifting, recipes
 from .data.clips import LiftingData
 from .data.h36m import load_h36m
 from .data.motion import load_starter
@@ -42,9 +44,20 @@ def load(options: Namespace) -> LiftingData:
 JOB = lifting.Job("h36m", __doc__.splitlines()[0], "htnet", add_data_arguments, load)
 
 
+FORECASTING = "Train and evaluate a motion forecaster on Human3.6M's exponential maps."
+
+
 def main(argv: list[str] | None = None) -> int:
+    if forecast.named(argv) in recipes.names("motion"):
+        return forecast.main(argv, "h36m", FORECASTING)
     return lifting.run(JOB, argv)
 
 
+def cli() -> int:
+    if forecast.named(None) in recipes.names("motion"):
+        return forecast.cli("h36m", FORECASTING)
+    return lifting.cli(JOB)
+
+
 if __name__ == "__main__":
-    run_cli(lambda: lifting.cli(JOB))
+    run_cli(cli)

@@ -76,4 +76,4 @@ def load_cmu(
     else:
         notes = ["nominal time (the recordings have 120 frames per second) and nominal scale (24 % long), as published"]
         notes += ["without the rest pose in row 0, unlike the published protocol"] if drop_rest_pose else []
-    return ForecastData("CMU mocap", CMU_TRUE if true_time else CMU, train, test, notes, skipped)
+    return ForecastData("CMU mocap", CMU_TRUE if true_time else CMU, train, test, "y", notes, skipped)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posekernels._checks import nearest
+from posekernels.pose.skeleton import CMU_38, H36M_17, H36M_32, SMPL_24, Skeleton
 
 from .errors import DataError
 
@@ -23,8 +24,8 @@ class Layout:
     """Which joints of a skeleton a network forecasts, and how a full skeleton is put together again.
 
     Args:
-        name: of the data set, as it is printed.
-        joints: J of the whole skeleton.
+        name: of the data set.
+        skeleton: the whole one, J joints.
         used: the joints that the network sees, in its order.
         copies: {joint: the used joint it always sits on}. Joints in neither are constant: they stay at ground truth,
             and count in the mean error. Published quirk.
@@ -35,13 +36,22 @@ class Layout:
     """
 
     name: str
-    joints: int
+    skeleton: Skeleton
     used: tuple[int, ...]
     copies: dict[int, int]
     reported: tuple[int, ...] = (2, 4, 8, 10, 14, 18, 22, 25)
     milliseconds: float = 40.0
     decimals: int = 1
     per_action: bool = False
+
+    @property
+    def joints(self) -> int:
+        return self.skeleton.num_joints
+
+    @property
+    def labels(self) -> list[str]:
+        """Nominal milliseconds of the reported frames."""
+        return [f"{f * self.milliseconds:.0f}" for f in self.reported]
 
     @property
     def moving(self) -> list[int]:
@@ -59,7 +69,7 @@ class Layout:
 
 H36M = Layout(
     "Human3.6M",
-    32,
+    H36M_32,
     (2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 14, 15, 17, 18, 19, 21, 22, 25, 26, 27, 29, 30),
     {16: 13, 20: 19, 23: 22, 24: 13, 28: 27, 31: 30},
     decimals=3,
@@ -67,11 +77,12 @@ H36M = Layout(
 )
 CMU = Layout(
     "CMU mocap",
-    38,
+    CMU_38,
     (3, 4, 5, 6, 9, 10, 11, 12, 14, 15, 17, 18, 19, 21, 22, 23, 25, 26, 28, 30, 31, 32, 34, 35, 37),
     {16: 15, 20: 15, 24: 23, 27: 23, 29: 15, 33: 32, 36: 32},
 )
-PW3D = Layout("3DPW", 24, tuple(range(1, 24)), {}, (5, 10, 15, 20, 25))
+PW3D = Layout("3DPW", SMPL_24, tuple(range(1, 24)), {}, (5, 10, 15, 20, 25))
+STARTER = Layout("starter set", H36M_17, tuple(range(1, 17)), {})
 
 
 @dataclass
@@ -100,6 +111,7 @@ class ForecastData:
         name: as printed beside every figure.
         layout: of its skeleton.
         train, test: clips in published order.
+        axes: where up is: "y" or "z" (for drawing).
         notes: one line for each thing that is unlike the published protocol, or nominal.
         skipped: files that ``--skip-bad`` left out, and why.
     """
@@ -108,6 +120,7 @@ class ForecastData:
     layout: Layout
     train: list[Motion]
     test: list[Motion]
+    axes: str = "y"
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -233,6 +246,7 @@ class TrainingLoader:
         observed: frames of the first part.
         iterations: batches that make an "epoch" of the training loop; the stream goes on through the data, shuffled
             anew each time it is through.
+        total: iterations after which the stream ends, in the middle of an epoch if need be.
         seed, rank, world: the same stream for the same seed, whatever the number of processes.
         reverse: the augmentation.
     """
@@ -242,6 +256,7 @@ class TrainingLoader:
     observed: int
     iterations: int
     seed: int
+    total: int | None = None
     rank: int = 0
     world: int = 1
     reverse: bool = True
@@ -265,7 +280,8 @@ class TrainingLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         share, current = self.batch_size // self.world, None
-        for iteration in range(self._epoch * self.iterations, (self._epoch + 1) * self.iterations):
+        end = (self._epoch + 1) * self.iterations
+        for iteration in range(self._epoch * self.iterations, end if self.total is None else min(end, self.total)):
             turn, batch = divmod(iteration, self.per_pass)
             if turn != current:
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + turn)

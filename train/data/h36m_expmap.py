@@ -53,4 +53,4 @@ def load_h36m_expmap(root: str | Path, actions: str = "*", skip_bad: bool = Fals
         test = clips(TEST_SUBJECTS, OBSERVED + TRAINED)
     if not train or not test:
         raise DataError(f"{root}: no usable {'training' if not train else 'test'} file ({len(skipped)} were bad)")
-    return ForecastData("Human3.6M (exponential maps)", H36M, train, test, [], skipped)
+    return ForecastData("Human3.6M (exponential maps)", H36M, train, test, "y", [], skipped)

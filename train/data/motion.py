@@ -20,6 +20,7 @@ from . import published
 from .archive import read_npz
 from .clips import Clip, LiftingData
 from .errors import DataError
+from .forecasting import EVALUATED, OBSERVED, STARTER, TRAINED, ForecastData, Motion
 from .h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
 
 FILE = Path(__file__).with_name("starter.npz")
@@ -125,6 +126,23 @@ def load_starter(
         if not found:
             raise DataError(f"starter set: actions {','.join(prefixes or ['*'])} leave nothing to {part} on")
     return LiftingData("starter set (gt)", H36M_17, H36M_17.left, H36M_17.right, clips["train"], clips["test"])
+
+
+def load_starter_motion(path: str | Path = FILE) -> ForecastData:
+    """The starter set for forecasting: 17 joints relative to the pelvis in world axes, every second frame (25 Hz).
+
+    Clips that are shorter than a window are left out; two bodies, and few kinds of motion.
+    """
+    data = read_npz(path, "positions", "lengths", "subjects", "actions", "parts", "fps")
+    step = round(float(data["fps"]) / 25)
+    parts: dict[str, list[Motion]] = {"train": [], "test": []}
+    shortest = {"train": OBSERVED + TRAINED, "test": OBSERVED + EVALUATED}
+    for number, motion in enumerate(np.split(data["positions"], data["lengths"].cumsum()[:-1])):
+        subject, action, part = (str(data[k][number]) for k in ("subjects", "actions", "parts"))
+        motion = np.ascontiguousarray(motion[::step] - motion[::step, :1], np.float32)
+        if len(motion) >= shortest[part]:
+            parts[part].append(Motion(subject, action, number, motion))
+    return ForecastData("starter set", STARTER, parts["train"], parts["test"], axes="z")
 
 
 def _seen(subject: str, action: str, world: np.ndarray, cameras: Sequence[Camera], fps: float) -> list[Clip]:

@@ -43,7 +43,7 @@ def load_pw3d(root: str | Path, skip_bad: bool = False) -> ForecastData:
         if not any(len(m.positions) >= OBSERVED + TRAINED for m in motions):
             raise DataError(f"{root / part}: no person with at least {OBSERVED + TRAINED} frames in its *.pkl files")
     notes = ["labels of 3DPW are nominal: 40 ms a frame, the data has 30 frames per second"]
-    return ForecastData("3DPW", PW3D, train, test, notes, skipped)
+    return ForecastData("3DPW", PW3D, train, test, "y", notes, skipped)
 
 
 def read_people(path: str | Path) -> list[np.ndarray]:

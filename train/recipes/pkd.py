@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, BooleanOptionalAction
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import models
 from models.pkd import roll_out
+from models.published.pkd import configuration
+from models.registry import CheckpointError, load_published, read_checkpoint
 
-from ..data.forecasting import OBSERVED, Layout, Windows
+from ..data.forecasting import OBSERVED, TRAINED, Layout, TrainingLoader, Windows, evaluation_windows, training_windows
+from ..engine import positive
+from ..evaluate import Report
+from . import Recipe, is_ours, load_strict
 
 EVALUATION_BATCH = 128
 LEARNING_RATE, LOW_RATE = 3e-4, 1e-5
@@ -110,7 +117,7 @@ def repeat_last(observed: Tensor, frames: int) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(forecast, windows: Windows, layout: Layout, which=None) -> ForecastErrors:
+def score(forecast, windows: Windows, layout: Layout, which=None) -> ForecastErrors:
     """Errors of ``forecast(observed [B, 50, U, 3], frames) -> [B, frames, U, 3]`` over ``windows`` (or some)."""
     which = np.arange(len(windows)) if which is None else np.asarray(which)
     future = windows.length - OBSERVED
@@ -123,10 +130,184 @@ def evaluate(forecast, windows: Windows, layout: Layout, which=None) -> Forecast
 
 
 def network_forecast(net, **options):
-    """``evaluate``'s ``forecast`` by a network: chunks of its own horizon, fed back; float64 clips are cast for it."""
+    """``score``'s ``forecast`` by a network: chunks of its own horizon, fed back; float64 clips are cast for it."""
 
     def forecast(observed: Tensor, frames: int) -> Tensor:
         parameter = next(net.parameters())
         return roll_out(net, observed.to(parameter.device, parameter.dtype), frames, **options)
 
     return forecast
+
+
+def report_of(
+    groups: dict[str, ForecastErrors], layout: Layout, averaged: bool = False, moving: bool = False
+) -> Report:
+    """A table by action, and the figures over all: of the actions' means, or of all windows pooled, as published.
+
+    Args:
+        averaged: each figure is the mean of all frames up to its own, not the error at that frame alone.
+        moving: over the joints that can be wrong, instead of all of the skeleton.
+    """
+
+    def row(mpjpe: np.ndarray) -> dict[str, float]:
+        if averaged:
+            mpjpe = np.cumsum(mpjpe) / np.arange(1, len(mpjpe) + 1)
+        values = {label: float(mpjpe[f - 1]) for f, label in zip(layout.reported, layout.labels)}
+        return values | {"mean": float(np.mean(list(values.values())))}
+
+    def errors(part: ForecastErrors) -> np.ndarray:
+        return part.used_mpjpe_mm if moving else part.mpjpe_mm
+
+    groups = {name: part for name, part in groups.items() if part.windows}
+    if layout.per_action:
+        overall = np.mean([errors(part) for part in groups.values()], axis=0)
+    else:
+        overall = errors(sum(list(groups.values())[1:], start=list(groups.values())[0]))
+    return Report({name: row(errors(part)) for name, part in groups.items()}, row(overall))
+
+
+# -- the recipe ------------------------------------------------------------------------------------------------------
+class PKDRecipe(Recipe):
+    """Two optimiser steps on each batch: one on the prediction and the similarity, one on the sum of both branches.
+
+    The published program evaluates every 100 iterations (500 on Human3.6M) and keeps the state with the lowest error
+    *on the test set*; that is what best.pt is. The table after training is of the last iteration.
+    """
+
+    task = "motion"
+    watched = "mean"
+    network = "pkd"
+    architecture = ("num", "distill_layer_num", "spatial_fc", "layer_norm_axis", "with_normalization")
+
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        parser.add_argument("--num", type=positive, default=48, metavar="M", help="blocks")
+        cls.add_own_arguments(parser)
+        parser.add_argument("--iter", type=positive, metavar="N", help="iterations; published: 40000 on Human3.6M")
+        parser.add_argument(
+            "--drop", type=positive, metavar="N", help="the rate falls from 3e-4 to 1e-5 after iteration N (from 0)"
+        )
+        parser.add_argument(
+            "--every", type=positive, metavar="N", help="iterations between savings; --eval-every counts these"
+        )
+        parser.add_argument("--spatial-fc", action="store_true", help="a block's last map is over coordinates")
+        parser.add_argument("--layer-norm-axis", choices=("spatial", "temporal", "all"), default="spatial")
+        parser.add_argument(
+            "--with-normalization", action=BooleanOptionalAction, default=True, help="the norm at a block's end"
+        )
+        parser.add_argument(
+            "--reversal", action=BooleanOptionalAction, default=True, help="half of the training windows backwards"
+        )
+
+    @classmethod
+    def add_own_arguments(cls, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--distill_layer_num", type=positive, metavar="L", help="distiller blocks (12; CMU, 3DPW: 6)"
+        )
+        parser.add_argument("--similar_weight", type=float, default=0.1, metavar="W", help="of the similarity")
+        parser.add_argument(
+            "--agreeing-similarity",
+            action="store_true",
+            help="similarity |P - Y + G k|, which agrees with the second step; published: |P - Y - K|, which does not",
+        )
+        parser.add_argument(
+            "--preliminary", action="store_true", help="evaluate the prediction alone, without the posterior"
+        )
+
+    @classmethod
+    def defaults(cls, starter: bool) -> dict:
+        if starter:
+            return {"batch_size": 128, "lr": LEARNING_RATE, "iter": 600, "drop": 500, "every": 100}
+        return {"batch_size": 256, "lr": LEARNING_RATE}
+
+    def __init__(self, options, data):
+        super().__init__(options, data)
+        if options.epochs:
+            options.iter = options.epochs * options.every
+        self.windows = None
+        self.tested = None
+
+    def epochs(self, stage: int) -> int:
+        return -(-self.options.iter // self.options.every)
+
+    def config(self) -> dict:
+        o = self.options
+        norm = o.layer_norm_axis if o.with_normalization else "none"
+        size = {"joints": len(self.data.layout.used), "history": OBSERVED, "future": TRAINED, "blocks": o.num}
+        return size | {"norm": norm, "mix": "spatial" if o.spatial_fc else "temporal"}
+
+    def make_model(self) -> nn.Module:
+        return models.create("pkd", distill_blocks=self.options.distill_layer_num, **self.config())
+
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
+        optimizer = make_optimizer(self.model)
+        for group in optimizer.param_groups:
+            group["lr"] = self.options.lr
+        return [optimizer]
+
+    def make_loader(self, rank: int, world: int) -> TrainingLoader:
+        o = self.options
+        self.windows = self.windows or training_windows(self.data)
+        return TrainingLoader(
+            self.windows, o.batch_size, OBSERVED, o.every, o.seed, o.iter, rank, world, reverse=o.reversal
+        )
+
+    def lr_factor(self, epoch: int, step: int) -> float:
+        return rate_factor(step, self.options.drop)
+
+    def loss_steps(self):
+        o, net = self.options, self.model
+
+        def first(batch):
+            return first_losses(net, *batch, o.similar_weight, o.agreeing_similarity)
+
+        return first, lambda batch: second_losses(net, *batch)
+
+    # -- evaluation --------------------------------------------------------------------------------------------------
+    def forecast_options(self) -> dict:
+        return {"posterior": False} if self.options.preliminary else {}
+
+    def test_windows(self) -> dict[str, Windows]:
+        self.tested = self.tested or evaluation_windows(self.data, self.options.sampling)
+        return self.tested
+
+    def errors(self, place, forecast=None) -> dict[str, ForecastErrors]:
+        """By action; ``place``'s share is scored here, the rest elsewhere. Of the network, or of ``forecast``."""
+        forecast = forecast or network_forecast(self.model, **self.forecast_options())
+        mine = {
+            action: score(forecast, windows, self.data.layout, np.arange(len(windows))[place.rank :: place.world])
+            for action, windows in self.test_windows().items()
+        }
+        parts = place.gather(mine)
+        return {action: sum((p[action] for p in parts[1:]), start=parts[0][action]) for action in mine}
+
+    def evaluate(self, place) -> Report:
+        with torch.autocast(place.device.type, enabled=False):
+            return report_of(self.errors(place), self.data.layout, self.options.averaged)
+
+    def load_weights(self, path) -> None:
+        checkpoint = read_checkpoint(path)
+        if not is_ours(checkpoint):
+            load_published(self.model, path)
+        elif checkpoint["model"] != self.name:
+            raise CheckpointError(f"{path}: a checkpoint of --model {checkpoint['model']}, not of {self.name}")
+        else:
+            load_strict(self.model, checkpoint["weights"], path)
+
+
+def published_options(path) -> dict:
+    """The options that a published checkpoint's shapes imply, "model" and "joints" among them; {} for one of ours."""
+    checkpoint = read_checkpoint(path)
+    if is_ours(checkpoint):
+        return {}
+    name, config = configuration(checkpoint)
+    options = {"model": name, "joints": config["joints"], "num": config["blocks"]}
+    options |= {"spatial_fc": config["mix"] == "spatial", "with_normalization": config["norm"] != "none"}
+    if config["norm"] != "none":
+        options["layer_norm_axis"] = config["norm"]
+    if name == "pkd":
+        return options | {"distill_layer_num": config["distill_blocks"]}
+    return options | {"temporal_only": config["temporal_only"]}
+
+
+RECIPE = PKDRecipe

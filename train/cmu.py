@@ -1,0 +1,11 @@
+"""Train and evaluate a motion forecaster on the CMU mocap text set: ``python -m train.cmu --data-root DIR``.
+
+Without ``--data-root`` it uses the starter set, a little real motion that the repository carries.
+"""
+
+from posekernels._cli import run_cli
+
+from .forecast import cli
+
+if __name__ == "__main__":
+    run_cli(lambda: cli("cmu", __doc__))

@@ -1,0 +1,11 @@
+"""Train and evaluate a motion forecaster on 3DPW: ``python -m train.pw3d --data-root DIR``.
+
+Without ``--data-root`` it uses the starter set, a little real motion that the repository carries.
+"""
+
+from posekernels._cli import run_cli
+
+from .forecast import cli
+
+if __name__ == "__main__":
+    run_cli(lambda: cli("pw3d", __doc__))
