@@ -75,6 +75,8 @@ def test_forward(backend, size):
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_variants_and_gradients(backend, variant, B):
     device, (mix, norm, pre) = require("temporal_mlp", backend), variant
+    if B > 2 and (backend, device) == ("triton", "cpu"):
+        pytest.skip("the interpreter takes seconds for each of these; there is no tile of samples to get wrong")
     C, T, N = 21, 18, 3
     x, made = state(B, C, T).requires_grad_(), parameters(C, T, N, mix, norm, pre)
     for v in made.values():

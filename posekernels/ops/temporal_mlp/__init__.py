@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays, follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from ..._native import no_cpu
 from . import reference
@@ -50,6 +50,26 @@ def _not_for_cpu_backward(grad, saved, *args) -> str | None:
     return _not_for_cpu(grad, *args)
 
 
+def _not_for_triton(*args) -> str | None:
+    if max(args[0].shape[1:]) > 128:  # of the state, or of the history
+        return f"takes at most 128 coordinates and 128 slots, got {list(args[0].shape[1:])}"
+    return not_for_triton(*(t for a in args for t in (a if isinstance(a, (tuple, list)) else [a]) if _is_tensor(t)))
+
+
+def _not_for_triton_backward(grad, saved, *args) -> str | None:
+    if saved.numel() == 0 and grad.numel():
+        return "the forward pass ran on another backend and kept nothing for this one"
+    return _not_for_triton(grad, *args)
+
+
+def _is_tensor(value) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _triton(function: str, refuses=_not_for_triton) -> Kernel:
+    return Kernel(f"{__name__}.triton:{function}", no_triton, refuses)
+
+
 def _cpu(function: str, refuses=_not_for_cpu) -> Kernel:
     return Kernel(f"{__name__}.cpu:{function}", lambda: no_cpu(function), refuses)
 
@@ -58,7 +78,7 @@ _forward = register(
     "temporal_mlp",
     f"({_STACK}, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
-    {"cpu": _cpu("temporal_mlp"), "reference": Kernel(reference.temporal_mlp)},
+    {"cpu": _cpu("temporal_mlp"), "triton": _triton("temporal_mlp"), "reference": Kernel(reference.temporal_mlp)},
 )
 _backward = register(
     "temporal_mlp_backward",
@@ -66,6 +86,7 @@ _backward = register(
     _fake_backward,
     {
         "cpu": _cpu("temporal_mlp_backward", _not_for_cpu_backward),
+        "triton": _triton("temporal_mlp_backward", _not_for_triton_backward),
         "reference": Kernel(reference.temporal_mlp_backward),
     },
 )
@@ -75,7 +96,11 @@ _forecast = register(
     "Tensor weight_out, Tensor bias_out, Tensor?[] side, Tensor? side_weight_out, Tensor? side_bias_out, "
     "str mix, str norm, float eps, str backend) -> Tensor",
     _fake_forecast,
-    {"cpu": _cpu("temporal_mlp_forecast"), "reference": Kernel(reference.forecast)},
+    {
+        "cpu": _cpu("temporal_mlp_forecast"),
+        "triton": _triton("temporal_mlp_forecast"),
+        "reference": Kernel(reference.forecast),
+    },
 )
 
 
