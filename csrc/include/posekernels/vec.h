@@ -23,6 +23,7 @@ constexpr int lanes = 4;
 #endif
 
 #define POSEKERNELS_INLINE inline __attribute__((always_inline))
+#define POSEKERNELS_INLINE_LAMBDA __attribute__((always_inline))
 
 typedef float Vec __attribute__((vector_size(4 * lanes)));
 typedef int32_t IntVec __attribute__((vector_size(4 * lanes)));

@@ -9,8 +9,8 @@ from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
 from ..._library import register
-from ..._native import no_cuda
-from . import reference
+from ..._native import no_cpu, no_cuda
+from . import cpu, reference
 
 MAX_JOINTS = 64
 
@@ -45,6 +45,7 @@ _forward = register(
     "Tensor? residual, str activation, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
     {
+        "cpu": Kernel(cpu.graph_conv, lambda: no_cpu("graph_conv_forward"), cpu.refuses),
         "triton": Kernel(f"{_FOLDER}.triton:graph_conv", no_triton, _not_for_triton),
         "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.graph_conv),
@@ -56,6 +57,7 @@ _backward = register(
     "Tensor? scale, Tensor? shift, str activation, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
     {
+        "cpu": Kernel(cpu.graph_conv_backward, lambda: no_cpu("graph_conv_backward"), cpu.refuses_backward),
         "triton": Kernel(f"{_FOLDER}.triton:graph_conv_backward", no_triton, _not_for_triton),
         "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv_backward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.graph_conv_backward),
