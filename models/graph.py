@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels import derived
 from posekernels.ops import GraphDenoiser, graph_conv
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
@@ -48,7 +49,15 @@ class ModulatedGraphConv(nn.Module):
         self.register_buffer("diagonal", torch.eye(joints), persistent=False)
 
     def adjacency(self) -> Tensor:
-        """[K, J, J]: the symmetrised sum of fixed and learnt; diagonal and rest apart when there are two weights."""
+        """[K, J, J]: the symmetrised sum of fixed and learnt; diagonal and rest apart when there are two weights.
+
+        Under ``torch.no_grad`` it is kept until a parameter changes.
+        """
+        if torch.is_grad_enabled():
+            return self._adjacency()
+        return derived("adjacency", self._adjacency, self.adjacency_offset, self.fixed_adjacency)
+
+    def _adjacency(self) -> Tensor:
         matrix = self.fixed_adjacency + self.adjacency_offset
         matrix = (matrix + matrix.T) / 2
         if self.weight.shape[0] == 1:

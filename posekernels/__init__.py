@@ -5,8 +5,8 @@ backends run here.
 """
 
 from . import ops
+from ._derived import derived, repack
 from ._dispatch import BackendError, explain, use_backend
-from ._packing import repack
 
 __version__ = "0.1.0"
-__all__ = ["BackendError", "explain", "ops", "repack", "use_backend"]
+__all__ = ["BackendError", "derived", "explain", "ops", "repack", "use_backend"]

@@ -1,36 +1,17 @@
 """Weights in the layout the C++ kernels read (panels, see ``csrc/include/posekernels/gemm.h``), packed once per tensor.
 
-The packed copy hangs on the tensor it was made from and is made anew when the tensor was written to in place
-(``_version``) or points elsewhere (``data_ptr``). Writes through ``.data`` change neither and are not seen: after such
-surgery call ``repack(module)``. Tensors made under ``torch.inference_mode`` keep no version; they are packed anew at
-every call, as are views, which are new objects each time.
+When they are packed anew, and when not: see ``_derived``. Views are new objects each time, so pack the whole tensor.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import _native
-
-_ATTRIBUTE = "_posekernels_packed"
-
-
-class _Copies:
-    """The packed copies of one tensor, and the state it was in when they were made."""
-
-    __slots__ = ("state", "made")
-
-    def __init__(self, state: tuple[int, int]):
-        self.state, self.made = state, {}
-
-    def __reduce__(self):
-        # A saved parameter carries its attributes along. The copies stay behind: another machine packs otherwise. An
-        # empty dict takes their place, one of the types that torch.load(weights_only=True) accepts.
-        return OrderedDict, ()
+from ._derived import derived
 
 
 def _pack(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
@@ -85,14 +66,8 @@ def packed(
         [count, packed size]; opaque, and private to the instruction set that runs.
     """
 
-    def make(weight: Tensor) -> Tensor:
+    def make() -> Tensor:
         matrix = weight.detach().float()
         return _pack(arrange(matrix) if arrange else matrix, transposed, dtype)
 
-    return derived(weight, (transposed, dtype, arrange), make)
-
-
-def repack(module: nn.Module) -> None:
-    """Forget every packed copy of ``module``'s parameters and buffers: needed after writing through ``.data``."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.__dict__.pop(_ATTRIBUTE, None)
+    return derived((transposed, dtype, arrange), make, weight)

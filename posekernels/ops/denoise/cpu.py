@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 
 from ... import _native
+from ..._derived import derived
 from ..._dispatch import not_on
-from ..._packed import PackedWeights
-
-_packed = PackedWeights()
 
 
 def refuses(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep) -> str | None:
@@ -32,7 +30,7 @@ def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
         core.denoise_pack(threads, *(t.data_ptr() for t in flat), packed.data_ptr(), *sizes)
         return packed
 
-    packed = _packed.get(weights, heads, pack)
+    packed = derived(("denoise", heads), pack, *weights)
     x, shifts, coefficients, noise = (None if t is None else t.contiguous() for t in (x, shifts, coefficients, noise))
     B, S = x.shape[0], 1 if coefficients is None else coefficients.shape[0]
     y = x.new_empty(B, J, Cout)

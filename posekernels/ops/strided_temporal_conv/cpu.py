@@ -7,8 +7,9 @@ from array import array
 import torch
 from torch import Tensor
 
+from ..._derived import derived
 from ..._native import core
-from ..._packing import derived, packed
+from ..._packing import packed
 from .reference import width_of
 
 
@@ -30,7 +31,7 @@ def strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride
         panels = packed(w, dtype=a.dtype, arrange=_windows_by_channels)
         vectors = [values[i] if values else None for values in (bias, scale, shift)]
         if half:
-            vectors = [None if v is None else derived(v, "float32", Tensor.float) for v in vectors]
+            vectors = [None if v is None else derived("float32", v.float, v) for v in vectors]
         add = residual[i].contiguous() if residual else None
         sums = torch.empty(rows, N) if half else None
         tensors = (a, panels, *vectors, add, y, sums)

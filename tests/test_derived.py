@@ -1,0 +1,67 @@
+"""What is derived from parameters follows them, and never travels with them."""
+
+import copy
+
+import torch
+
+import models
+from posekernels import derived, repack
+
+
+def test_made_anew_after_every_write():
+    a, b, made = torch.nn.Parameter(torch.ones(3)), torch.zeros(3), []
+
+    def make():
+        made.append(1)
+        return a.detach() + b
+
+    assert derived("sum", make, a, b) is derived("sum", make, a, b) and len(made) == 1
+    b.add_(1)
+    assert derived("sum", make, a, b)[0] == 2 and len(made) == 2
+    with torch.no_grad():
+        a.copy_(torch.full((3,), 5.0))
+    assert derived("sum", make, a, b)[0] == 6 and len(made) == 3
+    a.data = torch.zeros(3)
+    assert derived("sum", make, a, b)[0] == 1 and len(made) == 4
+    b.data.zero_()  # the documented exception
+    assert derived("sum", make, a, b)[0] == 1
+    module = torch.nn.Module()
+    module.a = a
+    repack(module)
+    assert derived("sum", make, a, b)[0] == 0
+
+
+def test_not_saved_and_not_copied(tmp_path):
+    a = torch.nn.Parameter(torch.ones(3))
+    derived("twice", lambda: a.detach() * 2, a)
+    torch.save(a, tmp_path / "a.pt")
+    for other in (torch.load(tmp_path / "a.pt", weights_only=True), copy.deepcopy(a)):
+        with torch.no_grad():
+            other.mul_(3)
+        assert derived("twice", lambda other=other: other.detach() * 2, other)[0] == 6
+
+
+def test_nothing_is_kept_where_writes_are_not_seen():
+    with torch.inference_mode():
+        a = torch.ones(3)
+        assert derived("twice", lambda: a * 2, a)[0] == 2
+        a.mul_(4)
+        assert derived("twice", lambda: a * 2, a)[0] == 8
+    doubled = torch.func.vmap(lambda t: derived("twice", lambda: t * 2, t))(torch.ones(2, 3))
+    assert torch.equal(doubled, torch.full((2, 3), 2.0))
+
+
+def test_adjacency_of_a_network_in_training():
+    torch.manual_seed(0)
+    net = models.create("htnet", depth=1, channels=24, hidden=16).eval()
+    x = torch.randn(2, 1, 17, 2)
+    with torch.no_grad():
+        before = net(x)
+        assert torch.equal(net(x), before)
+    net(x).square().sum().backward()
+    assert net.blocks[0].joint.conv1.adjacency_offset.grad.abs().sum() > 0
+    torch.optim.SGD(net.parameters(), lr=0.1).step()
+    with torch.no_grad():
+        after = net(x)
+    torch.testing.assert_close(net(x).detach(), after)
+    assert not torch.allclose(after, before)
