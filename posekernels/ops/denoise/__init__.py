@@ -105,7 +105,7 @@ _forward = register(
     "int heads, bool keep, str backend) -> (Tensor, Tensor, Tensor)",
     _fake,
     {
-        "cpu": Kernel(cpu.run, missing=no_cpu, refuses=cpu.refuses),
+        "cpu": Kernel(cpu.run, missing=lambda: no_cpu("denoise", "denoise_pack"), refuses=cpu.refuses),
         "reference": Kernel(_run_reference),
     },
 )

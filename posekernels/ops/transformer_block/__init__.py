@@ -40,7 +40,7 @@ _forward = register(
     "(Tensor x, Tensor?[] weights, int heads, float scale, float eps, str backend) -> Tensor",
     _fake,
     {
-        "cpu": Kernel(cpu.transformer_block, missing=no_cpu, refuses=cpu.refuses),
+        "cpu": Kernel(cpu.transformer_block, missing=lambda: no_cpu("transformer_block"), refuses=cpu.refuses),
         "reference": Kernel(
             lambda x, *rest: torch.empty_like(x).copy_(reference.transformer_block(x, *rest))  # in memory as x is
         ),
