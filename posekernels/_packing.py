@@ -34,20 +34,6 @@ def _pack(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
     return packed
 
 
-def derived(tensor: Tensor, key: Hashable, make: Callable[[Tensor], Tensor]) -> Tensor:
-    """``make(tensor)``, made once per state of ``tensor`` and kept on it under ``key``."""
-    if tensor.is_inference():
-        return make(tensor)
-    copies = tensor.__dict__.get(_ATTRIBUTE)
-    state = (tensor._version, tensor.data_ptr())
-    if type(copies) is not _Copies or copies.state != state:
-        copies = tensor.__dict__[_ATTRIBUTE] = _Copies(state)
-    found = copies.made.get(key)
-    if found is None:
-        found = copies.made[key] = make(tensor)
-    return found
-
-
 def packed(
     weight: Tensor,
     *,
