@@ -127,8 +127,10 @@ def graph_net(case: Case) -> dict:
     outputs |= {f"attention.{i}": f"atten_layers.{i}" for i in range(len(net.blocks))}
     outputs |= {f"blocks.{i}": f"gconv_layers.{i}" for i in range(len(net.blocks))}
     seen = record(net, {n: o for n, o in outputs.items() if name == "gcndiff" or not n.startswith("time")})
+    inputs = (array(case, "x"), *([array(case, "t")] if name == "gcndiff" else []))
+    net(*inputs)  # with gradients it runs module by module, and the hooks see what is inside
     with torch.no_grad():
-        y = net(array(case, "x"), *([array(case, "t")] if name == "gcndiff" else []))
+        y = net(*inputs)
         graphs = {f"graph_net_laplacian_{i}": m.graph.graph() for i, m in enumerate(net.attention)}
     return seen | graphs | {"y": y}
 

@@ -1,12 +1,31 @@
-"""DiffPose's training of GCNdiff: what a batch is, the loss, and the published constants."""
+"""DiffPose (Gong et al., CVPR 2023): GCNdiff learns the noise; a pose network gives the guess it refines.
+
+With ``--model_pose_path`` the pose network (MixSTE, or GCNpose in the frame setting) is read from that checkpoint and
+one stage trains GCNdiff. Without it, a first stage trains the pose network. Diffpose spec, sections 6 to 12.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from models.diffpose import Diffusion
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import models
+from models.diffpose import PUBLISHED_SAMPLING, Diffusion, FrameDiffPose, Sampling, VideoDiffPose
 from models.gcndiff import GCNdiff
+from models.registry import CheckpointError, load_published, read_checkpoint
+
+from ..data.clips import Clip, LiftingData
+from ..data.mixture import clip_mixtures, jitter, mixture_file, mixture_of
+from ..data.windows import Batch
+from ..evaluate import Report, evaluate_clips
+from . import _diffpose_yaml, is_ours, load_strict, mixste
+from ._lifting import LiftingRecipe, target_of_batch
 
 VIDEO_NOISE = (0.5, 0.5, 1.0, 1.0, 1.0)  # scale of the noise on u, v, x, y, z in the video setting
 
@@ -60,3 +79,269 @@ def denoising_loss(
     predicted = net(x_t, t)
     loss = (noise - predicted).square().sum((1, 2)).mean()
     return {"loss": loss, "x_t": x_t, "noise": noise, "predicted": predicted}
+
+
+@dataclass
+class PoseBatch:
+    """Single frames: mixture [B, J, M, 5], pose [B, J, 3] metres; ``total`` of them over all processes."""
+
+    mixture: Tensor
+    pose: Tensor
+    total: int
+
+
+class Poses:
+    """The engine's ``Loader`` of single frames, shuffled anew every epoch; no mirrored copies.
+
+    Args:
+        data: training clips with ground truth.
+        mixtures: [T, J, M, 5] of every clip.
+        batch_size: over all processes. every: only every n-th frame of a clip.
+    """
+
+    def __init__(
+        self,
+        data: LiftingData,
+        mixtures: list[np.ndarray],
+        batch_size: int,
+        *,
+        every: int = 1,
+        seed: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+    ):
+        poses = []
+        for clip in data.train:
+            if clip.positions is None:
+                raise ValueError(f"{clip.subject} {clip.action}, camera {clip.camera}: no ground truth to learn from")
+            pose = clip.positions[::every].copy()
+            pose[:, 0] = 0  # it holds the trajectory; the others are relative to it already
+            poses.append(pose)
+        self.poses = torch.from_numpy(np.concatenate(poses)).to(device)
+        self.mixtures = torch.from_numpy(np.concatenate([m[::every] for m in mixtures])).to(device)
+        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.poses), self.batch_size)
+        return whole + (rest >= self.world)
+
+    def __iter__(self) -> Iterator[PoseBatch]:
+        order = torch.from_numpy(np.random.default_rng((self.seed, self.epoch)).permutation(len(self.poses)))
+        for step in range(len(self)):
+            whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+            mine = whole[self.rank :: self.world].to(self.poses.device)
+            yield PoseBatch(self.mixtures[mine], self.poses[mine], len(whole))
+
+
+class DiffPoseRecipe(LiftingRecipe):
+    architecture = (
+        *("setting", "hid_dim", "num_layer", "n_head", "beta_schedule", "beta_start", "beta_end"),
+        *("num_diffusion_timesteps", "frames", "channels", "depth", "heads"),
+    )
+    clip_norm = 1.0
+
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        add = parser.add_argument
+        add("--setting", choices=("video", "frame"), default="video", help="MixSTE on clips, or GCNpose on frames")
+        add("--config", action=_diffpose_yaml.Load, metavar="YAML", help="a configuration of the published programs")
+        add("--model_pose_path", metavar="FILE", help="checkpoint of the pose network; without it, it is trained first")
+        add("--mixture", metavar="NAME", help="2D source to learn from: data_2d_h36m_NAME_gmm.npz")
+        add("--pose_epochs", type=int, help="epochs of the pose network's stage")
+        add("--pose_batch_size", type=int, help="its batch size: chunks (video) or frames")
+        add("--pose_lr", type=float, help="its learning rate")
+        add("--lr_gamma", type=float, default=0.9, help="rate factor after every --decay epochs")
+        add("--decay", type=int, default=60, help="epochs between them")
+        add("--hid_dim", type=int, help="channels of GCNdiff and GCNpose")
+        add("--num_layer", type=int, help="their layers")
+        add("--n_head", type=int, help="of their attention")
+        add("--dropout", type=float, help="on their sub-layers")
+        add("--ema_rate", type=float, help="of the running mean of the weights, kept beside them; 0 for none")
+        add("--beta_schedule", choices=models.diffpose.SCHEDULES)
+        add("--beta_start", type=float)
+        add("--beta_end", type=float)
+        add("--num_diffusion_timesteps", type=int, metavar="T")
+        add("--optimizer", choices=("Adam", "RMSProp", "SGD"))
+        add("--optim_eps", type=float, help="eps of Adam and RMSProp")
+        add("--weight_decay", type=float)
+        add("--amsgrad", action="store_true", default=None)
+        add("--test_times", type=int, metavar="R", help="hypotheses, averaged")
+        add("--test_timesteps", type=int, metavar="S", help="denoising steps")
+        add("--test_num_diffusion_timesteps", type=int, metavar="N", help="they are spread over the first N timesteps")
+        add("--skip_type", choices=models.diffpose.SKIPS, default="uniform")
+        add("--eta", type=float, default=0.0, help="0: deterministic steps; 1: as much noise as DDPM")
+        mixste.add_network_arguments(parser)
+
+    @classmethod
+    def defaults(cls, starter: bool) -> dict:
+        published = {"hid_dim": 96, "num_layer": 5, "n_head": 4, "dropout": 0.25, "ema_rate": 0.999}
+        published |= {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 1e-3, "num_diffusion_timesteps": 51}
+        published |= {"optimizer": "Adam", "optim_eps": 1e-8, "weight_decay": 0.0, "amsgrad": False, "test_times": 1}
+        published |= mixste.network_defaults(starter)
+        if starter:  # sized for two cores
+            sizes = {"epochs": 12, "batch_size": 256, "lr": 1e-3, "every": 10, "eval_every": 6}
+            sizes |= {"hid_dim": 64, "num_layer": 3, "dropout": 0.1, "pose_epochs": 6}
+            return published | sizes
+        return published | {"epochs": 80, "batch_size": 1024, "lr": 1e-3, "every": 1, "pose_epochs": 60}
+
+    def __init__(self, options, data: LiftingData):
+        super().__init__(options, data)
+        o = options
+        self.video = o.setting == "video"
+        self.ema_rate = o.ema_rate or None
+        self.stages = 1 if o.model_pose_path else 2
+        self.refining = True  # False while the pose network is trained
+        source = "gt" if (o.keypoints or "gt") == "gt" else "cpn"
+        published = PUBLISHED_SAMPLING[o.setting, source]
+        self.sampling = Sampling(
+            steps=o.test_timesteps or published.steps,
+            limit=o.test_num_diffusion_timesteps or published.limit,
+            skip=o.skip_type,
+            eta=o.eta,
+            hypotheses=o.test_times,
+        )
+        if data.skeleton.num_joints != 17:
+            raise ValueError(f"diffpose: made for 17 joints, the data has {data.skeleton.num_joints}")
+        if o.mixture and (o.data_root is None or o.downsample != 1 or o.subset != 1):
+            raise ValueError("--mixture needs --data-root, and neither --downsample nor --subset")
+        self.diffusion().coefficients(self.sampling)  # refuses timesteps that the schedule does not have
+
+    def diffusion(self) -> Diffusion:
+        o = self.options
+        return Diffusion(o.beta_schedule, o.beta_start, o.beta_end, o.num_diffusion_timesteps)
+
+    def make_model(self) -> nn.Module:
+        o, skeleton = self.options, self.data.skeleton
+        sizes = {"channels": o.hid_dim, "layers": o.num_layer, "heads": o.n_head, "dropout": o.dropout}
+        denoiser = models.create("gcndiff", **sizes, skeleton=skeleton)
+        if self.video:
+            return VideoDiffPose(mixste.make_network(o, self.data), denoiser, self.diffusion())
+        return FrameDiffPose(models.create("gcnpose", **sizes, skeleton=skeleton), denoiser, self.diffusion())
+
+    def start_stage(self, index: int, best: dict[str, Tensor] | None) -> None:
+        self.refining = index == self.stages - 1
+        if best is not None:
+            load_strict(self.model, best, "best weights of the stage before")
+        if index == 0 and self.options.model_pose_path:
+            self.load_pose(self.options.model_pose_path)
+        self.model.initial.requires_grad_(not self.refining)
+        self.model.denoiser.requires_grad_(self.refining)
+
+    def load_pose(self, path: str) -> None:
+        """Fill the pose network from a published checkpoint, or from a run of ``--model mixste`` or of this recipe."""
+        checkpoint, name = read_checkpoint(path), "mixste" if self.video else "gcnpose"
+        if not is_ours(checkpoint):
+            load_published(self.model.initial, path)
+            return
+        weights = checkpoint["weights"]
+        if checkpoint["model"] == "diffpose":
+            weights = {n.removeprefix("initial."): t for n, t in weights.items() if n.startswith("initial.")}
+        elif checkpoint["model"] != name:
+            raise CheckpointError(f"{path}: a checkpoint of --model {checkpoint['model']}, expected {name} or diffpose")
+        load_strict(self.model.initial, weights, path)
+
+    def load_weights(self, path) -> None:
+        """Ours hold both networks; a published one is GCNdiff, and ``--model_pose_path`` names the other."""
+        if is_ours(read_checkpoint(path)):
+            super().load_weights(path)
+            return
+        if not self.options.model_pose_path:
+            raise CheckpointError(f"{path}: holds GCNdiff only; name the pose network with --model_pose_path")
+        load_published(self.model.denoiser, path)
+        self.load_pose(self.options.model_pose_path)
+
+    def epochs(self, stage: int) -> int:
+        return self.options.epochs if stage == self.stages - 1 else self.options.pose_epochs
+
+    def make_loader(self, rank: int, world: int):
+        o = self.options
+        if not self.refining and self.video:
+            return mixste.make_chunks(self, o.pose_batch_size or 16, rank, world)
+        if self.refining and o.mixture:
+            mixtures = clip_mixtures(mixture_file(o.data_root, o.mixture), self.data.train)
+        else:
+            tracks = [c.keypoints[..., :2] for c in self.data.train]
+            mixtures = [mixture_of(t, jitter(t)) for t in tracks]
+        size = o.batch_size if self.refining else o.pose_batch_size or o.batch_size
+        place = {"rank": rank, "world": world, "device": self.place.device}
+        return Poses(self.data, mixtures, size, every=o.every or 1, seed=o.seed, **place)
+
+    def share(self, batch) -> float:
+        count = len(batch.rows) if isinstance(batch, Batch) else len(batch.pose)
+        return count * self.place.world / batch.total
+
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
+        o = self.options
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if not self.refining:
+            return [torch.optim.AdamW(trained, lr=o.pose_lr or 1e-3, weight_decay=0.01)]
+        if o.optimizer == "RMSProp":
+            return [torch.optim.RMSprop(trained, lr=o.lr, eps=o.optim_eps, weight_decay=o.weight_decay)]
+        if o.optimizer == "SGD":
+            return [torch.optim.SGD(trained, lr=o.lr, momentum=0.9)]
+        adam = {"eps": o.optim_eps, "weight_decay": o.weight_decay, "amsgrad": o.amsgrad}
+        return [torch.optim.Adam(trained, lr=o.lr, **adam)]
+
+    def lr_factor(self, epoch: int, step: int) -> float:
+        if not self.refining:
+            return 0.5 * (1 + math.cos(math.pi * epoch / max(self.options.pose_epochs, 1)))
+        # Published: set at the end of epochs 0, decay, 2 decay, ..., so it first drops in epoch decay + 1.
+        return self.options.lr_gamma ** (max(epoch - 1, 0) // self.options.decay)
+
+    def loss_step(self, batch) -> Tensor | dict[str, Tensor]:
+        if not self.refining:
+            if self.video:
+                return mixste.mixste_loss(self.model.initial(batch.keypoints[..., :2]), target_of_batch(batch))
+            return (self.model.initial(batch.mixture[:, :, 0, 1:3]) - batch.pose).norm(dim=-1).mean()
+        uniform = torch.rand(batch.pose.shape[:2], device=batch.pose.device)
+        x, scale = training_poses(batch.mixture, batch.pose, uniform)
+        if self.video:
+            scale = scale.new_tensor(VIDEO_NOISE)
+        diffusion = self.model.diffusion
+        half = torch.randint(diffusion.timesteps, (len(x) // 2 + 1,), device=x.device)
+        t = timestep_pairs(half, diffusion.timesteps, len(x))
+        return denoising_loss(self.model.denoiser, diffusion, x, torch.randn_like(x), scale, t)["loss"]
+
+    @torch.no_grad()
+    def estimates(self, clip: Clip, sampling: Sampling | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """([T, J, 3] the pose network's estimate, [R, T, J, 3] the refined hypotheses), metres, roots at 0."""
+        sampling = self.sampling if sampling is None else sampling
+        keypoints = torch.from_numpy(clip.keypoints[..., :2]).to(self.place.device)
+        if self.video:
+            initial = mixste.lift_clip(self.model.initial, clip, self.data, self.place.device, self.test_augment)
+        else:
+            initial = self.model.initial(keypoints).float()
+            initial = initial - initial[:, :1]
+        noise = {"seed": seed} if sampling.eta > 0 else {}
+        refined = self.model.refine(keypoints, initial, sampling, **noise)[..., 2:]
+        return initial - initial[:, :1], refined - refined[..., :1, :]
+
+    def predict(self, clip: Clip) -> Tensor:
+        initial, refined = self.estimates(clip, seed=self.options.seed)
+        return refined.mean(0) if self.refining else initial
+
+    def evaluate(self, place) -> Report:
+        """With a column for the estimate before it is refined."""
+        report = super().evaluate(place)
+        if self.refining:
+            before = Report.of(evaluate_clips(lambda clip: self.estimates(clip)[0], self.data.test, place))
+            _add_before(report, before)
+        return report
+
+
+def _add_before(report: Report, before: Report) -> None:
+    column = "P1 before"
+    report.figures[column] = before.figures["P1"]
+    for name, row in report.rows.items():
+        row[column] = before.rows[name]["P1"]
+    for subject, alone in report.by_subject.items():
+        _add_before(alone, before.by_subject[subject])
+
+
+RECIPE = DiffPoseRecipe

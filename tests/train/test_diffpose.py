@@ -1,0 +1,172 @@
+"""DiffPose's and MixSTE's training: stages, losses, mixture files, published configurations, what is refused."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from models.registry import published_state, read_checkpoint
+from tests.train import fake_h36m
+from train import h36m
+from train.data import mixture
+from train.data.errors import DataError
+from train.recipes import _diffpose_yaml, mixste
+from train.recipes.diffpose import pick_components, timestep_pairs
+
+SMALL = ["-k", "gt", "-b", "32", "-f", "9", "-cs", "8", "--depth", "1", "--heads", "2", "--seed", "3"]
+GRAPH = ["--hid_dim", "8", "--num_layer", "1", "--n_head", "2", "--pose_epochs", "1", "-e", "1"]
+
+
+@pytest.fixture
+def train(tmp_path):
+    subjects = ("S1", "S5", "S6", "S7", "S8", "S9", "S11")
+    fake_h36m.write(tmp_path, *fake_h36m.tables(subjects, {"Walking": 6}))
+
+    def run(model, out, *options, sizes=()):
+        places = ["--data-root", str(tmp_path), "--out", str(tmp_path / out)]
+        return h36m.main(["--model", model, *SMALL, *sizes, *places, *map(str, options)])
+
+    run.folder = tmp_path
+    return run
+
+
+def weights(path, prefix=""):
+    return {n.removeprefix(prefix): t for n, t in read_checkpoint(path)["weights"].items() if n.startswith(prefix)}
+
+
+def test_two_stages_and_one(train, capsys):
+    assert train("diffpose", "frame", "--setting", "frame", sizes=GRAPH) == 0
+    assert "P1 before" in capsys.readouterr().out
+    first, last = train.folder / "frame/best-stage1.pt", train.folder / "frame/best.pt"
+    assert all(torch.equal(t, weights(last)[n]) for n, t in weights(first).items() if n.startswith("initial."))
+    moved = [n for n, t in weights(first, "denoiser.").items() if not torch.equal(t, weights(last, "denoiser.")[n])]
+    assert "conv_out.weight" in moved
+    # A pose network that is there already: one stage.
+    train("diffpose", "again", "--setting", "frame", "--model_pose_path", first, sizes=GRAPH)
+    assert not (train.folder / "again/best-stage1.pt").exists()
+    assert "ema" in read_checkpoint(last) and read_checkpoint(last)["ema"] is not None
+    train("diffpose", "test", "--evaluate", last, sizes=GRAPH)
+    with pytest.raises(ValueError, match="expected mixste or diffpose"):
+        rie = read_checkpoint(last) | {"model": "rie"}
+        torch.save(rie, train.folder / "rie.pt")
+        train("diffpose", "wrong", "--model_pose_path", train.folder / "rie.pt", sizes=GRAPH)
+
+
+def test_video_on_a_mixste_run_and_published_denoiser(train):
+    train("mixste", "mixste", "-e", 1)
+    pose = train.folder / "mixste/best.pt"
+    train("diffpose", "video", "--model_pose_path", pose, "--eta", 1, "--test_times", 2, sizes=GRAPH)
+    assert all(torch.equal(t, weights(train.folder / "video/best.pt", "initial.")[n]) for n, t in weights(pose).items())
+    # The denoiser in the published container, tested with that pose network.
+    import models
+
+    denoiser = models.create("gcndiff", channels=8, layers=1, heads=2)
+    denoiser.load_state_dict(weights(train.folder / "video/best.pt", "denoiser."))
+    state = {f"module.{n}": t for n, t in published_state(denoiser).items()}
+    torch.save([state, {}, 1, 1], train.folder / "published.pth")
+    published = train.folder / "published.pth"
+    train("diffpose", "test", "--evaluate", published, "--model_pose_path", pose, sizes=GRAPH)
+    with pytest.raises(ValueError, match="--model_pose_path"):
+        train("diffpose", "test", "--evaluate", published, sizes=GRAPH)
+
+
+def test_mixste_loss_by_hand():
+    target = torch.zeros(1, 3, 17, 3)
+    predicted = target.clone()
+    predicted[0, 1, 13, 0] = 0.2  # a wrist (weight 4) leaps by 20 cm and back
+    losses = mixste.mixste_loss(predicted, target)
+    assert losses["position"].item() == pytest.approx(4 * 0.2 / (3 * 17))
+    assert losses["smoothness"].item() == pytest.approx(4 * 2 * 0.04 / (2 * 17 * 3))
+    assert losses["velocity"].item() == pytest.approx(2 * 0.2 / (2 * 17))
+    want = losses["position"] + 0.5 * losses["smoothness"] + 2 * losses["velocity"]
+    assert losses["loss"].item() == pytest.approx(want.item())
+    assert mixste.mixste_loss(predicted[:, :1] + 1, target[:, :1])["velocity"] == 0
+
+
+def test_components_and_timesteps():
+    weights = torch.tensor([0.2, 0.5, 0.3]).expand(4, 1, 3)
+    mixtures = torch.cat((weights[..., None], torch.zeros(4, 1, 3, 4)), -1)
+    uniform = torch.tensor([[0.1], [0.2], [0.69], [0.9999999]])
+    assert pick_components(mixtures, uniform).flatten().tolist() == [0, 1, 1, 2]
+    half = torch.tensor([0, 7, 50])
+    assert timestep_pairs(half, 51, 5).tolist() == [0, 7, 50, 50, 43]
+
+
+def test_jitter_finds_the_noise_under_the_motion():
+    rng = np.random.default_rng(0)
+    time = np.arange(2000)[:, None, None] / 50
+    motion = np.concatenate((np.sin(2 * time), np.cos(3 * time)), -1) * 0.4
+    noisy = motion + rng.normal(0, [0.01, 0.02], motion.shape)
+    np.testing.assert_allclose(mixture.jitter(noisy.astype(np.float32))[0], [0.01, 0.02], rtol=0.1)
+    assert (mixture.jitter(motion[:2]) == mixture.FLOOR).all()
+
+
+def test_mixture_files(train, capsys):
+    root = train.folder
+    assert mixture.main(["--data-root", str(root), "-k", "gt"]) == 0
+    file = mixture.mixture_file(root, "gt")
+    table = mixture.read_mixture(file)
+    first = table["S1"]["Walking"][0]
+    assert first.shape[1:] == (17, 3, 5) and (first[..., 0] == [1, 0, 0]).all() and (first[..., 3:] >= 0).all()
+    data = h36m.load(h36m.lifting.parse(h36m.JOB, ["--data-root", str(root), "-k", "gt"])[0])
+    found = mixture.clip_mixtures(file, data.train)
+    np.testing.assert_allclose(found[0][:, :, 0, 1:3], data.train[0].keypoints, atol=1e-6)
+    train("diffpose", "mixed", "--setting", "frame", "--mixture", "gt", sizes=GRAPH)
+    with pytest.raises(DataError, match="python -m train.data.mixture"):
+        mixture.mixture_file(root, "cpn")
+    with pytest.raises(DataError, match=r"expected \[T, K, M, 5\]"):
+        mixture.read_mixture(root / "data_2d_h36m_gt.npz")
+    with pytest.raises(ValueError, match="--mixture needs"):
+        train("diffpose", "no", "--mixture", "gt", "--downsample", 2, sizes=GRAPH)
+
+
+PUBLISHED = """
+data: {dataset: human36m, dataset_path: ./data/data_3d_h36m.npz, num_joints: 17, num_workers: 32}
+model: {hid_dim: 16, emd_dim: 96, coords_dim: [5, 5], num_layer: 1, n_head: 2, n_pts: 17, dropout: 0.25, ema: True,
+        ema_rate: 0.99, resamp_with_conv: True, var_type: fixedsmall}
+diffusion: {beta_schedule: linear, beta_start: 1e-4, beta_end: 1e-3, num_diffusion_timesteps: 51}
+training: {batch_size: 1024, n_epochs: 80, num_workers: 32}
+testing: {test_times: 1, test_timesteps: 2, test_num_diffusion_timesteps: 12}
+optim: {optimizer: Adam, lr: 2e-5, eps: 1e-8, amsgrad: false, grad_clip: 1.0, lr_gamma: 0.9, decay: 60}
+"""
+
+
+def test_published_configuration(tmp_path):
+    file = tmp_path / "published.yml"
+    file.write_text(PUBLISHED)
+    with pytest.warns(UserWarning, match=r"without effect.*optim\.lr \(the command line rules"):
+        options, _ = h36m.lifting.parse(
+            h36m.JOB, ["--model", "diffpose", "--n_head", "4", "--config", str(file), "-e", "3"]
+        )
+    assert options.hid_dim == 16 and options.test_timesteps == 2 and options.beta_start == 1e-4
+    assert options.n_head == 4 and options.epochs == 3, "the command line comes first"
+    assert options.lr == 1e-3 and options.clip == 1.0
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("hid_dim: 16", "hid_dmi: 16", "did you mean 'model.hid_dim'"),
+        ("dataset: human36m", "dataset: h3wb", "data.dataset must be human36m"),
+        ("n_epochs: 80", "n_epochs: many", "training.n_epochs must be a whole number, got 'many'"),
+        ("amsgrad: false", "amsgrad: 1", "true or false"),
+        ("\ndata:", "\ndata: [", "is not YAML"),
+        ("data: {", "data: 3 #", "sections"),
+    ],
+)
+def test_bad_configurations(tmp_path, old, new, message):
+    file = tmp_path / "bad.yml"
+    file.write_text(PUBLISHED.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _diffpose_yaml.read(file)
+
+
+def test_bad_timesteps(train):
+    for options, message in [
+        (("--test_timesteps", 13, "--test_num_diffusion_timesteps", 12), "at most limit=12"),
+        (("--test_num_diffusion_timesteps", 60), r"0\.\.50"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            train("diffpose", "no", *options, sizes=GRAPH)

@@ -1,0 +1,148 @@
+"""MixSTE (Zhang et al., CVPR 2022): whole chunks in and out, AdamW, three loss terms (diffpose section 4)."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+import torch
+from torch import Tensor, nn
+
+import models
+from models.diffpose import chunked, stitched
+from models.mixste import MixSTE
+
+from ..data.clips import Clip
+from ..data.windows import Batch, average_mirrored, mirror_points
+from ._lifting import LiftingRecipe, Windows, boolean, target_of_batch
+
+# Published weights of Human3.6M's 17 joints: limbs count more the farther they are from the body.
+JOINT_WEIGHTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
+SMOOTHNESS, VELOCITY = 0.5, 2.0
+
+
+def mixste_loss(predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The three terms, and ``loss``, their weighted sum.
+
+    Args:
+        predicted, target: [B, T, 17, 3] metres.
+    Returns:
+        ``position``: distance, weighted by joint; ``smoothness``: squared frame difference of the prediction, weighted
+        by joint; ``velocity``: distance of the frame differences. Means over everything; 0 for T = 1.
+    """
+    weights = predicted.new_tensor(JOINT_WEIGHTS)
+    position = (weights * (predicted - target).norm(dim=-1)).mean()
+    if predicted.shape[1] < 2:
+        smoothness = velocity = torch.zeros_like(position)
+    else:
+        moved, should = predicted.diff(dim=1), target.diff(dim=1)
+        smoothness = (weights[:, None] * moved.square()).mean()
+        velocity = (moved - should).norm(dim=-1).mean()
+    total = position + SMOOTHNESS * smoothness + VELOCITY * velocity
+    return {"loss": total, "position": position, "smoothness": smoothness, "velocity": velocity}
+
+
+def lift_clip(network: MixSTE, clip: Clip, data, device, mirrored: bool = True) -> Tensor:
+    """[T, J, 3] metres, roots as predicted: chunks of a clip, the mean with their mirror images if ``mirrored``."""
+    chunks = chunked(torch.from_numpy(clip.keypoints[..., :2]).to(device), network.frames)
+    pose = network(chunks)
+    if mirrored:
+        keypoint_sides, joint_sides = data.sides
+        pose = average_mirrored(pose, network(mirror_points(chunks, *keypoint_sides)), *joint_sides)
+    return stitched(pose.float(), len(clip.keypoints))
+
+
+class MixSTERecipe(LiftingRecipe):
+    architecture = ("frames", "channels", "depth", "heads")
+
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        add_network_arguments(parser)
+        parser.add_argument("--drop_path", type=float, default=0.1, help="stochastic depth of the last block")
+        parser.add_argument("-lrd", "--lr_decay", type=float, default=0.99, help="rate factor after every epoch")
+        parser.add_argument("--weight_decay", type=float, default=0.1)
+        parser.add_argument(
+            "--seeded_gradient",
+            type=boolean,
+            default=True,
+            metavar="BOOL",
+            help="gradients times the loss: published, as its backward pass is seeded with the loss itself",
+        )
+
+    @classmethod
+    def defaults(cls, starter: bool) -> dict:
+        # The published batch size counts frames: 1024, hence 4 chunks of 243.
+        return network_defaults(starter) | (
+            {"epochs": 8, "batch_size": 16, "lr": 1e-3, "eval_every": 4}
+            if starter
+            else {"epochs": 120, "batch_size": 4, "lr": 4e-5}
+        )
+
+    def make_model(self) -> nn.Module:
+        return make_network(self.options, self.data, self.options.drop_path)
+
+    def make_loader(self, rank: int, world: int) -> Windows:
+        return make_chunks(self, self.options.batch_size, rank, world)
+
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
+        o = self.options
+        return [torch.optim.AdamW(self.model.parameters(), lr=o.lr, weight_decay=o.weight_decay)]
+
+    def lr_factor(self, epoch: int, step: int) -> float:
+        return self.options.lr_decay**epoch
+
+    def loss_step(self, batch: Batch) -> dict[str, Tensor]:
+        losses = mixste_loss(self.model(batch.keypoints[..., :2]), target_of_batch(batch))
+        if not self.options.seeded_gradient:
+            return losses
+        shown = losses["loss"].detach()
+        return losses | {"loss": losses["loss"] * shown, "sum": shown}
+
+    @torch.no_grad()
+    def predict(self, clip: Clip) -> Tensor:
+        pose = lift_clip(self.model, clip, self.data, self.place.device, self.test_augment)
+        pose[:, 0] = 0
+        return pose
+
+
+def add_network_arguments(parser: ArgumentParser) -> None:
+    """Sizes of MixSTE, which DiffPose's video setting has too."""
+    parser.add_argument("-f", "--frames", "--number-of-frames", type=int, metavar="T", help="frames of a chunk")
+    parser.add_argument("-cs", "--channels", type=int, metavar="C", help="width of MixSTE")
+    parser.add_argument("--depth", type=int, help="pairs of spatial and temporal blocks")
+    parser.add_argument("--heads", type=int, help="of MixSTE's attention")
+
+
+def network_defaults(starter: bool) -> dict:
+    """The published sizes, or ones for two cores."""
+    if starter:
+        return {"frames": 27, "channels": 64, "depth": 3, "heads": 4}
+    return {"frames": 243, "channels": 512, "depth": 8, "heads": 8}
+
+
+def make_network(options, data, drop_path: float = 0.0) -> MixSTE:
+    o = options
+    joints = data.skeleton.num_joints
+    if joints != len(JOINT_WEIGHTS):
+        raise ValueError(f"mixste: made for the {len(JOINT_WEIGHTS)} joints of Human3.6M, the data has {joints}")
+    return models.create(
+        "mixste", frames=o.frames, channels=o.channels, depth=o.depth, heads=o.heads, drop_path=drop_path
+    )
+
+
+def make_chunks(recipe: LiftingRecipe, batch_size: int, rank: int, world: int) -> Windows:
+    """Chunks of ``frames`` frames, plain and mirrored, shuffled."""
+    return Windows(
+        recipe.data.train,
+        batch_size,
+        *recipe.data.sides,
+        chunk_length=recipe.options.frames,
+        seed=recipe.shuffle_seed,
+        augment=recipe.augment,
+        rank=rank,
+        world=world,
+        device=recipe.place.device,
+    )
+
+
+RECIPE = MixSTERecipe
