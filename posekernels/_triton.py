@@ -141,3 +141,17 @@ def mix_joints(total, matrix, diagonal, dense, values, J, BLOCK_M: tl.constexpr,
         mixed = tl.dot(matrix, tl.where(mine, rounded, 0.0).to(matrix.dtype), input_precision=PRECISION)
         total += tl.where(mine, mixed, 0.0)
     return total
+
+
+@triton.jit
+def keep_elements(element, seed, stream, threshold):
+    """Which elements (int64 numbers) dropout keeps, bit for bit as ``posekernels._dropout.keep_mask``."""
+    block = element // 4
+    low = (block & 0xFFFFFFFF).to(tl.uint32)
+    high = (block >> 32).to(tl.uint32)
+    c2 = tl.zeros_like(low) + stream
+    c3 = tl.zeros_like(low) + 0x44524F50  # "DROP"
+    w0, w1, w2, w3 = tl.philox(seed, low, high, c2, c3)
+    which = element % 4
+    word = tl.where(which == 0, w0, tl.where(which == 1, w1, tl.where(which == 2, w2, w3)))
+    return word.to(tl.uint32, bitcast=True).to(tl.int64) >= threshold

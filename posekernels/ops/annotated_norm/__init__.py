@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
 from . import cpu, reference
@@ -23,6 +23,11 @@ def _fake_backward(grad, grad_total, total, scale, eps, rate, seed, needs, backe
     return [total.new_empty(shape) for shape, need in zip(shapes, needs) if need]
 
 
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
+
+
+_FOLDER = "posekernels.ops.annotated_norm"
 _forward = register(
     "annotated_norm",
     "(Tensor x, Tensor? residual, Tensor scale, Tensor shift, float eps, float rate, int seed, str backend) "
@@ -30,6 +35,7 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.annotated_norm, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_FOLDER}.triton:annotated_norm", no_triton, _not_for_triton),
         "reference": Kernel(reference.annotated_norm),
     },
 )
@@ -40,6 +46,7 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.annotated_norm_backward, cpu.missing, cpu.refuses_backward),
+        "triton": Kernel(f"{_FOLDER}.triton:annotated_norm_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.annotated_norm_backward),
     },
 )

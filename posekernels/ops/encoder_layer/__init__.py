@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
 from ..strided_feed_forward import TAPS, frames_out
@@ -37,12 +37,18 @@ def _fake(z, position, parameters, heads, stride, eps, backend):
     return z.new_empty(z.shape[0], frames_out(z.shape[1], stride), z.shape[2])
 
 
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
+
+
+_FOLDER = "posekernels.ops.encoder_layer"
 _forward = register(
     "encoder_layer",
     "(Tensor z, Tensor? position, Tensor[] parameters, int heads, int stride, float eps, str backend) -> Tensor",
     _fake,
     {
         "cpu": Kernel(cpu.encoder_layer, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_FOLDER}.triton:encoder_layer", no_triton, _not_for_triton),
         "reference": Kernel(reference.inference),
     },
 )

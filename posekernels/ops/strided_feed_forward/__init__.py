@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
 from . import cpu, reference
@@ -31,6 +31,11 @@ def _fake_backward(grad, hidden, x, weight1, weight2, stride, hidden_rate, rate,
     return [x.new_empty(shape) for shape, need in zip(shapes, needs) if need]
 
 
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
+
+
+_FOLDER = "posekernels.ops.strided_feed_forward"
 _forward = register(
     "strided_feed_forward",
     "(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, Tensor? residual, int stride, "
@@ -38,6 +43,7 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.strided_feed_forward, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward", no_triton, _not_for_triton),
         "reference": Kernel(reference.strided_feed_forward),
     },
 )
@@ -48,6 +54,7 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.strided_feed_forward_backward, cpu.missing, cpu.refuses_backward),
+        "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.strided_feed_forward_backward),
     },
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
 from . import cpu, reference
@@ -26,6 +26,11 @@ def _fake_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, se
     return [t.new_empty(t.shape) for t in (q, k, v)]
 
 
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
+
+
+_FOLDER = "posekernels.ops.temporal_attention"
 _forward = register(
     "temporal_attention",
     "(Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, bool causal, float rate, int seed, str backend) "
@@ -33,6 +38,7 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.temporal_attention, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_FOLDER}.triton:temporal_attention", no_triton, _not_for_triton),
         "reference": Kernel(reference.temporal_attention),
     },
 )
@@ -43,6 +49,7 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.temporal_attention_backward, cpu.missing, cpu.refuses_backward),
+        "triton": Kernel(f"{_FOLDER}.triton:temporal_attention_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.temporal_attention_backward),
     },
 )

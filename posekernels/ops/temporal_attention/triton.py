@@ -1,0 +1,296 @@
+"""Triton kernels of ``temporal_attention``. The math they follow, and what they move, is in README.md beside this file.
+
+A program owns a block of queries (or, for the gradients of keys and values, of keys) of one head and walks over the
+other side. Scores never leave the chip; sums are float32.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from ..._dropout import threshold
+from ..._triton import TYPE_NAMES, Compilation, dot_precision, keep_elements, launch_on, power_of_2
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _tile(ptr, row_stride, row, rows, dim, D):
+    """[len(row), len(dim)] of one head; 0 outside."""
+    mask = (row < rows)[:, None] & (dim < D)[None, :]
+    return tl.load((ptr + row.to(tl.int64) * row_stride)[:, None] + dim[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _scores(q, k, query, key, padding_ptr, T, S, scale, CAUSAL: tl.constexpr, PRECISION: tl.constexpr):
+    """[queries, keys] float32: scale * log2(e) * q kᵀ, -inf where a key is not seen."""
+    s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2_E)
+    seen = (key < S)[None, :] & (query < T)[:, None]
+    if CAUSAL:
+        seen = seen & (key[None, :] <= query[:, None] + (S - T))
+    if padding_ptr is not None:
+        padding = tl.load(padding_ptr + key, mask=key < S, other=1)
+        seen = seen & (padding == 0)[None, :]
+    return tl.where(seen, s, float("-inf"))
+
+
+@triton.jit
+def _keep(head, query, key, T, S, seed, threshold):
+    """[queries, keys] bool: which weights dropout keeps; ``head`` is b * H + h, int64."""
+    element = (head * T + query.to(tl.int64)) * S
+    return keep_elements(element[:, None] + key[None, :], seed, 0, threshold)
+
+
+@triton.jit
+def _attention_fwd_kernel(
+    q_ptr,  # [B, T, H, D], strides below
+    k_ptr,  # [B, S, H, D]
+    v_ptr,  # [B, S, H, D]
+    padding_ptr,  # [B, S] uint8 or None
+    out_ptr,  # [B, T, H, D] contiguous
+    log_sum_ptr,  # [B, H, T] float32
+    T, S, H, D,
+    q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
+    scale,
+    seed,
+    threshold,
+    factor,
+    CAUSAL: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    # grid (blocks of queries, B * H)
+    head = tl.program_id(1).to(tl.int64)
+    b, h = head // H, head % H
+    query = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    dim = tl.arange(0, BLOCK_D)
+    k_ptr += b * k_b + h * k_h
+    v_ptr += b * v_b + h * v_h
+    if padding_ptr is not None:
+        padding_ptr += b * S
+    q = _tile(q_ptr + b * q_b + h * q_h, q_t, query, T, dim, D)
+    out = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
+    total = tl.zeros((BLOCK_T,), tl.float32)
+    top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
+    last = S
+    if CAUSAL:  # no query of this block sees further
+        last = tl.minimum(S, (tl.program_id(0) + 1) * BLOCK_T + S - T)
+    for start in range(0, last, BLOCK_S):
+        key = start + tl.arange(0, BLOCK_S)
+        s = _scores(q, _tile(k_ptr, k_t, key, S, dim, D), query, key, padding_ptr, T, S, scale, CAUSAL, PRECISION)
+        new_top = tl.maximum(top, tl.max(s, 1))
+        base = tl.where(new_top == float("-inf"), 0.0, new_top)
+        p = tl.exp2(s - base[:, None])
+        rescale = tl.exp2(top - base)
+        total = total * rescale + tl.sum(p, 1)
+        if DROPOUT:
+            p = tl.where(_keep(head, query, key, T, S, seed, threshold), p * factor, 0.0)
+        v = _tile(v_ptr, v_t, key, S, dim, D)
+        out = tl.dot(p.to(v.dtype), v, out * rescale[:, None], input_precision=PRECISION)
+        top = new_top
+    nothing = total == 0.0
+    out = out / tl.where(nothing, 1.0, total)[:, None]
+    log_sum = tl.where(nothing, float("-inf"), (top + tl.log2(tl.where(nothing, 1.0, total))) / LOG2_E)
+    tl.store(log_sum_ptr + head * T + query, log_sum, mask=query < T)
+    mask = (query < T)[:, None] & (dim < D)[None, :]
+    tl.store(out_ptr + (((b * T + query) * H + h) * D)[:, None] + dim[None, :], out, mask=mask)
+
+
+@triton.jit
+def _weights(s, log_sum):
+    """Softmax weights from base-2 scores and the natural log of their sum; 0 where a query sees no key."""
+    base = tl.where(log_sum == float("-inf"), 0.0, log_sum * LOG2_E)
+    return tl.exp2(s - base[:, None])
+
+
+@triton.jit
+def _attention_bwd_q_kernel(
+    grad_ptr, out_ptr, log_sum_ptr,  # [B, T, H, D] contiguous twice, [B, H, T]
+    q_ptr, k_ptr, v_ptr, padding_ptr,
+    grad_q_ptr,  # [B, T, H, D] contiguous
+    T, S, H, D,
+    q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
+    scale,
+    seed,
+    threshold,
+    factor,
+    CAUSAL: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    # grid (blocks of queries, B * H): grad_q = ds k, ds = scale * w * (dw - sum_s w dw)
+    head = tl.program_id(1).to(tl.int64)
+    b, h = head // H, head % H
+    query = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    dim = tl.arange(0, BLOCK_D)
+    k_ptr += b * k_b + h * k_h
+    v_ptr += b * v_b + h * v_h
+    if padding_ptr is not None:
+        padding_ptr += b * S
+    own = (b * T * H + h) * D
+    q = _tile(q_ptr + b * q_b + h * q_h, q_t, query, T, dim, D)
+    grad = _tile(grad_ptr + own, H * D, query, T, dim, D)
+    out = _tile(out_ptr + own, H * D, query, T, dim, D)
+    along = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
+    log_sum = tl.load(log_sum_ptr + head * T + query, mask=query < T, other=float("-inf"))
+    grad_q = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
+    for start in range(0, S, BLOCK_S):
+        key = start + tl.arange(0, BLOCK_S)
+        k = _tile(k_ptr, k_t, key, S, dim, D)
+        v = _tile(v_ptr, v_t, key, S, dim, D)
+        w = _weights(_scores(q, k, query, key, padding_ptr, T, S, scale, CAUSAL, PRECISION), log_sum)
+        dw = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
+        if DROPOUT:
+            dw = tl.where(_keep(head, query, key, T, S, seed, threshold), dw * factor, 0.0)
+        ds = w * (dw - along[:, None]) * scale
+        grad_q = tl.dot(ds.to(k.dtype), k, grad_q, input_precision=PRECISION)
+    mask = (query < T)[:, None] & (dim < D)[None, :]
+    tl.store((grad_q_ptr + own + query.to(tl.int64) * H * D)[:, None] + dim[None, :], grad_q, mask=mask)
+
+
+@triton.jit
+def _attention_bwd_kv_kernel(
+    grad_ptr, out_ptr, log_sum_ptr,
+    q_ptr, k_ptr, v_ptr, padding_ptr,
+    grad_k_ptr, grad_v_ptr,  # [B, S, H, D] contiguous
+    T, S, H, D,
+    q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
+    scale,
+    seed,
+    threshold,
+    factor,
+    CAUSAL: tl.constexpr,
+    DROPOUT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    # grid (blocks of keys, B * H): grad_k = dsᵀ q, grad_v = dropped wᵀ grad
+    head = tl.program_id(1).to(tl.int64)
+    b, h = head // H, head % H
+    key = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)
+    dim = tl.arange(0, BLOCK_D)
+    q_ptr += b * q_b + h * q_h
+    if padding_ptr is not None:
+        padding_ptr += b * S
+    queries = (b * T * H + h) * D
+    k = _tile(k_ptr + b * k_b + h * k_h, k_t, key, S, dim, D)
+    v = _tile(v_ptr + b * v_b + h * v_h, v_t, key, S, dim, D)
+    grad_k = tl.zeros((BLOCK_S, BLOCK_D), tl.float32)
+    grad_v = tl.zeros((BLOCK_S, BLOCK_D), tl.float32)
+    for start in range(0, T, BLOCK_T):
+        query = start + tl.arange(0, BLOCK_T)
+        q = _tile(q_ptr, q_t, query, T, dim, D)
+        grad = _tile(grad_ptr + queries, H * D, query, T, dim, D)
+        out = _tile(out_ptr + queries, H * D, query, T, dim, D)
+        along = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
+        log_sum = tl.load(log_sum_ptr + head * T + query, mask=query < T, other=float("-inf"))
+        w = _weights(_scores(q, k, query, key, padding_ptr, T, S, scale, CAUSAL, PRECISION), log_sum)
+        dw = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
+        dropped = w
+        if DROPOUT:
+            keep = _keep(head, query, key, T, S, seed, threshold)
+            dw = tl.where(keep, dw * factor, 0.0)
+            dropped = tl.where(keep, w * factor, 0.0)
+        ds = w * (dw - along[:, None]) * scale
+        grad_k = tl.dot(tl.trans(ds.to(q.dtype)), q, grad_k, input_precision=PRECISION)
+        grad_v = tl.dot(tl.trans(dropped.to(grad.dtype)), grad, grad_v, input_precision=PRECISION)
+    mask = (key < S)[:, None] & (dim < D)[None, :]
+    at = ((b * S + key.to(tl.int64)) * H + h) * D
+    tl.store((grad_k_ptr + at)[:, None] + dim[None, :], grad_k, mask=mask)
+    tl.store((grad_v_ptr + at)[:, None] + dim[None, :], grad_v, mask=mask)
+
+
+def _plan(dtype: torch.dtype, precision: str, D: int, backward: bool, dropout: bool) -> dict:
+    """Block sizes. What would not fit the registers takes smaller blocks: wide heads, float32 with dropout."""
+    BLOCK_D = power_of_2(D, 16, 128)
+    narrow = backward or BLOCK_D > 64 or precision == "tf32x3" or (dropout and dtype == torch.float32)
+    return {
+        "BLOCK_T": 32 if narrow else 64,
+        "BLOCK_S": 32 if narrow else 64,
+        "BLOCK_D": BLOCK_D,
+        "num_warps": 8 if backward and dropout and BLOCK_D > 32 and dtype != torch.float32 else 4,
+        "num_stages": 1 if backward or dtype == torch.float32 else 2,
+    }
+
+
+def _arguments(q, k, v, padding, scale, causal, rate, seed):
+    """(q, k, v, padding) as the kernels read them, the numbers that follow the pointers, and the options."""
+    q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
+    padding = None if padding is None else padding.contiguous().view(torch.uint8)
+    strides = [s for t in (q, k, v) for s in t.stride()[:3]]
+    numbers = (q.shape[1], k.shape[1], *q.shape[2:], *strides, scale, seed, threshold(rate), 1 / (1 - rate))
+    return (q, k, v, padding), numbers, {"CAUSAL": causal, "DROPOUT": rate > 0, "PRECISION": dot_precision(q.dtype)}
+
+
+def temporal_attention(q, k, v, padding, scale, causal, rate, seed):
+    """As ``reference.temporal_attention``."""
+    held, numbers, options = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    B, T, H, D = q.shape
+    out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T, dtype=torch.float32)
+    if out.numel():
+        plan = _plan(q.dtype, options["PRECISION"], D, False, rate > 0)
+        with launch_on(q):
+            _attention_fwd_kernel[(triton.cdiv(T, plan["BLOCK_T"]), B * H)](
+                *held, out, log_sum, *numbers, **options, **plan
+            )
+    return out, log_sum
+
+
+def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed):
+    """As ``reference.temporal_attention_backward``."""
+    held, numbers, options = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    B, T, H, D = q.shape
+    saved = [t.contiguous() for t in (grad, out, log_sum)]
+    grads = [q.new_empty(t.shape) for t in (q, k, v)]
+    if out.numel():
+        plan = _plan(q.dtype, options["PRECISION"], D, True, rate > 0)
+        with launch_on(q):
+            _attention_bwd_q_kernel[(triton.cdiv(T, plan["BLOCK_T"]), B * H)](
+                *saved, *held, grads[0], *numbers, **options, **plan
+            )
+            _attention_bwd_kv_kernel[(triton.cdiv(k.shape[1], plan["BLOCK_S"]), B * H)](
+                *saved, *held, *grads[1:], *numbers, **options, **plan
+            )
+    return grads
+
+
+def _compilations() -> list[Compilation]:
+    """Every kernel at the heads of the Strided Transformer (32) and of MixSTE (64), with and without dropout."""
+    found = []
+    for dtype, precision in ((torch.bfloat16, "ieee"), (torch.float32, "tf32")):
+        for D in (32, 64):
+            for dropout in (False, True):
+                for name, kernel in (
+                    ("fwd", _attention_fwd_kernel),
+                    ("bwd_q", _attention_bwd_q_kernel),
+                    ("bwd_kv", _attention_bwd_kv_kernel),
+                ):
+                    plan = _plan(dtype, precision, D, name != "fwd", dropout)
+                    constants = {k: v for k, v in plan.items() if k.startswith("BLOCK")}
+                    constants |= {"CAUSAL": False, "DROPOUT": dropout, "PRECISION": precision, "padding_ptr": None}
+                    floats = dict.fromkeys(("scale", "factor"), "fp32")
+                    types = {"log_sum_ptr": "*fp32:16", "seed": "i64", "threshold": "i64"} | floats
+                    for argument in kernel.arg_names:
+                        if argument in constants:
+                            types[argument] = "constexpr"
+                        elif argument.endswith("_ptr"):
+                            types.setdefault(argument, f"*{TYPE_NAMES[dtype]}:16")
+                        else:
+                            types.setdefault(argument, "i32:16" if argument[1:2] == "_" or argument == "D" else "i32")
+                    label = f"temporal_attention/{name}-{D}{'-dropout' if dropout else ''}/{TYPE_NAMES[dtype]}"
+                    types = {argument: types[argument] for argument in kernel.arg_names}
+                    found.append(Compilation(label, kernel, types, constants, plan["num_warps"], plan["num_stages"]))
+    return found
+
+
+AOT = _compilations()
