@@ -1,6 +1,5 @@
 // joint_attention and its gradient, `lanes` (sample, head) pairs per task.
 #include "posekernels/attention.h"
-
 #include "posekernels/parallel.h"
 #include "posekernels/registry.h"
 
@@ -40,10 +39,10 @@ void outputs_of(float* out, int64_t first, int64_t N, int64_t H, int64_t D, floa
 
 // q, k, v: [B, N, H, D] of strides (sample, token, head, 1); mask: bytes of strides (sample, query, key), or null;
 // out: [B, N, H, D] contiguous.
-void joint_attention(const float* q, int64_t q_sample, int64_t q_token, int64_t q_head, const float* k, int64_t k_sample,
-                     int64_t k_token, int64_t k_head, const float* v, int64_t v_sample, int64_t v_token, int64_t v_head,
-                     const uint8_t* mask, int64_t m_sample, int64_t m_query, int64_t m_key, float* out, int64_t B,
-                     int64_t N, int64_t H, int64_t D, float scale) {
+void joint_attention(const float* q, int64_t q_sample, int64_t q_token, int64_t q_head, const float* k,
+                     int64_t k_sample, int64_t k_token, int64_t k_head, const float* v, int64_t v_sample,
+                     int64_t v_token, int64_t v_head, const uint8_t* mask, int64_t m_sample, int64_t m_query,
+                     int64_t m_key, float* out, int64_t B, int64_t N, int64_t H, int64_t D, float scale) {
     const int64_t pairs = B * H, groups = (pairs + lanes - 1) / lanes, each = groups > 64 ? 4 : 1;
     parallel_for((groups + each - 1) / each, [&](int64_t task) {
         const int64_t last = (task + 1) * each < groups ? (task + 1) * each : groups;
@@ -73,7 +72,8 @@ void joint_attention_backward(const float* grad, const float* q, int64_t q_sampl
         const int64_t first = group * lanes, count = pairs - first < lanes ? pairs - first : lanes;
         const auto allowed = mask_of(mask, m_sample, m_query, m_key, first, count, H);
         Scratch scratch;
-        float *Q = scratch.floats(N * D * lanes), *K = scratch.floats(N * D * lanes), *V = scratch.floats(N * D * lanes);
+        float *Q = scratch.floats(N * D * lanes), *K = scratch.floats(N * D * lanes),
+              *V = scratch.floats(N * D * lanes);
         float *G = scratch.floats(N * D * lanes), *out = scratch.floats(N * D * lanes);
         float *P = scratch.floats(N * N * lanes), *dS = scratch.floats(N * N * lanes);
         attention::gather(rows_of({q, q_sample, q_token, q_head}, first, count, H), N, D, Q);

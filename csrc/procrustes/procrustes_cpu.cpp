@@ -1,7 +1,6 @@
 // procrustes: align poses to targets, a pose per lane; and the gradient.
-#include "posekernels/procrustes.h"
-
 #include "posekernels/parallel.h"
+#include "posekernels/procrustes.h"
 #include "posekernels/registry.h"
 #include "posekernels/scratch.h"
 #include "posekernels/vec.h"
@@ -20,7 +19,7 @@ struct Math {
 
 // Everything about `lanes` poses and their targets, side by side.
 struct Group {
-    float *p, *t;        // [3 J, lanes], centred
+    float *p, *t;  // [3 J, lanes], centred
     Vec mean_p[3], mean_t[3];
     Vec M[9], R[9], square, scale;
 };
@@ -80,7 +79,8 @@ POSEKERNELS_INLINE Vec turned(const Group& g, int64_t j, int c) {
 }  // namespace
 
 // poses [B, S, J, 3], target [B, J, 3] -> aligned [B, S, J, 3] (or null), errors [B, S].
-void procrustes(const float* poses, const float* target, float* aligned, float* errors, int64_t B, int64_t S, int64_t J) {
+void procrustes(const float* poses, const float* target, float* aligned, float* errors, int64_t B, int64_t S,
+                int64_t J) {
     const int64_t N = B * S, groups = (N + lanes - 1) / lanes, each = 32;
     parallel_for((groups + each - 1) / each, [&](int64_t task) {
         Scratch scratch;
@@ -124,7 +124,7 @@ void procrustes_backward(const float* grad_aligned, const float* grad_errors, co
         const int64_t n = 3 * J;
         g.p = scratch.floats(n * lanes);
         g.t = scratch.floats(n * lanes);
-        float* G = scratch.floats(n * lanes);    // gradient of the aligned pose
+        float* G = scratch.floats(n * lanes);  // gradient of the aligned pose
         float* out_p = scratch.floats(n * lanes);
         float* out_t = scratch.floats(n * lanes);
         const int64_t first = group * lanes, count = N - first < lanes ? N - first : lanes;

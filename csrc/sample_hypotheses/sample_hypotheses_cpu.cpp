@@ -49,14 +49,16 @@ constexpr int64_t streamed_bytes = int64_t(16) << 20;
 
 // out[b, s, e] = x[b, e] + spread[b, e] noise(seed; b, s, e) for `numbers` numbers e per hypothesis.
 // x: row b at b * x_stride, `numbers` contiguous. sigma: row b at b * sigma_stride, half as many, one per joint.
-void sample_hypotheses(const float* x, int64_t x_stride, const float* sigma, int64_t sigma_stride, float* out, int64_t B,
-                       int64_t S, int64_t numbers, float alpha, int64_t seed, int64_t first_pose, int64_t first_sample) {
-    constexpr int64_t step = 4 * lanes;                  // numbers per round
-    const int64_t blocks = (numbers + 3) / 4;            // counters per hypothesis
-    const bool whole = numbers % 4 == 0;                 // then the counters of all samples lie side by side
+void sample_hypotheses(const float* x, int64_t x_stride, const float* sigma, int64_t sigma_stride, float* out,
+                       int64_t B, int64_t S, int64_t numbers, float alpha, int64_t seed, int64_t first_pose,
+                       int64_t first_sample) {
+    constexpr int64_t step = 4 * lanes;        // numbers per round
+    const int64_t blocks = (numbers + 3) / 4;  // counters per hypothesis
+    const bool whole = numbers % 4 == 0;       // then the counters of all samples lie side by side
     const bool stream = B * S * numbers * 4 > streamed_bytes && whole;
     // Tasks: about 64 K numbers each, cut along the samples.
-    const int64_t samples_each = blocks > 0 && 16384 / blocks < S ? (16384 / blocks > 0 ? 16384 / blocks : 1) : (S > 0 ? S : 1);
+    const int64_t samples_each =
+        blocks > 0 && 16384 / blocks < S ? (16384 / blocks > 0 ? 16384 / blocks : 1) : (S > 0 ? S : 1);
     const int64_t cuts = (S + samples_each - 1) / samples_each;
     alignas(64) uint32_t order[lanes];
     for (int i = 0; i < lanes; ++i) order[i] = (lanes / 4) * (i % 4) + i / 4;
@@ -144,9 +146,9 @@ void philox_words(int64_t first, int64_t c1, int64_t c2, int64_t c3, int64_t see
     for (int64_t i = 0; i < n; i += lanes) {
         UintVec counter = UintVec{} + static_cast<uint32_t>(first + i), words[4];
         for (int l = 0; l < lanes; ++l) counter[l] += l;
-        philox_lanes::words({counter, UintVec{} + static_cast<uint32_t>(c1), static_cast<uint32_t>(c2),
-                             static_cast<uint32_t>(c3)},
-                            static_cast<uint64_t>(seed), words);
+        philox_lanes::words(
+            {counter, UintVec{} + static_cast<uint32_t>(c1), static_cast<uint32_t>(c2), static_cast<uint32_t>(c3)},
+            static_cast<uint64_t>(seed), words);
         for (int64_t l = 0; l < lanes && i + l < n; ++l)
             for (int k = 0; k < 4; ++k) vector[4 * (i + l) + k] = words[k][l];
     }

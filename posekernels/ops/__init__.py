@@ -8,6 +8,7 @@ from .denoise import denoise_step as denoise_step
 from .denoise import graph_transformer as graph_transformer
 from .encoder_layer import encoder_layer as encoder_layer
 from .graph_conv import graph_conv as graph_conv
+from .hierarchy_block import hierarchy_block as hierarchy_block
 from .joint_attention import joint_attention as joint_attention
 from .merge_hypotheses import merge_hypotheses as merge_hypotheses
 from .procrustes import procrustes as procrustes

@@ -52,7 +52,8 @@ POSEKERNELS_INLINE void scatter(const float* in, int64_t n, float* const rows[la
 #if defined(__AVX512F__)
     for (int64_t i = 0; i < n; i += lanes) {
         __m512 block[16];
-        for (int64_t c = 0; c < lanes; ++c) block[c] = i + c < n ? (__m512)load(in + (i + c) * lanes) : _mm512_setzero_ps();
+        for (int64_t c = 0; c < lanes; ++c)
+            block[c] = i + c < n ? (__m512)load(in + (i + c) * lanes) : _mm512_setzero_ps();
         transpose(block);
         for (int64_t l = 0; l < count; ++l) store(rows[l] + offset + i, block[l], n - i);
     }
@@ -69,8 +70,8 @@ constexpr int tile = 3;
 #endif
 
 template <int rows, int columns>
-POSEKERNELS_INLINE void multiply_tile(const float* A, int64_t a_i, int64_t a_k, const float* B, int64_t b_k, int64_t b_j,
-                                      float* C, int64_t c_i, int64_t K) {
+POSEKERNELS_INLINE void multiply_tile(const float* A, int64_t a_i, int64_t a_k, const float* B, int64_t b_k,
+                                      int64_t b_j, float* C, int64_t c_i, int64_t K) {
     Vec sums[rows][columns];
     for (int i = 0; i < rows; ++i)
         for (int j = 0; j < columns; ++j) sums[i][j] = Vec{};
@@ -90,7 +91,8 @@ template <int rows>
 inline void multiply_rows(const float* A, int64_t a_i, int64_t a_k, const float* B, int64_t b_k, int64_t b_j, float* C,
                           int64_t c_i, int64_t J, int64_t K) {
     int64_t j = 0;
-    for (; j + tile <= J; j += tile) multiply_tile<rows, tile>(A, a_i, a_k, B + j * b_j * lanes, b_k, b_j, C + j * lanes, c_i, K);
+    for (; j + tile <= J; j += tile)
+        multiply_tile<rows, tile>(A, a_i, a_k, B + j * b_j * lanes, b_k, b_j, C + j * lanes, c_i, K);
     for (; j < J; ++j) multiply_tile<rows, 1>(A, a_i, a_k, B + j * b_j * lanes, b_k, b_j, C + j * lanes, c_i, K);
 }
 
@@ -103,10 +105,18 @@ inline void multiply(const float* A, int64_t a_i, int64_t a_k, const float* B, i
         const float* a = A + i * a_i * lanes;
         float* c = C + i * c_i * lanes;
         switch (rows) {
-            case 1: multiply_rows<1>(a, a_i, a_k, B, b_k, b_j, c, c_i, J, K); break;
-            case 2: multiply_rows<2>(a, a_i, a_k, B, b_k, b_j, c, c_i, J, K); break;
-            case 3: multiply_rows<3>(a, a_i, a_k, B, b_k, b_j, c, c_i, J, K); break;
-            default: multiply_rows<tile>(a, a_i, a_k, B, b_k, b_j, c, c_i, J, K); break;
+            case 1:
+                multiply_rows<1>(a, a_i, a_k, B, b_k, b_j, c, c_i, J, K);
+                break;
+            case 2:
+                multiply_rows<2>(a, a_i, a_k, B, b_k, b_j, c, c_i, J, K);
+                break;
+            case 3:
+                multiply_rows<3>(a, a_i, a_k, B, b_k, b_j, c, c_i, J, K);
+                break;
+            default:
+                multiply_rows<tile>(a, a_i, a_k, B, b_k, b_j, c, c_i, J, K);
+                break;
         }
         i += rows;
     }

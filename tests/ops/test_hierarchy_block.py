@@ -1,0 +1,126 @@
+"""``hierarchy_block`` on every backend here, against the reference in float64, and against HTNet's own modules."""
+
+import pytest
+import torch
+
+from models import create
+from posekernels.ops import hierarchy_block
+from posekernels.ops.hierarchy_block import PARAMETERS, _shapes
+from posekernels.testing import assert_within_budget, guarded, require
+
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+LIMBS = {17: (1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16), 5: (2, 0, 4)}
+# B, J, C, heads, graph hidden, MLP hidden: published; one pose; more than one tile; sizes that divide nothing
+SIZES = [
+    (2, 17, 80, 8, 384, 1024),
+    (1, 17, 80, 8, 384, 1024),
+    (31, 17, 16, 8, 24, 300),
+    (3, 5, 6, 2, 35, 37),
+    (0, 17, 8, 8, 16, 16),
+]
+
+
+def parameters(J, C, G, H, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    found = []
+    for name, shape in zip(PARAMETERS, _shapes(J, C, G, H)):
+        value = torch.randn(shape, generator=g)
+        if len(shape) == 1:
+            value = 0.2 * value + ("norm" in name and "weight" in name)
+        else:
+            value = value / max(shape[-1], shape[-2]) ** 0.5
+        found.append(value)
+    return found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("B,J,C,heads,G,H", SIZES)
+def test_forward(backend, B, J, C, heads, G, H):
+    device = require("hierarchy_block", backend)
+    x, weights = torch.randn(B, J, 3 * C, generator=torch.Generator().manual_seed(1)), parameters(J, C, G, H)
+    options = {"limbs": LIMBS[J], "heads": heads}
+    want = hierarchy_block(x.double(), [w.double() for w in weights], **options, backend="reference")
+    mine = [guarded(w.to(device)) for w in weights]
+    assert_within_budget(hierarchy_block(guarded(x.to(device)), mine, **options, backend=backend), want)
+    assert_within_budget(hierarchy_block(guarded(x.to(device), strided=True), mine, **options, backend=backend), want)
+
+
+def test_gradients_are_the_reference_s():
+    x, weights = torch.randn(2, 17, 24), parameters(17, 8, 16, 12)
+    tensors = [t.requires_grad_() for t in (x, *weights)]
+    options = {"limbs": LIMBS[17], "heads": 8}
+    g = torch.randn(2, 17, 24)
+    grads = torch.autograd.grad(hierarchy_block(x, weights, **options), tensors, g)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    want = hierarchy_block(exact[0], exact[1:], **options, backend="reference")
+    for name, a, b in zip(("x", *PARAMETERS), grads, torch.autograd.grad(want, exact, g.double())):
+        assert_within_budget(a, b, what=name, bound=1e-4)
+
+
+def test_bfloat16_and_threads():
+    require("hierarchy_block", "cpu")
+    x, weights = torch.randn(3, 17, 240), parameters(17, 80, 384, 1024)
+    options = {"limbs": LIMBS[17], "heads": 8, "backend": "cpu"}
+    half = hierarchy_block(x.bfloat16(), [w.bfloat16() for w in weights], **options)
+    exact = [w.bfloat16().double() for w in weights]
+    want = hierarchy_block(x.bfloat16().double(), exact, **options | {"backend": "reference"})
+    assert half.dtype == torch.bfloat16
+    assert_within_budget(half, want)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append((hierarchy_block(x, weights, **options), hierarchy_block(x[:1], weights, **options)))
+    finally:
+        torch.set_num_threads(before)
+    for whole, single in results:  # the same bits whatever the threads and the batch
+        assert torch.equal(whole, results[0][0]) and torch.equal(single, whole[:1])
+
+
+def test_a_changed_weight_is_seen():
+    net = create("htnet", depth=1, channels=24, hidden=16).eval()
+    x = torch.rand(2, 1, 17, 2)
+    for _ in range(2):
+        with torch.no_grad():
+            fused = net(x)
+        torch.testing.assert_close(fused, net(x).detach(), rtol=1e-5, atol=1e-5)  # gradients on: module by module
+        with torch.no_grad():
+            net.blocks[0].mlp.fc2.weight.mul_(3)
+            net.blocks[0].joint.conv1.adjacency_offset.add_(0.1)
+    copied = torch.nn.Module.float(net)
+    net.load_state_dict(create("htnet", depth=1, channels=24, hidden=16).state_dict())
+    with torch.no_grad():
+        fused = copied(x)
+    torch.testing.assert_close(fused, net(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_nan_stays_in_its_pose():
+    x, weights = torch.randn(4, 17, 24), parameters(17, 8, 16, 12)
+    x[2, 5, 3] = torch.nan
+    y = hierarchy_block(x, weights, limbs=LIMBS[17], heads=8)
+    assert y[2].isnan().all() and not y[[0, 1, 3]].isnan().any()
+
+
+def test_htnet_compiles_as_one_graph():
+    net = create("htnet", depth=1, channels=24, hidden=16).eval()
+    x = torch.rand(3, 1, 17, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(net, fullgraph=True)(x), net(x))
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"x": torch.zeros(2, 17, 25)}, "x must be"),
+        ({"heads": 3}, "heads must divide"),
+        ({"limbs": (1, 2)}, "limbs must be"),
+        ({"limbs": (1, 2, 17)}, "limbs must be"),
+        ({"parameters": parameters(17, 8, 16, 12)[:-1]}, "45 tensors"),
+        ({"parameters": [*parameters(17, 8, 16, 12)[:-1], torch.zeros(25)]}, "fc2_bias must be"),
+    ],
+)
+def test_refusals(change, words):
+    arguments = {"x": torch.zeros(2, 17, 24), "parameters": parameters(17, 8, 16, 12), "limbs": LIMBS[17], "heads": 8}
+    with pytest.raises(ValueError, match=words):
+        hierarchy_block(**arguments | change)
