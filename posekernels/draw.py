@@ -21,7 +21,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from .pose.camera import camera_to_world, rotate
 from .pose.skeleton import Skeleton
@@ -47,7 +47,7 @@ class Panel:
         azimuth: degrees about z from which 3D is seen (matplotlib's convention).
         background: [H, W, 3] uint8 images, one per frame, under 2D points; black without.
         focus: [T, 2] the ground point that 3D is centred on; None to follow the root.
-        side: metres, of the space drawn in 3D.
+        side: metres, of the space drawn in 3D. zoom: width of that space relative to the panel's.
         faded: joints drawn in grey, with the bones to them.
 
     Joints that are NaN, and bones to them, are left out.
@@ -62,6 +62,7 @@ class Panel:
     focus: np.ndarray | None = None
     side: float = CUBE
     faded: Sequence[int] = ()
+    zoom: float = 1 / 1.4
 
     def __post_init__(self):
         self.points = np.asarray(self.points, np.float32)
@@ -83,6 +84,14 @@ class Panel:
     @property
     def is_3d(self) -> bool:
         return self.points.shape[2] == 3
+
+    @property
+    def fineness(self) -> float:
+        """Width of bones and joints relative to that for one person who fills the panel."""
+        if self.is_3d:
+            return min(1.0, max(0.4, 1.4 * self.zoom * CUBE / self.side))
+        several = self.skeleton is not None and self.skeleton.parents.count(-1) > 1
+        return 0.6 if several or self.background is not None else 1.0
 
     def bones(self) -> list[tuple[int, int, str]]:
         """(parent, joint, colour)."""
@@ -163,7 +172,8 @@ def _view(azimuth: float, elevation: float = ELEVATION) -> np.ndarray:
 
 def _skeleton(draw: ImageDraw.ImageDraw, xy: np.ndarray, depth: np.ndarray, panel: Panel, size: int) -> None:
     """Bones from the farthest to the nearest, joints on top."""
-    width, dot = max(2, round(size / 75)), size / 110
+    fine = panel.fineness
+    width, dot = max(2, round(fine * size / 75)), fine * size / 110
     points = [tuple(map(float, p)) for p in xy]
     bones = [b for b in panel.bones() if np.isfinite(xy[b[0]] + xy[b[1]]).all()]
     for parent, joint, colour in sorted(bones, key=lambda b: depth[b[0]] + depth[b[1]]):
@@ -182,7 +192,7 @@ def _skeleton(draw: ImageDraw.ImageDraw, xy: np.ndarray, depth: np.ndarray, pane
 def _draw_3d(image: Image.Image, panel: Panel, t: int, size: int) -> None:
     draw, view, pose = ImageDraw.Draw(image), _view(panel.azimuth), panel.points[t]
     root = panel.focus[t]
-    centre, scale = np.array((root[0], root[1], min(panel.side, CUBE) / 2), np.float32), size / (1.4 * panel.side)
+    centre, scale = np.array((root[0], root[1], min(panel.side, CUBE) / 2), np.float32), size * panel.zoom / panel.side
 
     def screen(points) -> np.ndarray:
         return (np.asarray(points, np.float32) - centre) @ view.T * (scale, scale, 1) + (size / 2, size / 2, 0)
@@ -283,12 +293,24 @@ def _aside(path: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
+def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
+    """A palette of 64 colours: what the skeletons are drawn in, and the best others for these pictures."""
+    sheet = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)))
+    for i, image in enumerate(pictures):
+        sheet.paste(image, (0, i * image.height))
+    drawn = [ImageColor.getrgb(c) for c in (LEFT, RIGHT, MIDDLE, FADED, FLOOR, TEXT, BACKGROUND, "#000000")]
+    best = sheet.quantize(64 - len(drawn), method=Image.Quantize.MEDIANCUT).getpalette()[: 3 * (64 - len(drawn))]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*(v for colour in drawn for v in colour), *best])
+    return palette
+
+
 def _save_gif(path: Path, panels: Sequence[Panel], fps: float, size: int) -> None:
     step = max(1, math.ceil(fps / 50))  # viewers slow down what is faster
     times = range(0, len(panels[0].points), step)
     # Delays are whole hundredths of a second: round the clock, not the delay, so that the speed stays true.
     clock = [round(100 * i * step / fps) for i in range(len(times) + 1)]
-    colours = picture(panels, 0, size).quantize(64, method=Image.Quantize.MEDIANCUT)
+    colours = _palette([picture(panels, t, size) for t in sorted({0, times[len(times) // 2]})])
     images = [picture(panels, t, size).quantize(palette=colours, dither=Image.Dither.NONE) for t in times]
     delays = [10 * (b - a) for a, b in zip(clock, clock[1:])]
     images[0].save(path, save_all=True, append_images=images[1:], duration=delays, loop=0, disposal=1)
@@ -364,6 +386,8 @@ def page(panels: Iterable[Panel], fps: float, title: str) -> str:
                 "azimuth": p.azimuth,
                 "side": p.side,
                 "height": min(p.side, CUBE) / 2,
+                "zoom": p.zoom,
+                "fine": p.fineness,
                 "bones": p.bones(),
                 # millimetres and tenths of a pixel as integers: a third of the size of floats
                 "points": _integers(p.points.reshape(len(p.points), -1) * (1000 if p.is_3d else 10)),

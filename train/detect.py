@@ -164,7 +164,7 @@ class BlazePose:
 
     layout = "blazepose-33"
 
-    def __init__(self, people: int = 4, every: int = 10, threads: int | None = None):
+    def __init__(self, people: int = 4, every: int = 5, threads: int | None = None):
         runtime = needs("ai_edge_litert.interpreter", "ai-edge-litert", "finding people in images")
         self.people, self.every = people, every
         self.detector, self.landmarker = (

@@ -315,3 +315,42 @@ def test_keypoints_of_a_run_can_be_lifted_again(folder, tmp_path):
     lift(folder, tmp_path / "x.npz")
     again = keypoint_files.read(tmp_path / "x.npz")
     assert again.layout == H36M_17.name and len(again.people) == 2
+
+
+# -- export ----------------------------------------------------------------------------------------------------------
+SMALL = {
+    "gcndiff": {"channels": 16, "layers": 1, "heads": 2},
+    "gcnpose": {"channels": 16, "layers": 1, "heads": 2},
+    "htnet": {"depth": 1, "channels": 24, "hidden": 16},
+    "mixste": {"frames": 5, "depth": 1, "channels": 16, "heads": 2},
+    "mgcn_lw": {},
+    "pkd": {"blocks": 2, "distill_blocks": 1},
+    "rie": {"filter_widths": (3, 3), "channels": 8, "latent": 8},
+    "simlpe": {"blocks": 2},
+    "strided_refine": {},
+    "strided_transformer": {"strides": (3, 3), "layers": 1, "channels": 16, "hidden": 16, "heads": 2},
+    "variance_gcn": {},
+    "variance_linear": {},
+}
+
+
+@pytest.mark.slow  # 4 to 20 seconds each
+@pytest.mark.parametrize("name", models.names())
+def test_every_network_runs_in_onnxruntime(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from train.commands.export import export
+
+    torch.manual_seed(0)
+    net = models.create(name, **SMALL[name]).eval()
+    assert export(net, name, tmp_path / "x.onnx") < 1e-5
+    assert (tmp_path / "x.onnx").is_file() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_export_refuses_before_it_works(tmp_path):
+    with pytest.raises(ValueError, match="ends in .onnx"):
+        go("export", "--onnx", tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="no network named 'htnett'; did you mean 'htnet'"):
+        go("export", "--model", "htnett", "--onnx", tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match="--config"):
+        go("export", "--model", "htnet", "--config", "chanels=24", "--onnx", tmp_path / "x.onnx")

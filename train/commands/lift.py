@@ -40,6 +40,7 @@ from ..tracking import Sighting, Track, Tracker
 
 BRIEF = 0.3  # seconds: whoever is seen for less, in a video, is taken for a mistake of the detector
 BRIDGE = 0.5  # seconds of absence that are filled in
+PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 FPS = 30.0  # of keypoints that do not say
 KEYPOINTS = (".npz", ".npy", ".json")
 
@@ -100,7 +101,9 @@ def parser() -> Parser:
     group.add_argument("--fps", type=float, help="frames per second, where the file does not say")
     group = p.add_argument_group("pictures")
     group.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
-    group.add_argument("--picture-fps", type=float, metavar="F", help="pictures per second of .gif and .mp4")
+    group.add_argument(
+        "--picture-fps", type=float, metavar="F", help="pictures per second of .gif and .mp4 (default: 15)"
+    )
     group.add_argument("--overlay", action=BooleanOptionalAction, default=True, help="the video under the 2D skeleton")
     return p
 
@@ -342,7 +345,7 @@ def live_frames(keypoints: Keypoints, people: int) -> Iterator[list[tuple[int, n
 
 # -- out -------------------------------------------------------------------------------------------------------------
 def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list[draw.Panel]:
-    """2D beside 3D, everybody in both.
+    """2D beside 3D: one person from two sides; several together, and the two most prominent close up.
 
     Args:
         video: source of the images under the 2D skeletons. step: every so many frames.
@@ -361,16 +364,22 @@ def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list
     if video is not None:
         width = min(extent[0], panel * 2)
         background = _Every(Backgrounds(video, lifted.frames, width - width % 2), step, len(points))
-    wide = max(draw.CUBE, 1.1 * float((np.nanmax(world, (0, 1)) - np.nanmin(world, (0, 1)))[:2].max()))
-    focus, side = None, draw.CUBE
-    if len(people) > 1 or wide > draw.CUBE:  # a view that holds still and holds everybody
-        middle = (np.nanmax(world, (0, 1)) + np.nanmin(world, (0, 1)))[:2] / 2
-        focus, side = np.tile(middle, (len(world), 1)), min(wide, 8.0)
-    return [
-        draw.Panel("Input", points, body, extent=extent, background=background),
-        draw.Panel("3D", world, body, azimuth=-90, focus=focus, side=side),
-        draw.Panel("3D from the side", world, body, azimuth=0, focus=focus, side=side),
-    ]
+    shown = [draw.Panel("Input", points, body, extent=extent, background=background)]
+    if len(people) == 1:
+        for title, azimuth in (("3D", -90), ("3D from the side", 0)):
+            shown.append(draw.Panel(title, world, body, azimuth=azimuth))
+        return shown
+    span = (np.nanmax(world, (0, 1)) - np.nanmin(world, (0, 1)))[:2].max()
+    middle = (np.nanmax(world, (0, 1)) + np.nanmin(world, (0, 1)))[:2] / 2
+    still = {
+        "focus": np.tile(middle, (len(world), 1)),
+        "side": min(max(draw.CUBE, 1.1 * float(span)), 8.0),
+        "zoom": 0.95,
+    }
+    shown.append(draw.Panel("Together", world, body, azimuth=-90, **still))
+    for person in people[:2]:
+        shown.append(draw.Panel(f"Person {person.identity}", person.world[::step], H36M_17, azimuth=-60))
+    return shown
 
 
 class _Every:
@@ -391,7 +400,7 @@ def save(out: Path, lifted: Lifted, video: str | None, panel: int = 360, fps: fl
     if out.suffix.lower() in pose_files.SUFFIXES:
         return pose_files.write(out, lifted)
     page = out.suffix.lower() == ".html"
-    step = max(1, round(lifted.fps / (fps or (lifted.fps if page else 25))))
+    step = max(1, round(lifted.fps / (fps or (lifted.fps if page else PICTURES_PER_SECOND))))
     shown = panels(lifted, None if page else video, panel, step)
     return [draw.save(out, shown, lifted.fps / step, size=panel, title=f"{Path(lifted.source).name} in 3D")]
 

@@ -1,0 +1,158 @@
+"""The recipes of the weights that come with the project, and those weights themselves."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.pretrained import pretrained
+from posekernels.pose.camera import looking_at, project, rotate
+from posekernels.pose.keypoints import centre_on_person
+from posekernels.pose.metrics import p_mpjpe
+from posekernels.pose.skeleton import H36M_17
+from train import any_motion, h36m
+from train.data.motion import load_starter
+from train.infer import load_lifter
+from train.recipes.any_camera import Views, looking, motions
+from train.recipes.any_motion import Stretches, with_path, without_path
+
+
+@pytest.fixture(scope="module")
+def starter():
+    return load_starter()
+
+
+@pytest.fixture(scope="module")
+def recordings(starter):
+    return motions(starter.train)
+
+
+def test_recordings_are_taken_once_and_stand_on_the_ground(starter, recordings):
+    performers = {(c.subject.partition("/")[0], c.action) for c in starter.train}
+    assert len(recordings) == len(performers)
+    for motion in recordings:
+        assert abs(np.percentile(motion[..., 2].min(1), 50)) < 0.6 and motion[..., 2].max() < 4
+
+
+def test_views_are_the_same_for_the_same_seed_and_shared_by_ranks(recordings):
+    def first(rank, world, seed=1, epoch=0):
+        views = Views(recordings, 9, 8, 2, seed, rank, world)
+        views.set_epoch(epoch)
+        return next(iter(views))
+
+    whole, parts = first(0, 1), [first(rank, 2) for rank in (0, 1)]
+    for i in (0, 1):
+        assert torch.equal(whole[i][0::2], parts[0][i]) and torch.equal(whole[i][1::2], parts[1][i])
+    assert not torch.equal(whole[0], first(0, 1, epoch=1)[0]) and not torch.equal(whole[0], first(0, 1, seed=2)[0])
+
+
+def test_views_show_upright_people_of_natural_size(recordings):
+    keypoints, poses = Views(recordings, 9, 256, 1, 1, 0, 1).batch(torch.Generator().manual_seed(0))
+    assert keypoints.shape == (256, 9, 17, 2) and poses.shape == (256, 9, 17, 3)
+    assert poses[:, :, 0].abs().max() == 0 and keypoints[:, :, 0].abs().max() == 0
+    assert (poses[:, :, 10, 1] < poses[:, :, 3, 1]).float().mean() > 0.9, "heads above ankles: y points down"
+    thigh = (poses[:, :, 1] - poses[:, :, 2]).norm(dim=-1)
+    assert thigh.min() > 0.3 and thigh.max() < 0.65
+    # 2D and 3D belong together: without perspective they differ by a scale, and by the detector's errors
+    flat = poses[..., :2] / poses[..., :2].norm(dim=-1).mean((1, 2), keepdim=True)[..., None]
+    assert (keypoints - flat).norm(dim=-1).median() < 0.25
+    left, right = list(H36M_17.left), list(H36M_17.right)
+    sides = (poses[:, :, left, 0] - poses[:, :, right, 0]).mean((1, 2))
+    assert 0.3 < (sides > 0).float().mean() < 0.7, "seen from all around"
+
+
+def test_cameras_look_where_they_say():
+    level = looking(torch.zeros(1), torch.zeros(1), torch.zeros(1))[0]
+    assert torch.allclose(level @ torch.tensor([0.0, 1, 0]), torch.tensor([0.0, 0, 1])), "ahead is away"
+    assert torch.allclose(level @ torch.tensor([0.0, 0, 1]), torch.tensor([0.0, -1, 0])), "up is -y"
+    down = looking(torch.zeros(1), torch.tensor([0.3]), torch.zeros(1))[0]
+    assert (down @ torch.tensor([0.0, 3, -1]))[1] < (level @ torch.tensor([0.0, 3, -1]))[1], "what lies low moves up"
+
+
+def test_person_axes_turn_into_the_cameras():
+    """A far person off-centre looks, in the turned camera, as in the middle of a straight one."""
+    random = torch.Generator().manual_seed(0)
+    pose = 0.3 * torch.randn(1, 17, 3, generator=random)
+    pose[:, 0] = 0
+    ray = torch.tensor([[0.35, -0.2]])
+    turned = looking_at(pose, ray)
+    torch.testing.assert_close(turned.norm(dim=-1), pose.norm(dim=-1))
+    forward = looking_at(torch.tensor([[[0.0, 0, 1]]]), ray)[0, 0]
+    torch.testing.assert_close(forward[:2] / forward[2], ray[0])
+    intrinsics = torch.tensor([1.0, 1, 0, 0, 0, 0, 0, 0, 0])
+    far = turned + 1000 * torch.cat((ray, torch.ones(1, 1)), -1)[:, None]
+    seen, _, _ = centre_on_person(project(far, intrinsics)[None], 1)
+    straight, _, _ = centre_on_person(pose[None, ..., :2], 1)
+    assert (seen - straight).norm(dim=-1).mean() < 0.1
+    assert rotate(pose, torch.tensor([1.0, 0, 0, 0])).equal(pose)
+
+
+def test_centre_on_person_forgets_place_and_size():
+    random = torch.Generator().manual_seed(0)
+    points = torch.randn(2, 12, 17, 2, generator=random)
+    person, centre, size = centre_on_person(points, 5)
+    again, _, again_size = centre_on_person(points * 300 + torch.tensor([500.0, 200]), 5)
+    torch.testing.assert_close(person, again, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(again_size, size * 300)
+    torch.testing.assert_close(person * size[..., None, None] + centre[..., None, :], points)
+    assert torch.equal(centre_on_person(torch.zeros(1, 3, 17, 2))[0], torch.zeros(1, 3, 17, 2))
+    with pytest.raises(ValueError, match="odd"):
+        centre_on_person(points, 4)
+
+
+def test_recipe_trains_and_lift_takes_its_checkpoint(tmp_path, capsys):
+    sizes = ["--strides", "3", "3", "--channels", "16", "--hidden", "16", "--heads", "2", "--layers", "1"]
+    options = [*sizes, "-e", "2", "--steps", "3", "-b", "8", "-a", "Walk", "--out", str(tmp_path / "run")]
+    assert h36m.main(["--model", "any_camera", *options]) == 0
+    assert "P1" in capsys.readouterr().out
+    lifter = load_lifter(None, tmp_path / "run" / "best.pt")
+    assert lifter.frames == 9 and lifter.sees == "person"
+    assert np.isfinite(lifter(np.random.default_rng(0).normal(500, 50, (4, 17, 2)), (1000, 1000), None)).all()
+
+
+def test_forecaster_trains(tmp_path, capsys):
+    sizes = ["--past", "5", "--future", "5", "--blocks", "2", "--distill-blocks", "1"]
+    out = tmp_path / "run"
+    assert any_motion.main([*sizes, "-e", "2", "--steps", "3", "-b", "8", "--out", str(out)]) == 0
+    assert "standing still" in capsys.readouterr().out
+    assert any_motion.main([*sizes, "--evaluate", str(out / "best.pt")]) == 0
+
+
+def test_path_and_back(recordings):
+    world = torch.from_numpy(recordings[0][:20].copy())[None].double()
+    motion = with_path(world, 9)
+    assert motion[:, 9, 0].abs().max() == 0
+    torch.testing.assert_close(without_path(motion, world[:, 9, 0]), world)
+    past, future = Stretches(recordings, 5, 5, 16, 1, 1).batch(torch.Generator().manual_seed(0))
+    assert past.shape == (16, 5, 17, 3) and future.shape == (16, 5, 17, 3)
+    assert (future[:, 0, 0]).norm(dim=-1).max() < 0.4, "the path goes on where the past ends"
+
+
+# -- the weights -----------------------------------------------------------------------------------------------------
+def test_our_lifter_on_held_out_motion(starter):
+    """Far from any published figure's data: a bound that broken weights or a broken pipeline would miss by far."""
+    clip = next(c for c in starter.test if "walk" in c.action.lower())
+    pixels = (clip.keypoints[::4] + 1) * 500
+    target = clip.positions[::4].copy()
+    target[:, 0] = 0
+    lifter = load_lifter()
+    focal = float(clip.intrinsics[0]) * 500
+    poses = lifter(pixels.astype(np.float32), (1000, 1000), focal)
+    error = float(p_mpjpe(torch.from_numpy(poses), torch.from_numpy(target))) * 1000
+    assert error < 70, f"{error:.0f} mm"
+
+
+def test_our_forecaster_beats_standing_still(starter):
+    net, about = pretrained("forecaster")
+    worlds = np.stack([m[:: int(50 / about.fps)][: net.history + 10] for m in motions(starter.test)[:8]])
+    motion = with_path(torch.from_numpy(worlds).float(), net.history - 1)
+    past, future = motion[:, : net.history], motion[:, net.history :]
+    with torch.no_grad():
+        found = net(past)[:, :10]
+    still = (past[:, -1:] - future).norm(dim=-1).mean()
+    assert (found - future).norm(dim=-1).mean() < 0.8 * still
+
+
+@pytest.mark.parametrize("what", ["lifter", "forecaster"])
+def test_our_weights_are_small_and_say_what_they_are(what):
+    net, about = pretrained(what)
+    assert sum(p.numel() for p in net.parameters()) < 500_000 and about.made
