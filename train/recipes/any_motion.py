@@ -42,6 +42,11 @@ def without_path(motion: Tensor, origin: Tensor) -> Tensor:
     return torch.cat((root, motion[..., 1:, :] + root), -2)
 
 
+def in_one_frame(motion: Tensor) -> Tensor:
+    """Every joint where it is, relative to one place for the whole window: a wrong path is wrong for all joints."""
+    return torch.cat((motion[..., :1, :], motion[..., 1:, :] + motion[..., :1, :]), -2)
+
+
 class Stretches:
     """Endless random stretches of recordings, as the engine's ``Loader``; a batch is (past, future).
 
@@ -113,8 +118,8 @@ class Stretches:
 
 
 def score(predicted: Tensor, target: Tensor) -> list[float]:
-    """Millimetres at each future frame, [S]: mean over windows and joints, the root's path one of them."""
-    return ((predicted - target).norm(dim=-1).mean((0, 2)) * 1000).tolist()
+    """Millimetres at each future frame, [S]: mean over windows and joints, where they are in the world."""
+    return ((in_one_frame(predicted) - in_one_frame(target)).norm(dim=-1).mean((0, 2)) * 1000).tolist()
 
 
 class AnyMotionRecipe(Recipe):
@@ -157,7 +162,7 @@ class AnyMotionRecipe(Recipe):
 
     def loss_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         past, future = (tensor.to(self.place.device) for tensor in batch)
-        found = self.model(past)
+        found, future = in_one_frame(self.model(past)), in_one_frame(future)
         return position_loss(found, future) + velocity_loss(found, future)
 
     def test_windows(self) -> tuple[Tensor, Tensor]:
