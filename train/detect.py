@@ -134,6 +134,19 @@ class Region:
         return np.asarray(image.transform((pixels, pixels), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
 
 
+def squares(width: int, height: int) -> list[Region]:
+    """Where to look for people: the whole image, then squares along its longer side that overlap by half or more.
+
+    The detector sees a square of 224 pixels, in which people of a wide picture are small; in the parts they are larger.
+    """
+    long, short = max(width, height), min(width, height)
+    found = [Region(width / 2, height / 2, long, 0.0)]
+    if long > 1.2 * short:
+        for at in np.linspace(short / 2, long - short / 2, 1 + math.ceil(2 * (long / short - 1))).tolist():
+            found.append(Region(*((at, height / 2) if width > height else (width / 2, at)), short, 0.0))
+    return found
+
+
 def anchors() -> np.ndarray:
     """[2254, 2] centres of the detector's boxes in the unit square: grids of 28, 14, 7 with 2, 2, 6 boxes a cell."""
     found = []
@@ -184,10 +197,12 @@ class BlazePose:
         return {tuple(o["shape"]): network.get_tensor(o["index"]) for o in network.get_output_details()}
 
     def find(self, image: Image.Image) -> list[Region]:
-        """Everybody in an image, the surest first."""
-        side = max(image.size)
-        whole = Region(image.width / 2, image.height / 2, side, 0.0)
-        found = self._run(self.detector, whole.cut(image, 224) / 127.5 - 1)
+        """Everybody in an image; some may be there twice."""
+        return [region for square in squares(*image.size) for region in self._find_in(image, square)]
+
+    def _find_in(self, image: Image.Image, square: Region) -> list[Region]:
+        """Everybody in a part of an image, the surest first."""
+        found = self._run(self.detector, square.cut(image, 224) / 127.5 - 1)
         raw, logit = found[(1, 2254, 12)][0], found[(1, 2254, 1)][0, :, 0]
         sure = logit > math.log(FOUND / (1 - FOUND))
         raw, score = raw[sure] / 224, logit[sure]
@@ -201,7 +216,7 @@ class BlazePose:
             same = overlap(boxes[order[0]], boxes[order]) > 0.3
             weight = 1 / (1 + np.exp(-score[order[same]]))
             middle, top = np.einsum("n,nkc->kc", weight / weight.sum(), points[order[same], 2:4])
-            regions.append(Region.around(*whole.to_image(np.stack((middle, top)))))
+            regions.append(Region.around(*square.to_image(np.stack((middle, top)))))
             order = order[~same]
         return regions
 

@@ -123,6 +123,24 @@ def test_live_keeps_people_apart_and_frames_in_place(folder, tmp_path):
     np.testing.assert_allclose(one.poses, two.poses, atol=1e-4)  # the same motion beside: nothing is mixed up
 
 
+def test_the_search_covers_wide_and_tall_images():
+    from train.detect import Region, anchors, squares
+
+    assert anchors().shape == (2254, 2) and len(squares(640, 600)) == 1
+    for width, height in ((1768, 994), (994, 1768)):
+        whole, *parts = squares(width, height)
+        assert whole.side == 1768 and len(parts) == 3 and {p.side for p in parts} == {994}
+        first, last = parts[0].to_image(np.zeros((1, 2))), parts[-1].to_image(np.ones((1, 2)))
+        np.testing.assert_allclose((first, last), (((0, 0),), ((width, height),)), atol=1e-9)
+    turned = Region.around(np.array([50.0, 50]), np.array([70.0, 50]))  # lying, head to the right
+    np.testing.assert_allclose(turned.to_image(np.array([[0.5, 0.0]])), [[75, 50]], atol=1e-9)
+    from PIL import Image
+
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[45:55, 70:80] = 255
+    assert turned.cut(Image.fromarray(image), 50)[:10, 20:30].mean() > 60, "what lies to the right comes out on top"
+
+
 def test_tracks_survive_crossing_and_coming_back():
     tracker, shape = Tracker(), np.random.default_rng(0).uniform(0, 100, (17, 2)).astype(np.float32)
     for t in range(60):
@@ -236,7 +254,7 @@ class FakeDetector:
     walk: np.ndarray
 
     def __init__(self, people):
-        self.calls = 0
+        self.calls, self.regions = 0, []
 
     def __call__(self, image):
         if self.calls == type(self).until:
@@ -278,6 +296,18 @@ def test_interrupted_keeps_what_was_computed_and_resume_goes_on(folder, pictures
     assert a.size == (100, 160)
     with pytest.raises(ValueError, match="--resume: nothing to go on from"):
         go(*arguments, tmp_path / "y.npz", "--resume")
+
+
+def test_interrupted_while_drawing_keeps_the_search(folder, pictures, tmp_path, monkeypatch):
+    def stop(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.html"]
+    with monkeypatch.context() as patch:
+        patch.setattr(command.draw, "save", stop)
+        assert go(*arguments) == 130
+    monkeypatch.setattr(FakeDetector, "until", 0)  # nothing is left to look for
+    assert go(*arguments, "--resume") == 0 and (tmp_path / "x.html").is_file()
 
 
 def test_live_from_pictures(folder, pictures, tmp_path):

@@ -8,7 +8,7 @@ import time
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +188,7 @@ class Search:
     def __init__(self, video: Video, partial: Path, people: int, clock: Clock, bar):
         self.video, self.partial, self.people, self.clock, self.bar = video, partial, people, clock, bar
         self.found: list[list[Sighting]] = []
+        self.regions = np.zeros((0, 4))  # where the detector was following people
 
     def resume(self) -> None:
         """Take up what an earlier search of the same source left.
@@ -197,13 +198,14 @@ class Search:
         """
         if not self.partial.is_file():
             raise DataError(f"--resume: nothing to go on from ({self.partial} does not exist)")
-        content = keypoint_files.read_npz(self.partial, "counts", "points", "scores", "source")
+        content = keypoint_files.read_npz(self.partial, "counts", "points", "scores", "source", "regions")
         if str(content["source"]) != self.video.source:
             raise DataError(f"--resume: {self.partial} belongs to {content['source']}, not to {self.video.source}")
         ends = np.cumsum(content["counts"])
         points, scores = np.asarray(content["points"], np.float32), np.asarray(content["scores"], np.float32)
         for end, count in zip(ends.tolist(), content["counts"].tolist()):
             self.found.append([Sighting(points[i], scores[i]) for i in range(end - count, end)])
+        self.regions = np.asarray(content["regions"], np.float64).reshape(-1, 4)
 
     def save(self) -> None:
         everyone = [s for people in self.found for s in people]
@@ -213,13 +215,15 @@ class Search:
             points=np.array([s.points for s in everyone], np.float32).reshape(-1, 33, 2),
             scores=np.array([s.scores for s in everyone], np.float32).reshape(-1, 33),
             source=np.array(self.video.source),
+            regions=self.regions,
         )
 
     def __iter__(self) -> Iterator[list[Sighting]]:
         """The people of every frame, from the first new one on."""
-        from ..detect import BlazePose
+        from ..detect import BlazePose, Region
 
         detector = BlazePose(self.people)
+        detector.regions = [Region(*row) for row in self.regions.tolist()]
         images, done = iter(self.video), len(self.found)
         for number in range(1 << 62):
             with self.clock.stage("reading"):
@@ -231,6 +235,7 @@ class Search:
             with self.clock.stage("detection"):
                 people = detector(image)
             self.found.append(people)
+            self.regions = np.array([astuple(r) for r in detector.regions]).reshape(-1, 4)
             self.bar.update(1)
             yield people
         if not self.found:
@@ -419,76 +424,108 @@ def describe(lifted: Lifted) -> Iterator[str]:
         yield line + (f", {missing} of them empty (not seen for longer than {BRIDGE:g} s)" if missing else "")
 
 
+def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Keypoints, Live | None]:
+    """Keypoints of a file; lifted on the way if they are to be taken one by one."""
+    with clock.stage("reading", 0):
+        keypoints = keypoint_files.read(options.input, options.layout)
+    clock.frames["reading"] = keypoints.frames
+    keypoints.fps = options.fps or keypoints.fps or FPS
+    keypoints.size = options.size or keypoints.size
+    lifter.check_size(keypoints.size)
+    if options.latency is None:
+        return keypoints, None
+    live = Live(lifter, options.latency, options, keypoints.fps, keypoints.size)
+    for people in live_frames(keypoints, options.people or 4):
+        with clock.stage("lifting"):
+            live.push(people)
+    return keypoints, live
+
+
+def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Live | None, bool]:
+    """Look through all images; lifted on the way if live. Returns also whether Ctrl-C cut it short."""
+    live, tracker = None, Tracker()
+    if options.latency is not None:
+        live = Live(lifter, options.latency, options, search.video.fps, search.video.size)
+    for people in search.found:  # of a run before
+        tracker.add(people)
+    try:
+        for people in search:
+            if live is not None:
+                with clock.stage("lifting"):
+                    live.push([_frame(n, s) for n, s in zip(tracker.add(people), people)])
+    except KeyboardInterrupt:
+        if not search.found:
+            raise
+        return live, True
+    return live, False
+
+
 def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     outs = check(options)
     lifter = load_lifter(options.model, options.weights, options.device)
     if options.latency is not None and lifter.frames == 1:
         raise ValueError(f"--latency: {lifter.name} looks at single frames; there is nothing to wait for")
-    clock, interrupted, video, live = Clock(), False, None, None
+    if options.latency is not None and options.resume:
+        raise ValueError("--resume goes on with a recording; --latency is for frames as they come")
+    clock = Clock()
+    if is_keypoints(options.input):
+        keypoints, live = from_keypoints(options, lifter, clock)
+        finish(outs, keypoints, live, None, options, lifter, clock)
+        return 0
     from tqdm import tqdm
 
+    video = Video(options.input, fps=options.fps)
+    partial = outs[0].with_name(f".{outs[0].name}.partial.npz")
     show = sys.stderr.isatty() if options.progress is None else options.progress
-    if is_keypoints(options.input):
-        with clock.stage("reading", 0):
-            keypoints = keypoint_files.read(options.input, options.layout)
-        clock.frames["reading"] = keypoints.frames
-        keypoints.fps = options.fps or keypoints.fps or FPS
-        keypoints.size = options.size or keypoints.size
-        lifter.check_size(keypoints.size)
-        if options.latency is not None:
-            live = Live(lifter, options.latency, options, keypoints.fps, keypoints.size)
-            for people in live_frames(keypoints, options.people or 4):
-                with clock.stage("lifting"):
-                    live.push(people)
+    with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as bar:
+        search = Search(video, partial, options.people or 4, clock, bar)
+        if options.resume:
+            search.resume()
+            bar.update(len(search.found))
+        live, interrupted = from_images(search, options, lifter, clock)
+    if interrupted:
+        search.save()
+    try:
+        finish(outs, search.keypoints(), live, video, options, lifter, clock)
+    except KeyboardInterrupt:  # while lifting or drawing
+        interrupted = True
+        search.save()
+    if interrupted:
+        say(f"interrupted; {len(search.found)} frames are kept, and the same command with --resume goes on from there")
+        return 130
+    partial.unlink(missing_ok=True)
+    return 0
+
+
+def finish(
+    outs: list[Path],
+    keypoints: Keypoints,
+    live: Live | None,
+    video: Video | None,
+    options: Namespace,
+    lifter: Lifter,
+    clock: Clock,
+) -> None:
+    """Lift what is not lifted yet, put people into the world, write, and say what was done."""
+    if live is None:
+        people = lift(keypoints, lifter, options, clock)
     else:
-        video = Video(options.input, fps=options.fps)
-        partial = outs[0].with_name(f".{outs[0].name}.partial.npz")
-        with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as bar:
-            search = Search(video, partial, options.people or 4, clock, bar)
-            if options.resume:
-                search.resume()
-                bar.update(len(search.found))
-            if options.latency is not None:
-                live = Live(lifter, options.latency, options, video.fps, video.size)
-            tracker = Tracker()
-            try:
-                for people in search:
-                    if live is not None:
-                        with clock.stage("lifting"):
-                            numbers = tracker.add(people)
-                            live.push([_frame(n, s) for n, s in zip(numbers, people)])
-            except KeyboardInterrupt:
-                interrupted = True
-                if not search.found:
-                    raise
-                search.save()
-        keypoints = search.keypoints()
-    if live is not None:
         with clock.stage("lifting", 0):
             people = live.finish()[: options.people or 4]
         if not people:
             raise DataError(f"{options.input}: nobody to lift in {keypoints.frames} frames")
-    else:
-        people = lift(keypoints, lifter, options, clock)
     span = window(2 * options.smooth, keypoints.fps) if options.smooth else 1
     stand(people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span)
     lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes)
     for note in (*keypoints.notes, *describe(lifted)):
         say(note)
+    under = options.input if video is not None and not video.live and options.overlay else None
     for out in outs:
-        drawn = out.suffix.lower() in draw.SUFFIXES
-        with clock.stage("drawing" if drawn else "writing", lifted.frames):
-            under = options.input if video is not None and not video.live and options.overlay else None
+        with clock.stage("drawing" if out.suffix.lower() in draw.SUFFIXES else "writing", lifted.frames):
             for path in save(out, lifted, under, options.panel, options.picture_fps):
                 say(f"wrote {path}")
     say(str(clock))
-    if interrupted:
-        say(f"interrupted after {keypoints.frames} frames, which are saved; the same command with --resume goes on")
-        return 130
-    if video is not None:
-        partial.unlink(missing_ok=True)
-    return 0
 
 
 def _frame(identity: int, sighting: Sighting) -> tuple[int, np.ndarray, np.ndarray]:
