@@ -41,6 +41,27 @@ def test_forward_and_gradients(backend, masked, B, N, H, D):
         assert_within_budget(a, b, what=f"gradient of {name}")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("N,D", [(17, 24), (16, 80)])
+def test_16_bits_on_triton(dtype, N, D):
+    device = require("joint_attention", "triton")
+    if device == "cpu" and dtype == torch.bfloat16:
+        pytest.skip("Triton's interpreter miscomputes bfloat16")
+    tensors = [t.to(dtype) for t in inputs(3, N, 3, D)]
+    mask = some_mask(3, N)
+    exact = [t.double().requires_grad_() for t in tensors]
+    want = joint_attention(*exact, mask=mask, backend="reference")
+    mine = [guarded(t.to(device)).requires_grad_() for t in tensors]
+    got = joint_attention(*mine, mask=mask.to(device), backend="triton")
+    assert_within_budget(got, want)
+    g = torch.randn(want.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+    for a, b in zip(torch.autograd.grad(got, mine, g.to(device)), torch.autograd.grad(want, exact, g.double())):
+        assert_within_budget(a, b)
+    again = torch.autograd.grad(joint_attention(*mine, mask=mask.to(device), backend="triton"), mine, g.to(device))
+    first = torch.autograd.grad(joint_attention(*mine, mask=mask.to(device), backend="triton"), mine, g.to(device))
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_views_of_one_projection_need_no_copy(backend):
     device = require("joint_attention", backend)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from . import cpu, reference
 
@@ -23,11 +23,20 @@ def _fake_backward(grad, q, k, v, mask, scale, backend):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
 
 
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
+
+
+_TRITON = "posekernels.ops.joint_attention.triton"
 _forward = register(
     "joint_attention",
     "(Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, str backend) -> Tensor",
     _fake,
-    {"cpu": Kernel(cpu.joint_attention, cpu.missing, cpu.refuses), "reference": Kernel(reference.joint_attention)},
+    {
+        "cpu": Kernel(cpu.joint_attention, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_TRITON}:joint_attention", no_triton, _not_for_triton),
+        "reference": Kernel(reference.joint_attention),
+    },
 )
 _backward = register(
     "joint_attention_backward",
@@ -35,6 +44,7 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.joint_attention_backward, cpu.missing, cpu.refuses_backward),
+        "triton": Kernel(f"{_TRITON}:joint_attention_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.joint_attention_backward),
     },
 )
