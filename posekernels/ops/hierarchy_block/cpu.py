@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ..._derived import derived
 from ..._dispatch import not_on
-from ..._packing import derived, packed
+from ..._packing import packed
 from .reference import mixing
 
 
@@ -67,12 +68,7 @@ def hierarchy_block(x, weights, joints, heads):
     """See ``reference.hierarchy_block``."""
     x = x.contiguous()
     y = torch.empty_like(x)
-    # The preparation hangs on the first matrix, and is made anew when any of the tensors changes.
-    if any(t.is_inference() for t in weights):
-        ready = _prepare(weights, x.dtype)
-    else:
-        state = ("hierarchy_block", x.dtype, *((t._version, t.data_ptr()) for t in weights))
-        ready = derived(weights[3], state, lambda _: _prepare(weights, x.dtype))
+    ready = derived(("hierarchy_block", x.dtype), lambda: _prepare(weights, x.dtype), *weights)
     limbs = _joints(tuple(joints))
     _native.core.hierarchy_block(
         torch.get_num_threads(),
