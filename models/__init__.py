@@ -1,6 +1,7 @@
 """The networks of five published systems, by name: ``models.create("htnet")``."""
 
+from .forecasting import forecast
 from .registry import CheckpointError, create, load_published, names, save_published
 from .streaming import lift, stream
 
-__all__ = ["CheckpointError", "create", "lift", "load_published", "names", "save_published", "stream"]
+__all__ = ["CheckpointError", "create", "forecast", "lift", "load_published", "names", "save_published", "stream"]

@@ -1,0 +1,94 @@
+"""``forecast``: past 3D joints of any skeleton to future ones."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posekernels.pose.skeleton import CMU_38, Skeleton
+
+from .pkd import roll_out
+from .registry import create, load_published
+
+WEIGHTS = Path(__file__).with_name("pkd_cmu.safetensors")
+CMU_USED = (3, 4, 5, 6, 9, 10, 11, 12, 14, 15, 17, 18, 19, 21, 22, 23, 25, 26, 28, 30, 31, 32, 34, 35, 37)
+TRAJECTORIES = ("still", "straight")
+
+
+@cache
+def cmu_network() -> nn.Module:
+    """The PKD that ships: the 25 moving joints of CMU's 38, nominal 25 frames per second, y up."""
+    from safetensors.torch import load_file
+
+    return load_published(create("pkd", joints=len(CMU_USED), distill_blocks=6), load_file(WEIGHTS)).eval()
+
+
+@torch.no_grad()
+def forecast(
+    history: Tensor | np.ndarray,
+    net: nn.Module | None = None,
+    frames: int = 25,
+    *,
+    skeleton: Skeleton | None = None,
+    used: tuple[int, ...] | None = None,
+    trajectory: str = "still",
+) -> Tensor | np.ndarray:
+    """Where the joints go next.
+
+    Args:
+        history: [T, J, 3] or [B, T, J, 3] metres, at least ``net.history`` frames (the latest count), in the axes and
+            at the frame rate that the network was trained on.
+        net: a PKD or SiMLPe. Without one, the network that ships, for ``CMU_38`` (see ``cmu_network``).
+        frames: how many are wanted; beyond the network's own horizon its output is fed back.
+        skeleton: of ``history``; its root is what joints are relative to, joint 0 without one.
+        used: the joints that the network sees, in its order; all of them by default. The others move as their nearest
+            ancestor among them (``skeleton``) does, or stay where they are relative to the root.
+        trajectory: networks forecast poses relative to the root, not where the body goes. "still": it stays where it
+            was last; "straight": it goes on as it did over the last two frames.
+    Returns:
+        [frames, J, 3] or [B, frames, J, 3], in the kind and unit of ``history``.
+    Raises:
+        ValueError: too few frames, joints that do not fit the network, or NaN.
+    """
+    if net is None:
+        net, skeleton, used = cmu_network(), CMU_38, CMU_USED
+    given = torch.as_tensor(history)
+    whole = given if given.dim() == 4 else given[None]
+    joints = skeleton.num_joints if skeleton else whole.shape[2] if whole.dim() == 4 else None
+    used = tuple(range(joints or 0)) if used is None else tuple(used)
+    if whole.dim() != 4 or whole.shape[1] < net.history or whole.shape[2:] != (joints, 3):
+        want = f"[T >= {net.history}, {joints or 'J'}, 3]"
+        raise ValueError(f"forecast: history must be {want} or [B, T, ...], got {list(given.shape)}")
+    if len(used) != net.joints or not all(0 <= j < joints for j in used):
+        raise ValueError(f"forecast: the network takes {net.joints} joints; used names {len(used)} of {joints}")
+    if frames < 1 or trajectory not in TRAJECTORIES:
+        raise ValueError(
+            f"forecast: frames must be 1 or more and trajectory one of {', '.join(TRAJECTORIES)}, "
+            f"got {frames} and {trajectory!r}"
+        )
+    whole = whole[:, -net.history :]
+    if not torch.isfinite(whole).all():
+        raise ValueError("forecast: history holds NaN or infinity")
+    parameter = next(net.parameters())
+    root = whole[:, :, [skeleton.root if skeleton else 0]]
+    relative = (whole - root)[:, :, list(used)]
+    pose = roll_out(net, relative.to(parameter.device, parameter.dtype), frames).to(whole.device, whole.dtype)
+    moved = pose - relative[:, -1:]  # since the last observed frame
+    shift = whole.new_zeros(len(whole), frames, joints, 3)
+    place = {joint: i for i, joint in enumerate(used)}
+    for joint in range(joints):
+        ancestor = joint
+        while ancestor >= 0 and ancestor not in place:
+            ancestor = skeleton.parents[ancestor] if skeleton else -1
+        if ancestor >= 0:
+            shift[:, :, joint] = moved[:, :, place[ancestor]]
+    future = whole[:, -1:] + shift
+    if trajectory == "straight":
+        steps = torch.arange(1, frames + 1, dtype=whole.dtype, device=whole.device)
+        future += (root[:, -1:] - root[:, -2:-1]) * steps[:, None, None]
+    future = future if given.dim() == 4 else future[0]
+    return future if isinstance(history, Tensor) else future.numpy()
