@@ -5,6 +5,17 @@
 POSEKERNELS_BEGIN
 namespace {
 
+// One number in all lanes, straight from memory: splat() would add it to zeros first, which the loop below feels.
+POSEKERNELS_INLINE Vec broadcast(const float& x) {
+#if defined(__AVX512F__)
+    return _mm512_set1_ps(x);
+#elif defined(__AVX2__)
+    return _mm256_set1_ps(x);
+#else
+    return splat(x);
+#endif
+}
+
 // Rows are reached as base + r * stride from every third row: with one pointer per row the compiler runs out of
 // registers. rows and unit_step are compile-time, so the loops below unroll into straight code.
 template <int rows, bool unit_step>
@@ -20,7 +31,7 @@ void block(int64_t depth, const float* A, int64_t row_stride, int64_t step, cons
         B += panel;
 #pragma GCC unroll 16
         for (int r = 0; r < rows; ++r) {
-            const Vec a = splat(base[r / 3][(r % 3) * row_stride]);
+            const Vec a = broadcast(base[r / 3][(r % 3) * row_stride]);
             c0[r] = a * b0 + c0[r];
             c1[r] = a * b1 + c1[r];
         }
