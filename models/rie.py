@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels.ops import relative_encoding, strided_temporal_conv
+from posekernels.ops import Layer, TemporalNetworks, relative_encoding, strided_temporal_conv, temporal_networks
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
+from .graph import PreparedWeights
 from .layers import folded_batch_norm
 
 SLOPE = 0.2  # of every leaky ReLU
@@ -35,36 +39,54 @@ PARTS = {
 }
 
 
+class Step(NamedTuple):
+    """One layer of networks side by side: ``residual + Drop(LReLU(BN(conv(x))))``; the last one is bare."""
+
+    convs: list[nn.Module]  # Conv1d with stride = width, or Linear
+    norms: list[nn.BatchNorm1d] | None = None
+    residual: int | None = None  # the earlier step whose result is added
+    tap: int = 0  # which of its frames
+
+
+def train_steps(steps: list[Step], xs, dropout: float) -> tuple[Tensor, ...]:
+    """The steps with batch statistics and dropout."""
+    results: list[tuple[Tensor, ...]] = []
+    for step in steps:
+        weights, biases = [c.weight for c in step.convs], [c.bias for c in step.convs if c.bias is not None]
+        ys = strided_temporal_conv(results[-1] if results else xs, weights, biases)
+        if step.norms is not None:
+            ys = tuple(_act(y, norm, dropout) for y, norm in zip(ys, step.norms))
+        if step.residual is not None:
+            others = results[step.residual]
+            ys = tuple(y + r[:, step.tap :: r.shape[1] // y.shape[1]] for y, r in zip(ys, others))
+        results.append(ys)
+    return results[-1]
+
+
 def _act(y: Tensor, norm: nn.BatchNorm1d, dropout: float) -> Tensor:
-    """Drop(LReLU(BN(y))) of [B, T, C] in training."""
+    """Drop(LReLU(BN(y))) of [B, T, C]."""
     y = norm(y.flatten(0, 1)).view_as(y)
     return F.dropout(F.leaky_relu(y, SLOPE), dropout)
 
 
-def _layer(convs, norms, xs, dropout: float, residual=(), stride: int = 1, tap: int = 0) -> tuple[Tensor, ...]:
-    """residual + Drop(LReLU(BN(conv(x)))) for networks side by side; in evaluation one op, the batch norm folded."""
-    weights = [conv.weight for conv in convs]
-    biases = [conv.bias for conv in convs] if convs[0].bias is not None else []
-    if norms[0].training:
-        ys = strided_temporal_conv(xs, weights, biases)
-        ys = tuple(_act(y, norm, dropout) for y, norm in zip(ys, norms))
-        return tuple(y + r[:, tap::stride] for y, r in zip(ys, residual)) if residual else ys
-    scale, shift = zip(*(folded_batch_norm(norm) for norm in norms))
-    return strided_temporal_conv(
-        xs,
-        weights,
-        biases,
-        scale=scale,
-        shift=shift,
-        negative_slope=SLOPE,
-        residual=residual,
-        residual_stride=stride,
-        residual_tap=tap,
-    )
+def folded(steps: list[Step]) -> list[list[Layer]]:
+    """The steps in evaluation, network by network, the batch norms folded."""
+    networks: list[list[Layer]] = [[] for _ in steps[0].convs]
+    for step in steps:
+        for n, (network, conv) in enumerate(zip(networks, step.convs)):
+            bias = conv.weight.new_zeros(conv.weight.shape[0]) if conv.bias is None else conv.bias
+            if step.norms is None:
+                network.append(Layer(conv.weight, torch.stack((torch.ones_like(bias), bias))))
+                continue
+            norm = step.norms[n]
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            shift = (bias - norm.running_mean) * scale + norm.bias
+            network.append(Layer(conv.weight, torch.stack((scale, shift)), SLOPE, step.residual, step.tap))
+    return networks
 
 
 class TemporalEncoder(nn.Module):
-    """One body part: convolutions that shrink the window to one frame. Run together by ``encode``.
+    """One body part: convolutions that shrink the window to one frame. The parts run together (``encoder_steps``).
 
     Args:
         in_channels: of the part's relative encoding.
@@ -105,19 +127,19 @@ class TemporalEncoder(nn.Module):
         return self.shrink(y).mT
 
 
-def encode(encoders: list[TemporalEncoder], xs, causal: bool, dropout: float) -> tuple[Tensor, ...]:
-    """The temporal encoders of all parts side by side: each [B, R, c_in] -> [B, 1, L]."""
-    ys = _layer([e.expand for e in encoders], [e.expand_norm for e in encoders], xs, dropout)
+def encoder_steps(encoders: list[TemporalEncoder], causal: bool) -> list[Step]:
+    """[B, R, c_in] -> [B, 1, L]."""
+    steps = [Step([e.expand for e in encoders], [e.expand_norm for e in encoders])]
     for i in range(0, len(encoders[0].convs), 2):
         width = encoders[0].convs[i].kernel_size[0]
-        us = _layer([e.convs[i] for e in encoders], [e.norms[i] for e in encoders], ys, dropout)
-        narrow, norms = [e.convs[i + 1] for e in encoders], [e.norms[i + 1] for e in encoders]
-        ys = _layer(narrow, norms, us, dropout, ys, width, width - 1 if causal else width // 2)
-    return strided_temporal_conv(ys, [e.shrink.weight for e in encoders], [e.shrink.bias for e in encoders])
+        steps.append(Step([e.convs[i] for e in encoders], [e.norms[i] for e in encoders]))
+        convs, norms = [e.convs[i + 1] for e in encoders], [e.norms[i + 1] for e in encoders]
+        steps.append(Step(convs, norms, residual=i, tap=width - 1 if causal else width // 2))
+    return [*steps, Step([e.shrink for e in encoders])]
 
 
 class FullyConnected(nn.Module):
-    """in -> 1024 -> k residual pairs of 1024 -> out. Run together by ``connect``."""
+    """in -> 1024 -> k residual pairs of 1024 -> out. Several run together (``connected_steps``)."""
 
     def __init__(self, in_features: int, out_features: int, pairs: int):
         super().__init__()
@@ -128,13 +150,61 @@ class FullyConnected(nn.Module):
         self.last = nn.Linear(HIDDEN, out_features)
 
 
-def connect(networks: list[FullyConnected], xs, dropout: float) -> tuple[Tensor, ...]:
-    """Fully connected networks side by side: each [B, 1, in] -> [B, 1, out]."""
-    ys = _layer([n.first for n in networks], [n.first_norm for n in networks], xs, dropout)
+def connected_steps(networks: list[FullyConnected]) -> list[Step]:
+    """[B, 1, in] -> [B, 1, out]."""
+    steps = [Step([n.first for n in networks], [n.first_norm for n in networks])]
     for i in range(0, len(networks[0].linears), 2):
-        us = _layer([n.linears[i] for n in networks], [n.norms[i] for n in networks], ys, dropout)
-        ys = _layer([n.linears[i + 1] for n in networks], [n.norms[i + 1] for n in networks], us, dropout, ys)
-    return strided_temporal_conv(ys, [n.last.weight for n in networks], [n.last.bias for n in networks])
+        steps.append(Step([n.linears[i] for n in networks], [n.norms[i] for n in networks]))
+        steps.append(Step([n.linears[i + 1] for n in networks], [n.norms[i + 1] for n in networks], residual=i))
+    return [*steps, Step([n.last for n in networks])]
+
+
+Runner = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
+
+
+class Networks(NamedTuple):
+    """The networks of RIE, each a function of one tensor per network that runs side by side."""
+
+    features: Runner  # parts and the whole body -> their features
+    fusions: Runner | None
+    decoders: Runner
+    later_features: Runner | None = None  # the same, past the encoders' first layer
+    first: tuple[Layer, ...] = ()  # that layer of each part
+
+
+def trained(net: RIE) -> Networks:
+    """As the networks run in training."""
+
+    def connected(networks: nn.ModuleDict) -> Runner:
+        return lambda xs: train_steps(connected_steps(list(networks.values())), xs, net.fc_dropout)
+
+    def features(xs):
+        local = train_steps(net.encoder_steps(), xs[:-1], net.dropout)
+        return *local, *train_steps(connected_steps([net.whole_body]), xs[-1:], net.fc_dropout)
+
+    return Networks(features, connected(net.fusions) if net.stage > 1 else None, connected(net.decoders))
+
+
+def evaluated(net: RIE) -> Networks:
+    """As they run in evaluation: whole chains of layers in one call, what follows from the weights alone prepared."""
+
+    def runner(networks: list[list[Layer]]) -> Runner:
+        return partial(temporal_networks, networks=TemporalNetworks(networks))
+
+    def connected(networks: nn.ModuleDict) -> Runner:
+        return runner(folded(connected_steps(list(networks.values()))))
+
+    encoders, whole_body = folded(net.encoder_steps()), folded(connected_steps([net.whole_body]))
+    rest = [
+        [y._replace(residual=y.residual if y.residual is None else y.residual - 1) for y in e[1:]] for e in encoders
+    ]
+    return Networks(
+        runner(encoders + whole_body),
+        connected(net.fusions) if net.stage > 1 else None,
+        connected(net.decoders),
+        runner(rest + whole_body),
+        tuple(layers[0] for layers in encoders),
+    )
 
 
 class RIE(nn.Module):
@@ -185,6 +255,7 @@ class RIE(nn.Module):
         decoders = (FullyConnected(width, 3 * len(part), pairs=1) for part in self.parts)
         self.decoders = nn.ModuleDict(zip(names, decoders))
         order = torch.tensor([joint for part in self.parts for joint in part])
+        self._evaluated = PreparedWeights(evaluated)
         self.register_buffer("order", torch.argsort(order), persistent=False)  # parts one after the other -> joints
 
     def check(self, keypoints: Tensor) -> None:
@@ -193,38 +264,87 @@ class RIE(nn.Module):
         if keypoints.dim() != 4 or tuple(keypoints.shape[1:]) != want:
             raise ValueError(f"rie: keypoints must be [B, {', '.join(map(str, want))}], got {list(keypoints.shape)}")
 
-    def local_features(self, keypoints: Tensor) -> tuple[Tensor, ...]:
-        """[B, R, J, 2] -> one [B, 1, L] per part."""
+    def encoder_steps(self) -> list[Step]:
+        return encoder_steps(list(self.encoders.values()), self.causal)
+
+    def networks(self) -> Networks:
+        """How the networks run now: in training, or in evaluation."""
+        if self.training:
+            return trained(self)
+        return evaluated(self) if torch.is_grad_enabled() else self._evaluated(self)
+
+    def features(self, keypoints: Tensor, networks: Networks | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
+        """[B, R, J, 2] -> one [B, 1, L] per part, and [B, 1, L] of the whole body in the middle frame."""
         self.check(keypoints)
-        return encode(list(self.encoders.values()), relative_encoding(keypoints, self.parts), self.causal, self.dropout)
+        parts = relative_encoding(keypoints, self.parts)
+        middle = keypoints[:, keypoints.shape[1] // 2].flatten(1)[:, None]
+        *local, whole = (networks or self.networks()).features((*parts, middle))
+        return tuple(local), whole
 
     def local_features_dilated(self, keypoints: Tensor) -> tuple[Tensor, ...]:
         """[B, T >= R, J, 2] -> one [B, T - R + 1, L] per part, all relative to frame T // 2; in evaluation."""
         parts = relative_encoding(keypoints, self.parts)
         return tuple(e.dilated(x, self.causal) for e, x in zip(self.encoders.values(), parts))
 
-    def global_feature(self, keypoints: Tensor) -> Tensor:
-        """[B, R, J, 2] -> [B, 1, L] from the middle frame alone."""
-        middle = keypoints[:, keypoints.shape[1] // 2].flatten(1)
-        return connect([self.whole_body], (middle[:, None],), self.fc_dropout)[0]
-
-    def fused_features(self, local: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def fused_features(self, local: tuple[Tensor, ...], networks: Networks | None = None) -> tuple[Tensor, ...]:
         """What the other parts say of each part: [B, 1, L] per part."""
         others = [torch.cat(local[:i] + local[i + 1 :], dim=-1) for i in range(len(local))]
-        return connect(list(self.fusions.values()), others, self.fc_dropout)
+        return (networks or self.networks()).fusions(others)
 
-    def decode(self, local: tuple[Tensor, ...], whole: Tensor) -> Tensor:
+    def decode(self, local: tuple[Tensor, ...], whole: Tensor, networks: Networks) -> Tensor:
         """Features -> [B, 1, J, 3]."""
         if self.stage == 1:
             parts = [torch.cat((l, whole), dim=-1) for l in local]
         else:
-            parts = [torch.cat((l, f, whole), dim=-1) for l, f in zip(local, self.fused_features(local))]
-        joints = torch.cat(connect(list(self.decoders.values()), parts, self.fc_dropout), dim=-1)
-        return joints.unflatten(-1, (-1, 3))[:, :, self.order]
+            parts = [torch.cat((l, f, whole), dim=-1) for l, f in zip(local, self.fused_features(local, networks))]
+        return torch.cat(networks.decoders(parts), dim=-1).unflatten(-1, (-1, 3))[:, :, self.order]
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """[B, R, J, 2] normalised screen units -> [B, 1, J, 3] metres.
 
         Published quirk: the root is a free output, trained towards 0.
         """
-        return self.decode(self.local_features(keypoints), self.global_feature(keypoints))
+        networks = self.networks()
+        return self.decode(*self.features(keypoints, networks), networks)
+
+    @torch.no_grad()
+    def sequence(self, keypoints: Tensor, chunk: int = 64) -> Tensor:
+        """Every frame of a clip, in evaluation: [T, J, 2] -> [T, J, 3], the clip's ends repeated around it.
+
+        Equal to ``self(windows)`` with one window per frame. A window is relative to its own middle frame, so all that
+        windows share is what is linear in the keypoints: the encoders' first convolution, computed once per frame of
+        the clip and corrected by the middle frame of each window. ``chunk`` windows are in work at a time.
+        """
+        T, J = keypoints.shape[0], self.skeleton.num_joints
+        if self.training or keypoints.dim() != 3 or tuple(keypoints.shape[1:]) != (J, 2) or T == 0:
+            state = " in training" if self.training else ""
+            raise ValueError(f"rie: sequence takes [T, {J}, 2] in evaluation, got {list(keypoints.shape)}{state}")
+        networks, pad = self.networks(), self.frames // 2
+        before, after = (2 * pad, 0) if self.causal else (pad, pad)
+        x = torch.cat((keypoints[:1].expand(before, -1, -1), keypoints, keypoints[-1:].expand(after, -1, -1)))
+        middle = x[pad : pad + T]  # of the window that starts at frame t of x
+        shared, own = zip(*(self._first_layer(x, middle, *part) for part in zip(self.parts, networks.first)))
+        width = networks.first[0].weight.shape[2]
+        poses = []
+        for t in range(0, T, chunk):
+            count = min(chunk, T - t)
+            parts = []
+            for a, d in zip(shared, own):  # a[t + i + width * k] - d[t + i] for window i of the chunk
+                C = a.shape[1]
+                windows = a.as_strided((count, self.frames // width, C), (C, width * C, 1), a.storage_offset() + t * C)
+                parts.append(F.leaky_relu_(windows - d[t : t + count, None], SLOPE))
+            *local, whole = networks.later_features((*parts, middle[t : t + count].flatten(1)[:, None]))
+            poses.append(self.decode(tuple(local), whole, networks)[:, 0])
+        return torch.cat(poses)
+
+    @staticmethod
+    def _first_layer(x: Tensor, middle: Tensor, joints: tuple[int, ...], layer: Layer) -> tuple[Tensor, Tensor]:
+        """What a part's first layer is before its activation: [frames, C] for each first frame under the filter, less
+        [T, C] for each window."""
+        raw, to_root, to_middle = layer.weight.chunk(3, dim=1)  # [C, 2 * joints, w] each
+        scale, shift = layer.affine.to(x.dtype)
+        joints = list(joints)
+        part = torch.cat((x[:, joints].flatten(1), (x[:, joints] - x[:, :1]).flatten(1)), dim=1)  # [frames, 4 * joints]
+        filters = torch.cat((raw + to_middle, to_root), dim=1)
+        along = F.conv1d(part.mT[None], filters)[0].mT * scale + shift
+        return along.contiguous(), F.linear(middle[:, joints].flatten(1), to_middle.sum(2)) * scale

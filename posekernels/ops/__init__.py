@@ -20,4 +20,7 @@ from .strided_temporal_conv import strided_temporal_conv as strided_temporal_con
 from .temporal_attention import temporal_attention as temporal_attention
 from .temporal_mlp import temporal_mlp as temporal_mlp
 from .temporal_mlp import temporal_mlp_forecast as temporal_mlp_forecast
+from .temporal_networks import Layer as Layer
+from .temporal_networks import TemporalNetworks as TemporalNetworks
+from .temporal_networks import temporal_networks as temporal_networks
 from .transformer_block import transformer_block as transformer_block

@@ -34,12 +34,12 @@ def mirror(x: torch.Tensor) -> torch.Tensor:
 
 
 def results(net, windows: torch.Tensor) -> dict:
-    local = net.local_features(windows)
+    local = net.features(windows)[0]
     outputs = {
         "pose": net(windows),
         "tta": (net(windows) + mirror(net(mirror(windows)))) / 2,
         "local": torch.cat(local, dim=1),
-        "global": net.global_feature(windows)[:, 0],
+        "global": net.features(windows)[1][:, 0],
     }
     return outputs | ({"fused": torch.cat(net.fused_features(local), dim=1)} if net.stage > 1 else {})
 

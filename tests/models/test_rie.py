@@ -11,7 +11,7 @@ SMALL = {"filter_widths": (3, 3), "latent": 8, "channels": 12}
 
 def fresh(**config):
     torch.manual_seed(0)
-    net = models.create("rie", **SMALL, **config).eval()
+    net = models.create("rie", **(SMALL | config)).eval()
     for module in net.modules():  # statistics that matter
         if isinstance(module, torch.nn.BatchNorm1d):
             module.running_mean.normal_(0, 0.3)
@@ -24,7 +24,7 @@ def test_strided_form_equals_dilated_form_on_its_window(causal):
     net = fresh(causal=causal).double()
     x = torch.randn(4, net.frames, 17, 2, dtype=torch.float64)
     with torch.no_grad():
-        for strided, dilated in zip(net.local_features(x), net.local_features_dilated(x)):
+        for strided, dilated in zip(net.features(x)[0], net.local_features_dilated(x)):
             torch.testing.assert_close(strided, dilated)
 
 
@@ -41,9 +41,9 @@ def test_evaluation_equals_training_layers_with_running_statistics():
     x = torch.randn(5, 9, 17, 2)
     with torch.no_grad():
         want = net(x)
+        net.train()
         for module in net.modules():
             if isinstance(module, torch.nn.BatchNorm1d):
-                module.train()
                 module.forward = lambda y, m=module: torch.nn.functional.batch_norm(
                     y, m.running_mean, m.running_var, m.weight, m.bias, False, 0.0, m.eps
                 )
@@ -57,6 +57,43 @@ def test_folded_norm_follows_its_parameters():
         before = net(x)
         net.encoders["torso"].expand_norm.weight.mul_(2)
         assert not torch.allclose(net(x), before)
+
+
+@pytest.mark.parametrize("config", [{"stage": 2}, {"causal": True, "filter_widths": (3, 5)}])
+def test_sequence_equals_a_window_per_frame(config):
+    net = fresh(**config)
+    x = torch.randn(10, 17, 2)
+    before, after = (2 * (net.frames // 2), 0) if net.causal else (net.frames // 2, net.frames // 2)
+    padded = torch.cat((x[:1].expand(before, -1, -1), x, x[-1:].expand(after, -1, -1)))
+    with torch.no_grad():
+        want = net(padded.unfold(0, net.frames, 1).permute(0, 3, 1, 2))[:, 0]
+    torch.testing.assert_close(net.sequence(x, chunk=4), want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net.sequence(x[:1]), net.sequence(x[:1].repeat(5, 1, 1))[:1], rtol=1e-4, atol=1e-5)
+    for wrong in (x[None], x[:, :16], x[:0]):
+        with pytest.raises(ValueError, match=r"sequence takes \[T, 17, 2\]"):
+            net.sequence(wrong)
+
+
+def test_evaluation_follows_every_kind_of_change():
+    net, x = fresh(), torch.randn(2, 9, 17, 2)
+
+    def changed(before):
+        with torch.no_grad():
+            after = net(x)
+        assert not torch.allclose(before, after)
+        return after
+
+    with torch.no_grad():
+        y = net(x)
+    net.encoders["torso"].expand_norm.running_mean.add_(1)
+    y = changed(y)
+    net.decoders["left_leg"].last.bias = torch.nn.Parameter(torch.ones(9))
+    y = changed(y)
+    net.whole_body.first.weight.data = torch.randn(1024, 34)
+    y = changed(y)
+    net.encoders["left_arm"] = type(net.encoders["left_arm"])(18, (3, 3), 12, 8).eval()
+    y = changed(y)
+    assert net.double()(x.double()).dtype == torch.float64
 
 
 def test_humaneva_grouping():

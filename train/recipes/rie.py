@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import models
 from models.registry import CheckpointError, load_published, read_checkpoint
 
-from ..data.windows import Batch
+from ..data.clips import Clip
+from ..data.windows import Batch, average_mirrored, mirror_points
 from . import is_ours, load_strict
 from ._lifting import LiftingRecipe, target_of_batch
 
@@ -150,6 +151,17 @@ class RIERecipe(LiftingRecipe):
         for module in self.model.encoders.modules():
             if isinstance(module, nn.BatchNorm1d):
                 module.momentum = momentum
+
+    @torch.no_grad()
+    def predict(self, clip: Clip) -> Tensor:
+        keypoint_sides, joint_sides = self.data.sides
+        keypoints = torch.from_numpy(clip.keypoints[..., :2]).to(self.place.device)
+        pose = self.model.sequence(keypoints).float()
+        if self.test_augment:
+            mirrored = self.model.sequence(mirror_points(keypoints, *keypoint_sides)).float()
+            pose = average_mirrored(pose, mirrored, *joint_sides)
+        pose[:, 0] = 0
+        return pose
 
     def loss_step(self, batch: Batch) -> Tensor:
         # The root is a free output, pulled to 0 by its share of the loss.
