@@ -22,5 +22,6 @@ CASES = [
         batches=(1, 64, 400),
         flops=lambda batch: 2.0 * MULTIPLY_ADDS * batch,
         training_batch=256,
+        dtypes=(torch.bfloat16,),
     )
 ]
