@@ -19,7 +19,7 @@ from posekernels._checks import nearest
 
 from .registry import CheckpointError, create, load_published, published_names
 
-OURS = {"lifter": "lifter.safetensors", "forecaster": "forecaster.safetensors"}
+OURS = {"lifter": "lifter.safetensors"}
 SEES = ("person", "screen")
 
 
@@ -55,6 +55,7 @@ def save_weights(net: nn.Module, path: str | Path, about: About, dtype: torch.dt
     try:
         header = {"posekernels": json.dumps(asdict(about))}
         save_file({name: stored(tensor) for name, tensor in net.state_dict().items()}, aside, header)
+        os.chmod(aside, 0o644)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -107,7 +108,7 @@ def load_weights(path: str | Path, network: str | None = None) -> tuple[nn.Modul
 
 
 def pretrained(what: str) -> tuple[nn.Module, About]:
-    """The weights that come with the project: "lifter" or "forecaster"; see ``models/weights/README.md``.
+    """The weights that come with the project: "lifter"; see ``models/weights/README.md``.
 
     Raises:
         ValueError: another name.

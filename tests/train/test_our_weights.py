@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.pretrained import pretrained
+from models.pretrained import OURS, pretrained
 from posekernels.pose.camera import looking_at, project, rotate
 from posekernels.pose.keypoints import centre_on_person
 from posekernels.pose.metrics import p_mpjpe
@@ -141,18 +141,7 @@ def test_our_lifter_on_held_out_motion(starter):
     assert error < 70, f"{error:.0f} mm"
 
 
-def test_our_forecaster_beats_standing_still(starter):
-    net, about = pretrained("forecaster")
-    worlds = np.stack([m[:: int(50 / about.fps)][: net.history + 10] for m in motions(starter.test)[:8]])
-    motion = with_path(torch.from_numpy(worlds).float(), net.history - 1)
-    past, future = motion[:, : net.history], motion[:, net.history :]
-    with torch.no_grad():
-        found = net(past)[:, :10]
-    still = (past[:, -1:] - future).norm(dim=-1).mean()
-    assert (found - future).norm(dim=-1).mean() < 0.8 * still
-
-
-@pytest.mark.parametrize("what", ["lifter", "forecaster"])
+@pytest.mark.parametrize("what", OURS)
 def test_our_weights_are_small_and_say_what_they_are(what):
     net, about = pretrained(what)
     assert sum(p.numel() for p in net.parameters()) < 500_000 and about.made

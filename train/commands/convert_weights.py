@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,12 +22,14 @@ def main(arguments: list[str]) -> int:
     p.add_argument("weights", metavar="FILE", help="a published checkpoint, or best.pt of a training run")
     p.add_argument("-o", "--out", required=True, type=Path, metavar="OUT.safetensors")
     p.add_argument("--half", action="store_true", help="store float16: half the size, read back as float32")
+    p.add_argument("--note", default="", metavar="TEXT", help="how the weights came about; kept in the file")
     _network.add_arguments(p)
     options = p.parse_args(arguments)
     if options.out.suffix != ".safetensors":
         raise ValueError(f"-o {options.out}: expected a name that ends in .safetensors")
     check_writable(options.out)
     net, about = _network.load(options, options.weights)
+    about = replace(about, made=options.note or about.made)
     dtype = torch.float16 if options.half else torch.float32
     save_weights(net, options.out, about, dtype)
     again, _ = load_weights(options.out)

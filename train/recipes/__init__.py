@@ -240,7 +240,8 @@ def trained(path: str | Path) -> tuple[nn.Module, About] | None:
     recipe.load_weights(path)
     config = recipe.config() if hasattr(recipe, "config") else {}
     network = getattr(recipe, "network", checkpoint["model"])
-    about = About(network, config, "person" if checkpoint["model"] == ANY_CAMERA else "screen")
+    sees = "person" if checkpoint["model"] == ANY_CAMERA else "screen"
+    about = About(network, config, sees, getattr(recipe, "fps", 0.0))
     return recipe.model.eval(), about
 
 

@@ -125,6 +125,7 @@ def score(predicted: Tensor, target: Tensor) -> list[float]:
 class AnyMotionRecipe(Recipe):
     task = "people in motion"
     network = "pkd"
+    fps = FPS
     watched = "mean_mm"
     architecture = ("past", "future", "blocks", "distill_blocks")
 
