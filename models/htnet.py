@@ -103,14 +103,13 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.mlp = Mlp(channels, hidden, dropout)
         self.drop_path = DropPath(drop_path)
-        # Where the op's parameters live, in its order: looked up at every call, so that replaced ones are seen.
-        tensors = {id(p): (m, n) for m in self.modules() for n, p in m._parameters.items() if p is not None}
-        self.places = [(self.joint.conv1._buffers, "fixed_adjacency")]
-        self.places += [(tensors[id(p)][0]._parameters, tensors[id(p)][1]) for p in self.parameters()]
+        # Where the op's parameters live, in its order: looked up at every call, so that replaced ones are seen (export
+        # replaces a module's tables of parameters too, so the tables are not kept).
+        self.places = [(m, n) for m in self.modules() for n, p in m._parameters.items() if p is not None]
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training or torch.is_grad_enabled()):  # inference: one op
-            weights = [table[name] for table, name in self.places]
+            weights = [self.joint.conv1.fixed_adjacency, *(module._parameters[name] for module, name in self.places)]
             return hierarchy_block(x, weights, limbs=LIMB_JOINTS, heads=HEADS)
         joint, part, body = x.chunk(3, dim=-1)
         joint = self.joint(joint)

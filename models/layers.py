@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels._derived import derived
+
 
 class DropPath(nn.Module):
     """Stochastic depth: drops a branch for whole samples (axis 0) in training, scaling the survivors by 1/keep."""
@@ -36,21 +38,15 @@ class Mlp(nn.Module):
 
 
 def folded_batch_norm(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
-    """(scale, shift), [C] each: what ``norm`` does in evaluation. Kept until a parameter or statistic changes.
+    """(scale, shift), [C] each: what ``norm`` does in evaluation. Under ``torch.no_grad`` kept until that changes."""
 
-    An edit through ``.data`` does not count as a change; ``load_state_dict``, optimisers and training passes do.
-    """
-    parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    if torch.is_grad_enabled() and norm.weight.requires_grad:
+    def fold() -> tuple[Tensor, Tensor]:
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         return scale, norm.bias - norm.running_mean * scale
-    state = tuple((t.data_ptr(), t._version) for t in parts)
-    if getattr(norm, "_folded_state", None) != state:
-        with torch.no_grad():
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            norm._folded = scale, norm.bias - norm.running_mean * scale
-        norm._folded_state = state
-    return norm._folded
+
+    if torch.is_grad_enabled():
+        return fold()
+    return derived("folded", fold, norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
 
 class AnnotatedNorm(nn.Module):

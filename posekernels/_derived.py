@@ -46,7 +46,8 @@ def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value
         key: tells apart what is derived from the same first tensor.
         make: computes the value from ``tensors`` and constants alone; call it where no gradient is recorded.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    # A dispatch mode (export's fake tensors, for one) would leave its own kind of tensor behind.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
         return make()
     state = tuple([_state(t) for t in tensors])
     if None in state:

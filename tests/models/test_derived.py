@@ -1,0 +1,37 @@
+"""What networks keep of their weights survives export and follows changes."""
+
+import pytest
+import torch
+
+import models
+import posekernels
+
+NETWORKS = {
+    "htnet": ({"depth": 1, "channels": 24, "hidden": 16}, (2, 1, 17, 2)),
+    "mgcn_lw": ({}, (2, 1, 17, 2)),
+    "rie": ({"filter_widths": (3,), "latent": 4, "channels": 4, "stage": 2}, (2, 3, 17, 2)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_network_works_on_after_it_was_exported(name, first):
+    config, shape = NETWORKS[name]
+    net, x = models.create(name, **config).eval(), torch.randn(shape)
+    with torch.no_grad():
+        want = net(x) if first else None
+        with posekernels.use_backend("reference"):
+            torch.export.export(net, (x,), strict=False)
+        got = net(x)
+    assert type(got) is torch.Tensor
+    assert want is None or torch.equal(got, want)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_follows_its_weights(name):
+    config, shape = NETWORKS[name]
+    net, other, x = models.create(name, **config).eval(), models.create(name, **config).eval(), torch.randn(shape)
+    with torch.no_grad():
+        net(x)
+        net.load_state_dict(other.state_dict())
+        torch.testing.assert_close(net(x), other(x))
