@@ -14,7 +14,6 @@ what has changed with ``python3 setup.py build_ext --inplace``.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 import platform
@@ -39,15 +38,6 @@ class CannotBuild(Exception):
 
 class NothingToBuild(CannotBuild):
     """There is no CUDA toolkit, or the part is not wanted: no failure, even where a build is required."""
-
-
-def sources_digest() -> str:
-    """A digest of everything the modules are compiled from: ``info`` tells when they are older than that."""
-    digest = hashlib.sha256()
-    for path in sorted([*(ROOT / "csrc").rglob("*.*"), ROOT / "CMakeLists.txt"]):
-        if path.suffix in (".cpp", ".cu", ".cuh", ".h", ".txt"):
-            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def find_nvcc() -> str:
@@ -136,7 +126,6 @@ class BuildNative(build_ext):
             "mode": mode,
             "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "python": platform.python_version(),
-            "sources": sources_digest(),
         }
         for part, module in MODULES.items():
             built = target / f"{module}{SUFFIX}"

@@ -8,6 +8,7 @@ An adapter calls ``core.KERNEL(torch.get_num_threads(), tensor.data_ptr(), ..., 
 
 from __future__ import annotations
 
+import datetime
 import functools
 import importlib
 import json
@@ -27,6 +28,19 @@ def build_record() -> dict:
         return json.loads(_RECORD.read_text())
     except FileNotFoundError:
         return {}
+
+
+def build_age() -> str:
+    """When the last build was and what it left out; and whether the sources, where they are at hand, changed since."""
+    record = build_record()
+    if not record:
+        return "never: run `pip install -e .`"
+    parts = [f"{part}: {record[part] or 'built'}" for part in ("cpu", "cuda") if part in record]
+    csrc = Path(__file__).parents[1] / "csrc"
+    newest = max((p.stat().st_mtime for p in csrc.rglob("*.*")), default=0.0) if csrc.is_dir() else 0.0
+    changed = newest > datetime.datetime.fromisoformat(record["when"]).timestamp()
+    stale = f"; csrc changed since: {REBUILD}" if changed else ""
+    return f"{record['when']}, {'; '.join(parts)}{stale}"
 
 
 def _load(part: str, module: str):

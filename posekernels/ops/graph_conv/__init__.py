@@ -137,10 +137,14 @@ def graph_conv(
         "shift": (shift, (Cout,)),
         "residual": (residual, (*x.shape[:-1], Cout)),
     }
+    dtype, device = x.dtype, x.device
     for name, (tensor, shape) in shapes.items():
-        if tensor is not None:
-            check_tensor("graph_conv", name, tensor, like=x)
-            check_shape("graph_conv", name, tensor, shape, f"x is {list(x.shape)}, weight is {list(weight.shape)}")
+        if tensor is None or (
+            isinstance(tensor, Tensor) and tensor.shape == shape and tensor.dtype == dtype and tensor.device == device
+        ):
+            continue  # the usual case first: the checks below cost a microsecond each, most of it in their words
+        check_tensor("graph_conv", name, tensor, like=x)
+        check_shape("graph_conv", name, tensor, shape, f"x is {list(x.shape)}, weight is {list(weight.shape)}")
     if activation not in reference.ACTIVATIONS:
         raise ValueError(
             f"graph_conv: activation must be one of {', '.join(reference.ACTIVATIONS)}, got {activation!r}"

@@ -1,0 +1,25 @@
+"""``python -m posekernels.info`` names every op, and says why what is missing is missing."""
+
+from posekernels import _dispatch, _native, info
+
+
+def test_report_names_every_op_and_every_reason():
+    text, table = info.report(), info.backends()
+    assert set(table) == set(_dispatch.OPS)
+    for op, row in table.items():
+        assert op in text and row["reference"] == "yes"
+        for reason in row.values():
+            assert reason in ("yes", "the op has none") or reason in text
+
+
+def test_a_missing_module_is_told_with_its_reason(monkeypatch):
+    monkeypatch.setattr(_native, "core", None)
+    monkeypatch.setattr(_native, "_no_core", "no C++ compiler: none of them")
+    text = info.report()
+    assert "no C++ kernels: no C++ compiler: none of them" in text
+    assert info.backends()["graph_conv"]["cpu"] == "no C++ compiler: none of them"
+
+
+def test_command_line(capsys):
+    assert info.main([]) == 0
+    assert "graph_conv" in capsys.readouterr().out
