@@ -77,6 +77,16 @@ def test_gradients(backend):
         assert_within_budget(a, b)
 
 
+def test_16_bits_and_nan_on_triton():
+    device = require("sample_hypotheses", "triton")
+    x, sigma = (t.half() for t in inputs(2, 2, 17))
+    sigma[1, 0, 5] = torch.nan
+    want = sample_hypotheses(x.double(), sigma.double(), 3, alpha=0.5, seed=4, backend="reference")
+    got = sample_hypotheses(guarded(x.to(device)), guarded(sigma.to(device)), 3, alpha=0.5, seed=4, backend="triton")
+    assert got.dtype == torch.float16 and got.isnan().sum() == 3 * 2
+    assert_within_budget(got, want)
+
+
 def test_the_numbers_are_standard_normal():
     z = sample_hypotheses(torch.zeros(50, 2, 17, 2), torch.zeros(50, 2, 17), 100, alpha=1.0).double()
     n = z.numel()

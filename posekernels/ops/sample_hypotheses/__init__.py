@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from . import cpu, reference
 
@@ -17,12 +17,23 @@ def _fake(keypoints, sigma, samples, alpha, seed, first_pose, first_sample, back
     return keypoints.new_empty(B, samples, V, J, 2)
 
 
+def _not_for_triton(keypoints, sigma, samples, *_) -> str | None:
+    blocks = samples * -(-sigma.shape[1:].numel() // 2)
+    if blocks >= 2**31 - 2**10:
+        return f"counts its random blocks of a pose in 31 bits, {blocks} were asked for"
+    return not_for_triton(keypoints, sigma)
+
+
 _forward = register(
     "sample_hypotheses",
     "(Tensor keypoints, Tensor sigma, SymInt samples, float alpha, int seed, SymInt first_pose, SymInt first_sample, "
     "str backend) -> Tensor",
     _fake,
-    {"cpu": Kernel(cpu.sample_hypotheses, cpu.missing, cpu.refuses), "reference": Kernel(reference.sample_hypotheses)},
+    {
+        "cpu": Kernel(cpu.sample_hypotheses, cpu.missing, cpu.refuses),
+        "triton": Kernel("posekernels.ops.sample_hypotheses.triton:sample_hypotheses", no_triton, _not_for_triton),
+        "reference": Kernel(reference.sample_hypotheses),
+    },
 )
 
 
