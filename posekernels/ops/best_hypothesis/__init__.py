@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from . import cpu, reference
 
@@ -30,11 +30,20 @@ def _fake_backward(grad, poses, target, backend):
     return torch.empty_like(poses, memory_format=torch.contiguous_format), target.new_empty(target.shape)
 
 
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
+
+
+_TRITON = "posekernels.ops.best_hypothesis.triton"
 _forward = register(
     "best_hypothesis",
     "(Tensor poses, Tensor target, str backend) -> (Tensor, Tensor, Tensor)",
     _fake,
-    {"cpu": Kernel(cpu.best_hypothesis, cpu.missing, cpu.refuses), "reference": Kernel(reference.best_hypothesis)},
+    {
+        "cpu": Kernel(cpu.best_hypothesis, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_TRITON}:best_hypothesis", no_triton, _not_for_triton),
+        "reference": Kernel(reference.best_hypothesis),
+    },
 )
 _backward = register(
     "best_hypothesis_backward",
@@ -42,6 +51,7 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.best_hypothesis_backward, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_TRITON}:best_hypothesis_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.best_hypothesis_backward),
     },
 )

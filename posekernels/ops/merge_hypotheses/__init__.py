@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from . import cpu, reference
 
@@ -22,11 +22,20 @@ def _fake_backward(grad, views, mirrored, root, backend):
     return grad.new_empty(grad.shape[0], views, *grad.shape[1:])
 
 
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
+
+
+_TRITON = "posekernels.ops.merge_hypotheses.triton"
 _forward = register(
     "merge_hypotheses",
     "(Tensor poses, int[] mirrored, int root, str backend) -> Tensor",
     _fake,
-    {"cpu": Kernel(cpu.merge_hypotheses, cpu.missing, cpu.refuses), "reference": Kernel(reference.merge_hypotheses)},
+    {
+        "cpu": Kernel(cpu.merge_hypotheses, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_TRITON}:merge_hypotheses", no_triton, _not_for_triton),
+        "reference": Kernel(reference.merge_hypotheses),
+    },
 )
 _backward = register(
     "merge_hypotheses_backward",
@@ -34,6 +43,7 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.merge_hypotheses_backward, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_TRITON}:merge_hypotheses_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.merge_hypotheses_backward),
     },
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from . import cpu, reference
 
@@ -21,11 +21,20 @@ def _fake_backward(grad_aligned, grad_errors, poses, target, backend):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (poses, target))
 
 
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
+
+
+_TRITON = "posekernels.ops.procrustes.triton"
 _forward = register(
     "procrustes",
     "(Tensor poses, Tensor target, bool align, str backend) -> (Tensor, Tensor)",
     _fake,
-    {"cpu": Kernel(cpu.procrustes, cpu.missing, cpu.refuses), "reference": Kernel(reference.procrustes)},
+    {
+        "cpu": Kernel(cpu.procrustes, cpu.missing, cpu.refuses),
+        "triton": Kernel(f"{_TRITON}:procrustes", no_triton, _not_for_triton),
+        "reference": Kernel(reference.procrustes),
+    },
 )
 _backward = register(
     "procrustes_backward",
@@ -33,6 +42,7 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.procrustes_backward, cpu.missing, cpu.refuses_backward),
+        "triton": Kernel(f"{_TRITON}:procrustes_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.procrustes_backward),
     },
 )
