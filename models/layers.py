@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels._derived import derived
+from posekernels.ops import annotated_norm
 
 
 class DropPath(nn.Module):
@@ -59,5 +60,4 @@ class AnnotatedNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        std, mean = torch.std_mean(x, dim=-1, keepdim=True)
-        return self.gain * (x - mean) / (std + self.eps) + self.shift
+        return annotated_norm(x, self.gain, self.shift, eps=self.eps)

@@ -16,9 +16,10 @@ from posekernels._dropout import draw_seed
 from posekernels.ops import encoder_layer
 from posekernels.pose.skeleton import H36M_17
 
+from .layers import AnnotatedNorm, folded_batch_norm
+
 STRIDES = {27: (3, 3, 3), 81: (9, 3, 3), 243: (3, 9, 9), 351: (3, 9, 13)}  # 81 and 243 are public derivatives'
 POSITIONS = 3  # strided layers that have a position embedding; the published network always stores three
-EPS = 1e-6
 
 
 def lengths(frames: int, strides: tuple[int, ...]) -> list[int]:
@@ -27,15 +28,6 @@ def lengths(frames: int, strides: tuple[int, ...]) -> list[int]:
     for stride in strides:
         found.append((found[-1] - 1) // stride + 1)
     return found
-
-
-class AnnotatedNorm(nn.Module):
-    """The parameters of ``annotated_norm``: unbiased standard deviation, eps outside the root."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(channels))
-        self.shift = nn.Parameter(torch.zeros(channels))
 
 
 class Attention(nn.Module):
@@ -75,10 +67,10 @@ class EncoderLayer(nn.Module):
         return encoder_layer(
             z,
             position,
-            self.norm_attention.scale,
+            self.norm_attention.gain,
             self.norm_attention.shift,
             *(p for linear in linears for p in (linear.weight, linear.bias)),
-            self.norm_feed_forward.scale,
+            self.norm_feed_forward.gain,
             self.norm_feed_forward.shift,
             hidden.flatten(1),
             self.hidden.bias,
@@ -86,7 +78,7 @@ class EncoderLayer(nn.Module):
             self.conv.bias,
             heads=self.heads,
             stride=self.stride or 1,
-            eps=EPS,
+            eps=self.norm_attention.eps,
             dropout=dropout,
             seed=draw_seed() if dropout else 0,
         )
@@ -105,7 +97,7 @@ class Head(nn.Module):
         if self.training:
             z = batch_norm(self.norm, z)
         else:
-            scale, shift = folded(self.norm)
+            scale, shift = folded_batch_norm(self.norm)
             weight, bias = weight * scale, bias + weight @ shift
         return F.linear(z, weight, bias).unflatten(-1, (-1, 3))
 
@@ -113,12 +105,6 @@ class Head(nn.Module):
 def batch_norm(norm: nn.BatchNorm1d, z: Tensor) -> Tensor:
     """``norm`` over [B, T, C], statistics over batch and frames."""
     return norm(z.flatten(0, 1)).view(z.shape)
-
-
-def folded(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """([C] scale, [C] shift) that ``norm`` amounts to in inference."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return scale, norm.bias - scale * norm.running_mean
 
 
 class StridedTransformer(nn.Module):
@@ -200,7 +186,7 @@ class StridedTransformer(nn.Module):
         if self.training:
             e = F.relu(batch_norm(self.embed_norm, F.linear(x, weight, bias)))
             return F.dropout(e, self.embedding_dropout)
-        scale, shift = folded(self.embed_norm)
+        scale, shift = folded_batch_norm(self.embed_norm)
         return F.relu(F.linear(x, weight * scale[:, None], bias * scale + shift))
 
     def encode(self, embedded: Tensor, full: bool = False) -> Tensor | tuple[Tensor, Tensor]:

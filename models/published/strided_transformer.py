@@ -18,7 +18,7 @@ RENAME = [  # ours -> published, applied in order
     (r"\.attention\.output\.", ".self_attn.linears.3."),
     (r"\.norm_attention\.", ".sublayer.0.norm."),
     (r"\.norm_feed_forward\.", ".sublayer.1.norm."),
-    (r"norm\.scale$", "norm.a_2"),
+    (r"norm\.gain$", "norm.a_2"),
     (r"norm\.shift$", "norm.b_2"),
     (r"\.hidden\.", ".feed_forward.w_1."),
     (r"(layers\.\d+)\.conv\.", r"\1.feed_forward.w_2."),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
+from ..._native import no_cuda
 from . import cpu, reference
 
 
@@ -27,6 +29,14 @@ def _not_for_triton(*args) -> str | None:
     return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
 
 
+def _no_cuda() -> str | None:
+    return no_cuda("annotated_norm_cuda", "annotated_norm_backward_cuda")
+
+
+def _not_for_cuda(*args) -> str | None:
+    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor)))
+
+
 _FOLDER = "posekernels.ops.annotated_norm"
 _forward = register(
     "annotated_norm",
@@ -36,6 +46,7 @@ _forward = register(
     {
         "cpu": Kernel(cpu.annotated_norm, cpu.missing, cpu.refuses),
         "triton": Kernel(f"{_FOLDER}.triton:annotated_norm", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:annotated_norm", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.annotated_norm),
     },
 )
@@ -47,6 +58,7 @@ _backward = register(
     {
         "cpu": Kernel(cpu.annotated_norm_backward, cpu.missing, cpu.refuses_backward),
         "triton": Kernel(f"{_FOLDER}.triton:annotated_norm_backward", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:annotated_norm_backward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.annotated_norm_backward),
     },
 )

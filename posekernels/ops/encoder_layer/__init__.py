@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
+from ..._native import no_cuda
 from ..strided_feed_forward import TAPS, frames_out
 from . import cpu, reference
 
@@ -41,6 +43,14 @@ def _not_for_triton(*args) -> str | None:
     return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
 
 
+def _no_cuda() -> str | None:
+    return no_cuda("temporal_attention_cuda", "annotated_norm_cuda", "strided_feed_forward_cuda")
+
+
+def _not_for_cuda(z, position, parameters, *_options) -> str | None:
+    return _cuda.refuses(z, position, *parameters)
+
+
 _FOLDER = "posekernels.ops.encoder_layer"
 _forward = register(
     "encoder_layer",
@@ -49,6 +59,7 @@ _forward = register(
     {
         "cpu": Kernel(cpu.encoder_layer, cpu.missing, cpu.refuses),
         "triton": Kernel(f"{_FOLDER}.triton:encoder_layer", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:encoder_layer", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.inference),
     },
 )

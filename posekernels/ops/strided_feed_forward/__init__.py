@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
+from ..._native import no_cuda
 from . import cpu, reference
 
 TAPS = (1, 3)
@@ -35,6 +37,14 @@ def _not_for_triton(*args) -> str | None:
     return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
 
 
+def _no_cuda() -> str | None:
+    return no_cuda("strided_feed_forward_cuda", "strided_feed_forward_hidden_grad_cuda")
+
+
+def _not_for_cuda(*args) -> str | None:
+    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor)))
+
+
 _FOLDER = "posekernels.ops.strided_feed_forward"
 _forward = register(
     "strided_feed_forward",
@@ -44,6 +54,7 @@ _forward = register(
     {
         "cpu": Kernel(cpu.strided_feed_forward, cpu.missing, cpu.refuses),
         "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:strided_feed_forward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.strided_feed_forward),
     },
 )
@@ -55,6 +66,7 @@ _backward = register(
     {
         "cpu": Kernel(cpu.strided_feed_forward_backward, cpu.missing, cpu.refuses_backward),
         "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward_backward", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:strided_feed_forward_backward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.strided_feed_forward_backward),
     },
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
+from ..._native import no_cuda
 from . import cpu, reference
 
 MAX_FRAMES = 512
@@ -30,6 +32,14 @@ def _not_for_triton(*args) -> str | None:
     return not_for_triton(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
 
 
+def _no_cuda() -> str | None:
+    return no_cuda("temporal_attention_cuda", "temporal_attention_backward_cuda")
+
+
+def _not_for_cuda(*args) -> str | None:
+    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
+
+
 _FOLDER = "posekernels.ops.temporal_attention"
 _forward = register(
     "temporal_attention",
@@ -39,6 +49,7 @@ _forward = register(
     {
         "cpu": Kernel(cpu.temporal_attention, cpu.missing, cpu.refuses),
         "triton": Kernel(f"{_FOLDER}.triton:temporal_attention", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:temporal_attention", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.temporal_attention),
     },
 )
@@ -50,6 +61,7 @@ _backward = register(
     {
         "cpu": Kernel(cpu.temporal_attention_backward, cpu.missing, cpu.refuses_backward),
         "triton": Kernel(f"{_FOLDER}.triton:temporal_attention_backward", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:temporal_attention_backward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.temporal_attention_backward),
     },
 )

@@ -1,0 +1,167 @@
+// strided_feed_forward on CUDA: the three products that gather rows. The math is in
+// posekernels/ops/strided_feed_forward/README.md; plain products of the backward pass are cuBLAS's.
+#include "posekernels/gpu_products.h"
+#include "posekernels/registry.h"
+
+POSEKERNELS_BEGIN
+
+struct Frames {
+    int64_t B, T, outputs;
+    int C, N, O, taps, stride;
+
+    // Frame that tap k reads for an output, or -1.
+    DEVICE int64_t read(int64_t output, int k) const {
+        const int64_t frame = output * stride + k - taps / 2;
+        return frame < T ? frame : -1;
+    }
+};
+
+// hidden [B, T, N], of all frames or (sparse) of those that a tap reads; grid (blocks of rows * blocks of N).
+template <class Math, class T = typename Math::Number>
+KERNEL void hidden_kernel(const T* x, const T* weight, const T* bias, T* hidden, bool sparse, DropoutMask dropout,
+                          Frames s) {
+    constexpr int narrow = pitch<T>(Tile::chunk);
+    alignas(16) SHARED T X[Tile::size * narrow];
+    alignas(16) SHARED T W[Tile::size * narrow];
+    const int blocks = (s.N + Tile::size - 1) / Tile::size, unit = blockIdx.x % blocks * Tile::size;
+    const int64_t first = int64_t(blockIdx.x / blocks) * Tile::size;
+    const auto frame_of = [&](int row) -> int64_t {  // b * T + frame, or -1
+        const int64_t r = first + row;
+        if (!sparse) return r < s.B * s.T ? r : -1;
+        const int64_t b = r / (s.outputs * s.taps);
+        const int64_t frame = s.read(r / s.taps % s.outputs, int(r % s.taps));
+        return b < s.B && frame >= 0 ? b * s.T + frame : -1;
+    };
+    Tile h;
+    add_rows_product<Math>(
+        h, X, W, s.C,
+        [&](int row, int k) {
+            const int64_t frame = frame_of(row);
+            return frame >= 0 ? x[frame * s.C + k] : from_float<T>(0.f);
+        },
+        [&](int n, int k) { return unit + n < s.N ? weight[int64_t(unit + n) * s.C + k] : from_float<T>(0.f); });
+    h.each([&](float v, int row, int n) {
+        n += unit;
+        const int64_t frame = frame_of(row);
+        if (frame < 0 || n >= s.N) return;
+        v += to_float(bias[n]);
+        hidden[frame * s.N + n] = from_float<T>(dropout(v < 0.f ? 0.f : v, frame * s.N + n));
+    });
+}
+
+// y [B, outputs, O]; grid (blocks of outputs * blocks of O).
+template <class Math, class T = typename Math::Number>
+KERNEL void conv_kernel(const T* hidden, const T* weight, const T* bias, const T* residual, T* y, DropoutMask dropout,
+                        Frames s) {
+    constexpr int narrow = pitch<T>(Tile::chunk);
+    alignas(16) SHARED T X[Tile::size * narrow];
+    alignas(16) SHARED T W[Tile::size * narrow];
+    const int blocks = (s.O + Tile::size - 1) / Tile::size, column = blockIdx.x % blocks * Tile::size;
+    const int64_t first = int64_t(blockIdx.x / blocks) * Tile::size;
+    Tile out;
+    for (int k = 0; k < s.taps; ++k)
+        add_rows_product<Math>(
+            out, X, W, s.N,
+            [&](int row, int n) {
+                const int64_t r = first + row, frame = s.read(r % s.outputs, k);
+                const bool inside = r < s.B * s.outputs && frame >= 0;
+                return inside ? hidden[(r / s.outputs * s.T + frame) * s.N + n] : from_float<T>(0.f);
+            },
+            [&](int o, int n) {
+                return column + o < s.O ? weight[(int64_t(column + o) * s.N + n) * s.taps + k] : from_float<T>(0.f);
+            });
+    out.each([&](float v, int row, int o) {
+        o += column;
+        const int64_t r = first + row;
+        if (r >= s.B * s.outputs || o >= s.O) return;
+        v = dropout(v + to_float(bias[o]), r * s.O + o);
+        if (residual) v += to_float(residual[(r / s.outputs * s.T + r % s.outputs * s.stride) * s.O + o]);
+        y[r * s.O + o] = from_float<T>(v);
+    });
+}
+
+// grad_hidden [B, T, N]; grad [B, outputs, O] has been through the output's dropout. grid (blocks of frames * of N).
+template <class Math, class T = typename Math::Number>
+KERNEL void grad_hidden_kernel(const T* grad, const T* hidden, const T* weight, T* grad_hidden, float factor,
+                               Frames s) {
+    constexpr int narrow = pitch<T>(Tile::chunk);
+    alignas(16) SHARED T X[Tile::size * narrow];
+    alignas(16) SHARED T W[Tile::size * narrow];
+    const int blocks = (s.N + Tile::size - 1) / Tile::size, unit = blockIdx.x % blocks * Tile::size;
+    const int64_t first = int64_t(blockIdx.x / blocks) * Tile::size;
+    Tile g;
+    for (int k = 0; k < s.taps; ++k)
+        add_rows_product<Math>(
+            g, X, W, s.O,
+            [&](int row, int o) {
+                const int64_t r = first + row, offset = r % s.T + s.taps / 2 - k;  // stride * output, if it is one
+                const bool inside =
+                    r < s.B * s.T && offset >= 0 && offset % s.stride == 0 && offset / s.stride < s.outputs;
+                return inside ? grad[(r / s.T * s.outputs + offset / s.stride) * s.O + o] : from_float<T>(0.f);
+            },
+            [&](int n, int o) {
+                return unit + n < s.N ? weight[(int64_t(o) * s.N + unit + n) * s.taps + k] : from_float<T>(0.f);
+            });
+    g.each([&](float v, int row, int n) {
+        const int64_t r = first + row, i = r * s.N + unit + n;
+        if (r >= s.B * s.T || unit + n >= s.N) return;
+        grad_hidden[i] = from_float<T>(to_float(hidden[i]) == 0.f ? 0.f : v * factor);
+    });
+}
+
+template <class T>
+KERNEL void drop_kernel(const T* x, T* y, int64_t n, DropoutMask dropout) {
+    const int64_t i = int64_t(blockIdx.x) * Tile::threads + threadIdx.x;
+    if (i < n) y[i] = from_float<T>(dropout(to_float(x[i]), i));
+}
+
+void strided_feed_forward_cuda(const void* stream, int math, const void* x, const void* weight1, const void* bias1,
+                               const void* weight2, const void* bias2, const void* residual, void* hidden, void* y,
+                               int64_t B, int64_t T, int C, int N, int O, int taps, int stride, int64_t seed,
+                               int64_t hidden_threshold, float hidden_factor, int64_t threshold, float factor) {
+    const int64_t outputs = (T - 1) / stride + 1;
+    const Frames s{B, T, outputs, C, N, O, taps, stride};
+    const bool sparse = stride > taps;
+    const uint64_t key = static_cast<uint64_t>(seed);
+    const DropoutMask inner{key, 0, static_cast<uint32_t>(hidden_threshold), hidden_factor};
+    const DropoutMask outer{key, 1, static_cast<uint32_t>(threshold), factor};
+    const int64_t rows = sparse ? B * outputs * taps : B * T;
+    each_math(math, [&](auto m) {
+        using Math = decltype(m);
+        using E = typename Math::Number;
+        const auto in = [](const void* p) { return static_cast<const E*>(p); };
+        launch(hidden_kernel<Math>, Grid{blocks_for(rows, Tile::size) * blocks_for(N, Tile::size)}, Tile::threads,
+               stream, in(x), in(weight1), in(bias1), static_cast<E*>(hidden), sparse, inner, s);
+        launch(conv_kernel<Math>, Grid{blocks_for(B * outputs, Tile::size) * blocks_for(O, Tile::size)}, Tile::threads,
+               stream, in(hidden), in(weight2), in(bias2), in(residual), static_cast<E*>(y), outer, s);
+    });
+}
+POSEKERNELS_KERNEL(strided_feed_forward_cuda)
+
+void strided_feed_forward_hidden_grad_cuda(const void* stream, int math, const void* grad, const void* hidden,
+                                           const void* weight2, void* grad_hidden, int64_t B, int64_t T, int N, int O,
+                                           int taps, int stride, float factor) {
+    const Frames s{B, T, (T - 1) / stride + 1, 0, N, O, taps, stride};
+    each_math(math, [&](auto m) {
+        using Math = decltype(m);
+        using E = typename Math::Number;
+        const auto in = [](const void* p) { return static_cast<const E*>(p); };
+        launch(grad_hidden_kernel<Math>, Grid{blocks_for(B * T, Tile::size) * blocks_for(N, Tile::size)}, Tile::threads,
+               stream, in(grad), in(hidden), in(weight2), static_cast<E*>(grad_hidden), factor, s);
+    });
+}
+POSEKERNELS_KERNEL(strided_feed_forward_hidden_grad_cuda)
+
+void strided_feed_forward_drop_cuda(const void* stream, int math, const void* x, void* y, int64_t n, int64_t seed,
+                                    int64_t element_stream, int64_t threshold, float factor) {
+    const DropoutMask dropout{static_cast<uint64_t>(seed), static_cast<uint32_t>(element_stream),
+                              static_cast<uint32_t>(threshold), factor};
+    each_math(math, [&](auto m) {
+        using E = typename decltype(m)::Number;
+        launch(drop_kernel<E>, Grid{blocks_for(n, Tile::threads)}, Tile::threads, stream, static_cast<const E*>(x),
+               static_cast<E*>(y), n, dropout);
+    });
+}
+POSEKERNELS_KERNEL(strided_feed_forward_drop_cuda)
+
+POSEKERNELS_END

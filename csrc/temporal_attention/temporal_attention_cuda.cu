@@ -1,0 +1,321 @@
+// temporal_attention on CUDA. The math is in posekernels/ops/temporal_attention/README.md.
+//
+// A block owns 64 queries of one head (or 64 keys, for the gradients of k and v) and walks over the other side in
+// tiles of 64. Forward keeps a running maximum per query; backward computes the weights again from the kept sums.
+#include "posekernels/gpu_products.h"
+#include "posekernels/registry.h"
+
+POSEKERNELS_BEGIN
+
+struct HeadStrides {
+    int64_t b, t, h;
+};
+
+struct Attention {
+    int64_t B, T, S;
+    int H, D;
+    HeadStrides q, k, v;
+    const uint8_t* padding;  // [B, S] or null
+    float scale;
+    bool causal;
+    DropoutMask dropout;
+
+    DEVICE bool sees(int64_t b, int64_t query, int64_t key) const {
+        return query < T && key < S && !(causal && key > query + S - T) && !(padding && padding[b * S + key]);
+    }
+    DEVICE int64_t element(int64_t head, int64_t query, int64_t key) const { return (head * T + query) * S + key; }
+};
+
+constexpr int side = Tile::size;
+constexpr float log2_e = 1.44269504f;
+constexpr float never = -3e38f;  // a score below anything real, whose exponential is 0
+
+// Element (row, d) of one head's rows from `first` on, 0 outside.
+template <class T>
+struct HeadRows {
+    const T* data;
+    int64_t stride, first, rows;
+    DEVICE T operator()(int row, int d) const {
+        return first + row < rows ? data[(first + row) * stride + d] : from_float<T>(0.f);
+    }
+};
+
+// Sums of 64 rows x D: one tile per 64 dims.
+template <int tiles>
+struct Wide {
+    Tile tile[tiles];
+};
+
+template <class Math, int tiles, class T = typename Math::Number>
+KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, float* log_sum, Attention s) {
+    constexpr int narrow = pitch<T>(Tile::chunk), wide = pitch<T>(side), row_pitch = side + 1;
+    alignas(16) SHARED T X[side * narrow];
+    alignas(16) SHARED T W[side * narrow];
+    alignas(16) SHARED T P[side * wide];
+    SHARED float scores[side / 2 * row_pitch];  // half a tile at a time, so that all of this fits 48 kB
+    SHARED float top[side], total[side], rescale[side];
+    const int64_t blocks = (s.T + side - 1) / side, head = blockIdx.x / blocks, b = head / s.H, h = head % s.H;
+    const int64_t query0 = blockIdx.x % blocks * side;
+    const HeadRows<T> queries{q + b * s.q.b + h * s.q.h, s.q.t, query0, s.T};
+    const int row = threadIdx.x % side;
+    if (int(threadIdx.x) < side) {
+        top[row] = never;
+        total[row] = 0.f;
+    }
+    Wide<tiles> sums;
+    for (int64_t key0 = 0; key0 < s.S; key0 += side) {
+        const HeadRows<T> keys{k + b * s.k.b + h * s.k.h, s.k.t, key0, s.S};
+        Tile score;
+        add_rows_product<Math>(score, X, W, s.D, queries, keys);
+        for (int half = 0; half < 2; ++half) {  // rows half * 32 on, whole rows to one thread each
+            score.each([&](float x, int r, int c) {
+                if (r / (side / 2) == half)
+                    scores[r % (side / 2) * row_pitch + c] =
+                        s.sees(b, query0 + r, key0 + c) ? x * (s.scale * log2_e) : never;
+            });
+            sync();
+            if (int(threadIdx.x) < side && row / (side / 2) == half) {
+                const float* mine = scores + row % (side / 2) * row_pitch;
+                float most = top[row];
+                bool broken = false;
+                for (int c = 0; c < side; ++c) {
+                    most = mine[c] > most ? mine[c] : most;
+                    broken |= mine[c] != mine[c];
+                }
+                const float base = most <= never ? 0.f : most;
+                float sum = 0.f;
+                for (int c = 0; c < side; ++c) {
+                    float p = mine[c] <= never ? 0.f : exp2f(mine[c] - base);
+                    sum += p;
+                    if (s.dropout.threshold && key0 + c < s.S && query0 + row < s.T)
+                        p = s.dropout(p, s.element(head, query0 + row, key0 + c));
+                    P[row * wide + c] = from_float<T>(p);
+                }
+                const float old = top[row] <= never ? 0.f : exp2f(top[row] - base);
+                rescale[row] = old;
+                total[row] = total[row] * old + sum;
+                top[row] = most;
+                if (broken) total[row] = NAN;
+            }
+            sync();
+        }
+        for (int i = 0; i < tiles; ++i) {
+            sums.tile[i].each([&](float& x, int r, int) { x *= rescale[r]; });
+            const T* values = v + b * s.v.b + h * s.v.h;
+            add_staged_product<Math>(sums.tile[i], P, W, [&](int d, int c) {
+                d += i * side;
+                return d < s.D && key0 + c < s.S ? values[(key0 + c) * s.v.t + d] : from_float<T>(0.f);
+            });
+        }
+    }
+    sync();
+    for (int i = 0; i < tiles; ++i)
+        sums.tile[i].each([&](float x, int r, int d) {
+            d += i * side;
+            if (query0 + r >= s.T || d >= s.D) return;
+            out[((b * s.T + query0 + r) * s.H + h) * s.D + d] = from_float<T>(total[r] == 0.f ? 0.f : x / total[r]);
+        });
+    if (int(threadIdx.x) < side && query0 + row < s.T)
+        log_sum[head * s.T + query0 + row] = total[row] == 0.f ? -INFINITY : (top[row] + log2f(total[row])) / log2_e;
+}
+
+// What both backward kernels need of a query: log2 of its sum, and sum_d grad * out.
+struct QueryFacts {
+    float log2_sum, along;
+};
+
+template <class T>
+DEVICE QueryFacts query_facts(const T* grad, const T* out, const float* log_sum, int64_t head, int64_t query,
+                              const Attention& s) {
+    if (query >= s.T) return {0.f, 0.f};
+    const int64_t at = ((head / s.H * s.T + query) * s.H + head % s.H) * s.D;
+    float along = 0.f;
+    for (int d = 0; d < s.D; ++d) along += to_float(grad[at + d]) * to_float(out[at + d]);
+    const float sum = log_sum[head * s.T + query];
+    return {sum == -INFINITY ? 0.f : sum * log2_e, along};
+}
+
+template <class Math, int tiles, class T = typename Math::Number>
+KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log_sum, const T* q, const T* k,
+                                   const T* v, T* grad_q, Attention s) {
+    constexpr int narrow = pitch<T>(Tile::chunk), wide = pitch<T>(side);
+    alignas(16) SHARED T X[side * narrow];
+    alignas(16) SHARED T W[side * narrow];
+    alignas(16) SHARED T P[side * wide];
+    SHARED float log2_sum[side], along[side];
+    const int64_t blocks = (s.T + side - 1) / side, head = blockIdx.x / blocks, b = head / s.H, h = head % s.H;
+    const int64_t query0 = blockIdx.x % blocks * side;
+    const int64_t own = (b * s.T * s.H + h) * s.D, step = int64_t(s.H) * s.D;
+    const HeadRows<T> queries{q + b * s.q.b + h * s.q.h, s.q.t, query0, s.T};
+    const HeadRows<T> grads{grad + own, step, query0, s.T};
+    if (int(threadIdx.x) < side) {
+        const QueryFacts facts = query_facts(grad, out, log_sum, head, query0 + threadIdx.x, s);
+        log2_sum[threadIdx.x] = facts.log2_sum;
+        along[threadIdx.x] = facts.along;
+    }
+    Wide<tiles> sums;
+    for (int64_t key0 = 0; key0 < s.S; key0 += side) {
+        const T* key_data = k + b * s.k.b + h * s.k.h;
+        Tile score, dw;
+        add_rows_product<Math>(score, X, W, s.D, queries, HeadRows<T>{key_data, s.k.t, key0, s.S});
+        add_rows_product<Math>(dw, X, W, s.D, grads, HeadRows<T>{v + b * s.v.b + h * s.v.h, s.v.t, key0, s.S});
+        for (int n = 0; n < 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const int r = Tile::row(e), c = Tile::column(n, e);
+                float ds = 0.f;
+                if (s.sees(b, query0 + r, key0 + c)) {
+                    const float w = exp2f(score.sums[n][e] * (s.scale * log2_e) - log2_sum[r]);
+                    const float g = s.dropout(dw.sums[n][e], s.element(head, query0 + r, key0 + c));
+                    ds = w * (g - along[r]) * s.scale;
+                }
+                P[r * wide + c] = from_float<T>(ds);
+            }
+        for (int i = 0; i < tiles; ++i)
+            add_staged_product<Math>(sums.tile[i], P, W, [&](int d, int c) {
+                d += i * side;
+                return d < s.D && key0 + c < s.S ? key_data[(key0 + c) * s.k.t + d] : from_float<T>(0.f);
+            });
+    }
+    for (int i = 0; i < tiles; ++i)
+        sums.tile[i].each([&](float x, int r, int d) {
+            d += i * side;
+            if (query0 + r < s.T && d < s.D) grad_q[own + (query0 + r) * step + d] = from_float<T>(x);
+        });
+}
+
+// Rows are keys, columns queries.
+template <class Math, int tiles, class T = typename Math::Number>
+KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* log_sum, const T* q, const T* k,
+                                    const T* v, T* grad_k, T* grad_v, Attention s) {
+    constexpr int narrow = pitch<T>(Tile::chunk), wide = pitch<T>(side);
+    alignas(16) SHARED T X[side * narrow];
+    alignas(16) SHARED T W[side * narrow];
+    alignas(16) SHARED T P[side * wide];
+    SHARED float log2_sum[side], along[side];
+    const int64_t blocks = (s.S + side - 1) / side, head = blockIdx.x / blocks, b = head / s.H, h = head % s.H;
+    const int64_t key0 = blockIdx.x % blocks * side;
+    const int64_t own = (b * s.T * s.H + h) * s.D, step = int64_t(s.H) * s.D;
+    const HeadRows<T> keys{k + b * s.k.b + h * s.k.h, s.k.t, key0, s.S};
+    const HeadRows<T> values{v + b * s.v.b + h * s.v.h, s.v.t, key0, s.S};
+    const T* query_data = q + b * s.q.b + h * s.q.h;
+    Wide<tiles> sums_k, sums_v;
+    for (int64_t query0 = 0; query0 < s.T; query0 += side) {
+        sync();
+        if (int(threadIdx.x) < side) {
+            const QueryFacts facts = query_facts(grad, out, log_sum, head, query0 + threadIdx.x, s);
+            log2_sum[threadIdx.x] = facts.log2_sum;
+            along[threadIdx.x] = facts.along;
+        }
+        Tile score, dw;
+        add_rows_product<Math>(score, X, W, s.D, keys, HeadRows<T>{query_data, s.q.t, query0, s.T});
+        add_rows_product<Math>(dw, X, W, s.D, values, HeadRows<T>{grad + own, step, query0, s.T});
+        for (int n = 0; n < 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const int r = Tile::row(e), c = Tile::column(n, e);
+                float dropped = 0.f, ds = 0.f;
+                if (s.sees(b, query0 + c, key0 + r)) {
+                    const int64_t element = s.element(head, query0 + c, key0 + r);
+                    const float w = exp2f(score.sums[n][e] * (s.scale * log2_e) - log2_sum[c]);
+                    const bool keep = !s.dropout.threshold || s.dropout.keeps(element);
+                    dropped = keep ? w * s.dropout.factor : 0.f;
+                    ds = w * ((keep ? dw.sums[n][e] * s.dropout.factor : 0.f) - along[c]) * s.scale;
+                }
+                P[r * wide + c] = from_float<T>(dropped);
+                score.sums[n][e] = ds;
+            }
+        for (int i = 0; i < tiles; ++i)
+            add_staged_product<Math>(sums_v.tile[i], P, W, [&](int d, int c) {
+                d += i * side;
+                return d < s.D && query0 + c < s.T ? grad[own + (query0 + c) * step + d] : from_float<T>(0.f);
+            });
+        score.each([&](float x, int r, int c) { P[r * wide + c] = from_float<T>(x); });
+        for (int i = 0; i < tiles; ++i)
+            add_staged_product<Math>(sums_k.tile[i], P, W, [&](int d, int c) {
+                d += i * side;
+                return d < s.D && query0 + c < s.T ? query_data[(query0 + c) * s.q.t + d] : from_float<T>(0.f);
+            });
+    }
+    const int64_t to = (b * s.S * s.H + h) * s.D;
+    for (int i = 0; i < tiles; ++i) {
+        sums_k.tile[i].each([&](float x, int r, int d) {
+            d += i * side;
+            if (key0 + r < s.S && d < s.D) grad_k[to + (key0 + r) * step + d] = from_float<T>(x);
+        });
+        sums_v.tile[i].each([&](float x, int r, int d) {
+            d += i * side;
+            if (key0 + r < s.S && d < s.D) grad_v[to + (key0 + r) * step + d] = from_float<T>(x);
+        });
+    }
+}
+
+// f(Math{}, tiles of 64 dims as a constant)
+template <class F>
+void each_width(int math, int D, F f) {
+    each_math(math, [&](auto m) {
+        if (D <= side) {
+            f(m, std::integral_constant<int, 1>{});
+        } else {
+            f(m, std::integral_constant<int, 2>{});
+        }
+    });
+}
+
+void temporal_attention_cuda(const void* stream, int math, const void* q, const void* k, const void* v,
+                             const uint8_t* padding, void* out, float* log_sum, int64_t T, int64_t S, int H, int D,
+                             int64_t q0, int64_t q1, int64_t q2, int64_t k0, int64_t k1, int64_t k2, int64_t v0,
+                             int64_t v1, int64_t v2, float scale, int64_t seed, int64_t threshold, float factor,
+                             int64_t B, int causal) {
+    const Attention s{B,
+                      T,
+                      S,
+                      H,
+                      D,
+                      {q0, q1, q2},
+                      {k0, k1, k2},
+                      {v0, v1, v2},
+                      padding,
+                      scale,
+                      causal != 0,
+                      {static_cast<uint64_t>(seed), 0, static_cast<uint32_t>(threshold), factor}};
+    each_width(math, D, [&](auto m, auto tiles) {
+        using E = typename decltype(m)::Number;
+        const auto in = [](const void* p) { return static_cast<const E*>(p); };
+        launch(attention_fwd_kernel<decltype(m), decltype(tiles)::value>, Grid{blocks_for(T, side) * B * H},
+               Tile::threads, stream, in(q), in(k), in(v), static_cast<E*>(out), log_sum, s);
+    });
+}
+POSEKERNELS_KERNEL(temporal_attention_cuda)
+
+void temporal_attention_backward_cuda(const void* stream, int math, const void* grad, const void* out,
+                                      const float* log_sum, const void* q, const void* k, const void* v,
+                                      const uint8_t* padding, void* grad_q, void* grad_k, void* grad_v, int64_t T,
+                                      int64_t S, int H, int D, int64_t q0, int64_t q1, int64_t q2, int64_t k0,
+                                      int64_t k1, int64_t k2, int64_t v0, int64_t v1, int64_t v2, float scale,
+                                      int64_t seed, int64_t threshold, float factor, int64_t B, int causal) {
+    const Attention s{B,
+                      T,
+                      S,
+                      H,
+                      D,
+                      {q0, q1, q2},
+                      {k0, k1, k2},
+                      {v0, v1, v2},
+                      padding,
+                      scale,
+                      causal != 0,
+                      {static_cast<uint64_t>(seed), 0, static_cast<uint32_t>(threshold), factor}};
+    each_width(math, D, [&](auto m, auto tiles) {
+        using E = typename decltype(m)::Number;
+        const auto in = [](const void* p) { return static_cast<const E*>(p); };
+        launch(attention_bwd_q_kernel<decltype(m), decltype(tiles)::value>, Grid{blocks_for(T, side) * B * H},
+               Tile::threads, stream, in(grad), in(out), log_sum, in(q), in(k), in(v), static_cast<E*>(grad_q), s);
+        launch(attention_bwd_kv_kernel<decltype(m), decltype(tiles)::value>, Grid{blocks_for(S, side) * B * H},
+               Tile::threads, stream, in(grad), in(out), log_sum, in(q), in(k), in(v), static_cast<E*>(grad_k),
+               static_cast<E*>(grad_v), s);
+    });
+}
+POSEKERNELS_KERNEL(temporal_attention_backward_cuda)
+
+POSEKERNELS_END

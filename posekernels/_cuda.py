@@ -1,0 +1,36 @@
+"""What the adapters of CUDA kernels share: how they multiply, addresses, streams."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _native
+
+
+def math_of(tensor: Tensor) -> int:
+    """How the kernels multiply: exact float32, TF32 where PyTorch's own setting allows it, float16 or bfloat16."""
+    if tensor.dtype == torch.float32:
+        return int(torch.get_float32_matmul_precision() != "highest")
+    return {torch.float16: 2, torch.bfloat16: 3}[tensor.dtype]
+
+
+def addresses(*tensors: Tensor | None) -> list[int | None]:
+    return [t if t is None else t.data_ptr() for t in tensors]
+
+
+def launch(kernel: str, tensor: Tensor, *arguments) -> None:
+    """Call a kernel on the device and the current stream of ``tensor``, with its number type."""
+    stream = torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
+    with torch.cuda.device_of(tensor):
+        getattr(_native.cuda(), kernel)(1, stream, math_of(tensor), *arguments)
+
+
+def refuses(*tensors: Tensor | None) -> str | None:
+    """Why the CUDA kernels cannot take these tensors, or None."""
+    for tensor in tensors:
+        if tensor is not None and tensor.dtype == torch.float64:
+            return "has no float64"
+        if tensor is not None and tensor.device.type != "cuda":
+            return f"needs tensors on cuda, got one on {tensor.device}"
+    return None

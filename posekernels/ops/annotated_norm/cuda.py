@@ -1,0 +1,40 @@
+"""The CUDA C++ kernels of ``annotated_norm`` (csrc/annotated_norm/annotated_norm_cuda.cu)."""
+
+from __future__ import annotations
+
+import torch
+
+from ..._cuda import addresses, launch
+from ..._dropout import kernel_arguments
+
+PARTS = 256  # of the rows, whose sums are added up afterwards
+
+
+def annotated_norm(x, residual, scale, shift, eps, rate, seed):
+    """As ``reference.annotated_norm``."""
+    held = [None if t is None else t.contiguous() for t in (x, residual, scale, shift)]
+    y = torch.empty_like(held[0])
+    total = None if residual is None else torch.empty_like(y)
+    if y.numel():
+        launch("annotated_norm_cuda", x, *addresses(*held, y, total), *x.shape, eps, *kernel_arguments(rate, seed))
+    return y, x.new_empty(0) if total is None else total
+
+
+def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, needs):
+    """As ``reference.annotated_norm_backward``."""
+    held = [None if t is None else t.contiguous() for t in (grad, grad_total, total, scale)]
+    N, C = total.shape
+    grad_x, grad_residual = (torch.empty_like(held[2]) if need else None for need in needs[:2])
+    parts = min(N, PARTS)
+    partial = torch.empty(parts, 2, C, dtype=torch.float32, device=total.device)
+    if N:
+        launch(
+            "annotated_norm_backward_cuda",
+            total,
+            *addresses(*held, grad_x, grad_residual, partial),
+            *(parts, N, C, eps),
+            *kernel_arguments(rate, seed),
+        )
+    sums = partial.sum(0).to(scale.dtype)
+    found = (grad_x, grad_residual, sums[0].clone(), sums[1].clone())
+    return [g for g, need in zip(found, needs) if need]

@@ -1,0 +1,36 @@
+"""The CUDA C++ kernels of ``temporal_attention`` (csrc/temporal_attention/temporal_attention_cuda.cu)."""
+
+from __future__ import annotations
+
+import torch
+
+from ..._cuda import addresses, launch
+from ..._dropout import kernel_arguments
+
+
+def _arguments(q, k, v, padding, scale, causal, rate, seed):
+    q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
+    padding = None if padding is None else padding.contiguous()
+    B, T, H, D = q.shape
+    strides = [s for t in (q, k, v) for s in t.stride()[:3]]
+    return (q, k, v, padding), (T, k.shape[1], H, D, *strides, scale, *kernel_arguments(rate, seed), B, causal)
+
+
+def temporal_attention(q, k, v, padding, scale, causal, rate, seed):
+    """As ``reference.temporal_attention``."""
+    held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    B, T, H, _ = q.shape
+    out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T, dtype=torch.float32)
+    if out.numel():
+        launch("temporal_attention_cuda", q, *addresses(*held, out, log_sum), *numbers)
+    return out, log_sum
+
+
+def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed):
+    """As ``reference.temporal_attention_backward``."""
+    held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    saved = [t.contiguous() for t in (grad, out, log_sum)]
+    grads = [q.new_empty(t.shape) for t in (q, k, v)]
+    if out.numel():
+        launch("temporal_attention_backward_cuda", q, *addresses(*saved, *held, *grads), *numbers)
+    return grads
