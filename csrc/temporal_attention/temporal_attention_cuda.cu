@@ -99,6 +99,7 @@ KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, flo
             }
             sync();
         }
+#pragma unroll
         for (int i = 0; i < tiles; ++i) {
             sums.tile[i].each([&](float& x, int r, int) { x *= rescale[r]; });
             const T* values = v + b * s.v.b + h * s.v.h;
@@ -109,6 +110,7 @@ KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, flo
         }
     }
     sync();
+#pragma unroll
     for (int i = 0; i < tiles; ++i)
         sums.tile[i].each([&](float x, int r, int d) {
             d += i * side;
@@ -159,6 +161,7 @@ KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log
         Tile score, dw;
         add_rows_product<Math>(score, X, W, s.D, queries, HeadRows<T>{key_data, s.k.t, key0, s.S});
         add_rows_product<Math>(dw, X, W, s.D, grads, HeadRows<T>{v + b * s.v.b + h * s.v.h, s.v.t, key0, s.S});
+#pragma unroll
         for (int n = 0; n < 8; ++n)
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
@@ -171,12 +174,14 @@ KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log
                 }
                 P[r * wide + c] = from_float<T>(ds);
             }
+#pragma unroll
         for (int i = 0; i < tiles; ++i)
             add_staged_product<Math>(sums.tile[i], P, W, [&](int d, int c) {
                 d += i * side;
                 return d < s.D && key0 + c < s.S ? key_data[(key0 + c) * s.k.t + d] : from_float<T>(0.f);
             });
     }
+#pragma unroll
     for (int i = 0; i < tiles; ++i)
         sums.tile[i].each([&](float x, int r, int d) {
             d += i * side;
@@ -210,6 +215,7 @@ KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* lo
         Tile score, dw;
         add_rows_product<Math>(score, X, W, s.D, keys, HeadRows<T>{query_data, s.q.t, query0, s.T});
         add_rows_product<Math>(dw, X, W, s.D, values, HeadRows<T>{grad + own, step, query0, s.T});
+#pragma unroll
         for (int n = 0; n < 8; ++n)
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
@@ -225,12 +231,14 @@ KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* lo
                 P[r * wide + c] = from_float<T>(dropped);
                 score.sums[n][e] = ds;
             }
+#pragma unroll
         for (int i = 0; i < tiles; ++i)
             add_staged_product<Math>(sums_v.tile[i], P, W, [&](int d, int c) {
                 d += i * side;
                 return d < s.D && query0 + c < s.T ? grad[own + (query0 + c) * step + d] : from_float<T>(0.f);
             });
         score.each([&](float x, int r, int c) { P[r * wide + c] = from_float<T>(x); });
+#pragma unroll
         for (int i = 0; i < tiles; ++i)
             add_staged_product<Math>(sums_k.tile[i], P, W, [&](int d, int c) {
                 d += i * side;
@@ -238,6 +246,7 @@ KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* lo
             });
     }
     const int64_t to = (b * s.S * s.H + h) * s.D;
+#pragma unroll
     for (int i = 0; i < tiles; ++i) {
         sums_k.tile[i].each([&](float x, int r, int d) {
             d += i * side;
