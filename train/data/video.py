@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ class Video:
 
     def _read(self, output: list[str], probe: bool = False):
         ffmpeg = needs("imageio_ffmpeg", "imageio-ffmpeg", "reading a video")
+        logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every change of size, which is meant
         reader = ffmpeg.read_frames(self._input, pix_fmt="rgb24", input_params=self._from, output_params=output)
         try:
             meta = next(reader)

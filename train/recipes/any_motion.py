@@ -112,7 +112,7 @@ class Stretches:
         world = torch.where(flip[:, None, None, None], mirrored, world)
         motion = with_path(world, self.past - 1)
         past, future = motion[:, : self.past], motion[:, self.past :]
-        shake = uniform(0, 0.015, B, 1, 1, 1) * torch.randn(past.shape, generator=random)
+        shake = uniform(0, 0.006, B, 1, 1, 1) * torch.randn(past.shape, generator=random)
         wave = torch.nn.functional.avg_pool1d(shake.flatten(2).mT, 5, 1, 2, count_include_pad=False).mT
         return past + wave.view(past.shape), future
 
@@ -124,27 +124,31 @@ def score(predicted: Tensor, target: Tensor) -> list[float]:
 
 class AnyMotionRecipe(Recipe):
     task = "people in motion"
-    network = "pkd"
     fps = FPS
     watched = "mean_mm"
-    architecture = ("past", "future", "blocks", "distill_blocks")
+    architecture = ("network", "past", "future", "blocks", "distill_blocks")
+
+    @property
+    def network(self) -> str:
+        return self.options.network
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
+        parser.add_argument("--network", choices=("pkd", "simlpe"), default="simlpe")
         parser.add_argument("--past", type=int, default=25, help="frames seen, 25 per second")
         parser.add_argument("--future", type=int, default=25, help="frames forecast")
         parser.add_argument("--blocks", type=int, default=24)
-        parser.add_argument("--distill-blocks", type=int, default=6)
-        parser.add_argument("--steps", type=int, default=200, metavar="N", help="batches in an epoch")
+        parser.add_argument("--distill-blocks", type=int, default=6, help="of pkd")
+        parser.add_argument("--steps", type=int, default=500, metavar="N", help="batches in an epoch")
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
-        return {"epochs": 15, "batch_size": 128, "lr": 2e-3, "eval_every": 5}
+        return {"epochs": 20, "batch_size": 128, "lr": 1e-3, "eval_every": 1}
 
     def config(self) -> dict:
         o = self.options
         sizes = {"joints": 17, "history": o.past, "future": o.future}
-        return sizes | {"blocks": o.blocks, "distill_blocks": o.distill_blocks}
+        return sizes | {"blocks": o.blocks} | ({"distill_blocks": o.distill_blocks} if o.network == "pkd" else {})
 
     def make_model(self) -> nn.Module:
         return models.create(self.network, **self.config())
