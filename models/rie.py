@@ -11,7 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels.ops import Layer, TemporalNetworks, relative_encoding, strided_temporal_conv, temporal_networks
+from posekernels.ops import (
+    Layer,
+    TemporalNetworks,
+    norm_activation,
+    relative_encoding,
+    strided_temporal_conv,
+    temporal_networks,
+)
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .graph import PreparedWeights
@@ -64,9 +71,14 @@ def train_steps(steps: list[Step], xs, dropout: float) -> tuple[Tensor, ...]:
 
 
 def _act(y: Tensor, norm: nn.BatchNorm1d, dropout: float) -> Tensor:
-    """Drop(LReLU(BN(y))) of [B, T, C]."""
-    y = norm(y.flatten(0, 1)).view_as(y)
-    return F.dropout(F.leaky_relu(y, SLOPE), dropout)
+    """Drop(LReLU(BN(y))) of [B, T, C]; the running statistics follow."""
+    rows = y.shape[0] * y.shape[1]
+    y, mean, var = norm_activation(y, norm.weight, norm.bias, eps=norm.eps, negative_slope=SLOPE, dropout=dropout)
+    with torch.no_grad():
+        norm.num_batches_tracked.add_(1)
+        norm.running_mean.lerp_(mean.to(norm.running_mean), norm.momentum)
+        norm.running_var.lerp_(var.to(norm.running_var) * (rows / (rows - 1)), norm.momentum)
+    return y
 
 
 def folded(steps: list[Step]) -> list[list[Layer]]:

@@ -11,6 +11,7 @@ from .graph_conv import graph_conv as graph_conv
 from .hierarchy_block import hierarchy_block as hierarchy_block
 from .joint_attention import joint_attention as joint_attention
 from .merge_hypotheses import merge_hypotheses as merge_hypotheses
+from .norm_activation import norm_activation as norm_activation
 from .procrustes import procrustes as procrustes
 from .procrustes import procrustes_error as procrustes_error
 from .relative_encoding import relative_encoding as relative_encoding

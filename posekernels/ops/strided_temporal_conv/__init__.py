@@ -48,7 +48,12 @@ _backward = register(
     f"{_OP}_backward",
     "(Tensor[] grads, Tensor[] x, Tensor[] weight, Tensor[] bias, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
-    {"reference": Kernel(reference.strided_temporal_conv_backward)},
+    {
+        "cpu": Kernel(
+            f"posekernels.ops.{_OP}.cpu:{_OP}_backward", lambda: no_cpu(_OP), lambda grads, x, *_: _not_for_cpu(x)
+        ),
+        "reference": Kernel(reference.strided_temporal_conv_backward),
+    },
 )
 
 

@@ -1,0 +1,24 @@
+"""The definition of ``norm_activation``: plain differentiable PyTorch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..._dropout import dropout
+
+
+def norm_activation(x, weight, bias, eps: float, slope: float, rate: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mean [C], biased variance [C]) of [..., C]."""
+    var, mean = torch.var_mean(x.flatten(0, -2), 0, correction=0)
+    z = (x - mean) * torch.rsqrt(var + eps) * weight + bias
+    return dropout(F.leaky_relu(z, slope), rate, seed).contiguous(), mean, var
+
+
+def norm_activation_backward(grad, x, weight, bias, mean, var, eps, slope, rate, seed) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias."""
+    leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
+    with torch.enable_grad():
+        y = norm_activation(*leaves, eps, slope, rate, seed)[0]
+    return tuple(g.contiguous() for g in torch.autograd.grad(y, leaves, grad))
