@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, not_on, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
 from ..._library import register
 from ..._native import no_cpu
 from . import reference
@@ -23,6 +23,10 @@ def _not_for_cpu(x, *_rest) -> str | None:
     if x[0].dtype not in (torch.float32, torch.bfloat16):
         return f"takes float32 and bfloat16, got {x[0].dtype}"
     return not_on("cpu", *x)
+
+
+def _not_for_triton(*args) -> str | None:
+    return not_for_triton(*(t for a in args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)))
 
 
 def _fake(x, weight, bias, scale, shift, residual, slope, stride, tap, backend):
@@ -41,6 +45,7 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(f"posekernels.ops.{_OP}.cpu:{_OP}", lambda: no_cpu(_OP, f"{_OP}_bf16"), _not_for_cpu),
+        "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}", no_triton, _not_for_triton),
         "reference": Kernel(reference.strided_temporal_conv),
     },
 )
@@ -52,6 +57,7 @@ _backward = register(
         "cpu": Kernel(
             f"posekernels.ops.{_OP}.cpu:{_OP}_backward", lambda: no_cpu(_OP), lambda grads, x, *_: _not_for_cpu(x)
         ),
+        "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.strided_temporal_conv_backward),
     },
 )
