@@ -42,7 +42,10 @@ class About:
 
 
 def save_weights(net: nn.Module, path: str | Path, about: About, dtype: torch.dtype = torch.float32) -> None:
-    """Write a ``.safetensors`` file; floating-point weights in ``dtype``. The file appears whole or not at all."""
+    """Write a ``.safetensors`` file; floating-point weights in ``dtype``. The file appears whole or not at all.
+
+    Tensors go by their published names, which stay when a network's own are changed.
+    """
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -54,7 +57,8 @@ def save_weights(net: nn.Module, path: str | Path, about: About, dtype: torch.dt
     aside = path.with_name(f".{path.name}.part{os.getpid()}")
     try:
         header = {"posekernels": json.dumps(asdict(about))}
-        save_file({name: stored(tensor) for name, tensor in net.state_dict().items()}, aside, header)
+        state = net.state_dict()
+        save_file({name: stored(state[ours]) for name, ours in published_names(net).items()}, aside, header)
         os.chmod(aside, 0o644)
         os.replace(aside, path)
     finally:
@@ -97,14 +101,10 @@ def load_weights(path: str | Path, network: str | None = None) -> tuple[nn.Modul
     if network not in (None, about.network):
         raise CheckpointError(f"{path}: weights of {about.network}, not of --model {network}")
     net = create(about.network, **about.config)
-    have = net.state_dict()
-    if set(state) == set(published_names(net)) != set(have):
+    try:
         return load_published(net, state).eval(), about
-    wrong = [n for n in have if n not in state or state[n].shape != have[n].shape] + [n for n in state if n not in have]
-    if wrong:
-        raise CheckpointError(f"{path}: does not fit {about.network} ({len(wrong)} tensors, first {wrong[0]})")
-    net.load_state_dict({name: tensor.to(have[name].dtype) for name, tensor in state.items()})
-    return net.eval(), about
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def pretrained(what: str) -> tuple[nn.Module, About]:
