@@ -180,7 +180,8 @@ class Networks(NamedTuple):
     features: Runner  # parts and the whole body -> their features
     fusions: Runner | None
     decoders: Runner
-    later_features: Runner | None = None  # the same, past the encoders' first layer
+    later_features: Runner | None = None  # the encoders past their first layer
+    whole_body: Runner | None = None
     first: tuple[Layer, ...] = ()  # that layer of each part
 
 
@@ -214,7 +215,8 @@ def evaluated(net: RIE) -> Networks:
         runner(encoders + whole_body),
         connected(net.fusions) if net.stage > 1 else None,
         connected(net.decoders),
-        runner(rest + whole_body),
+        runner(rest),
+        runner(whole_body),
         tuple(layers[0] for layers in encoders),
     )
 
@@ -320,12 +322,12 @@ class RIE(nn.Module):
         return self.decode(*self.features(keypoints, networks), networks)
 
     @torch.no_grad()
-    def sequence(self, keypoints: Tensor, chunk: int = 64) -> Tensor:
+    def sequence(self, keypoints: Tensor, chunk: int = 32) -> Tensor:
         """Every frame of a clip, in evaluation: [T, J, 2] -> [T, J, 3], the clip's ends repeated around it.
 
         Equal to ``self(windows)`` with one window per frame. A window is relative to its own middle frame, so all that
         windows share is what is linear in the keypoints: the encoders' first convolution, computed once per frame of
-        the clip and corrected by the middle frame of each window. ``chunk`` windows are in work at a time.
+        the clip and corrected by the middle frame of each window. The encoders take ``chunk`` windows at a time.
         """
         T, J = keypoints.shape[0], self.skeleton.num_joints
         if self.training or keypoints.dim() != 3 or tuple(keypoints.shape[1:]) != (J, 2) or T == 0:
@@ -337,16 +339,22 @@ class RIE(nn.Module):
         middle = x[pad : pad + T]  # of the window that starts at frame t of x
         shared, own = zip(*(self._first_layer(x, middle, *part) for part in zip(self.parts, networks.first)))
         width = networks.first[0].weight.shape[2]
-        poses = []
+        C = shared[0].shape[1]
+        buffers = x.new_empty(len(shared), min(chunk, T), self.frames // width, C)  # stays in the cache
+        poses, local = [], []
         for t in range(0, T, chunk):
             count = min(chunk, T - t)
-            parts = []
-            for a, d in zip(shared, own):  # a[t + i + width * k] - d[t + i] for window i of the chunk
-                C = a.shape[1]
-                windows = a.as_strided((count, self.frames // width, C), (C, width * C, 1), a.storage_offset() + t * C)
-                parts.append(F.leaky_relu_(windows - d[t : t + count, None], SLOPE))
-            *local, whole = networks.later_features((*parts, middle[t : t + count].flatten(1)[:, None]))
-            poses.append(self.decode(tuple(local), whole, networks)[:, 0])
+            parts = buffers[:, :count].unbind()
+            for a, d, part in zip(shared, own, parts):  # a[t + i + width * k] - d[t + i] for window i of the chunk
+                windows = a.as_strided(part.shape, (C, width * C, 1), a.storage_offset() + t * C)
+                F.leaky_relu_(torch.sub(windows, d[t : t + count, None], out=part), SLOPE)
+            local.append(networks.later_features(parts))
+            done = t + count
+            if len(local) == 8 or done == T:  # what follows has wide layers: many windows at a time
+                features = tuple(torch.cat(part) for part in zip(*local))
+                frames = middle[done - len(features[0]) : done].flatten(1)[:, None]
+                poses.append(self.decode(features, networks.whole_body((frames,))[0], networks)[:, 0])
+                local = []
         return torch.cat(poses)
 
     @staticmethod
