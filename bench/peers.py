@@ -68,6 +68,9 @@ def onnxruntime(net: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Cal
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers()]
         if not inputs[0].is_cuda:
             providers = ["CPUExecutionProvider"]
-        session = ort.InferenceSession(path, options, providers=providers)
+        try:
+            session = ort.InferenceSession(path, options, providers=providers)
+        except Exception as error:  # its own types: an operator it has no kernel for in bfloat16, say
+            raise Unavailable(f"ONNX Runtime: {str(error).strip().splitlines()[0]}") from error
     feeds = {i.name: t.cpu().numpy() for i, t in zip(session.get_inputs(), inputs)}
     return lambda: torch.from_numpy(session.run(None, feeds)[0])
