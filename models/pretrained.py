@@ -19,7 +19,7 @@ from posekernels._checks import nearest
 
 from .registry import CheckpointError, create, load_published, published_names
 
-OURS = {"lifter": "lifter.safetensors"}
+OURS = {"lifter": "lifter.safetensors", "forecaster": "forecaster.safetensors"}
 SEES = ("person", "screen")
 
 
@@ -108,7 +108,7 @@ def load_weights(path: str | Path, network: str | None = None) -> tuple[nn.Modul
 
 
 def pretrained(what: str) -> tuple[nn.Module, About]:
-    """The weights that come with the project: "lifter"; see ``models/weights/README.md``.
+    """The weights that come with the project: "lifter" or "forecaster"; see ``models/weights/README.md``.
 
     Raises:
         ValueError: another name.

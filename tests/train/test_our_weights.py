@@ -141,6 +141,18 @@ def test_our_lifter_on_held_out_motion(starter):
     assert error < 70, f"{error:.0f} mm"
 
 
+def test_our_forecaster_beats_standing_still(starter):
+    net, about = pretrained("forecaster")
+    worlds = [m[:: int(50 / about.fps)][: net.history + 10] for m in motions(starter.test)]
+    worlds = np.stack([m for m in worlds if len(m) == net.history + 10])
+    motion = with_path(torch.from_numpy(worlds).float(), net.history - 1)
+    past, future = motion[:, : net.history], motion[:, net.history :]
+    with torch.no_grad():
+        found = net(past)[:, :10]
+    still = (past[:, -1:] - future).norm(dim=-1).mean()
+    assert (found - future).norm(dim=-1).mean() < 0.8 * still
+
+
 @pytest.mark.parametrize("what", OURS)
 def test_our_weights_are_small_and_say_what_they_are(what):
     net, about = pretrained(what)
