@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
-from ..._dispatch import Kernel, not_on, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
 from ..._library import register
 from ..._native import no_cpu
 from . import reference
@@ -16,6 +16,10 @@ from . import reference
 def _not_for_cpu(tensor, *_rest) -> str | None:
     tensor = tensor[0] if isinstance(tensor, (list, tuple)) else tensor
     return not_on("cpu", tensor) or (None if tensor.dtype == torch.float32 else f"takes float32, got {tensor.dtype}")
+
+
+def _not_for_triton(tensor, *rest) -> str | None:
+    return not_for_triton(*(tensor if isinstance(tensor, (list, tuple)) else (tensor,)))
 
 
 _FOLDER = "posekernels.ops.relative_encoding"
@@ -31,6 +35,7 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(f"{_FOLDER}.cpu:relative_encoding", lambda: no_cpu("relative_encoding"), _not_for_cpu),
+        "triton": Kernel(f"{_FOLDER}.triton:relative_encoding", no_triton, _not_for_triton),
         "reference": Kernel(reference.relative_encoding),
     },
 )
@@ -42,6 +47,7 @@ _backward = register(
         "cpu": Kernel(
             f"{_FOLDER}.cpu:relative_encoding_backward", lambda: no_cpu("relative_encoding_backward"), _not_for_cpu
         ),
+        "triton": Kernel(f"{_FOLDER}.triton:relative_encoding_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.relative_encoding_backward),
     },
 )

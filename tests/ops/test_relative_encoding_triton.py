@@ -1,0 +1,35 @@
+"""``relative_encoding`` on Triton: in its interpreter where there is no GPU, compiled where there is one."""
+
+import pytest
+import torch
+
+from models.rie import PARTS
+from posekernels.ops import relative_encoding
+from posekernels.testing import assert_within_budget, guarded, require
+
+PARTS_17 = tuple(PARTS["h36m-17"].values())
+SHAPES = [
+    (3, 9, 17, 2, PARTS_17),
+    (1, 1, 17, 2, PARTS_17),
+    (2, 70, 5, 3, ((4, 0, 4), (1, 4))),  # the root, and joints named twice
+    (0, 3, 17, 2, PARTS_17),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("B,T,J,F,parts", SHAPES)
+def test_result_and_gradient(dtype, B, T, J, F, parts):
+    device = require("relative_encoding", "triton")
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(B, T, J, F, generator=g).to(dtype)
+    upstream = [torch.randn(B, T, 3 * F * len(p), generator=g).to(dtype) for p in parts]
+    exact, mine = x.double().requires_grad_(), guarded(x.to(device), strided=True).requires_grad_()
+    want = relative_encoding(exact, parts, backend="reference")
+    got = relative_encoding(mine, parts, backend="triton")
+    for a, b in zip(got, want, strict=True):
+        assert a.is_contiguous() and a.dtype == dtype
+        assert_within_budget(a, b)
+    (first,) = torch.autograd.grad(got, mine, [u.to(device) for u in upstream], retain_graph=True)
+    (again,) = torch.autograd.grad(got, mine, [u.to(device) for u in upstream])
+    assert_within_budget(first, torch.autograd.grad(want, exact, [u.double() for u in upstream])[0])
+    assert torch.equal(first, again)
