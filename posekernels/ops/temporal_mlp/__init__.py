@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._arrays import accepts_arrays, follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested, triton_interpreted
 from ..._library import register
 from ..._native import no_cpu
 from . import reference
@@ -51,6 +51,8 @@ def _not_for_cpu_backward(grad, saved, *args) -> str | None:
 
 
 def _not_for_triton(*args) -> str | None:
+    if args[0].dtype == torch.float32 and not triton_interpreted():
+        return "takes float16 and bfloat16: in float32 its tiles do not fit the registers of sm_80"
     if max(args[0].shape[1:]) > 128:  # of the state, or of the history
         return f"takes at most 128 coordinates and 128 slots, got {list(args[0].shape[1:])}"
     return not_for_triton(*(t for a in args for t in (a if isinstance(a, (tuple, list)) else [a]) if _is_tensor(t)))
