@@ -126,7 +126,8 @@ def test_rounded_weights(backend):
     device = require("denoise", backend)
     x, w, shifts = network(9, 17, 96, 4, 2, 3, 5, 5)
     want = graph_transformer(x.double(), exact(w), shifts[0].double(), backend="reference")
-    got = graph_transformer(x.to(device), on(w.rounded(), device), shifts[0].to(device), backend=backend)
+    kind = torch.float16 if device == "cpu" and backend == "triton" else torch.bfloat16  # what its interpreter can do
+    got = graph_transformer(x.to(device), on(w.rounded(kind), device), shifts[0].to(device), backend=backend)
     assert_within_budget(got, want, bound=1e-2)
     assert (got.double().cpu() - want).norm() > 1e-5 * want.norm()  # it did round
 

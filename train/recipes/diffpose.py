@@ -185,10 +185,10 @@ class DiffPoseRecipe(LiftingRecipe):
         published |= {"optimizer": "Adam", "optim_eps": 1e-8, "weight_decay": 0.0, "amsgrad": False, "test_times": 1}
         published |= mixste.network_defaults(starter)
         if starter:  # sized for two cores
-            sizes = {"epochs": 12, "batch_size": 256, "lr": 1e-3, "every": 10, "eval_every": 6}
-            sizes |= {"hid_dim": 64, "num_layer": 3, "dropout": 0.1, "pose_epochs": 6}
+            sizes = {"epochs": 12, "batch_size": 256, "lr": 1e-3, "every": 10, "eval_every": 12}
+            sizes |= {"hid_dim": 64, "num_layer": 3, "dropout": 0.1}
             return published | sizes
-        return published | {"epochs": 80, "batch_size": 1024, "lr": 1e-3, "every": 1, "pose_epochs": 60}
+        return published | {"epochs": 80, "batch_size": 1024, "lr": 1e-3, "every": 1}
 
     def __init__(self, options, data: LiftingData):
         super().__init__(options, data)
@@ -197,6 +197,8 @@ class DiffPoseRecipe(LiftingRecipe):
         self.ema_rate = o.ema_rate or None
         self.stages = 1 if o.model_pose_path else 2
         self.refining = True  # False while the pose network is trained
+        if o.pose_epochs is None:
+            o.pose_epochs = 60 if o.data_root else 2 if self.video else 8
         source = "gt" if (o.keypoints or "gt") == "gt" else "cpn"
         published = PUBLISHED_SAMPLING[o.setting, source]
         self.sampling = Sampling(

@@ -73,9 +73,7 @@ class MixSTERecipe(LiftingRecipe):
     def defaults(cls, starter: bool) -> dict:
         # The published batch size counts frames: 1024, hence 4 chunks of 243.
         return network_defaults(starter) | (
-            {"epochs": 8, "batch_size": 16, "lr": 1e-3, "eval_every": 4}
-            if starter
-            else {"epochs": 120, "batch_size": 4, "lr": 4e-5}
+            {"epochs": 3, "batch_size": 16, "lr": 1e-3} if starter else {"epochs": 120, "batch_size": 4, "lr": 4e-5}
         )
 
     def make_model(self) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from ..._native import no_cpu
 from ..._recompute import recomputed
@@ -99,6 +99,17 @@ def _fake(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep
     return x.new_empty(*x.shape[:2], weights[-1].shape[0]), history, torch.empty_like(history)
 
 
+def _not_for_triton(x, weights, shifts, coefficients, noise, *options) -> str | None:
+    tensors = [t for t in (x, shifts, coefficients, noise) if t is not None]
+    reason = not_for_triton(*tensors) or not_for_triton(*weights)
+    if reason is not None:
+        return reason
+    from .triton import refuses  # imports Triton
+
+    return refuses(x, weights, shifts, coefficients, noise, *options)
+
+
+_FOLDER = "posekernels.ops.denoise"
 _forward = register(
     "denoise",
     "(Tensor x, Tensor[] weights, Tensor? shifts, Tensor? coefficients, Tensor? noise, int? seed, int first_pose, "
@@ -106,6 +117,7 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.run, missing=lambda: no_cpu("denoise", "denoise_pack"), refuses=cpu.refuses),
+        "triton": Kernel(f"{_FOLDER}.triton:run", missing=no_triton, refuses=_not_for_triton, proven=False),
         "reference": Kernel(_run_reference),
     },
 )
