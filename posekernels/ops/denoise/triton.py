@@ -92,12 +92,12 @@ def _denoise_kernel(
     rows,  # B * J
     steps,
     layers,
-    heads,
-    J,
-    Cin,
-    C,
-    Cout,
     scale,  # of the scores
+    J: tl.constexpr,  # sizes are known when it is compiled: rows of 96 channels are then read 16 bytes at a time
+    Cin: tl.constexpr,
+    C: tl.constexpr,
+    Cout: tl.constexpr,
+    heads: tl.constexpr,
     K: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -115,12 +115,13 @@ def _denoise_kernel(
     column = tl.arange(0, BLOCK_C)
     in_column, out_column = tl.arange(0, BLOCK_I), tl.arange(0, BLOCK_O)
     head_column = tl.arange(0, BLOCK_D)
-    D = C // heads
+    D: tl.constexpr = C // heads
 
-    at = ((first_row + row) * Cin)[:, None] + in_column[None, :]
+    at = (row * Cin)[:, None] + in_column[None, :]  # from the tile's first number on
+    first = first_row * Cin
     mask = live[:, None] & (in_column < Cin)[None, :]
-    state = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    history, all_poses = at, tl.full((), Cin, tl.int64) * rows  # S B J Cin may pass 2**31
+    state = tl.load(x_ptr + first + at, mask=mask, other=0.0).to(tl.float32)
+    history, all_poses = first, tl.full((), Cin, tl.int64) * rows  # S B J Cin may pass 2**31
     for step in range(steps):
         h = _conv(
             state, in_weight_ptr, in_bias_ptr, polynomials_ptr, in_column, column, J, Cin, C, K,
@@ -128,7 +129,7 @@ def _denoise_kernel(
         )  # fmt: skip
         for layer in range(layers):
             n = _norm(h, norm1_ptr + layer * 2 * C, column, C)
-            attended = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
+            h += _vector(proj_bias_ptr + layer * C, column, C)
             for head in range(heads):
                 w = qkv_weight_ptr + layer * 3 * C * C + head * D
                 b = qkv_bias_ptr + layer * 3 * C + head * D
@@ -146,8 +147,7 @@ def _denoise_kernel(
                     BLOCK_M, PRECISION,
                 )  # fmt: skip
                 proj = _weights(proj_weight_ptr + (layer * C + head * D) * C, head_column, D, C, column, C)
-                attended += _dot(mixed, proj, PRECISION)
-            h += attended + _vector(proj_bias_ptr + layer * C, column, C)
+                h += _dot(mixed, proj, PRECISION)
 
             matrix, diagonal, dense = block_diagonal(graph_ptr + layer * J * J, J, BLOCK_M, False)
             n = _norm(h, norm2_ptr + layer * 2 * C, column, C)
@@ -162,6 +162,8 @@ def _denoise_kernel(
                 narrow += _dot(
                     hidden, _weights(fc2_weight_ptr + layer * 2 * C * C, unit, 2 * C, C, column, C), PRECISION
                 )
+            # Read again rather than held in registers meanwhile.
+            matrix, diagonal, dense = block_diagonal(graph_ptr + layer * J * J, J, BLOCK_M, False)
             h = mix_joints(h, matrix, diagonal, dense, narrow, J, BLOCK_M, PRECISION)
             h += _vector(fc2_bias_ptr + layer * C, column, C)
 
@@ -180,28 +182,28 @@ def _denoise_kernel(
             BLOCK_M, BLOCK_O, PRECISION,
         )  # fmt: skip
         if coefficients_ptr is None:
-            out = ((first_row + row) * Cout)[:, None] + out_column[None, :]
-            tl.store(y_ptr + out, e, mask=live[:, None] & (out_column < Cout)[None, :])
+            out = (row * Cout)[:, None] + out_column[None, :]
+            tl.store(y_ptr + first_row * Cout + out, e, mask=live[:, None] & (out_column < Cout)[None, :])
         else:
             c = coefficients_ptr + 5 * step
             if estimates_ptr is not None:
-                tl.store(estimates_ptr + history, tl.load(c) * state + tl.load(c + 1) * e, mask=mask)
+                tl.store(estimates_ptr + history + at, tl.load(c) * state + tl.load(c + 1) * e, mask=mask)
             state = tl.load(c + 2) * state + tl.load(c + 3) * e
             if noise_ptr is not None:
-                state += tl.load(c + 4) * tl.load(noise_ptr + history, mask=mask, other=0.0)
+                state += tl.load(c + 4) * tl.load(noise_ptr + history + at, mask=mask, other=0.0)
             if states_ptr is not None:
-                tl.store(states_ptr + history, state, mask=mask)
+                tl.store(states_ptr + history + at, state, mask=mask)
             history += all_poses
     if coefficients_ptr is not None:
-        tl.store(y_ptr + at, state, mask=mask)
+        tl.store(y_ptr + first + at, state, mask=mask)
 
 
 def _blocks(J: int, Cin: int, C: int, Cout: int, heads: int) -> dict[str, int]:
     return {
-        "BLOCK_M": power_of_2(J, 64, 64),  # 3 poses of 17 joints; 128 rows of state would not fit the registers
+        "BLOCK_M": power_of_2(J, 32, 64),  # 3 poses of 17 joints; 128 rows of state would not fit the registers
         "BLOCK_C": power_of_2(C, 16, 128),
         "BLOCK_D": power_of_2(C // heads, 16, 128),
-        "BLOCK_H": 32,
+        "BLOCK_H": 16,
         "BLOCK_I": power_of_2(max(Cin, Cout), 16, 128),
         "BLOCK_O": power_of_2(max(Cin, Cout), 16, 128),  # the update needs both alike
     }
@@ -241,7 +243,7 @@ def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
     with launch_on(x):
         _denoise_kernel[(tiles,)](
             x, y, *(h if keep else None for h in history), shifts, coefficients, noise, *weights,
-            B * J, S, L, heads, J, Cin, C, Cout, (C // heads) ** -0.5, K, dot_precision(kind), **blocks,
+            B * J, S, L, (C // heads) ** -0.5, J, Cin, C, Cout, heads, K, dot_precision(kind), **blocks,
             num_warps=8, num_stages=1,
         )  # fmt: skip
     return y, *history
@@ -254,8 +256,10 @@ def _aot(kind: torch.dtype, loop: bool) -> Compilation:
     matrices = ("polynomials", "graph", "in_weight", "qkv_weight", "proj_weight", "fc1_weight", "fc2_weight")
     matrices += ("conv1_weight", "conv2_weight", "out_weight")
     types = {n: "*fp32:16" for n in plain} | {f"{n}_ptr": f"*{name}:16" for n in matrices}
-    types |= dict.fromkeys(("rows", "steps", "layers", "heads", "J", "Cin", "C", "Cout"), "i32") | {"scale": "fp32"}
-    constants = {"K": 3, "PRECISION": dot_precision(kind)} | _blocks(17, 5, 96, 5, 4)
+    types |= dict.fromkeys(("rows", "steps", "layers"), "i32") | {"scale": "fp32"}
+    constants = {"J": 17, "Cin": 5, "C": 96, "Cout": 5, "heads": 4, "K": 3, "PRECISION": dot_precision(kind)} | _blocks(
+        17, 5, 96, 5, 4
+    )
     for pointer in ("states_ptr", "estimates_ptr", "noise_ptr", "coefficients_ptr"):
         if loop and pointer == "coefficients_ptr":
             types[pointer] = "*fp32:16"
