@@ -27,6 +27,7 @@ class Compilation:
         constants: the constexpr arguments. None is a pointer that is not passed.
         num_warps, num_stages: as the launcher gives them.
         matrix_units: whether matrix instructions must be in the result.
+        spills_accepted: bytes per thread that it may spill; say why where it is not 0.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Compilation:
     num_warps: int = 4
     num_stages: int = 2
     matrix_units: bool = True
+    spills_accepted: int = 0
 
 
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}

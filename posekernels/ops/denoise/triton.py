@@ -200,7 +200,7 @@ def _denoise_kernel(
 
 def _blocks(J: int, Cin: int, C: int, Cout: int, heads: int) -> dict[str, int]:
     return {
-        "BLOCK_M": power_of_2(J, 32, 64),  # 3 poses of 17 joints; 128 rows of state would not fit the registers
+        "BLOCK_M": power_of_2(J, 32, 64),  # one pose of 17 joints; with 64 rows the registers spill
         "BLOCK_C": power_of_2(C, 16, 128),
         "BLOCK_D": power_of_2(C // heads, 16, 128),
         "BLOCK_H": 16,
@@ -267,7 +267,10 @@ def _aot(kind: torch.dtype, loop: bool) -> Compilation:
             constants[pointer] = None
     types |= dict.fromkeys(constants, "constexpr")
     what = "loop" if loop else "network"
-    return Compilation(f"denoise/{what}/{name}", _denoise_kernel, types, constants, num_warps=8, num_stages=1)
+    # The 128 x 128 weight tile of a product leaves sm_80 a few registers short, outside the inner products.
+    return Compilation(
+        f"denoise/{what}/{name}", _denoise_kernel, types, constants, num_warps=8, num_stages=1, spills_accepted=32
+    )
 
 
-AOT = [_aot(torch.bfloat16, True), _aot(torch.bfloat16, False), _aot(torch.float32, True)]
+AOT = [_aot(torch.bfloat16, True), _aot(torch.bfloat16, False)]
