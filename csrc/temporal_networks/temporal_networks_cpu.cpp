@@ -16,10 +16,10 @@ constexpr int64_t nowhere = -1, network_input = -2;
 // One layer, as Python writes it into the table. Places are numbers per clip into the workspace: a clip count times a
 // place is where the layer's rows of all clips begin.
 struct Layer {
-    const void* weight;          // packed [K, N], float32 or bfloat16
-    const float *scale, *shift;  // [N]
-    int64_t K, N, rows;          // rows per clip
-    int64_t input, output;       // places; nowhere: the network's x, the network's y
+    const void* weight;             // packed [K, N], float32 or bfloat16
+    const float *scale, *shift;     // [N]
+    int64_t K, N, rows;             // rows per clip
+    int64_t input, output;          // places; nowhere: the network's x, the network's y
     int64_t residual, stride, tap;  // a place, nowhere or network_input
     double slope;
 };
@@ -96,8 +96,7 @@ void part_of(const Run& run, const Layer& layer, const uint16_t* x, uint16_t* y,
         gemm_tile_bf16(input_of(run, layer, x) + row * layer.K, layer.K, static_cast<const uint16_t*>(layer.weight),
                        sums, layer.N, height, layer.N, layer.K, epilogue, row, first, last);
     });
-    for (int64_t r = 0; r < height; ++r)
-        round_to_bf16(sums + r * layer.N + column, width, out + r * layer.N + column);
+    for (int64_t r = 0; r < height; ++r) round_to_bf16(sums + r * layer.N + column, width, out + r * layer.N + column);
 }
 
 // How one layer is cut into tasks. With few rows the weights are what a task waits for: small pieces, so that no thread
@@ -123,8 +122,7 @@ void run_networks(const Run& run, const Number* const* x, Number* const* y) {
         Cut cuts[most];
         int64_t first[most + 1] = {0}, work = 0;
         const auto layer_of = [&](int64_t i) -> const Layer& { return run.layers[i * run.depth + step]; };
-        for (int64_t i = 0; i < run.networks; ++i)
-            work += run.clips * layer_of(i).rows * layer_of(i).K * layer_of(i).N;
+        for (int64_t i = 0; i < run.networks; ++i) work += run.clips * layer_of(i).rows * layer_of(i).K * layer_of(i).N;
         const int threads = work < small_product ? 1 : num_threads();
         for (int64_t i = 0; i < run.networks; ++i) {
             if (layer_of(i).K) cuts[i] = Cut(run.clips * layer_of(i).rows, layer_of(i), threads);

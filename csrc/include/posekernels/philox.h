@@ -38,8 +38,12 @@ POSEKERNELS_BOTH Words words(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3,
 }
 
 // The uniform numbers behind a pair of words, both exact in float: u in (0, 1] for the radius, t in [0, 1) of a turn.
-POSEKERNELS_BOTH float uniform_radius(uint32_t a) { return static_cast<float>((a >> 8) + 1) * 0x1p-24f; }
-POSEKERNELS_BOTH float uniform_turn(uint32_t b) { return static_cast<float>(b >> 8) * 0x1p-24f; }
+POSEKERNELS_BOTH float uniform_radius(uint32_t a) {
+    return static_cast<float>((a >> 8) + 1) * 0x1p-24f;
+}
+POSEKERNELS_BOTH float uniform_turn(uint32_t b) {
+    return static_cast<float>(b >> 8) * 0x1p-24f;
+}
 
 #if defined(__CUDACC__)
 // Two normals of one pair of words.
