@@ -36,7 +36,7 @@ FILES = {  # member of the wheel -> sha256
 }
 NOTICE = (
     "pose_detection.tflite and pose_landmark_full.tflite are BlazePose, by Google LLC, from the Python package\n"
-    "mediapipe 0.10.21 (https://pypi.org/project/mediapipe/0.10.21/), under the Apache License, Version 2.0.\n"
+    "mediapipe 0.10.21 (PyPI), under the Apache License, Version 2.0.\n"
 )
 FOUND, FOLLOWED = 0.5, 0.5  # scores from which a detection, and a followed person, count
 JOINTS = 33
