@@ -7,7 +7,8 @@ arguments, in the order the op's table is written. A backend that the caller nam
 from __future__ import annotations
 
 import contextlib
-import importlib
+import functools
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -153,9 +154,14 @@ def triton_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+@functools.cache
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
 def no_triton() -> str | None:
     """Why Triton cannot run on this machine, or None."""
-    if importlib.util.find_spec("triton") is None:
+    if not _installed("triton"):
         return "the package triton is not installed"
     if triton_interpreted() or torch.cuda.is_available():
         return None

@@ -2,30 +2,40 @@
 // root's and the same minus the middle frame's.
 #include "posekernels/parallel.h"
 #include "posekernels/registry.h"
+#include "posekernels/vec.h"
 
 POSEKERNELS_BEGIN
+namespace {
+
+inline float minus(float a, float b) {
+    return a - b;
+}
+inline uint16_t minus(uint16_t a, uint16_t b) {
+    return to_bf16(from_bf16(a) - from_bf16(b));
+}
 
 // x [B, T, J, F]; parts[i] is the address of part i's result [B, T, 3 F sizes[i]]; joints holds the parts one after
 // the other.
-void relative_encoding(const float* x, const int64_t* parts, const int64_t* joints, const int64_t* sizes, int64_t count,
-                       int64_t B, int64_t T, int64_t J, int64_t F) {
+template <class Number>
+void encode(const Number* x, const int64_t* parts, const int64_t* joints, const int64_t* sizes, int64_t count,
+            int64_t B, int64_t T, int64_t J, int64_t F) {
     constexpr int64_t frames = 64;  // per task: a few kilobytes
     const int64_t tasks = (B * T + frames - 1) / frames;
     const auto task = [&](int64_t t) {
         const int64_t last = (t + 1) * frames < B * T ? (t + 1) * frames : B * T;
         for (int64_t row = t * frames; row < last; ++row) {
-            const float* frame = x + row * J * F;
-            const float* middle = x + (row / T * T + T / 2) * J * F;
+            const Number* frame = x + row * J * F;
+            const Number* middle = x + (row / T * T + T / 2) * J * F;
             const int64_t* joint = joints;
             for (int64_t i = 0; i < count; ++i) {
                 const int64_t width = sizes[i] * F;
-                float* raw = reinterpret_cast<float*>(parts[i]) + row * 3 * width;
+                Number* raw = reinterpret_cast<Number*>(parts[i]) + row * 3 * width;
                 for (int64_t j = 0; j < sizes[i]; ++j)
                     for (int64_t f = 0; f < F; ++f) {
-                        const float value = frame[joint[j] * F + f];
+                        const Number value = frame[joint[j] * F + f];
                         raw[j * F + f] = value;
-                        raw[width + j * F + f] = value - frame[f];
-                        raw[2 * width + j * F + f] = value - middle[joint[j] * F + f];
+                        raw[width + j * F + f] = minus(value, frame[f]);
+                        raw[2 * width + j * F + f] = minus(value, middle[joint[j] * F + f]);
                     }
                 joint += sizes[i];
             }
@@ -37,7 +47,20 @@ void relative_encoding(const float* x, const int64_t* parts, const int64_t* join
         parallel_for(tasks, task);
     }
 }
+
+}  // namespace
+
+void relative_encoding(const float* x, const int64_t* parts, const int64_t* joints, const int64_t* sizes, int64_t count,
+                       int64_t B, int64_t T, int64_t J, int64_t F) {
+    encode(x, parts, joints, sizes, count, B, T, J, F);
+}
 POSEKERNELS_KERNEL(relative_encoding)
+
+void relative_encoding_bf16(const uint16_t* x, const int64_t* parts, const int64_t* joints, const int64_t* sizes,
+                            int64_t count, int64_t B, int64_t T, int64_t J, int64_t F) {
+    encode(x, parts, joints, sizes, count, B, T, J, F);
+}
+POSEKERNELS_KERNEL(relative_encoding_bf16)
 
 // The gradient of x. A frame's joints belong to one part each or to several; the root also takes what is subtracted in
 // its frame, the middle frame what is subtracted in its window, so a task is a whole window.

@@ -23,6 +23,14 @@ def test_channels_are_raw_then_root_then_middle(backend, B, T, J, parts):
         assert torch.equal(got, torch.stack(want, dim=-1))
 
 
+def test_bfloat16_is_what_the_reference_rounds_to():
+    x = torch.randn(3, 9, 17, 2).bfloat16()
+    for got, want in zip(
+        relative_encoding(x, PARTS_17, backend="cpu"), relative_encoding(x, PARTS_17, backend="reference")
+    ):
+        assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_gradient(backend):
     x = torch.randn(2, 9, 17, 2)

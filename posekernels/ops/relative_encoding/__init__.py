@@ -13,9 +13,13 @@ from ..._native import no_cpu
 from . import reference
 
 
-def _not_for_cpu(tensor, *_rest) -> str | None:
-    tensor = tensor[0] if isinstance(tensor, (list, tuple)) else tensor
-    return not_on("cpu", tensor) or (None if tensor.dtype == torch.float32 else f"takes float32, got {tensor.dtype}")
+def _not_for_cpu(x, *_rest) -> str | None:
+    taken = x.dtype in (torch.float32, torch.bfloat16)
+    return not_on("cpu", x) or (None if taken else f"takes float32 and bfloat16, got {x.dtype}")
+
+
+def _backward_not_for_cpu(grads, x, *_rest) -> str | None:
+    return not_on("cpu", x) or (None if x.dtype == torch.float32 else f"takes float32, got {x.dtype}")
 
 
 def _not_for_triton(tensor, *rest) -> str | None:
@@ -34,7 +38,7 @@ _forward = register(
     "(Tensor x, int[] joints, int[] sizes, str backend) -> Tensor[]",
     _fake,
     {
-        "cpu": Kernel(f"{_FOLDER}.cpu:relative_encoding", lambda: no_cpu("relative_encoding"), _not_for_cpu),
+        "cpu": Kernel(f"{_FOLDER}.cpu:relative_encoding", lambda: no_cpu("relative_encoding_bf16"), _not_for_cpu),
         "triton": Kernel(f"{_FOLDER}.triton:relative_encoding", no_triton, _not_for_triton),
         "reference": Kernel(reference.relative_encoding),
     },
@@ -45,7 +49,9 @@ _backward = register(
     lambda grads, x, joints, sizes, backend: torch.empty_like(x, memory_format=torch.contiguous_format),
     {
         "cpu": Kernel(
-            f"{_FOLDER}.cpu:relative_encoding_backward", lambda: no_cpu("relative_encoding_backward"), _not_for_cpu
+            f"{_FOLDER}.cpu:relative_encoding_backward",
+            lambda: no_cpu("relative_encoding_backward"),
+            _backward_not_for_cpu,
         ),
         "triton": Kernel(f"{_FOLDER}.triton:relative_encoding_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.relative_encoding_backward),

@@ -21,7 +21,8 @@ def relative_encoding(x: Tensor, joints: list[int], sizes: list[int]) -> list[Te
     x = x.contiguous()
     parts = [x.new_empty(B, T, 3 * F * size) for size in sizes]
     (_a, addresses), (_j, order), (_s, counts) = map(_numbers, ([p.data_ptr() for p in parts], joints, sizes))
-    core.relative_encoding(torch.get_num_threads(), x.data_ptr(), addresses, order, counts, len(sizes), B, T, J, F)
+    kernel = core.relative_encoding_bf16 if x.dtype is torch.bfloat16 else core.relative_encoding
+    kernel(torch.get_num_threads(), x.data_ptr(), addresses, order, counts, len(sizes), B, T, J, F)
     return parts
 
 
