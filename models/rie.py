@@ -256,6 +256,7 @@ class RIE(nn.Module):
         self.skeleton, self.stage, self.causal = skeleton, stage, causal
         self.dropout, self.fc_dropout = dropout, fc_dropout
         self.frames = math.prod(filter_widths)
+        self.target = self.frames - 1 if causal else self.frames // 2  # the frame of the window that comes out
         self.parts = tuple(PARTS[skeleton.name].values())
         names = list(PARTS[skeleton.name])
         features = 2 * skeleton.num_joints

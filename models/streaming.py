@@ -14,16 +14,22 @@ def mirror(points: Tensor, skeleton: Skeleton) -> Tensor:
     return torch.cat((-points[..., :1], points[..., 1:]), -1)
 
 
-def windows(frames: Tensor, size: int, first: int = 0, last: int | None = None) -> Tensor:
-    """[T, ...] -> [last - first, size, ...]: the window around each frame; beyond the ends the edge frame repeats."""
-    centres = torch.arange(first, len(frames) if last is None else last, device=frames.device)
-    offsets = torch.arange(size, device=frames.device) - (size - 1) // 2
-    return frames[(centres[:, None] + offsets).clamp(0, len(frames) - 1)]
+def windows(frames: Tensor, size: int, first: int = 0, last: int | None = None, target: int | None = None) -> Tensor:
+    """[T, ...] -> [last - first, size, ...]: the window of each frame; beyond the ends the edge frame repeats.
+
+    Args:
+        first, last: which frames.
+        target: where a frame lies in its window; by default in the middle.
+    """
+    targets = torch.arange(first, len(frames) if last is None else last, device=frames.device)
+    offsets = torch.arange(size, device=frames.device) - ((size - 1) // 2 if target is None else target)
+    return frames[(targets[:, None] + offsets).clamp(0, len(frames) - 1)]
 
 
 def _check(op: str, net: nn.Module) -> None:
-    if not isinstance(getattr(net, "frames", None), int):
-        raise TypeError(f"{op}: {type(net).__name__} is not a network of windows (it has no number of frames)")
+    for attribute, what in (("frames", "a number of frames"), ("target", "one frame that it answers for")):
+        if not isinstance(getattr(net, attribute, None), int):
+            raise TypeError(f"{op}: {type(net).__name__} is not a network of windows (it lacks {what})")
     if net.training:
         raise ValueError(f"{op}: the network is in training mode; call net.eval() first")
 
@@ -35,24 +41,34 @@ def lift(net: nn.Module, keypoints: Tensor, *, mirrored: bool = True, batch: int
     What the network does with a frame by itself (``net.embedding``) is done once per frame, not once per window.
 
     Args:
-        net: in eval mode, [B, F, J, 2] -> [B, 1, J, 3], with ``frames`` and ``skeleton``.
+        net: in eval mode, [B, F, J, 2] -> [B, 1, J, 3], with ``frames``, ``target`` (the frame of the window whose pose
+            comes out) and ``skeleton``.
         keypoints: [T, J, 2] normalised screen units, T >= 1.
         mirrored: average with the un-mirrored result of the mirrored clip, as the published evaluation does.
         batch: windows at a time (mirrored ones not counted).
     Returns:
         [T, J, 3] metres, the root at 0.
+    Raises:
+        TypeError: a network of single frames, or one that answers for every frame of its window.
+        ValueError: keypoints of another shape, a network in training mode or of more than one frame in the end.
     """
     _check("lift", net)
     if keypoints.dim() != 3 or keypoints.shape[2] != 2 or not len(keypoints):
         raise ValueError(f"lift: keypoints must be [T >= 1, J, 2], got {list(keypoints.shape)}")
     views = [keypoints, mirror(keypoints, net.skeleton)] if mirrored else [keypoints]
+    if hasattr(net, "sequence"):  # knows better what its windows share
+        found = [net.sequence(view) for view in views]
+        poses = (found[0] + mirror(found[1], net.skeleton)) / 2 if mirrored else found[0]
+        poses[:, 0] = 0
+        return poses
     cached = hasattr(net, "embedding")
     views = [net.embedding(view[None])[0] if cached else view for view in views]
     run = net.encode if cached else net
     poses = []
     for first in range(0, len(keypoints), batch):
         last = min(first + batch, len(keypoints))
-        found = run(torch.cat([windows(view, net.frames, first, last) for view in views]))[:, 0].chunk(len(views))
+        seen = torch.cat([windows(view, net.frames, first, last, net.target) for view in views])
+        found = run(seen)[:, 0].chunk(len(views))
         poses.append((found[0] + mirror(found[1], net.skeleton)) / 2 if mirrored else found[0])
     poses = torch.cat(poses)
     poses[:, 0] = 0
@@ -91,7 +107,7 @@ class Stream:
         views = torch.stack([frame, mirror(frame, net.skeleton)] if self.mirrored else [frame])[:, :, None]
         if self.cached:
             views = net.embedding(views.flatten(0, 1)).unflatten(0, views.shape[:2])
-        keep = (net.frames - 1) // 2 + self.latency  # no window reaches further back
+        keep = net.target + self.latency  # no window reaches further back
         self.rows = (
             views
             if self.rows is None
@@ -113,7 +129,7 @@ class Stream:
         """The pose of frame ``given``, the earliest not yet answered; frames not there yet repeat the latest one."""
         net, rows = self.net, self.rows
         first = self.seen - rows.shape[2]  # number of the earliest frame kept
-        offsets = torch.arange(net.frames, device=rows.device) - (net.frames - 1) // 2
+        offsets = torch.arange(net.frames, device=rows.device) - net.target
         index = (self.given - first + offsets).clamp(0, rows.shape[2] - 1)
         window = rows[:, :, index].flatten(0, 1)
         found = (net.encode(window) if self.cached else net(window))[:, 0].chunk(len(rows))
@@ -127,26 +143,28 @@ def stream(net: nn.Module, latency: int | None = None, *, mirrored: bool = False
     """Lift a video frame by frame: ``pose = stream.push(frame)``, and ``stream.finish()`` after the last one.
 
     Equal to ``lift`` on the same window: of the frame answered for, with the frames up to the latest one pushed; later
-    frames of the window, which have not come yet, repeat the latest one. With the full ``latency`` of (F - 1) / 2 that
-    is the offline result.
+    frames of the window, which have not come yet, repeat the latest one. With the full ``latency``, of the frames that
+    the network sees after the one it answers for, that is the offline result.
 
     Cached from frame to frame is the embedding, which sees one frame at a time (with its mirror image). Nothing else
     can be, exactly: a position embedding is added next, so a frame that moves along in the window changes every later
     activation, keys and values included.
 
     Args:
-        net: in eval mode, [B, F, J, 2] -> [B, 1, J, 3], with ``frames`` and ``skeleton``.
-        latency: frames to wait, 0 to (F - 1) / 2; default (F - 1) / 2, the most accurate.
+        net: as for ``lift``.
+        latency: frames to wait, 0 to F - 1 - ``net.target`` ((F - 1) / 2, but 0 where the network is causal); by
+            default as many, the most accurate.
         mirrored: average with the un-mirrored result of the mirrored window (twice the work).
     Raises:
         ValueError: a latency outside the range, or a network in training mode.
-        TypeError: a network that does not work on windows.
+        TypeError: as for ``lift``.
     """
     _check("stream", net)
-    half = (net.frames - 1) // 2
-    latency = half if latency is None else latency
-    if not isinstance(latency, int) or not 0 <= latency <= half:
+    after = net.frames - 1 - net.target
+    latency = after if latency is None else latency
+    if not isinstance(latency, int) or not 0 <= latency <= after:
         raise ValueError(
-            f"stream: latency must be 0 to {half} (half of the network's {net.frames} frames), got {latency}"
+            f"stream: latency must be 0 to {after} (frames that the network sees after the one it answers for), "
+            f"got {latency}"
         )
     return Stream(net, latency, mirrored)

@@ -112,14 +112,14 @@ class StridedTransformer(nn.Module):
 
     Args:
         frames: F, odd. Default 351; where only ``strides`` is given, their product.
-        strides: of the strided layers; they must reduce F to one frame, T -> (T - 1) // s + 1 each. Default: the
-            table ``STRIDES``.
+        strides: of the strided layers, T -> (T - 1) // s + 1 frames each. Default: the table ``STRIDES``. Where more
+            than one frame is left, that many poses come out, and ``lift`` and ``stream`` refuse the network.
         layers: vanilla layers.
         channels, hidden, heads: C, width of the feed-forward blocks, attention heads.
         joints, out_joints: in 2D and in 3D.
         dropout, embedding_dropout: in training; everywhere in both transformers, and after the embedding.
     Raises:
-        ValueError: an even F, an F without strides, strides that leave more than one frame, heads that do not divide C.
+        ValueError: an even F, an F without strides, heads that do not divide C.
     """
 
     def __init__(
@@ -151,12 +151,6 @@ class StridedTransformer(nn.Module):
             raise ValueError(f"strided_transformer: frames must be odd (a window has a centre), got {frames}")
         if not strides or any(not isinstance(s, int) or s < 1 for s in strides):
             raise ValueError(f"strided_transformer: strides must be integers of at least 1, got {strides}")
-        steps = lengths(frames, strides)
-        if steps[-1] != 1:
-            raise ValueError(
-                f"strided_transformer: strides {strides} reduce frames={frames} to {steps[-1]} frames, not to 1 "
-                f"({' -> '.join(map(str, steps))})"
-            )
         if heads < 1 or channels % heads:
             raise ValueError(f"strided_transformer: heads must divide channels={channels}, got {heads}")
         self.frames, self.strides, self.joints = frames, strides, joints
@@ -180,6 +174,21 @@ class StridedTransformer(nn.Module):
         for parameter in unread:
             parameter.requires_grad_(False)
 
+    @property
+    def target(self) -> int:
+        """The frame of the window whose pose comes out.
+
+        Raises:
+            ValueError: strides that leave more than one frame.
+        """
+        steps = lengths(self.frames, self.strides)
+        if steps[-1] != 1:
+            raise ValueError(
+                f"strided_transformer: strides {self.strides} reduce frames={self.frames} to {steps[-1]} frames, not "
+                f"to 1 ({' -> '.join(map(str, steps))})"
+            )
+        return self.frames // 2
+
     def embedding(self, keypoints: Tensor) -> Tensor:
         """[B, T, J, 2] -> [B, T, C]: linear, batch norm, ReLU, dropout; each frame by itself in eval mode."""
         x, weight, bias = keypoints.flatten(2), self.embed.weight[:, :, 0], self.embed.bias
@@ -190,7 +199,7 @@ class StridedTransformer(nn.Module):
         return F.relu(F.linear(x, weight * scale[:, None], bias * scale + shift))
 
     def encode(self, embedded: Tensor, full: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """What ``forward`` does after the embedding: [B, F, C] -> [B, 1, J, 3], and [B, F, J, 3] if ``full``."""
+        """What ``forward`` does after the embedding: [B, F, C] -> [B, L, J, 3], and [B, F, J, 3] if ``full``."""
         z, position = embedded, self.position[0]
         for layer in self.vanilla:
             z, position = layer(z, position), None
@@ -203,7 +212,9 @@ class StridedTransformer(nn.Module):
         return (single, every) if full else single
 
     def forward(self, keypoints: Tensor, full: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """[B, F, J, 2] normalised screen units -> [B, 1, J, 3] metres: the pose of frame (F - 1) / 2.
+        """[B, F, J, 2] normalised screen units -> [B, L, J, 3] metres: the pose of frame (F - 1) / 2, L = 1.
+
+        L is what the strides leave of F; only for L = 1 the published program says which frame it is.
 
         Args:
             full: also return the pose of every frame, [B, F, J, 3], as (single, every).

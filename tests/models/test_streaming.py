@@ -24,6 +24,23 @@ def offline(net, clip, frame, upto):
     return pose
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_windows_lie_where_the_network_answers(clip, causal):
+    torch.manual_seed(0)
+    net = models.create("rie", filter_widths=(3, 3), latent=4, channels=6, causal=causal).eval()
+    before = 8 if causal else 4
+    padded = torch.cat((clip[:1].expand(before, -1, -1), clip, clip[-1:].expand(8 - before, -1, -1)))
+    with torch.no_grad():
+        want = net(padded.unfold(0, 9, 1).permute(0, 3, 1, 2))[:, 0]
+    want[:, 0] = 0
+    torch.testing.assert_close(models.lift(net, clip, mirrored=False), want, atol=1e-5, rtol=0)
+    stream = models.stream(net)
+    assert stream.latency == 8 - before
+    poses = [stream.push(frame) for frame in clip]
+    poses = torch.stack([p for p in poses if p is not None] + stream.finish())
+    torch.testing.assert_close(poses, want, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("latency", [0, 1, 4])
 def test_stream_equals_offline(net, clip, latency):
     stream = models.stream(net, latency)
@@ -70,6 +87,11 @@ def test_bad_requests(net):
         models.stream(net, 5)
     with pytest.raises(TypeError, match="HTNet"):
         models.stream(models.create("htnet").eval())
+    for run in (models.lift, lambda net, _: models.stream(net)):
+        with pytest.raises(TypeError, match="MixSTE.*answers for"):
+            run(models.create("mixste", frames=9, channels=8, depth=1, heads=2).eval(), torch.zeros(9, 17, 2))
+        with pytest.raises(ValueError, match=r"27 to 3 frames, not to 1 \(27 -> 9 -> 3\)"):
+            run(models.create("strided_transformer", frames=27, strides=(3, 3), layers=1).eval(), torch.zeros(9, 17, 2))
     with pytest.raises(ValueError, match=r"net.eval\(\)"):
         models.stream(models.create("strided_transformer", frames=9, strides=(9,)))
     with pytest.raises(ValueError, match=r"\[J, 2\]"):

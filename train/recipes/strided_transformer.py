@@ -209,6 +209,7 @@ class StridedTransformerRecipe(LiftingRecipe):
             joints=self.data.train[0].keypoints.shape[1] if self.data.train else self.data.skeleton.num_joints,
             out_joints=self.data.skeleton.num_joints,
         )
+        assert lifter.target == self.pad  # raises where the strides leave more than one frame
         if not o.refine:
             return lifter
         return Refined(lifter, models.create("strided_refine", joints=self.data.skeleton.num_joints))
