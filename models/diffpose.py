@@ -6,8 +6,10 @@ Video setting: MixSTE on whole clips, then GCNdiff. Frame setting: GCNpose on si
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -83,8 +85,8 @@ class Sampling:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.steps > self.limit:
             raise ValueError(f"steps must be at most limit={self.limit} (the timesteps there are), got {self.steps}")
-        if self.eta < 0:
-            raise ValueError(f"eta must be 0 or more, got {self.eta}")
+        if not 0 <= self.eta < math.inf:
+            raise ValueError(f"eta must be 0 (no noise), 1 (as much as DDPM) or another number >= 0, got {self.eta}")
         if self.hypotheses < 1:
             raise ValueError(f"hypotheses must be at least 1, got {self.hypotheses}")
 
@@ -96,8 +98,8 @@ class Sampling:
         """
         if self.skip == "uniform":
             return list(range(0, self.limit, self.limit // self.steps))
-        points = torch.linspace(0, (0.8 * self.limit) ** 0.5, self.steps, dtype=torch.float64) ** 2
-        return points.long().tolist()
+        # NumPy's points, as published: torch's differ in the last bit, which truncation turns into another timestep.
+        return [int(s) for s in np.linspace(0, np.sqrt(0.8 * self.limit), self.steps) ** 2]
 
 
 PUBLISHED_SAMPLING = {  # (setting, 2D input) -> as in the published configurations
@@ -134,7 +136,7 @@ class Diffusion(nn.Module):
         """(visited timesteps, [S, 5] float32 for ``denoise_loop``), from the largest timestep to the smallest.
 
         Raises:
-            ValueError: a timestep outside the schedule.
+            ValueError: a timestep outside the schedule, or an ``eta`` > 1 that asks for more noise than a timestep has.
         """
         sequence = sampling.sequence
         for t in (sampling.limit - 1, *sequence):
@@ -144,7 +146,9 @@ class Diffusion(nn.Module):
         for t, previous in zip(reversed(sequence), reversed([-1, *sequence[:-1]])):
             a, b = alpha[t + 1], alpha[previous + 1]  # of this timestep and of the one that is stepped to
             z = sampling.eta * ((1 - a / b) * (1 - b) / (1 - a)).sqrt()
-            e = (1 - b - z**2).sqrt()
+            if z**2 > 1 - b and sampling.eta > 1:
+                raise ValueError(f"eta={sampling.eta} asks for more noise than timestep {previous} has; 1 never does")
+            e = (1 - b - z**2).clamp(min=0).sqrt()
             clean_x, clean_e = a.rsqrt(), -((1 - a) / a).sqrt()
             rows.append(torch.stack((clean_x, clean_e, b.sqrt() * clean_x, b.sqrt() * clean_e + e, z)))
         return sequence[::-1], torch.stack(rows).float()

@@ -142,9 +142,27 @@ def test_ddim_undoes_the_noise_it_is_told():
         torch.testing.assert_close(state, want, rtol=1e-4, atol=1e-5)
 
 
+def test_quadratic_timesteps_are_numpys():
+    """The published program squares NumPy's points; truncated, torch's differ in 88 of these."""
+    for limit in range(1, 120):
+        for steps in range(1, limit + 1):
+            want = [int(s) for s in np.linspace(0, np.sqrt(limit * 0.8), steps) ** 2]
+            assert Sampling(steps, limit, "quad").sequence == want
+
+
+def test_more_noise_than_ddpm():
+    """Only as long as a timestep can hold it: the coefficients are numbers, or the request is refused."""
+    assert Diffusion().coefficients(Sampling(steps=50, limit=50, eta=1.2))[1].isfinite().all()
+    for schedule in ("linear", "quad", "const", "sigmoid"):
+        assert Diffusion(schedule).coefficients(Sampling(steps=50, limit=50, eta=1.0))[1].isfinite().all()
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
+        (lambda: Sampling(eta=float("nan")), "eta must be"),
+        (lambda: Sampling(eta=-0.1), "eta must be"),
+        (lambda: Diffusion().coefficients(Sampling(steps=50, limit=50, eta=1.5)), "eta=1.5 asks for more noise"),
         (lambda: Sampling(steps=7, limit=6), "at most limit=6"),
         (lambda: Sampling(skip="quadratic"), "did you mean 'quad'"),
         (lambda: Diffusion().coefficients(Sampling(steps=2, limit=52)), r"0\.\.50 .*got 51"),
