@@ -17,7 +17,7 @@ from models.diffpose import (
     mirror,
     stitched,
 )
-from models.graph import ChebConv, chebyshev_polynomials, laplacian
+from models.graph import ChebConv, chebyshev_polynomials, laplacian, row_normalised_adjacency
 from models.registry import published_names
 from posekernels.ops import denoise_loop
 from posekernels.pose.metrics import mean_velocity_error, mpjpe, n_mpjpe, p_mpjpe
@@ -100,9 +100,20 @@ def sampling_of(run: dict, config: dict) -> Sampling:
     )
 
 
+def noise_of(case: Case, run: str, sampling: Sampling, shape: tuple[int, ...]) -> Tensor | None:
+    """The unit noise of a run, whatever the case calls it: the input of its size [S, R * B, J, C]; None for eta = 0."""
+    if sampling.eta == 0:
+        return None
+    names = [n.removeprefix("in.") for n, a in case.arrays.items() if n.startswith("in.") and a.shape == shape]
+    if not names:
+        raise ValueError(f"run {run!r} has eta={sampling.eta} and no noise {list(shape)}")
+    return array(case, next((n for n in names if run and n.startswith(f"{run}.")), names[0]))
+
+
 def cheb_conv(case: Case) -> dict:
     c = case.config
-    layer = ChebConv(c["in_channels"], c["out_channels"], skeleton_of(c, c["joints"]), c["order"])
+    skeleton = skeleton_of(c, c["joints"])
+    layer = ChebConv(c["in_channels"], c["out_channels"], skeleton, c["order"])
     weight, bias = tensors(case.weights).values()
     layer.load_state_dict({"weight": weight, "bias": bias})
     results = {}
@@ -113,7 +124,7 @@ def cheb_conv(case: Case) -> dict:
             L = laplacian(array(case, matrix))
             polynomials = chebyshev_polynomials(L, c["order"])
             results |= {f"{prefix}laplacian": L, f"{prefix}polynomials": polynomials}
-            if matrix == "graph":
+            if not torch.equal(array(case, matrix), row_normalised_adjacency(skeleton)):
                 layer.polynomials.copy_(polynomials)  # for the skeleton's own graph they are the layer's
             results[f"{prefix}y"] = layer(array(case, "x"))
     return results
@@ -123,10 +134,14 @@ def graph_net(case: Case) -> dict:
     c = case.config
     name = c["module"].lower()
     net = graph_network(name, c["model"], c, tensors(case.weights))
-    outputs = {"time_embedding.fc2": "temb.dense.1", "conv_in": "gconv_input"}
-    outputs |= {f"attention.{i}": f"atten_layers.{i}" for i in range(len(net.blocks))}
-    outputs |= {f"blocks.{i}": f"gconv_layers.{i}" for i in range(len(net.blocks))}
-    seen = record(net, {n: o for n, o in outputs.items() if name == "gcndiff" or not n.startswith("time")})
+    outputs = {"conv_in": "gconv_input", "conv_out": "gconv_output"}
+    if name == "gcndiff":
+        outputs |= {"time_embedding.fc1": "temb.dense.0", "time_embedding.fc2": "temb.dense.1"}
+    for i in range(len(net.blocks)):
+        outputs |= {f"attention.{i}": f"atten_layers.{i}", f"blocks.{i}": f"gconv_layers.{i}"}
+        outputs |= {f"attention.{i}.attention": f"atten_layers.{i}.self_attn"}
+        outputs |= {f"attention.{i}.graph": f"atten_layers.{i}.feed_forward"}
+    seen = record(net, outputs)
     inputs = (array(case, "x"), *([array(case, "t")] if name == "gcndiff" else []))
     net(*inputs)  # with gradients it runs module by module, and the hooks see what is inside
     with torch.no_grad():
@@ -138,7 +153,7 @@ def graph_net(case: Case) -> dict:
 def mixste(case: Case) -> dict:
     net = mixste_network(case.config["model"], tensors(case.weights))
     seen = {}
-    if "ste" in case.outputs:
+    if case.outputs > {"y"}:
         frames = case.config["intermediate_frames"]
 
         # The shared norms run once per depth; the first run is the one asked for.
@@ -173,8 +188,7 @@ def ddim(case: Case) -> dict:
     for name, run in c["runs"].items():
         sampling = sampling_of(run, c)
         timesteps, coefficients = diffusion.coefficients(sampling)
-        given = next((n for n in (f"{name}.noise", f"{name}.z", "noise") if f"in.{n}" in case.arrays), None)
-        noise = array(case, given) if given and sampling.eta > 0 else None
+        noise = noise_of(case, name, sampling, (len(timesteps), *x.shape))
         with torch.no_grad():
             shifts = net.time_shifts(timesteps)
             _, states, clean = denoise_loop(x, net.prepared(), shifts, coefficients, noise=noise, trajectory=True)
@@ -198,10 +212,9 @@ def video(case: Case) -> dict:
     for name, run in c["runs"].items():
         uv, xyz = array(case, f"{name}.uv"), array(case, f"{name}.xyz").clone()
         sampling = sampling_of(run, c)
-        noise = array(case, f"{name}.noise") if f"in.{name}.noise" in case.arrays else None
-        if noise is None and sampling.eta > 0:
-            raise ValueError(f"run {name} has eta > 0 and no noise")
         chunks = chunked(uv, c["receptive_field"])
+        poses = sampling.hypotheses * chunks[..., 0, 0].numel()
+        noise = noise_of(case, name, sampling, (len(sampling.sequence), poses, *uv.shape[1:-1], 5))
         with torch.no_grad():
             refined = pipeline(chunks, sampling, noise=noise)
             raw, raw_mirrored = pipeline.initial(chunks), pipeline.initial(mirror(chunks, skeleton))
@@ -229,8 +242,9 @@ def frame(case: Case) -> dict:
         graph_network("gcndiff", c["gcndiff"], c, part(case, "model_diff.")),
         diffusion_of(c),
     )
-    noise = array(case, "noise") if "in.noise" in case.arrays else None
-    refined = pipeline(array(case, "uv"), sampling_of({}, c), noise=noise)
+    uv, sampling = array(case, "uv"), sampling_of({}, c)
+    shape = (len(sampling.sequence), sampling.hypotheses * len(uv), *uv.shape[1:-1], 5)
+    refined = pipeline(uv, sampling, noise=noise_of(case, "", sampling, shape))
     return {"pose": refined.initial, "uvxyz_mean": refined.uvxyz.mean(0), "xyz": refined.xyz}
 
 
@@ -262,10 +276,10 @@ def _module(*names: str):
 
 
 HANDLERS = [
-    Handler(_module("ChebConv"), cheb_conv),
+    Handler(lambda c: _module("ChebConv")(c) and c.config.get("normalise", True), cheb_conv),
     Handler(_module("GCNdiff", "GCNpose"), graph_net),
     Handler(_module("MixSTE2"), mixste),
-    Handler(lambda c: c.system == "diffpose" and "runs" in c.config and "mixste" not in c.config, ddim),
+    Handler(lambda c: c.system == "diffpose" and {"runs", "model"} <= set(c.config), ddim),
     Handler(lambda c: c.system == "diffpose" and "mixste" in c.config, video),
     Handler(lambda c: c.system == "diffpose" and "gcnpose" in c.config, frame),
     Handler(lambda c: c.system == "diffpose" and "in.t_half" in c.arrays, train_loss),

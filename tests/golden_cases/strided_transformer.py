@@ -52,11 +52,13 @@ def activations(case: Case) -> dict:
     names = {f"vanilla.{i}": f"vte_{i}" for i in range(len(net.vanilla))}
     names |= {f"strided.{i}": f"ste_{i}" for i in range(len(net.strided))}
     seen = record(net, names)
-    x, kept = tensor(case, "x"), tensor(case, "kept_frames")
+    x = tensor(case, "x")
     single, full = net(x, full=True)
-    seen |= {"encoder": net.embedding(x), "vte": seen[f"vte_{len(net.vanilla) - 1}"]}
-    seen = {n: a[:, kept] if a.shape[1] == net.frames else a for n, a in seen.items()}
-    return seen | {"single": single, "full": full}
+    seen |= {"encoder": net.embedding(x), "vte": seen[f"vte_{len(net.vanilla) - 1}"], "single": single, "full": full}
+    for name, a in seen.items():  # some cases keep some frames only of what has all of them
+        if a.shape[1] == net.frames and name in case.outputs and case.arrays[f"out.{name}"].shape[1] != net.frames:
+            seen[name] = a[:, tensor(case, "kept_frames")]
+    return seen
 
 
 @torch.no_grad()
@@ -215,5 +217,5 @@ HANDLERS = [
     Handler(of_system("loss_steps"), train_loss),
     Handler(of_system("refined"), refine),
     Handler(of_system("single_mirrored_raw"), flip_eval),
-    Handler(of_system("encoder", "single"), activations),
+    Handler(lambda c: of_system("single")(c) and "in.x" in c.arrays, activations),
 ]

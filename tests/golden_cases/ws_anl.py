@@ -14,33 +14,47 @@ from tests.golden import Case, Handler
 from train.data.mpi_inf_3dhp import make_clips
 from train.recipes.ws_anl import sigma_targets
 
-from . import published, record
+from . import SKELETONS, published, record
+from .graph_networks import published_sizes
 
 
-def modulated_gcn(case: Case):
+def network(case: Case):
     c = case.config
+    if c["model"] == "LinearModel":
+        size = {"hidden": c["linear_size"], "stages": c["num_stage"], "dropout": c["dropout"]}
+        return published(case, "variance_linear", skeleton=SKELETONS[c["joints"]], **size)
     name = "mgcn_lw" if c["model"] == "MGCN_lw" else "variance_gcn"
-    return published(case, name, hidden=c["hid_dim"], depth=c["num_layers"], outputs=c["coords_dim"][1])
+    size = {"hidden": c["hid_dim"], "depth": c["num_layers"], "outputs": c["coords_dim"][1]}
+    return published(case, name, skeleton=SKELETONS[c["joints"]], **size)
 
 
-def modulated_gcn_forward(case: Case) -> dict:
-    net = modulated_gcn(case)
-    layers = {f"layers.{i}": f"layer{i}" for i in range(len(net.layers))}
-    seen = record(net, {"input": "input_layer", **layers})
+def forward(case: Case) -> dict:
+    net = network(case)
+    if case.config["model"] == "LinearModel":
+        names = {"embed": "batch_norm1"} | {f"stages.{i}": f"stage{i}" for i in range(len(net.stages))}
+    else:
+        names = {"input": "input_layer"} | {f"layers.{i}": f"layer{i}" for i in range(len(net.layers))}
+    seen = record(net, names)
     with torch.no_grad():
         seen["y"] = net(torch.from_numpy(case["x"]))
     return seen
 
 
+LOSSES = {
+    "mean squared error": lambda y, target: (y - target).square().mean(),
+    "mean joint distance": lambda y, target: (y - target).norm(dim=-1).mean(),
+}
+
+
 def training_step(case: Case) -> dict:
-    net = modulated_gcn(case).train()
-    ours = published_names(net)
-    x, target = torch.from_numpy(case["x"]), torch.from_numpy(case["target"])
+    net = network(case).train()
+    loss_of, ours = LOSSES[case.config["loss"]], published_names(net)
+    x, target = torch.from_numpy(case["x"]).requires_grad_(), torch.from_numpy(case["target"])
     optimizer = torch.optim.Adam(net.parameters(), lr=case.config["lr"], amsgrad=case.config["amsgrad"])
     y = net(x)
-    loss = (y - target).square().mean()
+    loss = loss_of(y, target)
     loss.backward()
-    found = {"y": y, "loss": loss}
+    found = {"y": y, "loss": loss, "grad_x": x.grad}
     for output in case.outputs:
         kind, _, name = output.partition(".")
         if kind == "grad":
@@ -48,18 +62,8 @@ def training_step(case: Case) -> dict:
         elif kind == "state":
             found[output] = net.state_dict()[ours[name]].clone()
     optimizer.step()
-    found["loss_after_step"] = (net(x) - target).square().mean()
+    found["loss_after_step"] = loss_of(net(x), target)
     return found
-
-
-def linear(case: Case) -> dict:
-    c = case.config
-    net = published(case, "variance_linear", hidden=c["linear_size"], stages=c["num_stage"], dropout=c["dropout"])
-    stages = {f"stages.{i}": f"stage{i}" for i in range(len(net.stages))}
-    seen = record(net, {"embed": "batch_norm1", **stages})
-    with torch.no_grad():
-        seen["y"] = net(torch.from_numpy(case["x"]))
-    return seen
 
 
 def sampling(case: Case) -> dict:
@@ -134,11 +138,30 @@ def fusion(case: Case) -> dict:
     return {"input_2d": x[:, :, None], "gt_3d": np.concatenate([clip.positions for clip in clips])[:, None]}
 
 
+def supported(case: Case) -> bool:
+    """A network of this system as far as it was published: no non-local block, 2D joints in."""
+    c = case.config
+    known = c.get("model") in ("MGCN_lw", "ModulatedGCN", "LinearModel") and c["joints"] in SKELETONS
+    return known and not c.get("non_local") and c.get("coords_dim", [2])[0] == 2
+
+
+def trained(case: Case) -> bool:
+    """Adam on a loss that we know, without random numbers."""
+    c = case.config
+    known = "loss" in case.outputs and c.get("loss") in LOSSES and c.get("optimizer") == "Adam"
+    return known and (c["model"] != "LinearModel" or c["dropout"] == 0)
+
+
+def sampled(case: Case) -> bool:
+    c = case.config
+    known = case.system == "ws_anl" and c.get("lifter") in ("HTNet", "MGCN_lw")
+    return known and published_sizes(c) and c.get("sigma_floor", 1) == 1
+
+
 HANDLERS = [
-    Handler(lambda c: c.config.get("model") in ("MGCN_lw", "ModulatedGCN") and "loss" in c.outputs, training_step),
-    Handler(lambda c: c.config.get("model") in ("MGCN_lw", "ModulatedGCN"), modulated_gcn_forward),
-    Handler(lambda c: c.config.get("model") == "LinearModel", linear),
-    Handler(lambda c: c.system == "ws_anl" and "lifter" in c.config, sampling),
+    Handler(lambda c: supported(c) and trained(c), training_step),
+    Handler(lambda c: supported(c) and "loss" not in c.outputs, forward),
+    Handler(sampled, sampling),
     Handler(lambda c: c.system == "ws_anl" and "p_mpjpe_all" in c.outputs, metrics),
     Handler(lambda c: c.system == "ws_anl" and c.outputs == {"distance", "mean_distance", "target"}, targets),
     Handler(lambda c: c.system == "ws_anl" and c.config.get("dataset") == "3dhp" and "gt_3d" in c.outputs, fusion),
