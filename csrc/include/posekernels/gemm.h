@@ -216,6 +216,8 @@ struct Split {
         if (even < tile_rows)
             tile_rows = even < 2 * max_rows ? 2 * max_rows : (even + max_rows - 1) / max_rows * max_rows;
         if (threads <= 1 && M <= 16 * max_rows) tile_rows = M > 0 ? M : 1;
+        // Every tile of rows reads all of B: where B is the larger, all rows at once, if L2 holds them, and B by panels.
+        if (threads > 1 && M < N && M * K <= (int64_t(96) << 10)) tile_rows = M > 0 ? M : 1;
         row_tiles = (M + tile_rows - 1) / tile_rows;
         panel_groups = 1;
         if (row_tiles < 2 * threads && threads > 1) {
