@@ -27,9 +27,9 @@ struct Layer {
         float* tile = scratch.floats(C * panel);
         float* u = scratch.floats(count * C * panel);
         for (int64_t p = 0; p < count; ++p) {
-            const int64_t frame = (first + p) * panel;
-            const E* add = position ? position + frame * C : nullptr;
-            read_tile(z + (window * T + frame) * C, C, add, C, C, 0, T - frame, tile);
+            int64_t frame[panel];
+            for (int64_t l = 0; l < panel; ++l) frame[l] = (first + p) * panel + l < T ? (first + p) * panel + l : -1;
+            read_frames(z + window * T * C, C, C, frame, tile, position);
             norm_tile(tile, C, gain1, shift1, eps, u + p * C * panel);
         }
         const int64_t width = ld();
@@ -41,28 +41,45 @@ struct Layer {
         });
     }
 
+    // Whether one tile holds what all taps read, tap k in the lanes from k * outputs on.
+    bool packed() const { return taps > 1 && taps * outputs <= panel; }
+
+    // The frames that tile `tile` of those which output tiles from `first` on read has in its lanes, -1 for none.
+    // Returns the lanes that have one.
+    uint32_t frames_of(int64_t first, int64_t tile, int64_t* frame) const {
+        uint32_t present = 0;
+        for (int64_t l = 0; l < panel; ++l) {
+            const int64_t tap = packed() ? l / outputs : tile % taps;
+            const int64_t o = packed() ? l % outputs : (first + tile / taps) * panel + l;
+            const int64_t read = o * stride + tap - taps / 2;
+            const bool there = tap < taps && o < outputs && read >= 0 && read < T;
+            frame[l] = there ? read : -1;
+            present |= static_cast<uint32_t>(there) << l;
+        }
+        return present;
+    }
+
     // `count` tiles of output frames, from the keys and values of the window.
     void output(int64_t window, int64_t first, int64_t count, const float* k, const float* v) const {
         Scratch scratch;
-        const int64_t size = C * panel, tiles = count * taps, width = ld(), D = C / heads;
-        float* x = scratch.floats(tiles * size);  // the residual stream of the frames read
+        const int64_t size = C * panel, tiles = packed() ? 1 : count * taps, width = ld(), D = C / heads;
+        float* x = scratch.floats(tiles * size + panel);  // the residual stream of the frames read
         float* u = scratch.floats(tiles * size);
         float* q = scratch.floats(tiles * size);
-        float* weights = scratch.floats(T * panel);
-        float* hidden = scratch.floats(tiles * N * panel);
+        float* hidden = scratch.floats(count * taps * N * panel);
         uint32_t present[3 * 8];  // lanes that hold a frame; count <= 8
         for (int64_t i = 0; i < tiles; ++i) {
-            const TapFrames frames((first + i / taps) * panel, i % taps, taps, stride, T, outputs);
-            const E* add = position ? position + frames.first * C : nullptr;
-            read_tile(z + (window * T + frames.first) * C, stride * C, add, stride * C, C, frames.begin, frames.end,
-                      x + i * size);
+            int64_t frame[panel];
+            present[i] = frames_of(first, i, frame);
+            read_frames(z + window * T * C, C, C, frame, x + i * size, position);
             norm_tile(x + i * size, C, gain1, shift1, eps, u + i * size);
-            present[i] = frames.lane_bits();
         }
         product(wq, C, C, u, tiles,
                 [&](int64_t i, int64_t c, Vec a, Vec b) { store_two(q + i * size + c * panel, a + bq[c], b + bq[c]); });
         const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(D));
-        for (int64_t head = 0; head < heads; ++head)
+        parallel_for(heads, [&](int64_t head) {
+            Scratch own;
+            float* weights = own.floats(T * panel);
             for (int64_t i = 0; i < tiles; ++i) {
                 const int64_t at = head * D;
                 float* out = u + i * size + at * panel;
@@ -73,6 +90,7 @@ struct Layer {
                     store_two(out + d * panel, a * inverse[0], b * inverse[1]);
                 });
             }
+        });
         product(wo, C, C, u, tiles, [&](int64_t i, int64_t c, Vec a, Vec b) {
             float* at = x + i * size + c * panel;
             store_two(at, load(at) + (a + bo[c]), load(at + lanes) + (b + bo[c]));
@@ -80,12 +98,19 @@ struct Layer {
         for (int64_t i = 0; i < tiles; ++i) norm_tile(x + i * size, C, gain2, shift2, eps, u + i * size);
         // [N][taps][panel] for each output tile: the order of the convolution's weights
         product(w1, N, C, u, tiles, [&](int64_t i, int64_t n, Vec a, Vec b) {
-            store_two(hidden + ((i / taps * N + n) * taps + i % taps) * panel, keep_lanes(present[i], relu(a + b1[n])),
-                      keep_lanes(present[i] >> lanes, relu(b + b1[n])));
+            a = keep_lanes(present[i], relu(a + b1[n]));
+            b = keep_lanes(present[i] >> lanes, relu(b + b1[n]));
+            if (!packed()) return store_two(hidden + ((i / taps * N + n) * taps + i % taps) * panel, a, b);
+            alignas(64) float row[2 * panel] = {0};  // each tap's lanes moved to the front
+            store_two(row, a, b);
+            for (int64_t tap = 0; tap < taps; ++tap)
+                store_two(hidden + (n * taps + tap) * panel, load(row + tap * outputs),
+                          load(row + tap * outputs + lanes));
         });
         float* out = q;
+        const float* kept = x + (packed() ? taps / 2 * outputs : taps / 2 * size);  // frame s * o is the middle tap's
         product(w2, C, N * taps, hidden, count, [&](int64_t p, int64_t c, Vec a, Vec b) {
-            const float* at = x + (p * taps + taps / 2) * size + c * panel;  // frame s * o is the middle tap's
+            const float* at = kept + p * taps * size + c * panel;
             store_two(out + p * size + c * panel, a + b2[c] + load(at), b + b2[c] + load(at + lanes));
         });
         for (int64_t p = 0; p < count; ++p) {
@@ -116,10 +141,14 @@ struct Layer {
             int64_t group = (B * panels + 2 * threads - 1) / (2 * threads);  // two tasks a thread
             group = group < limit ? group : limit;
             const int64_t groups = (panels + group - 1) / group;
-            parallel_for(B * groups, [&](int64_t task) {
+            const auto run = [&](int64_t task) {
                 const int64_t b = task / groups, first = task % groups * group;
                 work(b, first, panels - first < group ? panels - first : group);
-            });
+            };
+            // A last round that would leave most threads idle: one task after the other, its products shared.
+            const int64_t left = B * groups % threads, together = 2 * left <= threads ? B * groups - left : B * groups;
+            parallel_for(together, run);
+            for (int64_t task = together; task < B * groups; ++task) run(task);
         };
         each(in, 4, [&](int64_t b, int64_t first, int64_t count) {
             keys_values(b, first, count, k + b * cache(), v + b * cache());

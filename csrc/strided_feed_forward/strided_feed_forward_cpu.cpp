@@ -71,8 +71,7 @@ void strided_feed_forward(const float* x, const float* w1, const float* b1, cons
         uint32_t present[3];
         for (int64_t k = 0; k < taps; ++k) {
             const TapFrames frames(lane0, k, taps, stride, T, outputs);
-            read_tile(x + (b * T + frames.first) * C, stride * C, none, 0, C, frames.begin, frames.end,
-                      in + k * C * panel);
+            read_tile(x + (b * T + frames.first) * C, stride * C, C, frames.begin, frames.end, in + k * C * panel);
             present[k] = frames.lane_bits();
             if (drop_hidden)
                 draw_tile(drop_hidden, (b * T + frames.first) * N, stride * N, frames.begin, frames.end, N,
@@ -97,7 +96,7 @@ void strided_feed_forward(const float* x, const float* w1, const float* b1, cons
                            stride * N, taps * panel);
             }
         if (drop) draw_tile(drop, (b * outputs + lane0) * O, O, 0, end, O, masks, bits);
-        if (residual) read_tile(residual + (b * T + lane0 * stride) * O, stride * O, none, 0, O, 0, end, kept);
+        if (residual) read_tile(residual + (b * T + lane0 * stride) * O, stride * O, O, 0, end, kept);
         product(w2, O, N * taps, units, 1, [&](int64_t, int64_t o, Vec v, Vec w) {
             v = v + b2[o];
             w = w + b2[o];
@@ -155,7 +154,7 @@ void strided_feed_forward_backward(const float* grad, const float* hidden, const
             if (offset % stride != 0) continue;
             const int64_t first = lane0 + offset / stride;
             const int64_t begin = first < 0 ? 1 : 0, last = outputs - first < end ? outputs - first : end;
-            read_tile(grad + (b * outputs + first) * O, O, none, 0, O, begin, last, in);
+            read_tile(grad + (b * outputs + first) * O, O, O, begin, last, in);
             // rows n of w2t[:, k]: taps * O apart
             const RowSplit split(N);
             alignas(64) float sums[max_rows * panel];
@@ -172,7 +171,7 @@ void strided_feed_forward_backward(const float* grad, const float* hidden, const
             read = true;
         }
         if (read) {
-            read_tile(hidden + (b * T + frame0) * N, stride * N, none, 0, N, 0, end, units);
+            read_tile(hidden + (b * T + frame0) * N, stride * N, N, 0, end, units);
             for (int64_t i = 0; i < N * panel; i += lanes)  // ReLU and dropout left a zero where nothing flows back
                 store(back + i, load(units + i) == Vec{} ? Vec{} : load(back + i) * hidden_factor);
         } else {

@@ -51,7 +51,7 @@ void temporal_attention(const float* q, const float* k, const float* v, const ui
         Scratch scratch;
         float* tile = scratch.floats(D * panel);
         float* weights = scratch.floats(S * panel);
-        read_tile(q + b * q0 + lane0 * q1 + h * q2, q1, static_cast<const float*>(nullptr), 0, D, 0, end, tile);
+        read_tile(q + b * q0 + lane0 * q1 + h * q2, q1, D, 0, end, tile);
         Vec inverse[2], largest[2];
         softmax_tile({k + b * k0 + h * k2, k1, 1}, seen, D, tile, scale, a.visible(b, lane0), weights, inverse,
                      largest);
@@ -106,9 +106,9 @@ void temporal_attention_backward(const float* grad, const float* out, const floa
         const int64_t row = H * D;
         for (int64_t lane0 = 0; lane0 < T; lane0 += panel) {
             const int64_t end = valid(T, lane0), seen = a.keys(lane0), at = (b * T + lane0) * row + h * D;
-            read_tile(q + b * q0 + lane0 * q1 + h * q2, q1, none, 0, D, 0, end, q_tile);
-            read_tile(grad + at, row, none, 0, D, 0, end, grad_tile);
-            read_tile(out + at, row, none, 0, D, 0, end, out_tile);
+            read_tile(q + b * q0 + lane0 * q1 + h * q2, q1, D, 0, end, q_tile);
+            read_tile(grad + at, row, D, 0, end, grad_tile);
+            read_tile(out + at, row, D, 0, end, out_tile);
             products_over_dims(keys, seen, D, q_tile, p);
             products_over_dims(values, seen, D, grad_tile, dp);
             float exponent = scale * 1.44269504f;

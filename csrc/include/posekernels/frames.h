@@ -65,26 +65,31 @@ POSEKERNELS_INLINE Vec keep_lanes(uint32_t bits, Vec v) {
 
 // ---- rows to lanes and back
 
-// tile[c][l] = x[l * stride + c] (+ add[l * add_stride + c]) for lanes first <= l < end, 0 for the others. x and add
-// point at lane 0's frame, which need not exist when first > 0.
+// tile[c][l] = x[frame[l] * stride + c] (+ add[frame[l] * stride + c]); 0 in lanes whose frame is negative.
 template <class E>
-inline void read_tile(const E* x, int64_t stride, const E* add, int64_t add_stride, int64_t C, int64_t first,
-                      int64_t end, float* tile) {
+inline void read_frames(const E* x, int64_t stride, int64_t C, const int64_t* frame, float* tile,
+                        const E* add = nullptr) {
     Vec rows[lanes];
     for (int64_t l = 0; l < panel; l += lanes)
         for (int64_t c = 0; c < C; c += lanes) {
             const int64_t n = C - c < lanes ? C - c : lanes;
             for (int64_t i = 0; i < lanes; ++i) {
-                if (l + i < first || l + i >= end) {
-                    rows[i] = Vec{};
-                    continue;
-                }
-                rows[i] = load_any(x + (l + i) * stride + c, n);
-                if (add) rows[i] = rows[i] + load_any(add + (l + i) * add_stride + c, n);
+                const int64_t at = frame[l + i] * stride + c;
+                rows[i] = at < 0 ? Vec{} : load_any(x + at, n);
+                if (add && at >= 0) rows[i] = rows[i] + load_any(add + at, n);
             }
             transpose(rows);
             for (int64_t i = 0; i < n; ++i) store(tile + (c + i) * panel + l, rows[i]);
         }
+}
+
+// The same where lane l reads frame l, for lanes first <= l < end. x points at lane 0's frame, which need not exist
+// when first > 0.
+template <class E>
+inline void read_tile(const E* x, int64_t stride, int64_t C, int64_t first, int64_t end, float* tile) {
+    int64_t frame[panel];
+    for (int64_t l = 0; l < panel; ++l) frame[l] = l < first || l >= end ? -1 : l;
+    read_frames(x, stride, C, frame, tile);
 }
 
 // y[l * stride + c] = tile[c][l] for lanes first <= l < end; the tile's rows are `row` floats apart.
@@ -155,21 +160,26 @@ POSEKERNELS_INLINE void run_block(int64_t rows, int64_t K, const uint16_t* W, in
     bf16_blocks[rows](K, W, ldw, X, sums);
 }
 
-// put(p, n, a, b) for every tile p and row n: a and b are the two vectors of (W X_p)[n], W [N, K].
+// put(p, n, a, b) for every tile p and row n: a and b are the two vectors of (W X_p)[n], W [N, K]. Shared by the
+// threads where the caller is not one of several already.
 template <class W, class Put>
 inline void product(const W* weight, int64_t N, int64_t K, const float* tiles, int64_t count, const Put& put) {
     Scratch scratch;
     const W* X = tile_for(weight, tiles, K, count, scratch);
     const int64_t size = tile_size(weight, K);
     const RowSplit split(N);
-    alignas(64) float sums[max_rows * panel];
-    for (int64_t block = 0, n = 0; block < split.count; ++block) {
-        const int64_t rows = split.rows(block);
+    const auto block = [&](int64_t b) {
+        const int64_t n = b * split.base + (b < split.longer ? b : split.longer), rows = split.rows(b);
+        alignas(64) float sums[max_rows * panel];
         for (int64_t p = 0; p < count; ++p) {  // a block of weights stays in L1 for all tiles
             run_block(rows, K, weight + n * K, K, X + p * size, sums);
             for (int64_t r = 0; r < rows; ++r) put(p, n + r, load(sums + r * panel), load(sums + r * panel + lanes));
         }
-        n += rows;
+    };
+    if (N * K * count * panel < small_product) {
+        for (int64_t b = 0; b < split.count; ++b) block(b);
+    } else {
+        parallel_for(split.count, block);
     }
 }
 
