@@ -17,6 +17,7 @@ COMMANDS = {
     "render": ("train.commands.render", "a file of 3D people to a moving picture"),
     "convert-weights": ("train.commands.convert_weights", "published or trained weights to .safetensors"),
     "export": ("train.commands.export", "a network to ONNX, checked"),
+    "info": ("posekernels.info", "which backends each op has on this machine, and why not the others"),
 }
 
 

@@ -1,4 +1,4 @@
-"""``python -m posekernels.info``: versions, what was built, and which backends each op has on this machine."""
+"""``posekernels info``: versions, what was built, and which backends each op has on this machine."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def report() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="python -m posekernels.info", description=__doc__).parse_args(argv)
+    argparse.ArgumentParser(prog="posekernels info", description=__doc__).parse_args(argv)
     print(report())
     return 0
 

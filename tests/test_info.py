@@ -1,6 +1,7 @@
 """``python -m posekernels.info`` names every op, and says why what is missing is missing."""
 
 from posekernels import _dispatch, _native, info
+from posekernels.__main__ import run
 
 
 def test_report_names_every_op_and_every_reason():
@@ -21,5 +22,5 @@ def test_a_missing_module_is_told_with_its_reason(monkeypatch):
 
 
 def test_command_line(capsys):
-    assert info.main([]) == 0
+    assert run(["info"]) == 0
     assert "graph_conv" in capsys.readouterr().out
