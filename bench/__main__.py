@@ -3,103 +3,130 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
+import time
 from pathlib import Path
 
 import torch
 
-from . import report
+from posekernels._checks import nearest
+from posekernels._cli import Parser, run_cli
+
+from . import against, data, plan
 from .cases import model_cases, op_cases
 from .measure import Device, peaks
-from .suite import Row, model_rows, op_rows, training_rows
+from .memory import peak_mb
+from .report import Results, machine
+from .suite import COMPILED, PRECISIONS, Row, measured
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHORT = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = Parser(prog="python -m bench", description=__doc__)
     parser.add_argument("--op", action="append", help="only this op (repeatable)")
     parser.add_argument("--model", action="append", help="only this network (repeatable)")
+    parser.add_argument("--part", action="append", choices=plan.PARTS, help="only this part (repeatable)")
     parser.add_argument("--backend", action="append", help="only this backend (repeatable); default: all here")
     parser.add_argument("--batch", type=int, action="append", help="batches of the networks instead of each one's own")
-    parser.add_argument("--dtype", choices=DTYPES, help="only this dtype; default: float32 and what each case names")
+    parser.add_argument(
+        "--dtype", choices=[*PRECISIONS, *SHORT], help="only this precision; default: float32 and what each case names"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
-    parser.add_argument("--quick", action="store_true", help="a few sizes, no torch.compile: minutes")
+    parser.add_argument("--quick", action="store_true", help="a little of everything, no torch.compile: minutes")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--max-autotune", action="store_true", help="torch.compile in max-autotune mode too")
-    parser.add_argument("--no-training", action="store_true", help="leave the training steps out")
-    parser.add_argument("--budget", type=float, default=3.0, help="seconds per case, roughly")
-    parser.add_argument("--out", type=Path, help="write NAME.json, .csv, .md and .png here")
-    parser.add_argument("--name", help="NAME of the files (default: bench-<date>)")
+    parser.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime out")
+    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    parser.add_argument("--budget", type=float, help="seconds per unit, roughly (default 3; quick: 0.3)")
+    parser.add_argument("--against", metavar="REV", help="compare with another commit, built in a folder of its own")
+    parser.add_argument("--cmu", metavar="DIR", type=Path, help="time opening this CMU text set, parsed and cached")
+    parser.add_argument("--out", type=Path, help="folder of the result file, NAME.json, .csv, .md and .png")
+    parser.add_argument("--name", help="NAME; rows already there stay, those measured again are replaced")
+    parser.add_argument("--dry-run", action="store_true", help="list the units and about how long they take")
     args = parser.parse_args(argv)
-    everything = {"op": {c.op for c in op_cases()}, "model": {c.model for c in model_cases()}}
-    for kind, known in everything.items():
+    for kind, known in {"op": {c.op for c in op_cases()}, "model": {c.model for c in model_cases()}}.items():
         for name in getattr(args, kind) or ():
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                parser.error(f"--{kind} {name}: no such benchmark{hint} (there are: {', '.join(sorted(known))})")
+                raise ValueError(
+                    f"--{kind} {name}: no such benchmark{nearest(name, known)} (there are: {', '.join(sorted(known))})"
+                )
+    args.dtype = SHORT.get(args.dtype, args.dtype)
+    args.budget = args.budget or (0.3 if args.quick else 3.0)
+    args.name = args.name or ("cpu" if args.device == "cpu" else "gpu")
     return args
 
 
-def rows(args: argparse.Namespace):
-    """Yield the rows that ``args`` asks for, case by case."""
-    device = Device(args.device)
-    peak = {}
+def ways_of(unit, args: argparse.Namespace) -> list[str]:
+    """What one unit is computed with."""
+    compiled = [] if args.quick or args.no_compile else list(COMPILED)[: 2 if args.max_autotune else 1]
+    skipped = {"onnxruntime"} if args.no_onnx or (args.quick and unit.what not in QUICK_ONNX) else set()
+    return [w for w in unit.ways(args.backend or [], compiled) if w not in skipped]
 
-    def peak_of(dtype):
-        if dtype not in peak:
-            peak[dtype] = peaks(device, dtype)
-            flops, copy = peak[dtype]
-            print(f"this machine: {flops / 1e9:,.0f} GFLOP/s in {dtype}, copy {copy / 1e9:,.1f} GB/s", file=sys.stderr)
-        return peak[dtype]
 
-    def dtypes(case):
-        return [DTYPES[args.dtype]] if args.dtype else [torch.float32, *case.dtypes]
+QUICK_ONNX = ("htnet", "pkd")  # an export takes seconds
 
-    compile_ = not (args.quick or args.no_compile)
-    if args.op or not args.model:
-        for case in op_cases():
-            if (args.op and case.op not in args.op) or (args.quick and not case.quick):
-                continue
-            if case.gpu_only and not device.cuda:
-                continue
-            for dtype in dtypes(case):
-                yield from op_rows(case, device, dtype, peak_of(dtype), args.backend, compile_, args.budget)
-    if args.model or not args.op:
-        ways = ["eager", *(args.backend or ["auto"]), *(["torch.compile"] if compile_ else []), "onnxruntime"]
-        ways += ["max-autotune"] if args.max_autotune else []
-        for case in model_cases():
-            if args.model and case.model not in args.model:
-                continue
-            for batch in args.batch or (case.batches[:2] if args.quick else case.batches):
-                for dtype in dtypes(case):
-                    yield from model_rows(case, batch, device, dtype, peak_of(dtype), ways, args.budget)
-            if not (args.no_training or args.quick):
-                yield from training_rows(case, device, peak_of(torch.float32), ways, args.budget)
+
+def show(row: Row) -> None:
+    timed = f"{row.median_us:>12,.1f} us" if row.median_us else f"rejected: {row.rejected}"
+    ratio = f"  {row.vs_eager:.2f}x eager" if row.vs_eager else ""
+    held = f"  {row.peak_mb:,.1f} MB" if row.peak_mb is not None else ""
+    print(f"{row.what:<22} {row.size:<34} {row.pass_:<17} {row.dtype:<9} {row.contender:<14} {timed}{ratio}{held}")
+    sys.stdout.flush()
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    done: list[Row] = []
-    for row in rows(args):
-        done.append(row)
-        timed = f"{row.median_us:>12,.1f} us" if row.median_us else f"rejected: {row.rejected}"
-        ratio = f"  {row.vs_eager:.2f}x eager" if row.vs_eager else ""
-        print(
-            f"{row.what:<20} {row.size:<34} {row.pass_:<17} {row.dtype:<9} {row.contender:<14} {timed}{ratio}",
-            flush=True,
-        )
-    facts = report.machine(args.device)
-    if args.out:
-        for path in report.save(done, facts, args.out, args.name or f"bench-{facts['date']}"):
+    units = plan.units(
+        args.device,
+        ops=args.op,
+        networks=args.model,
+        parts=args.part,
+        precision=args.dtype,
+        batches=args.batch,
+        quick=args.quick,
+    )
+    if args.cmu and not (args.op or args.model):
+        units = []
+    chosen = [(u, ways_of(u, args)) for u in units]
+    expected = [plan.seconds(u, w, args.budget, not args.no_memory) for u, w in chosen]
+    if args.dry_run:
+        for (unit, ways), seconds in zip(chosen, expected):
+            print(f"{seconds:>6.1f} s  {unit}  ({', '.join(ways)})")
+        print(f"{len(chosen)} units, about {plan.minutes(sum(expected))} on two cores")
+        return 0
+    facts = machine(args.device, ["python -m bench", *(sys.argv[1:] if argv is None else argv)])
+    results = Results(args.out / f"{args.name}.json") if args.out else None
+    if args.against:
+        return against.compare(args.against, [u for u, _ in chosen], args.budget, args.out)
+    start, device, peak = time.monotonic(), Device(args.device), {}
+    memory = None if args.no_memory else peak_mb
+
+    def keep(rows: list[Row]) -> None:
+        for row in rows:
+            show(row)
+        if results:
+            results.add(rows, facts)
+
+    if args.cmu:
+        keep(data.cmu_rows(args.cmu))
+    for unit, ways in chosen:
+        precision = unit.precision
+        if precision.name not in peak:
+            with precision.applied():
+                flops, copy = peak[precision.name] = peaks(device, precision.dtype)
+            facts.setdefault("peaks", {})[precision.name] = [flops, copy]
+            print(f"this machine: {flops / 1e9:,.0f} GFLOP/s in {precision.name}, copy {copy / 1e9:,.1f} GB/s")
+        keep(measured(unit, ways, args.budget, peak[precision.name], memory))
+    print(f"{len(chosen)} units in {plan.minutes(time.monotonic() - start)}")
+    if results and results.rows:
+        for path in [results.path, *results.present()]:
             print(f"wrote {path}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

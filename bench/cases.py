@@ -27,6 +27,7 @@ class OpCase:
         bytes: read and written at least once by the forward pass, as a function of the element size in bytes.
         gradients: inputs whose gradients are checked and timed; empty for an op without a backward pass.
         peers: other ways to compute the same: name -> (inputs) -> output ("sdpa": PyTorch's own attention).
+        unchecked: those of them that draw other random numbers, so that there is nothing to compare.
         dtypes: that it is timed in, beside float32.
         quick: part of ``--quick``.
         gpu_only: too large for a CPU.
@@ -40,6 +41,7 @@ class OpCase:
     bytes: Callable[[int], float]
     gradients: tuple[str, ...] = ()
     peers: dict[str, Callable[[dict[str, Tensor]], Tensor]] = field(default_factory=dict)
+    unchecked: tuple[str, ...] = ()
     dtypes: tuple[torch.dtype, ...] = ()
     quick: bool = False
     gpu_only: bool = False
@@ -47,17 +49,24 @@ class OpCase:
 
 @dataclass
 class ModelCase:
-    """One network in inference, and one training step of it.
+    """One network in inference, and one training iteration of it.
 
     Args:
-        model: its name, as in ``models.create``.
+        model: its name, as in ``models.create``, or what is done with it ("rie video").
         make: () -> the network, float32 on the CPU, with trained-looking (random) weights.
         inputs: batch -> the positional inputs of ``forward``.
         batches: a latency size, a medium one, a large one.
         flops: batch -> multiply-adds times two of the forward pass.
-        training_batch: batch of the timed training step, None when it has none.
-        loss: (output) -> scalar for the training step.
-        run: (net, inputs) -> output, when it is not ``net(*inputs)``; must be exportable for ONNX Runtime.
+        training_batch: batch of the timed training iteration, None when it has none.
+        losses: of one iteration, each followed by a backward pass and a step of Adam: (net, inputs) -> scalar.
+        unchecked_training: why no gradient is compared with float64 before the iteration is timed ("" when it is).
+        run: (net, inputs) -> output, when it is not ``net(*inputs)``.
+        plain: the same as a user of PyTorch alone would write it, when that is not ``run`` on the references.
+        session: how ONNX Runtime does it when not by one call of the network: (net, inputs, export) -> a call, where
+            ``export(inputs)`` gives the network as a function. Needed beside ``run``; without it, it is left out.
+        unit: of the table's size column; "B" for a batch.
+        checked: compare this many entries of the batch, first and last ones, with float64; all when None.
+        memory_only: batches whose memory is measured, with the kernels alone, and not their time.
         dtypes: that it is timed in, beside float32.
     """
 
@@ -67,8 +76,14 @@ class ModelCase:
     batches: tuple[int, ...]
     flops: Callable[[int], float]
     training_batch: int | None = None
-    loss: Callable[[Tensor], Tensor] = lambda y: y.square().mean()
+    losses: tuple[Callable, ...] = (lambda net, inputs: net(*inputs).square().mean(),)
+    unchecked_training: str = ""
     run: Callable | None = None
+    plain: Callable | None = None
+    session: Callable | None = None
+    unit: str = "B"
+    checked: int | None = None
+    memory_only: tuple[int, ...] = ()
     dtypes: tuple[torch.dtype, ...] = ()
 
 

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
+from posekernels._native import core
+from posekernels._packing import packed
+
 # Thread pools go on spinning for a while after their last task (ONNX Runtime's and OpenMP's do): left to themselves
 # they slow whoever comes next down twofold. So every turn begins with a rest and calls that are not timed.
 SETTLE = 0.05
+SLOW = 1.0  # seconds: beside a call this long, a rest is enough
 
 
 @dataclass
@@ -78,48 +82,54 @@ def interleaved(calls: dict[str, Callable], device: Device, budget: float, repea
         budget: seconds for all of them together, roughly; at least 3 rounds are made.
         repeats: rounds, when the budget allows.
     """
-    loops = {}
+    loops, warm_ups, per_round = {}, {}, 0.0
     for name, call in calls.items():
-        call()
         seconds, _ = device.sample(call, 1)
+        if seconds < SLOW:  # the first call may have been a slow one
+            seconds, _ = device.sample(call, 1)
         loops[name] = max(1, min(1000, int(2e-3 / max(seconds, 1e-7))))
-    per_round = sum(device.sample(call, loops[name])[0] * loops[name] for name, call in calls.items())
-    rounds = max(3, min(repeats, int(budget / max(per_round, 1e-6))))
+        warm_ups[name] = min(loops[name], 8) if seconds < SLOW else 0
+        per_round += SETTLE + seconds * (loops[name] + warm_ups[name])
+    rounds = max(3, min(repeats, int(budget / per_round)))
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             time.sleep(SETTLE)
-            for _ in range(min(loops[name], 8)):
+            for _ in range(warm_ups[name]):
                 call()
             samples[name].append(device.sample(call, loops[name]))
-    timings = {}
-    for name, pairs in samples.items():
-        device_times = sorted(p[0] for p in pairs)
-        tenth = max(0, round(0.1 * (len(pairs) - 1)))
-        timings[name] = Timing(
-            statistics.median(device_times),
-            device_times[tenth],
-            device_times[-1 - tenth],
-            statistics.median(p[1] for p in pairs),
-        )
-    return timings
+    return {name: spread(pairs) for name, pairs in samples.items()}
+
+
+def spread(pairs: list[tuple[float, float]]) -> Timing:
+    """Of (seconds, host seconds) of each turn."""
+    times = sorted(p[0] for p in pairs)
+    tenth = max(0, round(0.1 * (len(pairs) - 1)))
+    host = statistics.median(p[1] for p in pairs)
+    return Timing(statistics.median(times), times[tenth], times[-1 - tenth], host)
 
 
 def peaks(device: Device, dtype: torch.dtype) -> tuple[float, float]:
-    """(FLOP/s of a large matrix product in ``dtype``, bytes/s of a large copy): this machine's own, best of several."""
+    """(FLOP/s of a large matrix product in ``dtype``, bytes/s of a large copy): this machine's own, best of several.
+
+    On a CPU the product is PyTorch's or this project's own, whichever is faster.
+    """
     n = 8192 if device.cuda else 1024
     a = torch.randn(n, n, device=device.name).to(dtype)
     size = 2**28  # far beyond any cache
     source, target = torch.empty(2, size, dtype=torch.uint8, device=device.name)
+    products = [lambda: a @ a]
+    if core is not None and not device.cuda and dtype in (torch.float32, torch.bfloat16):
+        w, x, y = packed(a, dtype=dtype), a.float(), torch.empty(n, n)
+        out = (y.data_ptr(), n, n, n, n)
+        first = (torch.get_num_threads(), x.data_ptr(), n, w.data_ptr())
+        if dtype == torch.float32:
+            products.append(lambda: core.gemm_forward(*first, None, None, *out, 0))
+        else:
+            products.append(lambda: core.gemm_forward_bf16(*first, *out))
 
-    def product():
-        return a @ a
-
-    def copy():
-        target.copy_(source)
-
-    best = []
-    for call in (product, copy):
+    def best(call: Callable) -> float:
         call()
-        best.append(min(device.sample(call, 3)[0] for _ in range(5)))
-    return 2 * n**3 / best[0], 2 * size / best[1]
+        return min(device.sample(call, 3)[0] for _ in range(5))
+
+    return 2 * n**3 / min(map(best, products)), 2 * size / best(lambda: target.copy_(source))

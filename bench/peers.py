@@ -47,8 +47,8 @@ def compiled(call: Callable, mode: str | None = None) -> Callable:
     return run
 
 
-def onnxruntime(net: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Callable[[], Tensor]:
-    """The eager form exported to ONNX, in ONNX Runtime with ``threads`` threads."""
+def session(net: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Callable[..., Tensor]:
+    """The eager form exported to ONNX, as a function of tensors, in ONNX Runtime with ``threads`` threads."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -69,8 +69,12 @@ def onnxruntime(net: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Cal
         if not inputs[0].is_cuda:
             providers = ["CPUExecutionProvider"]
         try:
-            session = ort.InferenceSession(path, options, providers=providers)
+            made = ort.InferenceSession(path, options, providers=providers)
         except Exception as error:  # its own types: an operator it has no kernel for in bfloat16, say
             raise Unavailable(f"ONNX Runtime: {str(error).strip().splitlines()[0]}") from error
-    feeds = {i.name: t.cpu().numpy() for i, t in zip(session.get_inputs(), inputs)}
-    return lambda: torch.from_numpy(session.run(None, feeds)[0])
+    names = [i.name for i in made.get_inputs()]
+
+    def run(*tensors: Tensor) -> Tensor:
+        return torch.from_numpy(made.run(None, {n: t.cpu().numpy() for n, t in zip(names, tensors)})[0])
+
+    return run

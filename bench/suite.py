@@ -1,9 +1,12 @@
-"""Rows of the benchmark: correctness against float64 first, a figure only for what passes."""
+"""Units of the benchmark: one op, network or training iteration at one size, and every way to compute it.
+
+A unit is checked against float64 first; only what passes is timed, all ways turn by turn.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -16,13 +19,50 @@ from . import peers
 from .cases import ModelCase, OpCase
 from .measure import Device, interleaved
 
-BUDGET = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 1e-2}
-TF32_BUDGET = 1e-3
+COMPILED = {"torch.compile": None, "max-autotune": "max-autotune"}
+CHAIN = 10  # a network is a chain of ops: its error may be this many times an op's
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How numbers are held and multiplied; ``bound`` on an op's relative error against float64."""
+
+    name: str
+    dtype: torch.dtype
+    bound: float
+
+    @contextlib.contextmanager
+    def applied(self):
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if self.name == "tf32" else "highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    @property
+    def size(self) -> int:
+        """Bytes of an element."""
+        return self.dtype.itemsize
+
+
+PRECISIONS = {
+    p.name: p
+    for p in (
+        Precision("float32", torch.float32, 1e-5),
+        Precision("tf32", torch.float32, 1e-3),
+        Precision("bfloat16", torch.bfloat16, 1e-2),
+        Precision("float16", torch.float16, 1e-2),
+    )
+}
 
 
 @dataclass
 class Row:
-    """One line of the table. Times in microseconds; ``rejected`` says why a row has none."""
+    """One line of the table. Times in microseconds; ``rejected`` says why a row has none; ``run`` when it was made.
+
+    ``peak_mb``: the most memory that the call held beyond the network, its weights and inputs (``bench.memory``).
+    """
 
     what: str
     size: str
@@ -40,9 +80,15 @@ class Row:
     vs_eager: float | None = None
     peak_mb: float | None = None
     rejected: str = ""
+    run: str = ""
 
     def dict(self) -> dict:
         return asdict(self)
+
+    @property
+    def group(self) -> tuple[str, str, str, str]:
+        """What the contenders of one unit share."""
+        return self.what, self.size, self.pass_, self.dtype
 
 
 def relative_error(got, want) -> float:
@@ -59,190 +105,281 @@ def relative_error(got, want) -> float:
     return worst
 
 
-def _cast(inputs: dict, dtype: torch.dtype, device: str) -> dict:
-    def cast(value):
-        if not isinstance(value, Tensor):
-            return value
-        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
-
-    return {name: cast(value) for name, value in inputs.items()}
+def _cast(value, dtype: torch.dtype, device: str):
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device, dtype) if value.is_floating_point() else value.to(device)
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+class Unit:
+    """One group of rows. ``ways`` lists what it can be computed with; ``build`` makes one of them, not yet called.
+
+    Attributes:
+        what, size, pass_: for the table. precision, device: what it runs in and on.
+        flops, bytes: of the whole unit; bytes may be None.
+        network: the case of a network, None for an op.
+        timed: False when only the memory of the kernels is measured.
+    """
+
+    what: str
+    size: str
+    pass_: str
+    flops: float
+    bytes: float | None = None
+    network: ModelCase | None = None
+    timed = True
+
+    def __init__(self, precision: Precision, device: str):
+        self.precision, self.device = precision, device
+
+    @property
+    def group(self) -> tuple[str, str, str, str]:
+        return self.what, self.size, self.pass_, self.precision.name
+
+    def __str__(self) -> str:
+        return "  ".join(self.group)
+
+    def ways(self, backends: list[str], compiled: list[str]) -> list[str]:
+        raise NotImplementedError
+
+    def build(self, way: str) -> Callable:
+        """Raises BackendError or ``peers.Unavailable`` (here or when called) for what cannot run."""
+        raise NotImplementedError
+
+    def want(self):
+        """The result in float64, from the reference."""
+        raise NotImplementedError
+
+    def error(self, way: str, call: Callable, want) -> float | None:
+        """Relative error of one call; None where there is nothing to compare."""
+        return relative_error(call(), want)
+
+    @property
+    def bound(self) -> float:
+        return self.precision.bound * (CHAIN if self.network else 1)
 
 
-def _fill(rows: dict[str, Row], calls: dict[str, Callable], device: Device, budget: float, flops, bytes_, peak) -> None:
-    """Time what is left in ``calls`` and write it into ``rows``."""
-    if not calls:
-        return
-    timings = interleaved(calls, device, budget)
-    base = timings.get("eager")
-    for name, t in timings.items():
-        row = rows[name]
-        row.median_us, row.low_us, row.high_us, row.host_us = (1e6 * v for v in (t.median, t.low, t.high, t.host))
-        row.gflops = flops / t.median / 1e9
-        row.gbytes = bytes_ / t.median / 1e9 if bytes_ else None
-        row.of_peak = max(flops / peak[0], (bytes_ or 0) / peak[1]) / t.median
-        row.vs_eager = base.median / t.median if base else None
+class OpUnit(Unit):
+    """An op, forward or forward and backward."""
 
-
-def op_rows(
-    case: OpCase,
-    device: Device,
-    dtype: torch.dtype,
-    peak,
-    backends: list[str] | None = None,
-    compile_: bool = True,
-    budget: float = 2.0,
-) -> Iterator[Row]:
-    """Forward, then forward + backward, of one op: every backend and peer."""
-    inputs = _cast(case.make(), dtype, device.name)
-    # float64 on the values that the contender sees, so that rounding the inputs is not counted against it
-    exact = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in inputs.items()}
-    want_backends = backends or [b for b in _dispatch.OPS[case.op] if b != "reference"]
-
-    contenders: dict[str, Callable[[dict], Tensor]] = {"eager": lambda i: case.call(i, "reference")}
-    contenders |= {b: (lambda i, b=b: case.call(i, b)) for b in want_backends}
-    contenders |= {name: peer for name, peer in case.peers.items()}
-    for backward in (False, True) if case.gradients else (False,):
-        rows, calls = {}, {}
-        pass_ = "forward+backward" if backward else "forward"
-
-        def bound(function, values, backward=backward):
-            if not backward:
-
-                def forward():
-                    with torch.no_grad():
-                        return function(values)
-
-                return forward
-            leaves = [values[n].requires_grad_() for n in case.gradients]
-
-            def both():
-                y = function(values)
-                first = y[0] if isinstance(y, tuple) else y
-                return torch.autograd.grad(first, leaves, torch.ones_like(first))
-
-            return both
-
-        with posekernels.use_backend("reference"):
-            want = bound(lambda i: case.call(i, "reference"), dict(exact))()
-        ways = dict(contenders)
-        if compile_:
-            ways["torch.compile"] = None
-        for name, function in ways.items():
-            row = rows[name] = Row(case.op, case.size, pass_, _name(dtype), name)
-            values = {n: v.detach().clone() if isinstance(v, Tensor) else v for n, v in inputs.items()}
-            try:
-                if function is None:
-                    call = peers.compiled(bound(lambda i: case.call(i, "reference"), values))
-                else:
-                    call = bound(function, values)
-                row.error = relative_error(call(), want)
-            except (posekernels.BackendError, peers.Unavailable, TypeError, ValueError) as error:
-                row.rejected = str(error).splitlines()[0]
-                continue
-            if row.error > BUDGET[dtype]:
-                row.rejected = f"error {row.error:.1e} > {BUDGET[dtype]:.0e}"
-                continue
-            calls[name] = call
+    def __init__(self, case: OpCase, backward: bool, precision: Precision, device: str):
+        super().__init__(precision, device)
+        self.case, self.backward = case, backward
+        self.what, self.size = case.op, case.size
+        self.pass_ = "forward+backward" if backward else "forward"
         factor = 3 if backward else 1
-        _fill(rows, calls, device, budget, factor * case.flops, factor * case.bytes(inputs_size(dtype)), peak)
-        yield from rows.values()
+        self.flops, self.bytes = factor * case.flops, factor * case.bytes(precision.size)
+
+    def ways(self, backends, compiled):
+        named = [b for b in _dispatch.OPS[self.case.op] if b != "reference"]
+        return ["eager", *(backends or ["auto", *named]), *self.case.peers, *compiled]
+
+    def inputs(self) -> dict:
+        return {n: _cast(v, self.precision.dtype, self.device) for n, v in self.case.make().items()}
+
+    def bound_to(self, function: Callable, values: dict) -> Callable:
+        if not self.backward:
+
+            def forward():
+                with torch.no_grad():
+                    return function(values)
+
+            return forward
+        leaves = [values[n].requires_grad_() for n in self.case.gradients]
+
+        def both():
+            y = function(values)
+            first = y[0] if isinstance(y, tuple) else y
+            return torch.autograd.grad(first, leaves, torch.ones_like(first))
+
+        return both
+
+    def build(self, way):
+        values, case = self.inputs(), self.case
+        if way in case.peers:
+            return self.bound_to(case.peers[way], values)
+        backend = "reference" if way in ("eager", *COMPILED) else way
+        call = self.bound_to(lambda i: case.call(i, backend), values)
+        return peers.compiled(call, COMPILED[way]) if way in COMPILED else call
+
+    def want(self):
+        # On the rounded values that the contender sees, so that rounding the inputs is not counted against it.
+        values = {
+            n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in self.inputs().items()
+        }
+        return self.bound_to(lambda i: self.case.call(i, "reference"), values)()
+
+    def error(self, way, call, want):
+        got = call()
+        return None if way in self.case.unchecked else relative_error(got, want)
 
 
-def inputs_size(dtype: torch.dtype) -> int:
-    return torch.empty(0, dtype=dtype).element_size()
+class NetworkUnit(Unit):
+    """A network, or what is done with one, in inference."""
+
+    pass_ = "inference"
+
+    def __init__(self, case: ModelCase, batch: int, precision: Precision, device: str, timed: bool = True):
+        super().__init__(precision, device)
+        self.network, self.batch, self.timed = case, batch, timed
+        self.what, self.size = case.model, f"{case.unit}={batch}"
+        self.flops = case.flops(batch)
+
+    def ways(self, backends, compiled):
+        case = self.network
+        if not self.timed:
+            return ["auto"]
+        onnx = ["onnxruntime"] if case.run is None or case.session else []
+        return ["eager", *(backends or ["auto"]), *(compiled if case.run is None else []), *onnx]
+
+    def run(self, net, inputs):
+        return (self.network.run or (lambda net, inputs: net(*inputs)))(net, inputs)
+
+    def made(self, dtype: torch.dtype):
+        torch.manual_seed(0)
+        net = self.network.make().eval().to(self.device, dtype)
+        return net, tuple(_cast(t, dtype, self.device) for t in self.network.inputs(self.batch))
+
+    def build(self, way):
+        case, (net, inputs) = self.network, self.made(self.precision.dtype)
+        threads = torch.get_num_threads()
+        if way == "onnxruntime" and case.session:
+            return case.session(net, inputs, lambda example: peers.session(net, example, threads))
+        if way == "onnxruntime":
+            session = peers.session(net, inputs, threads)
+            return lambda: session(*inputs)
+        backend = "reference" if way in ("eager", *COMPILED) else way
+        run = case.plain if case.plain and backend == "reference" else self.run
+
+        def call():
+            with torch.no_grad():
+                return run(net, inputs)
+
+        if way in COMPILED:
+            return peers.compiled(call, COMPILED[way])
+
+        def named():
+            with posekernels.use_backend(backend):
+                return call()
+
+        return named
+
+    def _chosen(self, entries: int) -> list[int]:
+        """Which entries of the batch are compared with float64."""
+        some = self.network.checked
+        if some is None or entries <= some:
+            return list(range(entries))
+        return [*range(some // 2), *range(entries - some // 2, entries)]
+
+    def want(self):
+        net, inputs = self.made(torch.float64)
+        if self.network.checked is not None:
+            inputs = tuple(t[self._chosen(self.batch)] for t in inputs)
+        with torch.no_grad(), posekernels.use_backend("reference"):
+            return self.run(net, inputs)
+
+    def error(self, way, call, want):
+        got = call()
+        return relative_error(got if self.network.checked is None else got[self._chosen(self.batch)], want)
 
 
-def model_rows(
-    case: ModelCase,
-    batch: int,
-    device: Device,
-    dtype: torch.dtype,
-    peak,
-    ways: list[str],
-    budget: float = 4.0,
-) -> Iterator[Row]:
-    """Inference of one network at one batch: kernels ("auto"), eager, ``torch.compile``, ONNX Runtime."""
-    torch.manual_seed(0)
-    net = case.make().eval()
-    inputs = tuple(t.to(device.name) for t in case.inputs(batch))
-    run = case.run or (lambda net, inputs: net(*inputs))
-    with torch.no_grad(), posekernels.use_backend("reference"):
-        exact = copy.deepcopy(net).double().to(device.name)
-        want = run(exact, tuple(t.double() if t.is_floating_point() else t for t in inputs))
-        del exact
-    net = net.to(device.name, dtype)
-    cast = tuple(t.to(dtype) if t.is_floating_point() else t for t in inputs)
+class TrainingUnit(Unit):
+    """One training iteration: for each loss a forward pass, a backward pass and a step of Adam.
 
-    def call():
-        with torch.no_grad():
-            return run(net, cast)
+    Checked by the gradients of the first loss, at a small batch.
+    """
 
-    rows, calls = {}, {}
-    for way in ways:
-        row = rows[way] = Row(case.model, f"B={batch}", "inference", _name(dtype), way)
-        try:
-            if way == "eager":
-                contender = peers.eager(call)
-            elif way == "torch.compile":
-                contender = peers.compiled(call)
-            elif way == "max-autotune":
-                contender = peers.compiled(call, "max-autotune")
-            elif way == "onnxruntime":
-                contender = peers.onnxruntime(net, cast, torch.get_num_threads())
-            else:
+    pass_ = "training"
 
-                def contender(backend=way):
-                    with posekernels.use_backend(backend):
-                        return call()
+    def __init__(self, case: ModelCase, precision: Precision, device: str, batch: int | None = None):
+        super().__init__(precision, device)
+        self.network, self.batch = case, batch or case.training_batch
+        self.what, self.size = case.model, f"{case.unit}={self.batch}"
+        self.flops = 3 * len(case.losses) * case.flops(self.batch)
 
-            row.error = relative_error(contender(), want)
-        except (posekernels.BackendError, peers.Unavailable) as error:
-            row.rejected = str(error).splitlines()[0]
-            continue
-        bound = 10 * BUDGET[dtype]  # a network is a chain of ops
-        if row.error > bound:
-            row.rejected = f"error {row.error:.1e} > {bound:.0e}"
-            continue
-        calls[way] = contender
-    _fill(rows, calls, device, budget, case.flops(batch), None, peak)
-    yield from rows.values()
+    def ways(self, backends, compiled):
+        return ["eager", *(backends or ["auto"])]
 
+    def made(self, batch: int, dtype: torch.dtype):
+        torch.manual_seed(0)
+        net = self.network.make().train().to(self.device, dtype)
+        return net, tuple(_cast(t, dtype, self.device) for t in self.network.inputs(batch))
 
-def training_rows(case: ModelCase, device: Device, peak, ways: list[str], budget: float = 4.0) -> Iterator[Row]:
-    """One training step (forward, backward, Adam) of one network."""
-    batch = case.training_batch
-    if batch is None:
-        return
-    torch.manual_seed(0)
-    first = case.make().train().to(device.name)
-    inputs = tuple(t.to(device.name) for t in case.inputs(batch))
-    run = case.run or (lambda net, inputs: net(*inputs))
-    rows, calls = {}, {}
-    for way in ways:
-        if way not in ("eager", "auto", "cpu", "triton", "cuda"):
-            continue
+    def build(self, way):
+        net, inputs = self.made(self.batch, self.precision.dtype)
         backend = "reference" if way == "eager" else way
-        net = copy.deepcopy(first)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
 
-        def step(net=net, optimizer=optimizer, backend=backend):
+        def iteration():
             with posekernels.use_backend(backend):
-                optimizer.zero_grad(set_to_none=True)
-                loss = case.loss(run(net, inputs))
-                loss.backward()
-                optimizer.step()
-            return loss
+                for function in self.network.losses:
+                    optimizer.zero_grad(set_to_none=True)
+                    function(net, inputs).backward()
+                    optimizer.step()
 
-        row = rows[way] = Row(case.model, f"B={batch}", "training step", "float32", way)
+        return iteration
+
+    def gradients(self, backend: str, dtype: torch.dtype) -> Tensor:
+        net, inputs = self.made(min(self.batch, 8), dtype)
+        with posekernels.use_backend(backend):
+            self.network.losses[0](net, inputs).backward()
+        return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+
+    def want(self):
+        return None if self.network.unchecked_training else self.gradients("reference", torch.float64)
+
+    def error(self, way, call, want):
+        if want is None:
+            return None
+        return relative_error(self.gradients("reference" if way == "eager" else way, self.precision.dtype), want)
+
+
+def prepare(unit: Unit, ways: list[str]) -> tuple[dict[str, Row], dict[str, Callable]]:
+    """A row for every way; and the calls of those that run and are right."""
+    rows, calls = {}, {}
+    want = unit.want() if unit.timed else None
+    for way in ways if unit.timed else ():
+        row = rows[way] = Row(*unit.group, way)
         try:
-            step()
-        except posekernels.BackendError as error:
-            row.rejected = str(error).splitlines()[0]
+            call = unit.build(way)
+            row.error = unit.error(way, call, want)
+        except (posekernels.BackendError, peers.Unavailable, TypeError, ValueError) as error:
+            row.rejected = str(error).splitlines()[0].split("cannot run: ")[-1].split(" (the op has")[0]
             continue
-        calls[way] = step
-    _fill(rows, calls, device, budget, 3 * case.flops(batch), None, peak)
-    yield from rows.values()
+        if row.error is not None and row.error > unit.bound:
+            row.rejected = f"error {row.error:.1e} > {unit.bound:.0e}"
+            continue
+        calls[way] = call
+    return rows, calls
+
+
+def measured(unit: Unit, ways: list[str], budget: float, peak, memory: Callable | None) -> list[Row]:
+    """The unit's rows.
+
+    Args:
+        budget: seconds for the timing, roughly.
+        peak: (FLOP/s, bytes/s) of this machine in the unit's precision.
+        memory: (unit, way) -> megabytes, or None to leave it out.
+    """
+    with unit.precision.applied():
+        rows, calls = prepare(unit, ways)
+        if calls:
+            timings = interleaved(calls, Device(unit.device), budget)
+            base = timings.get("eager")
+            for name, t in timings.items():
+                row = rows[name]
+                row.median_us, row.low_us, row.high_us, row.host_us = (
+                    1e6 * v for v in (t.median, t.low, t.high, t.host)
+                )
+                row.gflops = unit.flops / t.median / 1e9
+                row.gbytes = unit.bytes / t.median / 1e9 if unit.bytes else None
+                row.of_peak = max(unit.flops / peak[0], (unit.bytes or 0) / peak[1]) / t.median
+                row.vs_eager = base.median / t.median if base else None
+        for way in ("eager", "auto") if memory else ():
+            if way in calls or (way in ways and not unit.timed):
+                row = rows.setdefault(way, Row(*unit.group, way))
+                row.peak_mb = memory(unit, way)
+        for row in rows.values():
+            if row.median_us is None and not row.rejected:
+                row.rejected = "not timed: only its memory is measured"
+    return list(rows.values())

@@ -21,6 +21,7 @@ CASES = [
         inputs=inputs,
         batches=(1,),
         flops=lambda batch: 2.0 * MULTIPLY_ADDS * batch,
+        training_batch=1,
         dtypes=(torch.bfloat16,),
     )
 ]

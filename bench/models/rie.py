@@ -1,4 +1,7 @@
-"""RIE, stage 3, 243 frames, 256 channels: the shape of the released ground-truth model."""
+"""RIE, stage 3, 243 frames, 256 channels, the shape of the released ground-truth model; and every frame of a video.
+
+The timed training iteration has its dropout: in the eager form PyTorch draws the masks, as a user of it would.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,20 @@ import torch
 
 from bench.cases import ModelCase
 from models import create
+from models.streaming import windows
 
 MULTIPLY_ADDS = 95_100_000  # per window
 
 
 def inputs(batch: int) -> tuple[torch.Tensor, ...]:
     return (torch.rand(batch, 243, 17, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1,)
+
+
+def every_window(net, inputs) -> torch.Tensor:
+    """A video as a user of a network of windows runs it: 64 windows at a time."""
+    (video,) = inputs
+    found = [net(windows(video, net.frames, t, min(t + 64, len(video)))) for t in range(0, len(video), 64)]
+    return torch.cat(found)[:, 0]
 
 
 CASES = [
@@ -22,6 +33,17 @@ CASES = [
         batches=(1, 8, 64),
         flops=lambda batch: 2.0 * MULTIPLY_ADDS * batch,
         training_batch=128,
+        unchecked_training="dropout draws other masks",
         dtypes=(torch.bfloat16,),
-    )
+    ),
+    ModelCase(
+        "rie video",
+        make=lambda: create("rie", stage=3),
+        inputs=lambda frames: (torch.rand(frames, 17, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1,),
+        batches=(500,),
+        flops=lambda frames: 2.0 * MULTIPLY_ADDS * frames,
+        run=lambda net, inputs: net.sequence(*inputs),
+        plain=every_window,
+        unit="frames",
+    ),
 ]

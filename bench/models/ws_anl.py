@@ -1,4 +1,7 @@
-"""WS-ANL's light lifter and its variance models at one pose, 64, and 400."""
+"""WS-ANL's light lifter and its variance models at one pose, 64 and 400; and HTNet's 200 hypotheses of a pose.
+
+The memory of an evaluation is measured at 512 poses, 200 hypotheses each.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ import torch
 
 from bench.cases import ModelCase
 from models import create
+from models.ws_anl import WsAnl
 
+from .htnet import MULTIPLY_ADDS as HTNET
+
+SAMPLES = 200
 MULTIPLY_ADDS = {"mgcn_lw": 2_572_899, "variance_gcn": 19_184_194, "variance_linear": 11_456}  # per pose
 
 
@@ -24,4 +31,14 @@ CASES = [
         training_batch=256,
     )
     for name, count in MULTIPLY_ADDS.items()
+] + [
+    ModelCase(
+        f"ws_anl {SAMPLES} hypotheses",
+        make=lambda: WsAnl(create("htnet"), create("variance_gcn")),
+        inputs=lambda batch: (inputs(batch)[0][:, 0],),
+        batches=(1, 8),
+        flops=lambda batch: 2.0 * batch * (2 * SAMPLES * HTNET + 2 * MULTIPLY_ADDS["variance_gcn"]),
+        run=lambda net, inputs: net(*inputs, SAMPLES, seed=1),
+        memory_only=(512,),
+    )
 ]

@@ -82,6 +82,7 @@ CASES = [
     case(1, 1),
     case(243, 1, quick=True),
     case(1024, 1),
+    case(7, 3),
     case(1024, 50, gpu_only=True),
     case(5120, 50, gpu_only=True),
 ]

@@ -1,4 +1,7 @@
-"""``encoder_layer`` in inference: the Strided Transformer's first and fourth layers with 243 frames."""
+"""``encoder_layer`` at the Strided Transformer's first and fourth layers with 243 frames, and at an awkward size.
+
+For inference: its gradient is the reference's, so only the forward pass is timed.
+"""
 
 from __future__ import annotations
 
@@ -38,4 +41,5 @@ CASES = [
     case(16, 243, 1, 1, dtypes=(torch.bfloat16,)),
     case(16, 243, 3, 3),
     case(64, 81, 3, 9),
+    case(3, 31, 3, 2, C=66, N=70, heads=3),
 ]

@@ -28,4 +28,4 @@ def case(B: int, T: int, **extra) -> OpCase:
     )
 
 
-CASES = [case(1, 243, quick=True), case(128, 243), case(1024, 243, gpu_only=True)]
+CASES = [case(1, 243, quick=True), case(128, 243), case(7, 31), case(1024, 243, gpu_only=True)]

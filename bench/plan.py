@@ -1,0 +1,105 @@
+"""Which units a run of the benchmark measures, in which order, and about how long they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .cases import ModelCase, OpCase, model_cases, op_cases
+from .suite import COMPILED, PRECISIONS, NetworkUnit, OpUnit, TrainingUnit, Unit
+
+QUICK_FLOPS = 350e9  # a quick run leaves larger units out
+PARTS = ("op", "inference", "training")
+EXPORT, COMPILE, AUTOTUNE, MEMORY = 6.0, 25.0, 60.0, 1.0  # seconds of one contender, about: two CPU cores
+RATE, CALL = 80e9, 1e-3  # of eager PyTorch on two cores: FLOP/s, and seconds that even a small unit takes
+
+
+def _precisions(dtypes, only: str | None, device: str) -> list[str]:
+    """The names of the precisions that a case is measured in."""
+    named = ["float32", *(["tf32"] if device.startswith("cuda") else []), *(str(d).split(".")[1] for d in dtypes)]
+    return [only] if only else named
+
+
+def of_op(case: OpCase, device: str, only: str | None = None) -> Iterator[Unit]:
+    for name in _precisions(case.dtypes, only, device):
+        for backward in (False, True) if case.gradients else (False,):
+            yield OpUnit(case, backward, PRECISIONS[name], device)
+
+
+def of_network(
+    case: ModelCase, device: str, only: str | None = None, batches: list[int] | None = None
+) -> Iterator[Unit]:
+    for batch in batches or case.batches:
+        for name in _precisions(case.dtypes, only, device):
+            yield NetworkUnit(case, batch, PRECISIONS[name], device)
+    for batch in () if batches else case.memory_only:
+        yield NetworkUnit(case, batch, PRECISIONS["float32"], device, timed=False)
+
+
+def units(
+    device: str,
+    *,
+    ops: list[str] | None = None,
+    networks: list[str] | None = None,
+    parts: list[str] | None = None,
+    precision: str | None = None,
+    batches: list[int] | None = None,
+    quick: bool = False,
+) -> list[Unit]:
+    """Everything, or what is asked for: ops by name, networks by name, and parts of ``PARTS``."""
+    parts, found = parts or PARTS, []
+    if "op" in parts and (ops or not networks):
+        for case in op_cases():
+            if (not ops or case.op in ops) and not (case.gpu_only and not device.startswith("cuda")):
+                found += of_op(case, device, precision) if case.quick or not quick else ()
+    for case in model_cases() if networks or not ops else ():
+        if networks and case.model not in networks:
+            continue
+        if "inference" in parts:
+            found += of_network(case, device, precision, batches)
+        if "training" in parts and case.training_batch and precision in (None, "float32"):
+            found.append(TrainingUnit(case, PRECISIONS["float32"], device))
+    if not quick:
+        return found
+    kept, seen = [], set()
+    for unit in found:  # of a network: its smallest batch, in float32
+        key = (unit.what, unit.pass_) if unit.network else unit.group
+        if key not in seen and unit.timed and unit.flops <= QUICK_FLOPS:
+            seen.add(key)
+            kept.append(unit)
+    return kept
+
+
+def find(group: tuple[str, ...], device: str) -> Unit:
+    """The unit that ``Unit.group`` came from, in another process."""
+    what, size, pass_, name = group
+    for case in op_cases():
+        if (case.op, case.size) == (what, size):
+            return OpUnit(case, pass_ == "forward+backward", PRECISIONS[name], device)
+    batch = int(size.partition("=")[2])
+    for case in model_cases():
+        if case.model == what:
+            if pass_ == "training":
+                return TrainingUnit(case, PRECISIONS[name], device, batch)
+            return NetworkUnit(case, batch, PRECISIONS[name], device)
+    raise ValueError(f"no such unit of the benchmark: {' '.join(group)}")
+
+
+def seconds(unit: Unit, ways: list[str], budget: float, memory: bool) -> float:
+    """About how long a unit takes on two CPU cores, from its operations alone."""
+    fixed = sum({"onnxruntime": EXPORT, "torch.compile": COMPILE, "max-autotune": AUTOTUNE}.get(w, 0) for w in ways)
+    ours = sum(w in ("eager", "auto") for w in ways)
+    call = CALL + unit.flops / RATE
+    held = MEMORY * ours + call * ours if memory else 0
+    if not unit.timed:
+        return call + held
+    running = [w for w in ways if w not in ("triton", "cuda") or unit.device != "cpu"]
+    share = sum(1.0 if w in ("eager", *COMPILED) else 0.4 for w in running)  # of eager's time, roughly
+    one_round = share * call + 0.06 * len(running)
+    rounds = max(3, min(15, budget / one_round))
+    exact = 4 * call if unit.pass_ != "training" else 1.0
+    return fixed + exact + 2 * share * call + rounds * one_round + held
+
+
+def minutes(seconds: float) -> str:
+    """``9 min 30 s``."""
+    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
