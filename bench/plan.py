@@ -9,7 +9,7 @@ from .suite import COMPILED, PRECISIONS, NetworkUnit, OpUnit, TrainingUnit, Unit
 
 QUICK_FLOPS = 350e9  # a quick run leaves larger units out
 PARTS = ("op", "inference", "training")
-EXPORT, COMPILE, AUTOTUNE, MEMORY = 6.0, 25.0, 60.0, 1.0  # seconds of one contender, about: two CPU cores
+EXPORT, COMPILE, AUTOTUNE, MEMORY = 6.0, 25.0, 60.0, 0.5  # seconds of one contender, about: two CPU cores
 RATE, CALL = 80e9, 1e-3  # of eager PyTorch on two cores: FLOP/s, and seconds that even a small unit takes
 
 
@@ -75,9 +75,10 @@ def find(group: tuple[str, ...], device: str) -> Unit:
     for case in op_cases():
         if (case.op, case.size) == (what, size):
             return OpUnit(case, pass_ == "forward+backward", PRECISIONS[name], device)
-    batch = int(size.partition("=")[2])
     for case in model_cases():
-        if case.model == what:
+        unit, _, batch = size.partition("=")
+        if (case.model, case.unit) == (what, unit) and batch.isdigit():
+            batch = int(batch)
             if pass_ == "training":
                 return TrainingUnit(case, PRECISIONS[name], device, batch)
             return NetworkUnit(case, batch, PRECISIONS[name], device)

@@ -1,0 +1,161 @@
+"""The benchmark: what it covers, what survives of a run, what it refuses to time, what it says of memory and claims."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import __main__ as command
+from bench import against, claims, growth, memory, plan, report, scaling
+from bench.cases import OpCase, model_cases, op_cases
+from bench.suite import PRECISIONS, OpUnit, Row, measured
+
+ROOT = Path(__file__).resolve().parents[1]
+FACTS = {"time": "2026-01-01T00:00:00+00:00", "device": "this one", "threads": 2, "torch": "2"}
+
+
+def row(contender, us, what="op", pass_="inference", **more):
+    return Row(what, "B=1", pass_, "float32", contender, median_us=us, low_us=0.9 * us, high_us=1.1 * us, **more)
+
+
+def test_every_op_is_covered_at_three_sizes_and_every_recipe_trains():
+    sizes = {}
+    for case in op_cases():
+        sizes.setdefault(case.op, set()).add(case.size)
+    folders = {p.parent.name for p in (ROOT / "posekernels" / "ops").glob("*/reference.py")}
+    assert folders == sizes.keys()
+    assert not {op for op, found in sizes.items() if len(found) < 3}
+    trained = {c.model for c in model_cases() if c.training_batch}
+    assert {"pkd", "simlpe", "rie", "strided_transformer", "htnet", "mgcn_lw", "mixste", "gcndiff"} <= trained
+    assert {"variance_gcn", "variance_linear"} <= trained  # WS-ANL's
+
+
+def test_a_unit_is_found_again_by_its_name():
+    units = plan.units("cpu")
+    assert len({u.group for u in units}) == len(units)
+    for unit in units:
+        found = plan.find(unit.group, "cpu")
+        assert (type(found), found.flops, found.bytes) == (type(unit), unit.flops, unit.bytes), str(unit)
+
+
+def test_a_dry_run_lists_units_and_quick_is_short(capsys):
+    assert command.main(["--dry-run", "--quick"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("graph_conv", "temporal_networks", "norm_activation", "mixste", "rie video", "stream", "training"):
+        assert any(name in line for line in lines), name
+    args = command.parse(["--quick"])
+    chosen = [(u, command.ways_of(u, args)) for u in plan.units("cpu", quick=True)]
+    assert sum(plan.seconds(u, w, args.budget, memory=True) for u, w in chosen) < 300
+    assert growth.main(["--dry-run", "--curve", "steps"]) == 0
+    with pytest.raises(ValueError, match="did you mean 'graph_conv'"):
+        command.parse(["--op", "graph_con"])
+
+
+def test_rows_survive_and_only_measured_ones_are_replaced(tmp_path):
+    path = tmp_path / "cpu.json"
+    report.Results(path).add([row("eager", 4.0), row("auto", 2.0)], FACTS)
+    report.Results(path).add([row("eager", 8.0, what="other")], FACTS | {"time": "later"})
+    report.Results(path).add([row("auto", 1.0), row("sdpa", 3.0)], FACTS | {"time": "last", "torch": "3"})
+    found = report.Results(path)
+    assert [(r.what, r.contender, r.median_us) for r in found.rows] == [
+        ("op", "eager", 4.0),
+        ("op", "auto", 1.0),
+        ("op", "sdpa", 3.0),
+        ("other", "eager", 8.0),
+    ]
+    assert found.runs[found.rows[0].run]["torch"] == "2" and found.runs[found.rows[1].run]["torch"] == "3"
+    with pytest.raises(ValueError, match="threads 2, these with 1"):
+        found.add([row("auto", 1.0)], FACTS | {"threads": 1})
+    assert len(found.present()) == 2 and not list(tmp_path.glob(".*"))
+
+
+def test_a_wrong_kernel_has_no_figure(monkeypatch):
+    from posekernels import _dispatch
+
+    monkeypatch.setitem(_dispatch.OPS, "double", {"cpu": None, "reference": None})
+    wrong = {"auto": 2.0, "cpu": 2.001, "reference": 2.0}
+    case = OpCase(
+        "double",
+        "n=64",
+        lambda: {"x": torch.arange(64.0)},
+        lambda i, b: wrong[b] * i["x"],
+        64.0,
+        lambda b: 128 * b,
+        ("x",),
+    )
+    unit = OpUnit(case, False, PRECISIONS["float32"], "cpu")
+    rows = {r.contender: r for r in measured(unit, unit.ways([], []), 0.01, (1e9, 1e9), None)}
+    assert rows["auto"].median_us and rows["auto"].vs_eager
+    assert rows["cpu"].median_us is None and "error 5.0e-04" in rows["cpu"].rejected
+
+
+def _allocate(megabytes, blocks):
+    """A call that holds ``megabytes`` at most: blocks one after the other, none kept."""
+    return lambda: [torch.ones(megabytes * 250_000).sum() for _ in range(blocks)]
+
+
+def test_memory_is_the_high_water_mark():
+    assert memory.fresh(_allocate, 64, 3) == pytest.approx(64, rel=0.05)
+    assert memory.fresh(_allocate, 0, 1) < 1
+    unit = plan.find(("htnet", "B=64", "inference", "float32"), "cpu")
+    eager, ours = memory.peak_mb(unit, "eager"), memory.peak_mb(unit, "auto")
+    assert 4 < eager < 400 and 0 < ours < 400
+
+
+def test_claims_are_held_against_rows(tmp_path):
+    results = report.Results(tmp_path / "cpu.json")
+    rows = [row("eager", 2292.0, "htnet"), row("auto", 480.0, "htnet"), row("onnxruntime", 938.0, "htnet")]
+    results.add(rows, FACTS)
+    table = claims.speed_tables([results])
+    text = f"\n## Speed\n\n{table}\n\n## Next\n"
+    assert "| HTNet, poses, B=1 | 2.29 ms | 0.94 ms | **0.48 ms** | 4.8 | 2.0 |" in table
+    found = claims.Rows([results])
+    assert claims.speed_problems(found, text) == []
+    assert "the row has 0.48" in claims.speed_problems(found, text.replace("0.48 ms", "0.47 ms"))[0]
+    assert "the row has 4.775" in claims.speed_problems(found, text.replace(" 4.8 ", " 4.9 "))[0]
+    assert "no such row" in claims.speed_problems(found, text.replace("B=1", "B=2"))[0]
+    assert claims.slower([results]) == []
+    results.add([replace(rows[1], median_us=3000.0, low_us=2500.0)], FACTS)
+    assert "htnet B=1 inference float32: auto takes 3,000.0 us, eager 2,292.0 us" in claims.slower([results])[0]
+
+
+def test_the_page_is_filled_from_rows(tmp_path):
+    results = report.Results(tmp_path / "cpu.json")
+    rows = [row(c, us, "pkd", "training", peak_mb=mb) for c, us, mb in (("eager", 9e5, 1500.0), ("auto", 1e5, 230.0))]
+    for r in rows:
+        r.size, r.vs_eager = "B=256", 9e5 / r.median_us
+    results.add(rows, FACTS)
+    text = claims.page([results], claims.PAGE.read_text())
+    assert "| pkd | B=256 | 1.11 | 10.00 | 9.00x | 1,500 | 230 |" in text
+    assert "| 3 | PKD, training iteration, B=256 | at least 3x | 9.00x | met |" in text
+    assert "| 3 | PKD, its memory over eager's | at most 1x | 0.15x | met |" in text
+    assert claims.page([results], text) == text
+    assert claims.regime(1e6, 1e6, (1e11, 1e10)) == (100.0, "memory")
+    assert claims.regime(1e8, 1e6, (1e11, 1e10)) == (1000.0, "arithmetic")
+    assert claims.regime(1e3, 1e3, (1e11, 1e10))[1] == "launch"
+
+
+def test_readme_claims_what_committed_rows_have():
+    assert claims.speed_problems(claims.Rows(report.committed()), (ROOT / "README.md").read_text()) == []
+
+
+def test_two_processes_take_turns():
+    workers = {name: against.Worker(ROOT, "cpu") for name in ("here", "there")}
+    try:
+        unit = plan.find(("procrustes", "B=7 S=13", "forward", "float32"), "cpu")
+        rows = against.turns(workers, unit, 0.2)
+        assert all(r.error < 1e-5 and r.median_us > 0 for r in rows.values())
+        unit.what = "no such op"
+        assert "no such unit" in against.turns(workers, unit, 0.2)["there"].rejected
+    finally:
+        for worker in workers.values():
+            worker.close()
+    with pytest.raises(ValueError, match="--against: git rev-parse"):
+        against.compare("no-such-commit", [unit], 0.1, None)
+
+
+def test_one_rank_measures_its_iteration():
+    alone = scaling.work("htnet", 2, 1)
+    assert alone["iteration"] > 0 and alone["sum"] == 0
+    assert scaling.paper_table().count("\n") > 8
