@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels._derived import PreparedWeights
 from posekernels.ops import GraphDenoiser
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
-from .graph import ChebBlock, ChebConv, GraphAttention, PreparedWeights, graph_denoiser
+from .graph import ChebBlock, ChebConv, GraphAttention, graph_denoiser
 
 
 def check_size(name: str, channels: int, layers: int, heads: int) -> None:

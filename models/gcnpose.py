@@ -7,11 +7,12 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from posekernels._derived import PreparedWeights
 from posekernels.ops import GraphDenoiser, graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .gcndiff import check_pose, check_size
-from .graph import ChebBlock, ChebConv, GraphAttention, PreparedWeights, graph_denoiser
+from .graph import ChebBlock, ChebConv, GraphAttention, graph_denoiser
 
 
 class GCNpose(nn.Module):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels._derived import PreparedWeights
 from posekernels.ops import (
     Layer,
     TemporalNetworks,
@@ -21,7 +22,6 @@ from posekernels.ops import (
 )
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
-from .graph import PreparedWeights
 from .layers import folded_batch_norm
 
 SLOPE = 0.2  # of every leaky ReLU

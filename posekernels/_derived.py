@@ -62,7 +62,60 @@ def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value
     return found[2]
 
 
+class PreparedWeights:
+    """What is derived from all of a network's parameters and buffers at once, kept until one of them changes.
+
+    A change is seen as by ``derived`` (optimiser steps and training passes are), but a look at hundreds of tensors
+    costs less. While a graph is being captured it is derived anew.
+    """
+
+    def __init__(self, derive):
+        self._derive, self._key, self._value = derive, None, None
+        self._containers: list[tuple[nn.Module, list[nn.Module | None]]] = []  # with what each contained
+        self._parameters: list[dict[str, Tensor | None]] = []
+        self._buffers: list[dict[str, Tensor | None]] = []
+
+    def forget(self) -> None:
+        self._key = self._value = None
+
+    def _state(self, net: nn.Module) -> list[int]:
+        """Equal to the one before when nothing has changed. The tree is walked again only when it is another."""
+        known = self._containers
+        if not known or known[0][0] is not net or any([[*m._modules.values()] != c for m, c in known]):
+            modules = list(net.modules())
+            self._containers = [(m, list(m._modules.values())) for m in modules if m is net or m._modules]
+            self._parameters = [m._parameters for m in modules if m._parameters]
+            self._buffers = [m._buffers for m in modules if m._buffers]
+        parameters = [t for d in self._parameters for t in d.values() if t is not None]
+        buffers = [t for d in self._buffers for t in d.values() if t is not None]
+        versions = [t._version for t in parameters], [t._version for t in buffers]
+        # Only a parameter is given other memory in place (``net.to()``, ``p.data = ...``); a buffer is replaced.
+        return [*map(id, parameters), *map(id, buffers), *map(Tensor.data_ptr, parameters), *versions[0], *versions[1]]
+
+    def __call__(self, net: nn.Module):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._derive(net)
+        try:
+            key = self._state(net)
+        except RuntimeError:  # made under inference_mode, they keep no version; a functorch stand-in has no memory
+            return self._derive(net)
+        if key != self._key:
+            with torch.no_grad():
+                self._key, self._value = key, self._derive(net)
+        return self._value
+
+    def __deepcopy__(self, memo):
+        return PreparedWeights(self._derive)
+
+    def __reduce__(self):
+        return PreparedWeights, (self._derive,)
+
+
 def repack(module: nn.Module) -> None:
     """Forget everything derived from ``module``'s parameters and buffers: needed after writing through ``.data``."""
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, PreparedWeights):
+                value.forget()
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.__dict__.pop(_ATTRIBUTE, None)

@@ -65,3 +65,13 @@ def test_adjacency_of_a_network_in_training():
         after = net(x)
     torch.testing.assert_close(net(x).detach(), after)
     assert not torch.allclose(after, before)
+
+
+def test_repack_reaches_what_is_made_of_all_parameters():
+    net, x = models.create("rie", filter_widths=(3,), latent=4, channels=6).eval(), torch.randn(1, 3, 17, 2)
+    with torch.no_grad():
+        before = net(x)
+        net.whole_body.first.weight.data.mul_(2)
+        assert torch.equal(net(x), before)  # the documented exception
+        repack(net)
+        assert not torch.allclose(net(x), before)

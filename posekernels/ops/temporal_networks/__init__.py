@@ -49,7 +49,7 @@ class TemporalNetworks:
     """Networks that ``temporal_networks`` runs side by side, checked once. Their depths and widths may differ.
 
     What a backend makes of the weights it makes once and keeps here, so make a new one when a weight changes
-    (``models.graph.PreparedWeights`` sees to that).
+    (``posekernels._derived.PreparedWeights`` sees to that).
 
     Raises:
         ValueError, TypeError: a layer that does not fit the one before it, naming network and layer.
