@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 
@@ -32,21 +33,38 @@ def _cast(value, dtype: torch.dtype):
     return value
 
 
-def follows_autocast(function: Callable) -> Callable:
+_MISSING = object()
+
+
+def _first_argument(function: Callable) -> Callable:
+    """(args, kwargs) -> what was given for the first parameter of ``function``, by its place or by its name."""
+    name = next(iter(inspect.signature(function).parameters))
+    return lambda args, kwargs: args[0] if args else kwargs.get(name, _MISSING)
+
+
+def follows_autocast(function: Callable, widest: bool = False) -> Callable:
     """Let a public op run under ``torch.autocast``, where inputs may be bfloat16 and weights are float32.
 
     There all tensors follow the first one's dtype and the op itself is computed in it; elsewhere nothing is touched.
     Part of ``accepts_arrays``.
+
+    Args:
+        widest: they follow the widest of their dtypes instead.
     """
+    first_argument = _first_argument(function)
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        first = args[0] if args else next(iter(kwargs.values()), None)
+        first = first_argument(args, kwargs)
         if isinstance(first, (list, tuple)) and first:
             first = first[0]
         if isinstance(first, Tensor) and torch.is_autocast_enabled(first.device.type):
-            args = tuple(_cast(value, first.dtype) for value in args)
-            kwargs = {name: _cast(value, first.dtype) for name, value in kwargs.items()}
+            dtype = first.dtype
+            if widest:
+                found = [t.dtype for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.is_floating_point()]
+                dtype = functools.reduce(torch.promote_types, found)
+            args = tuple(_cast(value, dtype) for value in args)
+            kwargs = {name: _cast(value, dtype) for name, value in kwargs.items()}
             with torch.autocast(first.device.type, enabled=False):
                 return function(*args, **kwargs)
         return function(*args, **kwargs)
@@ -54,17 +72,18 @@ def follows_autocast(function: Callable) -> Callable:
     return wrapped
 
 
-def accepts_arrays(function: Callable) -> Callable:
+def accepts_arrays(function: Callable, widest: bool = False) -> Callable:
     """Let a public op take NumPy or CuPy arrays where it takes tensors; results come back in the same kind.
 
     Tensors pass untouched, but see ``follows_autocast``. Which kind comes back is decided by the first argument.
     """
-    function = follows_autocast(function)
+    function = follows_autocast(function, widest)
+    first_argument = _first_argument(function)
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
-        first = args[0] if args else next(iter(kwargs.values()), None)
-        if isinstance(first, Tensor) or not (args or kwargs):
+        first = first_argument(args, kwargs)
+        if isinstance(first, Tensor) or first is _MISSING:
             return function(*args, **kwargs)
         module = type(first).__module__.partition(".")[0]
         if module not in ("numpy", "cupy"):
@@ -83,3 +102,8 @@ def accepts_arrays(function: Callable) -> Callable:
         return tuple(map(unwrap, result)) if isinstance(result, tuple) else unwrap(result)
 
     return wrapped
+
+
+def accepts_poses(function: Callable) -> Callable:
+    """``accepts_arrays`` for errors and geometry, whose results autocast must not round to what a network gave."""
+    return accepts_arrays(function, widest=True)

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -56,7 +57,9 @@ class Kernel:
 
 
 OPS: dict[str, dict[str, Kernel]] = {}
-_named: str | None = None
+_named = (
+    threading.local()
+)  # .backend: what ``use_backend`` named in this thread. torch.compile cannot trace a ContextVar
 _logged: set[tuple[str, str]] = set()
 
 
@@ -68,26 +71,26 @@ def _check_name(backend: str, source: str) -> str:
 
 @contextlib.contextmanager
 def use_backend(backend: str) -> Iterator[None]:
-    """Run every op inside the ``with`` block on ``backend`` (``"auto"`` for the fastest that applies).
+    """Run every op inside the ``with`` block, in this thread, on ``backend`` (``"auto"`` for the fastest that applies).
 
     Raises:
         ValueError: an unknown name.
         BackendError: from an op inside, when the backend cannot run it. Nothing falls back.
     """
-    global _named
-    previous, _named = _named, _check_name(backend, "use_backend")
+    previous, _named.backend = getattr(_named, "backend", None), _check_name(backend, "use_backend")
     try:
         yield
     finally:
-        _named = previous
+        _named.backend = previous
 
 
 def requested(backend: str | None) -> str:
     """The backend that is asked for: argument, else ``use_backend``, else ``POSEKERNELS_BACKEND``, else auto."""
     if backend is not None:
         return _check_name(backend, "backend")
-    if _named is not None:
-        return _named
+    named = getattr(_named, "backend", None)
+    if named is not None:
+        return named
     return _check_name(os.environ.get("POSEKERNELS_BACKEND", "auto"), "POSEKERNELS_BACKEND")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class _Recomputed(torch.autograd.Function):
@@ -16,6 +17,7 @@ class _Recomputed(torch.autograd.Function):
         return run(*tensors)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, *grads):
         needs = ctx.needs_input_grad[2:]
         inputs = [None if t is None else t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, needs)]

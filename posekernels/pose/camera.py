@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_arrays
+from .._arrays import accepts_poses
 from .._checks import nearest
 
 
-@accepts_arrays
+@accepts_poses
 def normalise_screen(pixels: Tensor, width: int, height: int) -> Tensor:
     """Pixels to screen units: the width becomes [-1, 1], the aspect ratio is kept.
 
@@ -35,7 +35,7 @@ def normalise_screen(pixels: Tensor, width: int, height: int) -> Tensor:
     )
 
 
-@accepts_arrays
+@accepts_poses
 def denormalise_screen(points: Tensor, width: int, height: int) -> Tensor:
     """The inverse of ``normalise_screen``: u = (u' + 1) w/2, v = (v' + h/w) w/2; further channels pass unchanged."""
     _check_last("denormalise_screen", "points", points, 2)
@@ -43,7 +43,7 @@ def denormalise_screen(points: Tensor, width: int, height: int) -> Tensor:
     return torch.cat((u, v, points[..., 2:]), -1)
 
 
-@accepts_arrays
+@accepts_poses
 def rotate(vectors: Tensor, quaternion: Tensor) -> Tensor:
     """Rotate vectors [..., 3] by unit quaternions [..., 4] (w, x, y, z), which broadcast. Nothing is renormalised.
 
@@ -57,14 +57,14 @@ def rotate(vectors: Tensor, quaternion: Tensor) -> Tensor:
     return vectors + 2 * (w * once + torch.linalg.cross(q, once))
 
 
-@accepts_arrays
+@accepts_poses
 def conjugate(quaternion: Tensor) -> Tensor:
     """The inverse of unit quaternions [..., 4] (w, x, y, z)."""
     _check_last("conjugate", "quaternion", quaternion, 4, exact=True)
     return torch.cat((quaternion[..., :1], -quaternion[..., 1:]), -1)
 
 
-@accepts_arrays
+@accepts_poses
 def world_to_camera(points: Tensor, orientation: Tensor, translation: Tensor) -> Tensor:
     """World to camera space, [..., 3] metres.
 
@@ -76,7 +76,7 @@ def world_to_camera(points: Tensor, orientation: Tensor, translation: Tensor) ->
     return rotate(points - translation, conjugate(orientation))
 
 
-@accepts_arrays
+@accepts_poses
 def camera_to_world(points: Tensor, orientation: Tensor, translation: Tensor) -> Tensor:
     """Camera to world space, the inverse of ``world_to_camera``."""
     return rotate(points, orientation) + translation
@@ -91,7 +91,7 @@ def _pinhole(op: str, points: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tenso
     return (points[..., :2] / points[..., 2:]).clamp(-1, 1), intrinsics
 
 
-@accepts_arrays
+@accepts_poses
 def project(points: Tensor, intrinsics: Tensor) -> Tensor:
     """Camera space to the screen with lens distortion; differentiable.
 
@@ -109,14 +109,14 @@ def project(points: Tensor, intrinsics: Tensor) -> Tensor:
     return focal * (a * (radial + tangent) + tangential * r2) + centre
 
 
-@accepts_arrays
+@accepts_poses
 def project_linear(points: Tensor, intrinsics: Tensor) -> Tensor:
     """``project`` without lens distortion: f a + c. The clamp to [-1, 1] is there too."""
     a, camera = _pinhole("project_linear", points, intrinsics)
     return camera[..., :2] * a + camera[..., 2:4]
 
 
-@accepts_arrays
+@accepts_poses
 def looking_at(points: Tensor, ray: Tensor) -> Tensor:
     """From the axes of a camera turned straight at a person to those of the camera that saw the person at ``ray``.
 

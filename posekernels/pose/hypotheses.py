@@ -34,7 +34,8 @@ def auc(poses: Tensor, target: Tensor, thresholds: Sequence[float] = AUC_31) -> 
     """[..., S]: ``pck`` averaged over ``thresholds``. Papers differ in the grid and the joints: say which you used."""
     distance = (poses - target.unsqueeze(-3)).norm(dim=-1)
     grid = torch.tensor(thresholds, dtype=distance.dtype, device=distance.device)
-    return (distance[..., None] < grid).to(poses.dtype).mean((-1, -2))
+    reached = (distance[..., None] < grid).to(poses.dtype).mean((-1, -2))
+    return reached.where(~distance.isnan().any(-1), math.nan)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_arrays
+from .._arrays import accepts_poses
 
 # COCO-17 joints, left before right
 NOSE, EYES, EARS, SHOULDERS, HIPS = 0, (1, 2), (3, 4), (5, 6), (11, 12)
@@ -32,7 +32,7 @@ def _check(op: str, keypoints, last: tuple[int, ...]) -> None:
         raise ValueError(f"{op}: the last axes must be {list(last)}, got {list(keypoints.shape)}")
 
 
-@accepts_arrays
+@accepts_poses
 def coco_to_h36m(keypoints: Tensor) -> Tensor:
     """COCO-17 pixels [..., 17, 2] to H36M-17 pixels [..., 17, 2], as the published video demos convert them.
 
@@ -62,7 +62,7 @@ def coco_to_h36m(keypoints: Tensor) -> Tensor:
     return h
 
 
-@accepts_arrays
+@accepts_poses
 def coco_scores_to_h36m(scores: Tensor) -> Tensor:
     """Confidences [..., 17] of COCO joints as those of H36M joints."""
     _check("coco_scores_to_h36m", scores, (17,))
@@ -76,14 +76,14 @@ def coco_scores_to_h36m(scores: Tensor) -> Tensor:
     return s
 
 
-@accepts_arrays
+@accepts_poses
 def detected(keypoints: Tensor) -> Tensor:
     """[..., J, 2] -> [...] bool: frames whose coordinates do not sum to exactly zero."""
     _check("detected", keypoints, tuple(keypoints.shape[-2:-1]) + (2,))
     return keypoints.sum((-2, -1)) != 0
 
 
-@accepts_arrays
+@accepts_poses
 def revise_legs(keypoints: Tensor, scores: Tensor) -> Tensor:
     """Replace knees and ankles of low confidence by the joint above them, for the published patterns.
 
@@ -106,7 +106,7 @@ def revise_legs(keypoints: Tensor, scores: Tensor) -> Tensor:
     return revised * detected(keypoints)[..., None, None]
 
 
-@accepts_arrays
+@accepts_poses
 def centre_on_person(keypoints: Tensor, spread: int = 27) -> tuple[Tensor, Tensor, Tensor]:
     """Keypoints relative to the person's root and size, whatever camera saw them.
 

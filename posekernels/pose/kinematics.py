@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_arrays
+from .._arrays import accepts_poses
 from .skeleton import CMU_38, H36M_32, Skeleton
 
 
@@ -40,7 +40,7 @@ class Body:
         return 3 + 3 * self.skeleton.num_joints
 
 
-@accepts_arrays
+@accepts_poses
 def rotation_matrix(vector: Tensor) -> Tensor:
     """Rotation vectors [..., 3] (axis times angle, radians) to matrices [..., 3, 3].
 
@@ -62,7 +62,7 @@ def _times(a: Tensor, b: Tensor) -> Tensor:
     return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
 
 
-@accepts_arrays
+@accepts_poses
 def forward_kinematics(rows: Tensor, body: Body, root: str = "ignored") -> Tensor:
     """Joint positions in millimetres of frames given by rotation vectors.
 

@@ -16,7 +16,7 @@ import functools
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_arrays
+from .._arrays import accepts_poses
 from .skeleton import H36M_17, H36M_17_OF_32, H36M_17_OF_CMU_38, skeleton
 
 _SIDES = ("left", "right")
@@ -145,7 +145,7 @@ def _apply(op: str, points: Tensor, rule: Rule, joints: int) -> Tensor:
     return torch.stack([sum(points[..., j, :] * w for j, w in parts) for parts in rule], -2)
 
 
-@accepts_arrays
+@accepts_poses
 def to_h36m(points: Tensor, layout: str) -> Tensor:
     """Points [..., J, C] of a layout in ``LAYOUTS`` as those of H36M-17, [..., 17, C]; pixels or metres.
 
@@ -155,13 +155,13 @@ def to_h36m(points: Tensor, layout: str) -> Tensor:
     return _apply("to_h36m", points, _rule(layout, False), skeleton(layout).num_joints)
 
 
-@accepts_arrays
+@accepts_poses
 def from_h36m(points: Tensor, layout: str) -> Tensor:
     """Points [..., 17, C] of H36M-17 as those of a layout in ``LAYOUTS``, [..., J, C]; the other way of ``to_h36m``."""
     return _apply("from_h36m", points, _rule(layout, True), 17)
 
 
-@accepts_arrays
+@accepts_poses
 def scores_to_h36m(scores: Tensor, layout: str) -> Tensor:
     """Confidences [..., J] of a layout as those of H36M-17, [..., 17]: the lowest of the joints that make up each."""
     rule, joints = _rule(layout, False), skeleton(layout).num_joints

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_arrays
+from .._arrays import accepts_poses
 from ..ops import procrustes_error
 
 
@@ -30,7 +30,7 @@ def _mean(errors: Tensor, per_frame: bool) -> Tensor:
     return errors.mean(-1) if per_frame else errors.mean()
 
 
-@accepts_arrays
+@accepts_poses
 def mpjpe(predicted: Tensor, target: Tensor, per_frame: bool = False) -> Tensor:
     """Mean Euclidean distance over frames and joints (protocol 1).
 
@@ -42,7 +42,7 @@ def mpjpe(predicted: Tensor, target: Tensor, per_frame: bool = False) -> Tensor:
     return _mean((predicted - target).norm(dim=-1), per_frame)
 
 
-@accepts_arrays
+@accepts_poses
 def weighted_mpjpe(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """``mpjpe`` with each distance times ``weights`` [..., J] before the mean (not divided by the weights' sum)."""
     _check("weighted_mpjpe", predicted, target)
@@ -52,7 +52,7 @@ def weighted_mpjpe(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor
     return (weights * distances).mean()
 
 
-@accepts_arrays
+@accepts_poses
 def p_mpjpe(predicted: Tensor, target: Tensor, per_frame: bool = False, published_degenerate: bool = False) -> Tensor:
     """``mpjpe`` after each frame's best similarity transform, scale included, reflections excluded (protocol 2).
 
@@ -74,7 +74,7 @@ def p_mpjpe(predicted: Tensor, target: Tensor, per_frame: bool = False, publishe
     return errors if per_frame else errors.mean()
 
 
-@accepts_arrays
+@accepts_poses
 def n_mpjpe(predicted: Tensor, target: Tensor, per_frame: bool = False) -> Tensor:
     """``mpjpe`` after each frame's best scale about the origin, s = <p, t> / <p, p>; no centring (protocol 3).
 
@@ -86,7 +86,7 @@ def n_mpjpe(predicted: Tensor, target: Tensor, per_frame: bool = False) -> Tenso
     return mpjpe(torch.where(power == 0, 1.0, scale) * predicted, target, per_frame)
 
 
-@accepts_arrays
+@accepts_poses
 def mean_velocity_error(predicted: Tensor, target: Tensor) -> Tensor:
     """``mpjpe`` of the frame-to-frame differences of one sequence [T, J, 3], per frame, not per second (MPJVE).
 

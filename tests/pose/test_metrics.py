@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from posekernels.pose import metrics as m
+from posekernels.pose.hypotheses import auc, pck
 
 
 def poses(*shape, seed=0):
@@ -118,3 +119,11 @@ def test_metrics_run_on_the_device_of_their_input():
         got = metric(p.cuda(), g.cuda(), per_frame=True)
         assert got.is_cuda
         torch.testing.assert_close(got.cpu(), metric(p, g, per_frame=True), equal_nan=True)
+
+
+def test_reach_of_poses_with_nan_is_nan():
+    poses, target = torch.zeros(2, 3, 17, 3), torch.zeros(2, 17, 3)
+    poses[1, 2, 4, 0] = torch.nan
+    for score in (pck, auc):
+        got = score(poses, target)
+        assert got[1, 2].isnan() and got.isnan().sum() == 1 and got[0, 0] > 0.9

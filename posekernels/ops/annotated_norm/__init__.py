@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
@@ -74,6 +75,7 @@ class _AnnotatedNorm(torch.autograd.Function):
         return y, total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad, grad_total):
         total, scale = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:4])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
@@ -67,6 +68,7 @@ class _BestHypothesis(torch.autograd.Function):
         return error, index, errors
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_error, _grad_index, grad_errors):
         poses, target, index = ctx.saved_tensors
         grad = grad_errors.scatter_add(1, index[:, None], grad_error[:, None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
@@ -75,6 +76,7 @@ class _GraphConv(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         needs = list(ctx.needs_input_grad[:7])
         grads = iter(

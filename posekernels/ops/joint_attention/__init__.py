@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
@@ -58,6 +59,7 @@ class _JointAttention(torch.autograd.Function):
         return _forward(q, k, v, mask, scale, backend)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         grads = _backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale, ctx.backend)
         return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad)), None, None, None

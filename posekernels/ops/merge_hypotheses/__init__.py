@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
@@ -56,6 +57,7 @@ class _MergeHypotheses(torch.autograd.Function):
         return _forward(poses, mirrored, root, backend)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         return _backward(grad.contiguous(), *ctx.options), None, None, None
 

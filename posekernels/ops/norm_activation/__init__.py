@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
@@ -63,6 +64,7 @@ class _NormActivation(torch.autograd.Function):
         return y, mean, var
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad, _mean, _var):
         grads = _backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
         return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad)), *(None,) * len(ctx.options)

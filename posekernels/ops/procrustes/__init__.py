@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from ..._arrays import accepts_arrays
+from ..._arrays import accepts_poses
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
@@ -60,6 +61,7 @@ class _Procrustes(torch.autograd.Function):
         return aligned, errors
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_aligned, grad_errors):
         if grad_aligned is None and grad_errors is None:
             return None, None, None, None
@@ -92,7 +94,7 @@ def _run(poses: Tensor, target: Tensor, align: bool, backend: str | None) -> tup
     return aligned.view(poses.shape) if align else aligned, errors.view(poses.shape[:-2])
 
 
-@accepts_arrays
+@accepts_poses
 def procrustes(poses: Tensor, target: Tensor, *, backend: str | None = None) -> Tensor:
     """Each pose turned, scaled and shifted so that its squared distance to the target is least; no mirroring.
 
@@ -112,7 +114,7 @@ def procrustes(poses: Tensor, target: Tensor, *, backend: str | None = None) -> 
     return _run(poses, target, True, backend)[0]
 
 
-@accepts_arrays
+@accepts_poses
 def procrustes_error(poses: Tensor, target: Tensor, *, backend: str | None = None) -> Tensor:
     """Mean joint distance of each pose to the target after ``procrustes``; the aligned poses are not stored.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
@@ -67,6 +68,7 @@ class _RelativeEncoding(torch.autograd.Function):
         return tuple(_forward(x, joints, sizes, backend))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, *grads):
         grad = _backward([g.contiguous() for g in grads], *ctx.saved_tensors, *ctx.options)
         return grad, None, None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
@@ -45,6 +46,7 @@ class _SampleHypotheses(torch.autograd.Function):
         return _forward(keypoints, sigma, samples, alpha, seed, first_pose, first_sample, backend)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         (sigma,) = ctx.saved_tensors
         samples, alpha, *stream = ctx.options

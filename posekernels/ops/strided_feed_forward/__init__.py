@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
@@ -83,6 +84,7 @@ class _StridedFeedForward(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         needs = list(ctx.needs_input_grad[:5])
         stride = ctx.options[0]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
@@ -75,6 +76,7 @@ class _StridedTemporalConv(torch.autograd.Function):
         return tuple(_forward(x, weight, bias, [], [], [], 1.0, 1, 0, backend))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, *grads):
         groups, has_bias, backend = ctx.options
         kinds = 3 if has_bias else 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
@@ -76,6 +77,7 @@ class _TemporalAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         grads = _backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
         return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad)), *(None,) * 6

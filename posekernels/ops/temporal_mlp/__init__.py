@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..._arrays import accepts_arrays, follows_autocast
 from ..._checks import check_shape, check_tensor
@@ -116,6 +117,7 @@ class _TemporalMlp(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         saved, *tensors = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:9])
