@@ -469,10 +469,10 @@ class _Loop:
             set_random_state(state, self.place.device)
         if at.batch == 0:
             raise ValueError("no training batches: the loader is empty (fewer samples than processes?)")
+        losses = self.mean_losses()
         self.save()  # so that an interruption of the evaluation costs no training
         trained = time.monotonic()
         rate = self.optimizers[0].param_groups[0]["lr"]
-        losses = {k: sum(v) / len(v) for k, v in _transpose(self.place.gather(self.mean_losses())).items()}
         record = {"stage": at.stage, "epoch": at.epoch + 1, "step": at.step, "lr": rate} | losses
         if last or (at.epoch + 1) % (self.options.eval_every or 1) == 0:
             report = self.evaluate()
@@ -516,13 +516,19 @@ class _Loop:
         at.step += 1
 
     def mean_losses(self) -> dict[str, float]:
-        """Of this process, so far in this epoch."""
-        means = {name: float(total) / count for name, (total, count) in self.at.losses.items()}
-        if not math.isfinite(means["loss"]):
-            raise ValueError(
-                f"the loss is {means['loss']} in epoch {self.at.epoch + 1}: NaN keypoints in the data, or a learning "
-                "rate that is too high (--lr, --clip); last.pt is of the epoch before"
-            )
+        """Of all processes, so far in this epoch; every process takes part.
+
+        Raises:
+            ValueError: one is not finite on some process; raised on all of them.
+        """
+        mine = {name: float(total) / count for name, (total, count) in self.at.losses.items()}
+        means = {name: sum(parts) / len(parts) for name, parts in _transpose(self.place.gather(mine)).items()}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise ValueError(
+                    f"the {name} is {mean} in epoch {self.at.epoch + 1}: NaN keypoints in the data, or a learning rate "
+                    "that is too high (--lr, --clip); what was saved before is kept"
+                )
         return means
 
     def evaluate(self):
@@ -599,6 +605,7 @@ class _Loop:
         set_random_state(saved["random"][place.rank], place.device)
 
     def leave(self) -> None:
+        self.mean_losses()  # a run that has diverged is not saved
         self.save()
         raise Interrupted(f"stopped and saved to {self.folder / 'last.pt'}; go on with: --out {self.folder} --resume")
 

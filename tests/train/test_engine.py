@@ -4,13 +4,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from models.registry import CheckpointError, read_checkpoint
-from tests.train.toy import options, train
+from tests.train.synthetic import synthetic
+from tests.train.toy import Toy, options, train
 from train import engine
 
 
@@ -181,6 +183,38 @@ def test_checkpoints_that_cannot_be_resumed(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(ValueError, match="the loss is (nan|inf) in epoch"):
         train(tmp_path, lr=1e30, clip=0.0)
+
+
+@pytest.mark.parametrize("name, moment", [("loss", 14), ("loss2", 23), ("twice", 23)])
+def test_what_was_saved_before_the_loss_diverged_is_kept(tmp_path, name, moment):
+    """12 batches an epoch: within the second, and in its last batch, where only one of the losses tells."""
+    recipe = None
+
+    def diverge(step):
+        if step != moment:
+            return
+        if name == "loss":
+            torch.nn.init.constant_(recipe.model.body[1].weight, float("nan"))
+        else:
+            loop.at.losses[name][0].fill_(float("nan"))
+
+    chosen = options(tmp_path)
+    with engine.run_place("cpu") as place:
+        recipe = Toy(chosen, synthetic())
+        recipe.hook = diverge
+        loop = engine._Loop(recipe, chosen, place, tmp_path, SimpleNamespace(asked=False))
+        with pytest.raises(ValueError, match=f"the {'(loss|twice)' if name == 'loss' else name} is nan in epoch 2"):
+            loop.run()
+    last = weights(tmp_path)
+    assert last["epoch"] == 1 and all(t.isfinite().all() for t in last["weights"].values())
+
+
+def test_a_loss_that_is_not_finite_elsewhere_stops_every_process(tmp_path):
+    place = SimpleNamespace(gather=lambda mine: [mine, {"loss": float("nan")}])
+    loop = engine._Loop(Toy(options(tmp_path), synthetic()), options(tmp_path), place, tmp_path, None)
+    loop.at.losses = {"loss": [torch.tensor(1.0), 1]}
+    with pytest.raises(ValueError, match="the loss is nan"):
+        loop.mean_losses()
 
 
 def test_write_aside_leaves_the_old_file_when_it_fails(tmp_path):
