@@ -383,6 +383,8 @@ class _Loop:
     def run(self) -> list[dict]:
         recipe, options, place = self.recipe, self.options, self.place
         saved = read_run(self.folder / options.resume, recipe.name) if options.resume else None
+        if saved:
+            self.check_resumed(saved["options"])
         prepare(recipe, options, place)
         seed_everything(options.seed + 1000003 * place.rank)  # dropout differs between processes
         if place.rank == 0:
@@ -587,13 +589,27 @@ class _Loop:
                 },
             )
 
+    def check_resumed(self, stored: dict) -> None:
+        """Raises ValueError where an option differs that fixes the network, or which batches a step sees."""
+        given = _plain(self.options)
+        for name in (*self.recipe.fixed, *self.recipe.architecture):
+            had, now = (list(v) if isinstance(v, (tuple, list)) else v for v in (stored.get(name), given.get(name)))
+            if had is not None and name in given and had != now:
+                raise ValueError(
+                    f"--resume: the run in {self.folder} has --{name} {had}, got {now}, which cannot change; "
+                    "leave the option out, or train anew in another folder"
+                )
+
     def restore(self, saved: dict) -> None:
         from .recipes import load_strict
 
         at, place, where = self.at, self.place, self.folder / self.options.resume
         load_strict(self.recipe.model, saved["weights"], where)
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
+            for group, values in zip(optimizer.param_groups, asked, strict=True):
+                group.update(values)  # the rate, decay, ... of the options, which --resume may change
         if self.ema:
             self.ema.load_state_dict(saved["ema"])
         self.recipe.load_state_dict(saved["recipe"])

@@ -83,6 +83,24 @@ def test_longer_training_continues_a_finished_run(tmp_path):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_a_resumed_run_takes_new_rates(tmp_path):
+    train(tmp_path, epochs=1)
+    _, history = train(tmp_path, epochs=2, lr=1e-4, resume="last.pt")
+    assert [r["lr"] for r in history] == pytest.approx([5e-3, 1e-4 * 0.9])
+    assert json.loads((tmp_path / "options.json").read_text())["lr"] == 1e-4
+    groups = weights(tmp_path)["optimizers"][0]["param_groups"]
+    assert [g["initial_lr"] for g in groups] == [1e-4, 1e-3], "the second group has a rate of its own"
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 16}, {"seed": 2}, {"dropout": 0.5}], ids=str)
+def test_what_a_resumed_run_cannot_change_is_refused(tmp_path, change):
+    train(tmp_path, epochs=1)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=f"--resume.*--{next(iter(change))}.*cannot change"):
+        train(tmp_path, epochs=2, resume="last.pt", **change)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
 def test_two_processes_train_and_evaluate_as_one(tmp_path):
     train(tmp_path / "one", dropout=0.0, batch_size=31)
     root = Path(__file__).resolve().parents[2]

@@ -26,6 +26,7 @@ class Net(nn.Module):
 
 class Toy(LiftingRecipe):
     name = "toy"
+    architecture = ("dropout",)
     ema_rate = 0.9
     clip_norm = 1.0
 

@@ -81,6 +81,7 @@ class Recipe:
         watched: name of the figure whose lowest value is kept in best.pt.
         keep_last: best.pt holds the last evaluated epoch, whatever its figures: for a paper that selects nothing.
         architecture: options that fix the network; ``--evaluate`` takes them from one of our own checkpoints.
+        fixed: options beside these that a resumed run cannot change.
         options, data: as given.
         model, place: set by the engine before ``start_stage``. ``place`` has device, rank, world, autocast().
     """
@@ -95,6 +96,7 @@ class Recipe:
     watched = "P1"
     keep_last = False
     architecture: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ("seed", "batch_size", "every", "downsample", "subset", "keypoints", "actions")
 
     model: nn.Module
     place: Any

@@ -143,6 +143,7 @@ class DiffPoseRecipe(LiftingRecipe):
         *("setting", "hid_dim", "num_layer", "n_head", "beta_schedule", "beta_start", "beta_end"),
         *("num_diffusion_timesteps", "frames", "channels", "depth", "heads"),
     )
+    fixed = (*LiftingRecipe.fixed, "mixture", "pose_batch_size", "optimizer", "amsgrad")
     clip_norm = 1.0
 
     @classmethod
