@@ -17,6 +17,7 @@ import torch
 
 from models.diffpose import Sampling
 from posekernels._cli import Parser, run_cli
+from posekernels._files import write_aside
 from train import engine, h36m, lifting
 from train.evaluate import target_of
 
@@ -90,7 +91,7 @@ def draw(result: dict, path: Path) -> None:
         axis.grid(alpha=0.3)
     figure.suptitle(f"DiffPose, {result['setting']} setting, {result['data']}, {result['test_frames']} test frames")
     figure.tight_layout()
-    with engine.write_aside(path) as aside:
+    with write_aside(path) as aside:
         figure.savefig(aside, dpi=120)
     plt.close(figure)
 
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     result = measure(options.checkpoint)
     options.out.mkdir(parents=True, exist_ok=True)
-    with engine.write_aside(options.out / "diffpose_steps.json") as path:
+    with write_aside(options.out / "diffpose_steps.json") as path:
         path.write_text(json.dumps(result, indent=1) + "\n")
     draw(result, options.out / "diffpose_steps.png")
     print(f"before refinement {result['before']:.1f} mm; wrote {options.out / 'diffpose_steps.png'}")

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from posekernels._cli import Parser, run_cli
+from posekernels._files import write_aside
 from posekernels.pose.metrics import mpjpe, p_mpjpe
 from posekernels.pose.skeleton import H36M_17
 from train.data import keypoint_files
@@ -134,7 +135,8 @@ def main() -> int:
     print(f"mean P-MPJPE {mean:.1f} mm over {len(MARKERS)} joints (MediaPipe's own 3D: {low:.0f} to {high:.0f} mm)")
     if options.out:
         about = {"data": "pose2sim 0.3.9, Demo, Balancing", "joints": list(MARKERS), "mean_P-MPJPE_mm": round(mean, 1)}
-        options.out.write_text(json.dumps(about | {"mediapipe_mm": MEDIAPIPE_MM, "views": rows}, indent=1) + "\n")
+        with write_aside(options.out) as aside:
+            aside.write_text(json.dumps(about | {"mediapipe_mm": MEDIAPIPE_MM, "views": rows}, indent=1) + "\n")
     return 0
 
 

@@ -7,7 +7,6 @@ A file's header names the network, its configuration and what its input looks li
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from posekernels._checks import nearest
+from posekernels._files import write_aside
 
 from .registry import CheckpointError, create, load_published, published_names
 
@@ -48,21 +48,14 @@ def save_weights(net: nn.Module, path: str | Path, about: About, dtype: torch.dt
     """
     from safetensors.torch import save_file
 
-    path = Path(path)
-
     def stored(tensor: Tensor) -> Tensor:
         tensor = tensor.detach().cpu()
         return (tensor.to(dtype) if tensor.is_floating_point() else tensor).clone().contiguous()
 
-    aside = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        header = {"posekernels": json.dumps(asdict(about))}
-        state = net.state_dict()
+    header = {"posekernels": json.dumps(asdict(about))}
+    state = net.state_dict()
+    with write_aside(path) as aside:
         save_file({name: stored(state[ours]) for name, ours in published_names(net).items()}, aside, header)
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], About | None]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from posekernels._files import write_aside
 
 _NETWORKS = {  # name -> module:class; imported when asked for
     "gcndiff": "models.gcndiff:GCNdiff",
@@ -184,10 +185,5 @@ def save_published(net: nn.Module, path: str | Path) -> None:
 
     The file appears whole or not at all.
     """
-    path = Path(path)
-    aside = path.with_name(f"{path.name}.part{os.getpid()}")
-    try:
+    with write_aside(path) as aside:
         torch.save({name: tensor.detach().cpu().clone() for name, tensor in published_state(net).items()}, aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -9,13 +9,10 @@ pixels, y down. .gif and .html need nothing but Pillow; .mp4 needs the extra ``v
 
 from __future__ import annotations
 
-import contextlib
 import html
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from ._files import write_aside
 from .pose.camera import camera_to_world, rotate
 from .pose.skeleton import Skeleton
 
@@ -261,7 +259,7 @@ def save(
         raise ValueError(f"panels must have the same number of frames, got {[len(p.points) for p in panels]}")
     if not fps > 0 or size < 32:
         raise ValueError(f"fps must be positive and size at least 32 pixels, got {fps} and {size}")
-    with _aside(path) as aside:
+    with write_aside(path) as aside:
         if path.suffix.lower() == ".html":
             aside.write_text(page(panels, fps, title or path.stem), encoding="utf-8")
         elif path.suffix.lower() == ".gif":
@@ -278,19 +276,6 @@ def check_target(path: str | Path) -> None:
         raise ValueError(f"{path}: pictures are written as {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")
     if suffix == ".mp4":
         _ffmpeg("writing .mp4")
-
-
-@contextlib.contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place when the block ends well."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".drawing-", suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _palette(pictures: Sequence[Image.Image]) -> Image.Image:

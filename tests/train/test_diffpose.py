@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from models.diffpose import PUBLISHED_SAMPLING
 from models.registry import published_state, read_checkpoint
 from tests.train import fake_h36m
-from train import h36m
+from train import h36m, lifting
 from train.data import mixture
 from train.data.errors import DataError
 from train.recipes import _diffpose_yaml, mixste
@@ -69,6 +70,15 @@ def test_video_on_a_mixste_run_and_published_denoiser(train):
     train("diffpose", "test", "--evaluate", published, "--model_pose_path", pose, sizes=GRAPH)
     with pytest.raises(ValueError, match="--model_pose_path"):
         train("diffpose", "test", "--evaluate", published, sizes=GRAPH)
+
+
+def test_sampling_is_the_published_one_of_the_2d_input(tmp_path):
+    subjects = ("S1", "S5", "S6", "S7", "S8", "S9", "S11")
+    for source in ("gt", "cpn_ft_h36m_dbb"):
+        fake_h36m.write(tmp_path, *fake_h36m.tables(subjects, {"Walking": 2}), source)
+    for source, arguments in (("cpn", ()), ("cpn", ("-k", "cpn_ft_h36m_dbb")), ("gt", ("-k", "gt"))):
+        options, recipe = lifting.parse(h36m.JOB, ["--model", "diffpose", "--data-root", str(tmp_path), *arguments])
+        assert recipe(options, h36m.load(options)).sampling == PUBLISHED_SAMPLING["video", source]
 
 
 def test_mixste_loss_by_hand():

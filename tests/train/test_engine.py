@@ -235,15 +235,6 @@ def test_a_loss_that_is_not_finite_elsewhere_stops_every_process(tmp_path):
         loop.mean_losses()
 
 
-def test_write_aside_leaves_the_old_file_when_it_fails(tmp_path):
-    file = tmp_path / "a.txt"
-    file.write_text("old")
-    with pytest.raises(RuntimeError), engine.write_aside(file) as aside:
-        aside.write_text("half")
-        raise RuntimeError
-    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
-
-
 def test_places():
     with pytest.raises(ValueError, match="tf32 needs a CUDA device"), engine.run_place("cpu", "tf32"):
         pass

@@ -118,6 +118,8 @@ def test_3dhp(tmp_path, capsys):
     assert "24 frames, best of 4, alpha 0.01" in printed and "MPI-INF-3DHP  [  pck: " in printed
     code, printed, error = run(capsys, main, "--data-root", tmp_path, *pair, "--group", "outdoor")
     assert code == 0 and "8 frames, single pose" in printed
+    code, _, error = run(capsys, main, "--data-root", tmp_path, *pair[:2], "--evaluate", files["variance"])
+    assert code == 2 and "name the lifter with --lifter_checkpoint" in error
     code, _, error = run(capsys, main, "--data-root", tmp_path, "-k", "hrnet_coc", *pair)
     assert code == 2 and "keypoints here: gt" in error and len(error.splitlines()) == 1
 
@@ -130,6 +132,7 @@ def test_3dhp(tmp_path, capsys):
         (["--lifter", "htnett"], "invalid choice: 'htnett'"),
         (["--lifter", "mgcn_lw", "--lifter_checkpoint", "VARIANCE"], "VarianceLinear, a variance model.*swapped"),
         (["--lifter", "mgcn_lw", "--lifter_checkpoint", "LIFTER", "--variance_checkpoint", "LIFTER"], "swapped"),
+        (["--lifter", "mgcn_lw", "--evaluate", "VARIANCE"], "name the lifter with --lifter_checkpoint"),
     ],
 )
 def test_refusals(tmp_path, capsys, data, arguments, words):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import posekernels
 from models.pretrained import pretrained
 from posekernels._cli import Parser
 from posekernels._dispatch import BackendError
+from posekernels._files import write_aside
 
 from ..data.video import needs
 from . import _network
@@ -38,10 +38,9 @@ def export(net: nn.Module, name: str, path: Path) -> float:
     runtime = needs("onnxruntime", "onnxruntime", "checking an ONNX file", "onnx")
     needs("onnxscript", "onnxscript", "writing ONNX", "onnx")
     inputs, (given, found) = inputs_of(name, net, 2), names_of(name)
-    aside = path.with_name(f".{path.stem}.part{os.getpid()}.onnx")
     batch = torch.export.Dim("batch", min=1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
+    with write_aside(path) as aside:
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
@@ -74,9 +73,6 @@ def export(net: nn.Module, name: str, path: Path) -> float:
             raise ValueError(
                 f"{name}: onnxruntime differs from PyTorch by {worst:.1e}, more than {CLOSE:g}; not written"
             )
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
     return worst
 
 

@@ -8,14 +8,14 @@ file.
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from posekernels._files import write_aside
 
 from .errors import DataError
 
@@ -248,18 +248,5 @@ def write_npz(path: str | Path, **arrays) -> None:
     """Write a compressed ``.npz`` of arrays and dictionaries; aside first, then renamed: it is whole or absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez_compressed(stream, **arrays)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with write_aside(path) as aside, open(aside, "wb") as stream:
+        np.savez_compressed(stream, **arrays)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from posekernels._files import write_aside
 from posekernels.pose.kinematics import Body, forward_kinematics
 
 from .errors import DataError
@@ -105,11 +106,10 @@ class PositionCache:
             self._write("index.json", json.dumps(self.index).encode())
 
     def _write(self, name: str, data: bytes) -> None:
-        aside = self.folder / f".{name}.{os.getpid()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(data)
-            os.replace(aside, self.folder / name)
+            with write_aside(self.folder / name) as aside:
+                aside.write_bytes(data)
         except OSError as error:
             _log.warning("%s: cannot write the cache (%s); text will be parsed again", self.folder, error.strerror)
             self.folder = None

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from posekernels._files import write_aside
 from posekernels.pose.skeleton import H36M_17, H36M_17_OF_CMU_38
 
 from .archive import write_npz
@@ -302,7 +303,8 @@ def draw(arrays: dict[str, np.ndarray], folder: Path) -> None:
             axis.set_box_aspect((1.4, 1.4, 2.1))
             axis.view_init(12, -60)
         figure.suptitle(f"{subject} {action} ({part})")
-        figure.savefig(folder / f"{subject}_{action}_{part}.png".replace(" ", "_"), dpi=60)
+        with write_aside(folder / f"{subject}_{action}_{part}.png".replace(" ", "_")) as aside:
+            figure.savefig(aside, dpi=60)
         plt.close(figure)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from posekernels._files import write_aside
 from posekernels.pose.skeleton import H36M_17
 
-from ..engine import write_aside
 from ..infer import Lifted, Person
 from .archive import read_npz, write_npz
 from .errors import DataError

@@ -200,7 +200,7 @@ class DiffPoseRecipe(LiftingRecipe):
         self.refining = True  # False while the pose network is trained
         if o.pose_epochs is None:
             o.pose_epochs = 60 if o.data_root else 2 if self.video else 8
-        source = "gt" if (o.keypoints or "gt") == "gt" else "cpn"
+        source = "gt" if o.keypoints == "gt" else "cpn"
         published = PUBLISHED_SAMPLING[o.setting, source]
         self.sampling = Sampling(
             steps=o.test_timesteps or published.steps,

@@ -19,12 +19,12 @@ from torch import Tensor
 import models
 from models.registry import CheckpointError, load_published, read_checkpoint
 from models.ws_anl import ALPHA, CHUNK, PAIRS, WsAnl, with_mirror
+from posekernels._files import write_aside
 from posekernels.ops import best_hypothesis, procrustes_error
 from posekernels.pose.hypotheses import HypothesisScores
 
 from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
-from ..engine import write_aside
 from ..evaluate import Report, evaluate_clips, target_of
 from . import is_ours, load_strict
 from ._lifting import LiftingRecipe
@@ -181,6 +181,8 @@ class WsAnlRecipe(LiftingRecipe):
         self.training = False
         if is_ours(read_checkpoint(path)):
             super().load_weights(path)
+        elif not self.options.lifter_checkpoint:
+            raise CheckpointError(f"{path}: holds a variance model only; name the lifter with --lifter_checkpoint")
         else:
             load_published(self.model.variance, path)
 
