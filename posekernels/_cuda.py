@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _native
+from ._dispatch import not_on, tensors_in
 
 
 def math_of(tensor: Tensor) -> int:
@@ -26,11 +27,8 @@ def launch(kernel: str, tensor: Tensor, *arguments) -> None:
         getattr(_native.cuda(), kernel)(1, stream, math_of(tensor), *arguments)
 
 
-def refuses(*tensors: Tensor | None) -> str | None:
-    """Why the CUDA kernels cannot take these tensors, or None."""
-    for tensor in tensors:
-        if tensor is not None and tensor.dtype == torch.float64:
-            return "has no float64"
-        if tensor is not None and tensor.device.type != "cuda":
-            return f"needs tensors on cuda, got one on {tensor.device}"
-    return None
+def refuses(*arguments) -> str | None:
+    """Why the CUDA kernels cannot take these arguments of a raw op, or None."""
+    if any(tensor.dtype == torch.float64 for tensor in tensors_in(arguments)):
+        return "has no float64"
+    return not_on("cuda", *tensors_in(arguments))

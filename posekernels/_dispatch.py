@@ -171,14 +171,23 @@ def no_triton() -> str | None:
     return "no CUDA device (TRITON_INTERPRET=1 runs Triton's interpreter on the CPU)"
 
 
-def not_for_triton(*tensors: Tensor | None) -> str | None:
-    """Why our Triton kernels cannot take these tensors, or None."""
-    for tensor in tensors:
-        if tensor is not None and tensor.dtype == torch.float64:
+def tensors_in(arguments) -> Iterator[Tensor]:
+    """The tensors among a raw op's arguments, those in lists too."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, (list, tuple)):
+            yield from tensors_in(argument)
+
+
+def not_for_triton(*arguments) -> str | None:
+    """Why our Triton kernels cannot take these arguments of a raw op, or None."""
+    for tensor in tensors_in(arguments):
+        if tensor.dtype == torch.float64:
             return "has no float64"
-        if tensor is not None and tensor.dtype == torch.bfloat16 and triton_interpreted():
+        if tensor.dtype == torch.bfloat16 and triton_interpreted():
             return "Triton's interpreter miscomputes bfloat16"
-    return None if triton_interpreted() else not_on("cuda", *tensors)
+    return None if triton_interpreted() else not_on("cuda", *tensors_in(arguments))
 
 
 def not_on(kind: str, *tensors: Tensor | None) -> str | None:

@@ -26,16 +26,8 @@ def _fake_backward(grad, grad_total, total, scale, eps, rate, seed, needs, backe
     return [total.new_empty(shape) for shape, need in zip(shapes, needs) if need]
 
 
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
-
-
 def _no_cuda() -> str | None:
     return no_cuda("annotated_norm_cuda", "annotated_norm_backward_cuda")
-
-
-def _not_for_cuda(*args) -> str | None:
-    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor)))
 
 
 _FOLDER = "posekernels.ops.annotated_norm"
@@ -46,8 +38,8 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.annotated_norm, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:annotated_norm", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:annotated_norm", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:annotated_norm", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:annotated_norm", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.annotated_norm),
     },
 )
@@ -58,8 +50,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.annotated_norm_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:annotated_norm_backward", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:annotated_norm_backward", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:annotated_norm_backward", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:annotated_norm_backward", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.annotated_norm_backward),
     },
 )

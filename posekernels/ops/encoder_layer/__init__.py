@@ -13,6 +13,7 @@ from ..._dropout import check_rate
 from ..._library import register
 from ..._native import no_cuda
 from ..strided_feed_forward import TAPS, frames_out
+from ..temporal_attention import too_wide
 from . import cpu, reference
 
 PARAMETERS = (
@@ -39,16 +40,16 @@ def _fake(z, position, parameters, heads, stride, eps, backend):
     return z.new_empty(z.shape[0], frames_out(z.shape[1], stride), z.shape[2])
 
 
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
+def _not_for_triton(z, position, parameters, heads, *_options) -> str | None:
+    return too_wide(z.shape[-1] // heads) or not_for_triton(z, position, parameters)
+
+
+def _not_for_cuda(z, position, parameters, heads, *_options) -> str | None:
+    return too_wide(z.shape[-1] // heads) or _cuda.refuses(z, position, parameters)
 
 
 def _no_cuda() -> str | None:
     return no_cuda("temporal_attention_cuda", "annotated_norm_cuda", "strided_feed_forward_cuda")
-
-
-def _not_for_cuda(z, position, parameters, *_options) -> str | None:
-    return _cuda.refuses(z, position, *parameters)
 
 
 _FOLDER = "posekernels.ops.encoder_layer"

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from ..._native import no_cpu, no_cuda
 from . import cpu, reference
@@ -26,17 +27,8 @@ def _fake_backward(grad, h, x, weight, adjacency, bias, modulation, scale, shift
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(tensors, needs) if n]
 
 
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
-
-
 def _no_cuda() -> str | None:
     return no_cuda("graph_conv_cuda", "graph_conv_backward_cuda")
-
-
-def _not_for_cuda(*args) -> str | None:
-    tensors = [a for a in args if isinstance(a, Tensor)]
-    return "has no float64" if tensors[0].dtype == torch.float64 else not_on("cuda", *tensors)
 
 
 _FOLDER = "posekernels.ops.graph_conv"
@@ -47,8 +39,8 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.graph_conv, lambda: no_cpu("graph_conv_forward"), cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:graph_conv", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:graph_conv", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.graph_conv),
     },
 )
@@ -59,8 +51,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.graph_conv_backward, lambda: no_cpu("graph_conv_backward"), cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:graph_conv_backward", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv_backward", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:graph_conv_backward", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv_backward", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.graph_conv_backward),
     },
 )

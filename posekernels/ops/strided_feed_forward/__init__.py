@@ -34,16 +34,8 @@ def _fake_backward(grad, hidden, x, weight1, weight2, stride, hidden_rate, rate,
     return [x.new_empty(shape) for shape, need in zip(shapes, needs) if need]
 
 
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
-
-
 def _no_cuda() -> str | None:
     return no_cuda("strided_feed_forward_cuda", "strided_feed_forward_hidden_grad_cuda")
-
-
-def _not_for_cuda(*args) -> str | None:
-    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor)))
 
 
 _FOLDER = "posekernels.ops.strided_feed_forward"
@@ -54,8 +46,8 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.strided_feed_forward, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:strided_feed_forward", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:strided_feed_forward", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.strided_feed_forward),
     },
 )
@@ -66,8 +58,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.strided_feed_forward_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward_backward", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:strided_feed_forward_backward", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward_backward", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:strided_feed_forward_backward", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.strided_feed_forward_backward),
     },
 )

@@ -15,8 +15,7 @@ from ..._library import register
 from ..._native import no_cuda
 from . import cpu, reference
 
-MAX_FRAMES = 512
-MAX_WIDTH = 128
+MAX_WIDTH = 128  # of a head, on a GPU
 
 
 def _fake(q, k, v, padding, scale, causal, rate, seed, backend):
@@ -29,16 +28,21 @@ def _fake_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, se
     return [t.new_empty(t.shape) for t in (q, k, v)]
 
 
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
+def too_wide(width: int) -> str | None:
+    """Why no kernel for GPUs takes heads of this width, or None."""
+    return None if width <= MAX_WIDTH else f"takes heads up to {MAX_WIDTH} wide, got {width}"
+
+
+def _not_for_triton(q, *rest) -> str | None:
+    return too_wide(q.shape[-1]) or not_for_triton(q, *rest)
 
 
 def _no_cuda() -> str | None:
     return no_cuda("temporal_attention_cuda", "temporal_attention_backward_cuda")
 
 
-def _not_for_cuda(*args) -> str | None:
-    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
+def _not_for_cuda(q, *rest) -> str | None:
+    return too_wide(q.shape[-1]) or _cuda.refuses(q, *rest)
 
 
 _FOLDER = "posekernels.ops.temporal_attention"
@@ -102,9 +106,9 @@ def temporal_attention(
     linear layer leaves them).
 
     Args:
-        q: [B, T, H, D], 1 <= T <= 512, 1 <= D <= 128; float32 or float64, and float16 or bfloat16 on a GPU. Any
-            strides: slices of a joint q-k-v projection are read where they lie.
-        k, v: [B, S, H, D], 1 <= S <= 512.
+        q: [B, T, H, D], T >= 1, D >= 1 (the kernels for GPUs take D <= 128); float32 or float64, and float16 or
+            bfloat16 on a GPU. Any strides: slices of a joint q-k-v projection are read where they lie.
+        k, v: [B, S, H, D], S >= 1.
         key_padding_mask: [B, S] bool, True where a key is padding and is not looked at.
         scale: of the products; default D ** -0.5.
         causal: query t sees keys up to ``t + S - T``: the last query sees every key.
@@ -127,11 +131,9 @@ def temporal_attention(
     check_shape("temporal_attention", "k", k, (B, S, H, D), f"q is {list(q.shape)}")
     check_tensor("temporal_attention", "v", v, like=q, rank=4)
     check_shape("temporal_attention", "v", v, (B, S, H, D), f"k is {list(k.shape)}")
-    for name, frames in (("q", T), ("k", S)):
-        if not 1 <= frames <= MAX_FRAMES:
-            raise ValueError(f"temporal_attention: {name} must have 1 to {MAX_FRAMES} frames (axis 1), got {frames}")
-    if not 1 <= D <= MAX_WIDTH:
-        raise ValueError(f"temporal_attention: heads must be 1 to {MAX_WIDTH} wide (axis 3 of q), got {D}")
+    for name, what, size in (("q", "frame (axis 1)", T), ("k", "frame (axis 1)", S), ("q", "channel (axis 3)", D)):
+        if size < 1:
+            raise ValueError(f"temporal_attention: {name} must have at least one {what}, got {size}")
     if key_padding_mask is not None:
         if not isinstance(key_padding_mask, Tensor) or key_padding_mask.dtype != torch.bool:
             got = key_padding_mask.dtype if isinstance(key_padding_mask, Tensor) else type(key_padding_mask).__name__
