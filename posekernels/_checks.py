@@ -46,3 +46,14 @@ def check_shape(op: str, name: str, tensor: Tensor, shape: tuple[int, ...], beca
     """Raises ValueError unless ``tensor`` has ``shape``; ``because`` says which argument fixes it."""
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{op}: {name} must be {list(shape)} ({because}), got {list(tensor.shape)}")
+
+
+def seed_of(op: str, seed: int) -> int:
+    """64 bits, written with or without a sign, as the signed integer that an op takes.
+
+    Raises:
+        ValueError: more than 64 bits.
+    """
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"{op}: seed must fit 64 bits, got {seed}")
+    return seed - 2**64 if seed >= 2**63 else seed

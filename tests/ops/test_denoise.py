@@ -196,6 +196,7 @@ def test_refusals():
             "noise or seed",
         ),
         (lambda: denoise_loop(x, w, shifts, COEFFICIENTS, seed=2**64), ValueError, "64 bits"),
+        (lambda: denoise_loop(x, w, shifts, COEFFICIENTS, seed=1, first_pose=-1), ValueError, "first_pose must be"),
         (lambda: denoise_loop(x, "w", shifts, COEFFICIENTS), TypeError, "GraphDenoiser"),
     ]:
         with pytest.raises(error, match=message):

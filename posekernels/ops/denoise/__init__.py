@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_shape, check_tensor, seed_of
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from ..._native import no_cpu
@@ -261,8 +261,10 @@ def denoise_loop(
         check_shape(op, "noise", noise, (S, *x.shape), f"S = {S}, x is {list(x.shape)}")
     if noise is not None and seed is not None:
         raise ValueError(f"{op}: give noise or seed, not both")
-    if seed is not None and not -(2**63) <= seed < 2**63:
-        raise ValueError(f"{op}: seed must fit 64 bits, got {seed}")
+    if seed is not None:
+        seed = seed_of(op, seed)
+    if first_pose < 0:
+        raise ValueError(f"{op}: first_pose must be at least 0, got {first_pose}")
     if S == 0:
         empty = x.new_empty(0, *x.shape)
         return (x.clone(), empty, empty.clone()) if trajectory else x.clone()

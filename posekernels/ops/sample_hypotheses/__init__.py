@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..._arrays import accepts_arrays
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_shape, check_tensor, seed_of
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from . import cpu, reference
@@ -112,9 +112,7 @@ def sample_hypotheses(
     backend = requested(backend)
     if one_view:
         keypoints, sigma = keypoints[:, None], sigma[:, None]
-    seed &= 2**64 - 1
-    seed = seed - 2**64 if seed >= 2**63 else seed  # an op's integers are signed
-    options = samples, float(alpha), seed, first_pose, first_sample
+    options = samples, float(alpha), seed_of("sample_hypotheses", seed), first_pose, first_sample
     if backend == "reference":  # plain PyTorch, inlined: differentiates twice
         y = reference.sample_hypotheses(keypoints, sigma, *options)
     elif torch.is_grad_enabled() and (keypoints.requires_grad or sigma.requires_grad):
