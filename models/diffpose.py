@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from posekernels.ops import denoise_loop
-from posekernels.pose.skeleton import Skeleton
 
 from .gcndiff import GCNdiff
 from .gcnpose import GCNpose
@@ -154,12 +153,6 @@ class Diffusion(nn.Module):
         return sequence[::-1], torch.stack(rows).float()
 
 
-def mirror(x: Tensor, skeleton: Skeleton) -> Tensor:
-    """[..., J, C]: coordinate 0 negated, left and right joints exchanged. Its own inverse."""
-    x = x[..., list(skeleton.mirrored), :]
-    return torch.cat((-x[..., :1], x[..., 1:]), dim=-1)
-
-
 def chunked(clip: Tensor, frames: int) -> Tensor:
     """[n, J, C] -> [k, frames, J, C], k = ceil(n / frames).
 
@@ -275,8 +268,8 @@ class VideoDiffPose(DiffPose):
     def estimate(self, chunks: Tensor) -> Tensor:
         """[k, F, J, 2] -> [k, F, J, 3] metres: the mean over the chunks and their mirror images."""
         skeleton = self.denoiser.skeleton
-        plain, mirrored = self.initial(chunks), self.initial(mirror(chunks, skeleton))
-        return (plain + mirror(mirrored, skeleton)) / 2
+        plain, mirrored = self.initial(chunks), self.initial(skeleton.mirror(chunks))
+        return (plain + skeleton.mirror(mirrored)) / 2
 
     @torch.no_grad()
     def forward(self, chunks: Tensor, sampling: Sampling = PUBLISHED_SAMPLING["video", "cpn"], **noise) -> Refined:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
@@ -10,18 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels._derived import PreparedWeights
-from posekernels.ops import GraphDenoiser
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
-from .graph import ChebBlock, ChebConv, GraphAttention, graph_denoiser
-
-
-def check_size(name: str, channels: int, layers: int, heads: int) -> None:
-    """Raises ValueError unless ``channels`` splits over ``heads`` and there is at least one layer."""
-    if channels <= 0 or heads <= 0 or channels % heads:
-        raise ValueError(f"{name}: channels must be a positive multiple of heads={heads}, got {channels}")
-    if layers < 1:
-        raise ValueError(f"{name}: layers must be at least 1, got {layers}")
+from .graph import ChebBlock, GraphTransformer
 
 
 class TimeEmbedding(nn.Module):
@@ -60,7 +50,7 @@ def _no_shifts(_net: nn.Module) -> dict[tuple[int, ...], Tensor]:
     return {}
 
 
-class GCNdiff(nn.Module):
+class GCNdiff(GraphTransformer):
     """Noisy poses and their timesteps -> the noise.
 
     Args:
@@ -82,22 +72,10 @@ class GCNdiff(nn.Module):
         out_channels: int = 5,
         skeleton: Skeleton = H36M_17,
     ):
-        super().__init__()
-        check_size("gcndiff", channels, layers, heads)
-        self.skeleton = skeleton
-        self.conv_in = ChebConv(in_channels, channels, skeleton)
-        self.blocks = nn.ModuleList(TimedChebBlock(channels, skeleton) for _ in range(layers))
-        first = GraphAttention(channels, heads, dropout, skeleton)
-        # Published start: every layer is a copy of the first.
-        self.attention = nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
-        self.conv_out = ChebConv(channels, out_channels, skeleton)
+        sizes = channels, layers, heads, dropout, in_channels, out_channels
+        super().__init__("gcndiff", TimedChebBlock, *sizes, skeleton)
         self.time_embedding = TimeEmbedding(channels)
-        self._prepared = PreparedWeights(graph_denoiser)
         self._prepared_shifts = PreparedWeights(_no_shifts)
-
-    def prepared(self) -> GraphDenoiser:
-        """The weights for ``denoise_step`` and ``denoise_loop``; made again only after a parameter has changed."""
-        return self._prepared(self)
 
     def time_shifts(self, timesteps: list[int]) -> Tensor:
         """[S, L, C]: what each timestep adds in each layer, for ``denoise_loop``; kept like ``prepared()``."""
@@ -111,18 +89,7 @@ class GCNdiff(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """[B, J, 5] and timesteps [B] -> noise [B, J, 5]. Poses are independent of each other."""
-        check_pose("gcndiff", x, self.skeleton, self.conv_in)
+        self.check(x)
         if t.shape != x.shape[:1]:
             raise ValueError(f"gcndiff: t must be [{len(x)}], one timestep per pose, got {list(t.shape)}")
-        time = self.time_embedding(t)
-        x = self.conv_in(x)
-        for attention, block in zip(self.attention, self.blocks):
-            x = block(attention(x), time)
-        return self.conv_out(x)
-
-
-def check_pose(name: str, x: Tensor, skeleton: Skeleton, conv_in: ChebConv) -> None:
-    """Raises ValueError unless ``x`` is [B, J, Cin] of the network."""
-    want = (skeleton.num_joints, conv_in.weight.shape[2])
-    if x.dim() != 3 or x.shape[1:] != want:
-        raise ValueError(f"{name}: x must be [B, {want[0]}, {want[1]}], got {list(x.shape)}")
+        return self.layer_by_layer(x, self.time_embedding(t))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from posekernels._derived import PreparedWeights
-from posekernels.ops import GraphDenoiser, graph_transformer
+from posekernels.ops import graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
-from .gcndiff import check_pose, check_size
-from .graph import ChebBlock, ChebConv, GraphAttention, graph_denoiser
+from .graph import ChebBlock, GraphTransformer
 
 
-class GCNpose(nn.Module):
+class GCNpose(GraphTransformer):
     """2D keypoints of single frames -> 3D joints.
 
     Args: as ``GCNdiff``; there is no time.
@@ -30,26 +26,12 @@ class GCNpose(nn.Module):
         in_channels: int = 2,
         skeleton: Skeleton = H36M_17,
     ):
-        super().__init__()
-        check_size("gcnpose", channels, layers, heads)
-        self.skeleton = skeleton
-        self.conv_in = ChebConv(in_channels, channels, skeleton)
-        self.blocks = nn.ModuleList(ChebBlock(channels, skeleton) for _ in range(layers))
-        first = GraphAttention(channels, heads, dropout, skeleton)
-        self.attention = nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
-        self.conv_out = ChebConv(channels, 3, skeleton)  # 3 wide, whatever a published configuration says
-        self._prepared = PreparedWeights(graph_denoiser)
-
-    def prepared(self) -> GraphDenoiser:
-        """The weights for ``graph_transformer``; made again only after a parameter has changed."""
-        return self._prepared(self)
+        # 3 channels out, whatever a published configuration says.
+        super().__init__("gcnpose", ChebBlock, channels, layers, heads, dropout, in_channels, 3, skeleton)
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """[B, J, 2] normalised screen units -> [B, J, 3] metres; the root is predicted like the others."""
-        check_pose("gcnpose", keypoints, self.skeleton, self.conv_in)
+        self.check(keypoints)
         if not self.training and not torch.is_grad_enabled():
             return graph_transformer(keypoints, self.prepared())
-        x = self.conv_in(keypoints)
-        for attention, block in zip(self.attention, self.blocks):
-            x = block(attention(x))
-        return self.conv_out(x)
+        return self.layer_by_layer(keypoints)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels import derived
+from posekernels._derived import PreparedWeights
 from posekernels.ops import GraphDenoiser, graph_conv
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
-from .layers import AnnotatedNorm
+from .layers import AnnotatedNorm, folded_batch_norm
 
 
 def modulated_adjacency(skeleton: Skeleton = H36M_17) -> Tensor:
@@ -182,6 +184,59 @@ class ChebBlock(nn.Module):
         return x + F.dropout(self.conv2(h, activation="relu"), 0.1)
 
 
+class GraphTransformer(nn.Module):
+    """What GCNdiff and GCNpose share: a Chebyshev convolution in, L pairs of attention and block, a convolution out.
+
+    Args:
+        name: of the network, for its errors.
+        block: makes one Chebyshev block from (channels, skeleton).
+        channels, layers, heads, dropout, in_channels, out_channels, skeleton: see ``GCNdiff``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        block: Callable[[int, Skeleton], ChebBlock],
+        channels: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        in_channels: int,
+        out_channels: int,
+        skeleton: Skeleton,
+    ):
+        super().__init__()
+        if channels <= 0 or heads <= 0 or channels % heads:
+            raise ValueError(f"{name}: channels must be a positive multiple of heads={heads}, got {channels}")
+        if layers < 1:
+            raise ValueError(f"{name}: layers must be at least 1, got {layers}")
+        self.name, self.skeleton = name, skeleton
+        self.conv_in = ChebConv(in_channels, channels, skeleton)
+        self.blocks = nn.ModuleList(block(channels, skeleton) for _ in range(layers))
+        first = GraphAttention(channels, heads, dropout, skeleton)
+        # Published start: every layer is a copy of the first.
+        self.attention = nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
+        self.conv_out = ChebConv(channels, out_channels, skeleton)
+        self._prepared = PreparedWeights(graph_denoiser)
+
+    def prepared(self) -> GraphDenoiser:
+        """The weights for the ``denoise`` ops; made again only after a parameter has changed."""
+        return self._prepared(self)
+
+    def check(self, x: Tensor) -> None:
+        """Raises ValueError unless ``x`` is [B, J, Cin] of the network."""
+        want = (self.skeleton.num_joints, self.conv_in.weight.shape[2])
+        if x.dim() != 3 or x.shape[1:] != want:
+            raise ValueError(f"{self.name}: x must be [B, {want[0]}, {want[1]}], got {list(x.shape)}")
+
+    def layer_by_layer(self, x: Tensor, *time: Tensor) -> Tensor:
+        """[B, J, Cin] -> [B, J, Cout]; ``time``: what every block takes beside the pose."""
+        x = self.conv_in(x)
+        for attention, block in zip(self.attention, self.blocks):
+            x = block(attention(x), *time)
+        return self.conv_out(x)
+
+
 def graph_denoiser(net: nn.Module) -> GraphDenoiser:
     """The weights of GCNdiff or GCNpose as the ``denoise`` kernels read them."""
 
@@ -235,8 +290,7 @@ class NormedGraphConv(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         if not self.training:  # running statistics are constants: fold them into the convolution's epilogue
-            scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
-            shift = self.norm.bias - self.norm.running_mean * scale
+            scale, shift = folded_batch_norm(self.norm)
             return self.conv(x, scale=scale, shift=shift, activation="relu", residual=residual)
         h = self.conv(x)
         h = F.relu(self.norm(h.flatten(0, 1)).view_as(h))

@@ -138,7 +138,8 @@ def load_published(net: nn.Module, source: str | Path | dict | list, **container
     Raises:
         CheckpointError: lists what is missing, unexpected and misshapen, by published name.
 
-    Tensors that the published program stores but never reads are kept in ``net.published_unused``.
+    Tensors that the published program stores but never reads are kept in ``net.published_unused``. Other names too many
+    are an error here, which some published programs ignore: they belong to a larger network, or to another one.
     """
     table = published_table(net)
     in_memory = isinstance(source, (dict, list))

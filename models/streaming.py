@@ -5,14 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from posekernels.pose.skeleton import Skeleton
-
-
-def mirror(points: Tensor, skeleton: Skeleton) -> Tensor:
-    """Points [..., J, 2 or 3] seen in a mirror: x negated, left and right exchanged. Its own inverse."""
-    points = points[..., list(skeleton.mirrored), :]
-    return torch.cat((-points[..., :1], points[..., 1:]), -1)
-
 
 def windows(frames: Tensor, size: int, first: int = 0, last: int | None = None, target: int | None = None) -> Tensor:
     """[T, ...] -> [last - first, size, ...]: the window of each frame; beyond the ends the edge frame repeats.
@@ -55,10 +47,10 @@ def lift(net: nn.Module, keypoints: Tensor, *, mirrored: bool = True, batch: int
     _check("lift", net)
     if keypoints.dim() != 3 or keypoints.shape[2] != 2 or not len(keypoints):
         raise ValueError(f"lift: keypoints must be [T >= 1, J, 2], got {list(keypoints.shape)}")
-    views = [keypoints, mirror(keypoints, net.skeleton)] if mirrored else [keypoints]
+    views = [keypoints, net.skeleton.mirror(keypoints)] if mirrored else [keypoints]
     if hasattr(net, "sequence"):  # knows better what its windows share
         found = [net.sequence(view) for view in views]
-        poses = (found[0] + mirror(found[1], net.skeleton)) / 2 if mirrored else found[0]
+        poses = (found[0] + net.skeleton.mirror(found[1])) / 2 if mirrored else found[0]
         poses[:, 0] = 0
         return poses
     cached = hasattr(net, "embedding")
@@ -69,7 +61,7 @@ def lift(net: nn.Module, keypoints: Tensor, *, mirrored: bool = True, batch: int
         last = min(first + batch, len(keypoints))
         seen = torch.cat([windows(view, net.frames, first, last, net.target) for view in views])
         found = run(seen)[:, 0].chunk(len(views))
-        poses.append((found[0] + mirror(found[1], net.skeleton)) / 2 if mirrored else found[0])
+        poses.append((found[0] + net.skeleton.mirror(found[1])) / 2 if mirrored else found[0])
     poses = torch.cat(poses)
     poses[:, 0] = 0
     return poses
@@ -104,7 +96,7 @@ class Stream:
         if self.rows is not None and self.rows.shape[1] != len(frame):
             raise ValueError(f"stream: earlier frames held {self.rows.shape[1]} people, this one holds {len(frame)}")
         self.single = single
-        views = torch.stack([frame, mirror(frame, net.skeleton)] if self.mirrored else [frame])[:, :, None]
+        views = torch.stack([frame, net.skeleton.mirror(frame)] if self.mirrored else [frame])[:, :, None]
         if self.cached:
             views = net.embedding(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         keep = net.target + self.latency  # no window reaches further back
@@ -133,7 +125,7 @@ class Stream:
         index = (self.given - first + offsets).clamp(0, rows.shape[2] - 1)
         window = rows[:, :, index].flatten(0, 1)
         found = (net.encode(window) if self.cached else net(window))[:, 0].chunk(len(rows))
-        pose = (found[0] + mirror(found[1], net.skeleton)) / 2 if self.mirrored else found[0].clone()
+        pose = (found[0] + net.skeleton.mirror(found[1])) / 2 if self.mirrored else found[0].clone()
         pose[:, 0] = 0
         self.given += 1
         return pose[0] if self.single else pose

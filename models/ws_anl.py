@@ -19,15 +19,9 @@ PAIRS = {"htnet": "variance_gcn", "mgcn_lw": "variance_linear"}  # lifter -> var
 CHUNK = 1024  # poses lifted at once: HTNet needs about 0.2 MB each
 
 
-def mirror(keypoints: Tensor, skeleton: Skeleton = H36M_17) -> Tensor:
-    """[..., J, C], x negated and left and right exchanged."""
-    flipped = keypoints[..., list(skeleton.mirrored), :]
-    return torch.cat((-flipped[..., :1], flipped[..., 1:]), -1)
-
-
 def with_mirror(keypoints: Tensor, skeleton: Skeleton = H36M_17) -> Tensor:
     """[B, 2, J, 2] from [B, J, 2]: each pose, and its mirror image."""
-    return torch.stack((keypoints, mirror(keypoints, skeleton)), 1)
+    return torch.stack((keypoints, skeleton.mirror(keypoints)), 1)
 
 
 def check_keypoints(keypoints: Tensor) -> None:

@@ -106,10 +106,9 @@ class Lifter:
         keypoints = keypoints.to(self.device)
         if hasattr(self.net, "frames"):
             return models.lift(self.net, keypoints).float().cpu().numpy()
-        flip = models.streaming.mirror
-        both = torch.stack((keypoints, flip(keypoints, H36M_17)))
+        both = torch.stack((keypoints, H36M_17.mirror(keypoints)))
         poses = torch.cat([self.net(chunk) for chunk in both.split(256, 1)], 1)
-        poses = (poses[0] + flip(poses[1], H36M_17)) / 2
+        poses = (poses[0] + H36M_17.mirror(poses[1])) / 2
         poses[:, 0] = 0
         return poses.float().cpu().numpy()
 

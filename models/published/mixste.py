@@ -14,9 +14,9 @@ RENAME = [  # ours -> published, applied in order
 ]
 
 
-def unwrap(checkpoint: dict) -> dict:
+def unwrap(checkpoint):
     """The parameters of a checkpoint file: its entry ``model_pos``, or the file itself when it is bare."""
-    return checkpoint.get("model_pos", checkpoint)
+    return checkpoint.get("model_pos", checkpoint) if isinstance(checkpoint, dict) else checkpoint
 
 
 def hint(net, state: dict) -> str | None:

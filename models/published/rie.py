@@ -23,6 +23,6 @@ RENAME = [  # ours -> published, applied in order
 ]  # fmt: skip
 
 
-def unwrap(checkpoint: dict) -> dict:
+def unwrap(checkpoint):
     """The state dict of a published training checkpoint (``epoch``, ``lr``, ``random_state``, ``model_pos``, ...)."""
-    return checkpoint.get("model_pos", checkpoint)
+    return checkpoint.get("model_pos", checkpoint) if isinstance(checkpoint, dict) else checkpoint

@@ -83,6 +83,11 @@ class Skeleton:
         right = tuple(new[j] for j in self.right if j in new)
         return Skeleton(name, tuple(self.joints[j] for j in keep), tuple(parents), left, right)
 
+    def mirror(self, points: Tensor) -> Tensor:
+        """Points [..., J, C] seen in a mirror: coordinate 0 negated, left and right exchanged. Its own inverse."""
+        points = points[..., list(self.mirrored), :]
+        return torch.cat((-points[..., :1], points[..., 1:]), -1)
+
     def adjacency(self) -> Tensor:
         """[J, J] float32, 0/1, symmetric, no self loops."""
         matrix = torch.zeros(self.num_joints, self.num_joints)

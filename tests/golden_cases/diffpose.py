@@ -14,7 +14,6 @@ from models.diffpose import (
     alpha_bars,
     beta_schedule,
     chunked,
-    mirror,
     stitched,
 )
 from models.graph import ChebConv, chebyshev_polynomials, laplacian, row_normalised_adjacency
@@ -217,7 +216,7 @@ def video(case: Case) -> dict:
         noise = noise_of(case, name, sampling, (len(sampling.sequence), poses, *uv.shape[1:-1], 5))
         with torch.no_grad():
             refined = pipeline(chunks, sampling, noise=noise)
-            raw, raw_mirrored = pipeline.initial(chunks), pipeline.initial(mirror(chunks, skeleton))
+            raw, raw_mirrored = pipeline.initial(chunks), pipeline.initial(skeleton.mirror(chunks))
         xyz[:, 0] = 0
         target, predicted = chunked(xyz, c["receptive_field"]).flatten(0, 1), refined.xyz.flatten(0, 1)
         errors = [f(predicted, target) for f in (mpjpe, p_mpjpe, n_mpjpe, mean_velocity_error)]

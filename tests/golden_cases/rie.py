@@ -12,8 +12,6 @@ from tests.golden import Case, Handler
 
 from . import published
 
-MIRRORED = list(H36M_17.mirrored)
-
 
 def network(case: Case):
     c = case.config
@@ -29,15 +27,11 @@ def network(case: Case):
     )
 
 
-def mirror(x: torch.Tensor) -> torch.Tensor:
-    return x[..., MIRRORED, :] * x.new_tensor([-1] + [1] * (x.shape[-1] - 1))
-
-
 def results(net, windows: torch.Tensor) -> dict:
     local = net.features(windows)[0]
     outputs = {
         "pose": net(windows),
-        "tta": (net(windows) + mirror(net(mirror(windows)))) / 2,
+        "tta": (net(windows) + H36M_17.mirror(net(H36M_17.mirror(windows)))) / 2,
         "local": torch.cat(local, dim=1),
         "global": net.features(windows)[1][:, 0],
     }

@@ -7,7 +7,7 @@ import torch
 
 from models import create, lift, load_published
 from models.registry import published_names
-from models.streaming import mirror, windows
+from models.streaming import windows
 from models.strided_refine import back_project
 from posekernels.pose.camera import normalise_screen, rotate
 from posekernels.pose.keypoints import coco_scores_to_h36m, coco_to_h36m, detected, revise_legs
@@ -65,7 +65,7 @@ def activations(case: Case) -> dict:
 def flip_eval(case: Case) -> dict:
     net, _ = networks(case)
     plain, other = net(tensor(case, "x"), full=True), net(tensor(case, "x_flip"), full=True)
-    single, full = ((a + mirror(b, net.skeleton)) / 2 for a, b in zip(plain, other))
+    single, full = ((a + net.skeleton.mirror(b)) / 2 for a, b in zip(plain, other))
     return {"single_plain": plain[0], "single_mirrored_raw": other[0], "single": single, "full": full}
 
 
@@ -73,7 +73,7 @@ def flip_eval(case: Case) -> dict:
 def refine(case: Case) -> dict:
     net, module = networks(case)
     x, target, camera = tensor(case, "x"), tensor(case, "target"), tensor(case, "camera")
-    prediction = (net(x) + mirror(net(mirror(x, net.skeleton)), net.skeleton)) / 2
+    prediction = (net(x) + net.skeleton.mirror(net(net.skeleton.mirror(x)))) / 2
     centre = x[:, net.frames // 2, None]
     rooted = back_project(prediction, centre, camera, target[:, :, 0])
     refined = module(prediction, rooted)
@@ -157,7 +157,7 @@ def eval_metrics(case: Case) -> dict:
 
 def mirror_pair(points: torch.Tensor) -> torch.Tensor:
     """[N, ...] -> [N, 2, ...]: plain, mirrored."""
-    return torch.stack((points, mirror(points, H36M_17)), 1)
+    return torch.stack((points, H36M_17.mirror(points)), 1)
 
 
 def windows_case(case: Case) -> dict:

@@ -80,6 +80,23 @@ def test_legacy_names_and_bad_files():
         configuration({"fc.weight": torch.zeros(2, 2)})
 
 
+def test_what_the_shapes_do_not_tell():
+    square = {"joints": 4, "history": 12, "blocks": 1}
+    assert configuration(published_state(create("pkd", **square)))[1]["mix"] == "temporal"
+    spatial = create("simlpe", joints=4, blocks=1, mix="spatial")
+    assert configuration(published_state(spatial))[1] == {
+        "joints": 4,
+        "history": 50,
+        "blocks": 1,
+        "norm": "spatial",
+        "mix": "spatial",
+        "temporal_only": False,
+    }
+    nowhere = create("simlpe", joints=4, history=50, blocks=1, norm="temporal", temporal_only=True)
+    with pytest.raises(CheckpointError, match="number of joints cannot be told"):
+        configuration(published_state(nowhere))
+
+
 def test_untrained_network_repeats_the_last_frame():
     history = torch.randn(1, 50, 22, 3)
     with torch.no_grad():

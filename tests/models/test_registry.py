@@ -64,3 +64,12 @@ def test_nothing_is_loaded_partially():
     assert "unexpected: extra" in str(error.value)
     assert "misshapen: fcn.bias is [4], the network has [3]" in str(error.value)
     assert all(torch.equal(before[n], t) for n, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_files_of_another_kind_are_refused_in_words(name):
+    """A list as DiffPose's trainer writes it, with something else in it than the network's tensors."""
+    net = models.create(name)
+    for checkpoint in ([{"a": torch.zeros(2)}, {}, 3, 4, {}], {"model_pos": [1]}, {"state_dict": 3}, [], {}):
+        with pytest.raises(models.CheckpointError):
+            models.load_published(net, checkpoint)

@@ -6,8 +6,8 @@ import torch
 import models
 from models import create, load_published
 from models.registry import published_state
-from models.ws_anl import WsAnl, mirror, with_mirror
-from posekernels.pose.skeleton import H36M_16
+from models.ws_anl import WsAnl, with_mirror
+from posekernels.pose.skeleton import H36M_16, H36M_17
 
 
 def system(**options):
@@ -74,10 +74,10 @@ def test_hypotheses_differ_and_alpha_zero_is_the_single_pose():
 def test_sigma_of_the_mirrored_pose_is_its_own():
     net, x = system(), keypoints()
     views = with_mirror(x)
-    assert torch.equal(mirror(views[:, 1]), x)
+    assert torch.equal(H36M_17.mirror(views[:, 1]), x)
     with torch.no_grad():
         sigma = net.sigma(views)
-        torch.testing.assert_close(sigma[:, 1], net.variance(mirror(x)[:, None]).view(5, 17))
+        torch.testing.assert_close(sigma[:, 1], net.variance(H36M_17.mirror(x)[:, None]).view(5, 17))
         torch.testing.assert_close(net(x, 3), net(views, 3, sigma=sigma))
 
 
