@@ -150,7 +150,13 @@ def _kernel_name(symbol: str) -> tuple[str, bool]:
     name = re.search(r"(?<=\d)([a-z_]+_kernel)", symbol)
     math = re.search(r"\d(Exact|Tf32|Half|Bf16)E", symbol)
     label = name.group(1) if name else symbol
-    return (f"{label}<{math.group(1)}>", math.group(1) != "Exact") if math else (label, False)
+    if math:
+        return f"{label}<{math.group(1)}>", math.group(1) != "Exact"
+    given = re.search(r"_kernelI(f|6__half|13__nv_bfloat16)((?:L[a-z]\d+E)*)", symbol)  # a number type, constants
+    if given:
+        constants = re.findall(r"L[a-z](\d+)E", given.group(2))
+        label += f"<{', '.join([{'f': 'float', '6': 'half', '1': 'bf16'}[given.group(1)[0]], *constants])}>"
+    return label, False
 
 
 def compile_cuda(ops: list[str] | None = None, targets: tuple[int, ...] = TARGETS) -> Iterator[Report]:

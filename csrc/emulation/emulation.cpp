@@ -97,6 +97,9 @@ bool any(bool v) {
     stop(block_barrier);
     return verdict;
 }
+void warp_sync() {
+    stop(warp_barrier);
+}
 const Fragments& exchange(const uint32_t (&words)[6]) {
     Fragments& mine = warps[current / 32];
     stop(warp_barrier);  // everybody has read the last exchange

@@ -58,17 +58,7 @@ void gather(const float* poses, const float* target, int64_t first, int64_t coun
         for (int a = 0; a < 3; ++a)
             for (int b = 0; b < 3; ++b) g.M[3 * a + b] += p[a] * t[b];
     }
-    // The rotation does not depend on M's size, but the squares inside its search may not underflow or overflow.
-    Vec largest{};
-    for (int i = 0; i < 9; ++i) largest = larger(largest, Math::absolute(g.M[i]));
-    const Vec unit = 1.0f / (largest > 0.0f ? largest : splat(1.0f));
-    Vec M[9];
-    for (int i = 0; i < 9; ++i) M[i] = g.M[i] * unit;
-    posekernels::procrustes::rotation<Vec, Math>(M, g.R);
-    Vec trace{};
-    for (int i = 0; i < 9; ++i) trace += g.R[i] * g.M[i];
-    // A pose that is a single point has no size to scale: it goes to the target's centre.
-    g.scale = trace / (g.square == 0.0f ? splat(1.0f) : g.square);
+    posekernels::procrustes::fit<Vec, Math>(g.M, g.square, g.R, g.scale);
 }
 
 POSEKERNELS_INLINE Vec turned(const Group& g, int64_t j, int c) {
@@ -154,49 +144,14 @@ void procrustes_backward(const float* grad_aligned, const float* grad_errors, co
             }
         }
         // y = a P R + mean(T): gradients of a and of R (as a matrix of nine numbers).
-        Vec H[9] = {}, grad_a{};
+        Vec H[9] = {};
         for (int64_t j = 0; j < J; ++j)
             for (int a = 0; a < 3; ++a) {
                 const Vec p = load(g.p + (3 * j + a) * lanes);
                 for (int b = 0; b < 3; ++b) H[3 * a + b] += p * load(G + (3 * j + b) * lanes);
             }
-        for (int i = 0; i < 9; ++i) grad_a += H[i] * g.R[i];
-        const Vec square = g.square == 0.0f ? splat(1.0f) : g.square;
-        // a = tr(R' M) / |P|^2
-        Vec grad_M[9], grad_R[9];
-        for (int i = 0; i < 9; ++i) {
-            grad_M[i] = grad_a / square * g.R[i];
-            grad_R[i] = g.scale * H[i] + grad_a / square * g.M[i];
-        }
-        const Vec grad_square = g.square == 0.0f ? Vec{} : -grad_a * g.scale / square;
-        // dR = R [w]x, w = (tr Q I - Q)^-1 axis(R' dM - dM' R), Q = R' M.
-        Vec Q[9], A[9];
-        for (int a = 0; a < 3; ++a)
-            for (int b = 0; b < 3; ++b) {
-                Vec q{}, r{};
-                for (int i = 0; i < 3; ++i) {
-                    q += g.R[3 * i + a] * g.M[3 * i + b];
-                    r += g.R[3 * i + a] * grad_R[3 * i + b];
-                }
-                Q[3 * a + b] = q;
-                A[3 * a + b] = r;
-            }
-        const Vec trace = Q[0] + Q[4] + Q[8];
-        const Vec axis[3] = {A[7] - A[5], A[2] - A[6], A[3] - A[1]};
-        // The symmetric system, by its adjugate.
-        const Vec a = trace - Q[0], b = trace - Q[4], c = trace - Q[8];
-        const Vec d = (Q[1] + Q[3]) * -0.5f, e = (Q[2] + Q[6]) * -0.5f, f = (Q[5] + Q[7]) * -0.5f;
-        const Vec C00 = b * c - f * f, C01 = e * f - d * c, C02 = d * f - b * e;
-        const Vec C11 = a * c - e * e, C12 = d * e - a * f, C22 = a * b - d * d;
-        const Vec inverse = 1.0f / (a * C00 + d * C01 + e * C02);
-        const Vec u[3] = {(C00 * axis[0] + C01 * axis[1] + C02 * axis[2]) * inverse,
-                          (C01 * axis[0] + C11 * axis[1] + C12 * axis[2]) * inverse,
-                          (C02 * axis[0] + C12 * axis[1] + C22 * axis[2]) * inverse};
-        // axis(R' dM - dM' R) . u = <R [u]x, dM>
-        const Vec cross[9] = {Vec{}, -u[2], u[1], u[2], Vec{}, -u[0], -u[1], u[0], Vec{}};
-        for (int i = 0; i < 3; ++i)
-            for (int j = 0; j < 3; ++j)
-                for (int k = 0; k < 3; ++k) grad_M[3 * i + j] += g.R[3 * i + k] * cross[3 * k + j];
+        Vec grad_M[9], grad_square;
+        posekernels::procrustes::fit_gradient<Vec, Math>(g.M, g.square, g.R, g.scale, H, grad_M, grad_square);
         // M = P' T and |P|^2, then the centring.
         Vec sum_p[3] = {}, sum_t[3] = {};
         for (int64_t j = 0; j < J; ++j)

@@ -36,6 +36,8 @@ def test_names_of_cuda_kernels():
     assert aot._kernel_name(symbol) == ("graph_conv_fwd_kernel<Half>", True)
     assert aot._kernel_name(symbol.replace("4Half", "5Exact")) == ("graph_conv_fwd_kernel<Exact>", False)
     assert aot._kernel_name("_ZN11posekernels4cuda10add_kernelEPf") == ("add_kernel", False)
+    typed = "_ZN11posekernels4cuda10add_kernelI13__nv_bfloat16Li17ELb1EEEvNS0_4RowsIT_EE"
+    assert aot._kernel_name(typed) == ("add_kernel<bf16, 17, 1>", False)
 
 
 def test_a_spill_or_a_missing_matrix_instruction_is_a_problem():

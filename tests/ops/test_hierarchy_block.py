@@ -1,5 +1,10 @@
 """``hierarchy_block`` on every backend here, against the reference in float64, and against HTNet's own modules."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -93,6 +98,22 @@ def test_a_changed_weight_is_seen():
     with torch.no_grad():
         fused = copied(x)
     torch.testing.assert_close(fused, net(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ["generic", "avx2"])
+def test_lesser_instruction_sets(isa):
+    require("hierarchy_block", "cpu")
+    code = "from tests.ops import test_hierarchy_block as t\nfor size in t.SIZES:\n    t.test_forward('cpu', *size)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "POSEKERNELS_ISA": isa},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    if "one this CPU runs" in done.stderr:
+        pytest.skip(f"this CPU does not run {isa}")
+    assert done.returncode == 0, done.stderr
 
 
 def test_nan_stays_in_its_pose():

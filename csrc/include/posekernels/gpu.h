@@ -1,7 +1,8 @@
 // What CUDA kernels share: number types, the matrix units, launches. A .cu file that includes this and nothing of CUDA
 // itself also compiles as plain C++ with POSEKERNELS_EMULATE, where every thread of a block is a fiber on the CPU and
 // the matrix instruction is spelled out lane by lane (csrc/emulation): that is how the kernels are tested without a
-// GPU. Kernels therefore use only what is here: KERNEL, SHARED, DEVICE, sync(), any(), multiply(), launch().
+// GPU. Kernels therefore use only what is here: KERNEL, KERNEL_WIDE, SHARED, DEVICE, sync(), any(), warp_sync(),
+// shuffle_xor(), multiply(), launch().
 #pragma once
 
 #include <cmath>
@@ -16,7 +17,8 @@
 
 #include "posekernels/cuda_check.h"
 
-#define KERNEL __global__ __launch_bounds__(128)  // Tile::threads
+#define KERNEL __global__ __launch_bounds__(128)          // Tile::threads
+#define KERNEL_WIDE __global__ __launch_bounds__(128, 1)  // takes the registers it needs, if fewer blocks then fit
 #define SHARED __shared__
 #define DEVICE __device__ __forceinline__
 #define SHARED_MATH __host__ __device__ inline
@@ -56,6 +58,22 @@ DEVICE void sync() {
 // Whether `v` holds for any thread of the block; also a barrier.
 DEVICE bool any(bool v) {
     return __syncthreads_or(v);
+}
+
+// All lanes of a warp have written what they wrote.
+DEVICE void warp_sync() {
+    __syncwarp();
+}
+// The value of the lane whose number differs in the bits of `lanes`.
+template <class T>
+DEVICE T shuffle_xor(T v, int lanes) {
+    return __shfl_xor_sync(0xffffffffu, v, lanes);
+}
+DEVICE uint32_t bits_of(float v) {
+    return __float_as_uint(v);
+}
+DEVICE float floats_of(uint32_t bits) {
+    return __uint_as_float(bits);
 }
 
 // C += A B on a warp: A is 16 x 16, B is 16 x 8, two halves to a word, laid out as PTX's mma.m16n8k16 says.
@@ -104,6 +122,31 @@ void launch(void (*kernel)(P...), Grid grid, int threads, const void* stream, A.
 #endif
 
 namespace posekernels {
+
+// What the arithmetic shared with the CPU kernels (philox.h, procrustes.h) asks for, a number per thread.
+struct ScalarMath {
+    static DEVICE float number(uint32_t word) { return static_cast<float>(static_cast<int32_t>(word)); }
+    static DEVICE uint32_t bits_of(float v) { return posekernels::bits_of(v); }
+    static DEVICE float floats_of(uint32_t bits) { return posekernels::floats_of(bits); }
+    static DEVICE float exponent(uint32_t bits) { return static_cast<float>(static_cast<int32_t>(bits) >> 23); }
+    static DEVICE float root(float v) { return sqrtf(v); }
+    static DEVICE float absolute(float v) { return fabsf(v); }
+    static DEVICE float select(bool condition, float a, float b) { return condition ? a : b; }
+};
+
+// n numbers that are loaded and stored as one: at an address that is a multiple of its size.
+template <class T, int n>
+struct alignas(n * sizeof(T)) Packet {
+    T v[n];
+};
+template <int n, class T>
+DEVICE Packet<T, n>& packet(T* p) {
+    return *reinterpret_cast<Packet<T, n>*>(p);
+}
+template <int n, class T>
+DEVICE const Packet<T, n>& packet(const T* p) {
+    return *reinterpret_cast<const Packet<T, n>*>(p);
+}
 
 // How float32 is multiplied: exactly, on the ordinary units, or rounded to TF32 on the matrix units.
 struct Exact {

@@ -8,6 +8,7 @@
 #include "posekernels/isa.h"
 
 #define KERNEL
+#define KERNEL_WIDE
 #define SHARED static
 #define DEVICE inline
 #define SHARED_MATH inline
@@ -56,6 +57,7 @@ struct Fragments {
     uint32_t words[32][6];
 };
 const Fragments& exchange(const uint32_t (&words)[6]);
+void warp_sync();
 void run_grid(int64_t x, int y, int z, int threads, const std::function<void()>& body);
 }  // namespace emulation
 
@@ -64,6 +66,29 @@ inline void sync() {
 }
 inline bool any(bool v) {
     return emulation::any(v);
+}
+
+inline void warp_sync() {
+    emulation::warp_sync();
+}
+template <class T>
+inline T shuffle_xor(T v, int lanes) {
+    static_assert(sizeof(T) == 4, "one word");
+    uint32_t word;
+    std::memcpy(&word, &v, 4);
+    const emulation::Fragments& all = emulation::exchange({word, 0, 0, 0, 0, 0});
+    std::memcpy(&v, &all.words[(threadIdx.x ^ lanes) % 32][0], 4);
+    return v;
+}
+inline uint32_t bits_of(float v) {
+    uint32_t word;
+    std::memcpy(&word, &v, 4);
+    return word;
+}
+inline float floats_of(uint32_t word) {
+    float v;
+    std::memcpy(&v, &word, 4);
+    return v;
 }
 
 // PTX ISA, "Matrix fragments for mma.m16n8k16": lane = 4 g + t. A word i: row g + 8 (i & 1), columns 2 t + 8 (i >> 1)

@@ -16,6 +16,20 @@ enum class Isa : int { generic = 0, avx2 = 1, avx512 = 2, cuda = 3 };
 
 }  // namespace posekernels
 
+// Arithmetic that CPU and CUDA kernels share, on scalars or vectors. Always inlined, so that no build of it is a
+// symbol.
+#if defined(__CUDACC__)
+#define POSEKERNELS_BOTH __host__ __device__ __forceinline__
+#define POSEKERNELS_UNROLL _Pragma("unroll")
+#else
+#define POSEKERNELS_BOTH inline __attribute__((always_inline))
+#if defined(__clang__)
+#define POSEKERNELS_UNROLL _Pragma("unroll")
+#else
+#define POSEKERNELS_UNROLL _Pragma("GCC unroll 16")
+#endif
+#endif
+
 #ifdef POSEKERNELS_ISA
 #define POSEKERNELS_BEGIN   \
     namespace posekernels { \

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ... import _cuda
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
+from ..._native import no_cuda
 from . import cpu, reference
 
 
@@ -35,14 +37,23 @@ def _not_for_triton(*args) -> str | None:
     return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
 
 
-_TRITON = "posekernels.ops.best_hypothesis.triton"
+def _no_cuda() -> str | None:
+    return no_cuda("best_hypothesis_cuda", "best_hypothesis_backward_cuda")
+
+
+def _not_for_cuda(*args) -> str | None:
+    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
+
+
+_FOLDER = "posekernels.ops.best_hypothesis"
 _forward = register(
     "best_hypothesis",
     "(Tensor poses, Tensor target, str backend) -> (Tensor, Tensor, Tensor)",
     _fake,
     {
         "cpu": Kernel(cpu.best_hypothesis, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_TRITON}:best_hypothesis", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:best_hypothesis", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:best_hypothesis", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.best_hypothesis),
     },
 )
@@ -52,7 +63,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.best_hypothesis_backward, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_TRITON}:best_hypothesis_backward", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:best_hypothesis_backward", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:best_hypothesis_backward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.best_hypothesis_backward),
     },
 )

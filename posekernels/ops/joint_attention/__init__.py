@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
+from ..._native import no_cuda
 from . import cpu, reference
 
 MAX_TOKENS = 32
@@ -28,14 +30,23 @@ def _not_for_triton(*args) -> str | None:
     return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
 
 
-_TRITON = "posekernels.ops.joint_attention.triton"
+def _no_cuda() -> str | None:
+    return no_cuda("joint_attention_cuda", "joint_attention_backward_cuda")
+
+
+def _not_for_cuda(*args) -> str | None:
+    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
+
+
+_FOLDER = "posekernels.ops.joint_attention"
 _forward = register(
     "joint_attention",
     "(Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, str backend) -> Tensor",
     _fake,
     {
         "cpu": Kernel(cpu.joint_attention, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_TRITON}:joint_attention", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:joint_attention", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:joint_attention", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.joint_attention),
     },
 )
@@ -45,7 +56,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.joint_attention_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_TRITON}:joint_attention_backward", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:joint_attention_backward", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:joint_attention_backward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.joint_attention_backward),
     },
 )

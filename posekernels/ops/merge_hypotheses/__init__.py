@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
+from ..._native import no_cuda
 from . import cpu, reference
 
 
@@ -27,14 +29,23 @@ def _not_for_triton(*args) -> str | None:
     return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
 
 
-_TRITON = "posekernels.ops.merge_hypotheses.triton"
+def _no_cuda() -> str | None:
+    return no_cuda("merge_hypotheses_cuda", "merge_hypotheses_backward_cuda")
+
+
+def _not_for_cuda(*args) -> str | None:
+    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
+
+
+_FOLDER = "posekernels.ops.merge_hypotheses"
 _forward = register(
     "merge_hypotheses",
     "(Tensor poses, int[] mirrored, int root, str backend) -> Tensor",
     _fake,
     {
         "cpu": Kernel(cpu.merge_hypotheses, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_TRITON}:merge_hypotheses", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:merge_hypotheses", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:merge_hypotheses", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.merge_hypotheses),
     },
 )
@@ -44,7 +55,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.merge_hypotheses_backward, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_TRITON}:merge_hypotheses_backward", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:merge_hypotheses_backward", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:merge_hypotheses_backward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.merge_hypotheses_backward),
     },
 )

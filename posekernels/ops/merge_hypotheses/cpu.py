@@ -19,23 +19,24 @@ def refuses(tensor, *_):
     return not_float32(tensor)
 
 
-@functools.lru_cache
-def _table(mirrored: tuple[int, ...]) -> Tensor:
-    return torch.tensor(mirrored, dtype=torch.int64)
+@functools.lru_cache(maxsize=64)
+def table(mirrored: tuple[int, ...], device: torch.device) -> Tensor:
+    """[J] int64 on ``device``; kept, because copying it to a GPU would stall every call."""
+    return torch.tensor(mirrored, dtype=torch.int64, device=device)
 
 
 def merge_hypotheses(poses, mirrored, root):
     N, V, J, _ = poses.shape
     poses = poses.contiguous()
     y = poses.new_empty(N, J, 3)
-    table = _table(tuple(mirrored)).data_ptr()
-    core.merge_hypotheses(torch.get_num_threads(), poses.data_ptr(), table, y.data_ptr(), N, V, J, root)
+    joints = table(tuple(mirrored), poses.device).data_ptr()
+    core.merge_hypotheses(torch.get_num_threads(), poses.data_ptr(), joints, y.data_ptr(), N, V, J, root)
     return y
 
 
 def merge_hypotheses_backward(grad, views, mirrored, root):
     N, J, _ = grad.shape
     y = grad.new_empty(N, views, J, 3)
-    table = _table(tuple(mirrored)).data_ptr()
-    core.merge_hypotheses_backward(torch.get_num_threads(), grad.data_ptr(), table, y.data_ptr(), N, views, J, root)
+    joints = table(tuple(mirrored), grad.device).data_ptr()
+    core.merge_hypotheses_backward(torch.get_num_threads(), grad.data_ptr(), joints, y.data_ptr(), N, views, J, root)
     return y

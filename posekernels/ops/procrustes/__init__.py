@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ... import _cuda
 from ..._arrays import accepts_poses
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
+from ..._native import no_cuda
 from . import cpu, reference
 
 
@@ -26,14 +28,23 @@ def _not_for_triton(*args) -> str | None:
     return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
 
 
-_TRITON = "posekernels.ops.procrustes.triton"
+def _no_cuda() -> str | None:
+    return no_cuda("procrustes_cuda", "procrustes_backward_cuda")
+
+
+def _not_for_cuda(*args) -> str | None:
+    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
+
+
+_FOLDER = "posekernels.ops.procrustes"
 _forward = register(
     "procrustes",
     "(Tensor poses, Tensor target, bool align, str backend) -> (Tensor, Tensor)",
     _fake,
     {
         "cpu": Kernel(cpu.procrustes, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_TRITON}:procrustes", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:procrustes", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:procrustes", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.procrustes),
     },
 )
@@ -43,7 +54,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.procrustes_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_TRITON}:procrustes_backward", no_triton, _not_for_triton),
+        "triton": Kernel(f"{_FOLDER}.triton:procrustes_backward", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:procrustes_backward", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.procrustes_backward),
     },
 )

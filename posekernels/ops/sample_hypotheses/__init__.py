@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor, seed_of
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
+from ..._native import no_cuda
 from . import cpu, reference
 
 
@@ -25,6 +27,14 @@ def _not_for_triton(keypoints, sigma, samples, *_) -> str | None:
     return not_for_triton(keypoints, sigma)
 
 
+def _no_cuda() -> str | None:
+    return no_cuda("sample_hypotheses_cuda")
+
+
+def _not_for_cuda(*args) -> str | None:
+    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
+
+
 _forward = register(
     "sample_hypotheses",
     "(Tensor keypoints, Tensor sigma, SymInt samples, float alpha, int seed, SymInt first_pose, SymInt first_sample, "
@@ -33,6 +43,9 @@ _forward = register(
     {
         "cpu": Kernel(cpu.sample_hypotheses, cpu.missing, cpu.refuses),
         "triton": Kernel("posekernels.ops.sample_hypotheses.triton:sample_hypotheses", no_triton, _not_for_triton),
+        "cuda": Kernel(
+            "posekernels.ops.sample_hypotheses.cuda:sample_hypotheses", _no_cuda, _not_for_cuda, proven=False
+        ),
         "reference": Kernel(reference.sample_hypotheses),
     },
 )
