@@ -77,8 +77,10 @@ def row_normalised_adjacency(skeleton: Skeleton = H36M_17) -> Tensor:
     return adjacency / adjacency.sum(1, keepdim=True)
 
 
-def laplacian(adjacency: Tensor) -> Tensor:
-    """[J, J] I - D^-1/2 A D^-1/2 with D the row sums of A. For a row-normalised A that is I - A."""
+def laplacian(adjacency: Tensor, normalise: bool = True) -> Tensor:
+    """[J, J] I - D^-1/2 A D^-1/2 with D the row sums of A, or D - A: both are I - A for a row-normalised A."""
+    if not normalise:
+        return torch.diag(adjacency.sum(1)) - adjacency
     scale = adjacency.sum(1).rsqrt()
     return torch.eye(len(adjacency)).to(adjacency) - scale[:, None] * adjacency * scale
 

@@ -44,13 +44,15 @@ def unwrap(checkpoint: dict) -> dict:
 def configuration(checkpoint: dict[str, Tensor]) -> tuple[str, dict]:
     """(name, arguments) for ``models.create``: the network that a published state dict belongs to.
 
-    Everything is read off the shapes, as far as they tell. A siMLPe whose maps are C wide and whose norm is over
-    coordinates, or absent, stores T nowhere: it is taken for one with maps over coordinates (``--spatial-fc``) and the
-    published T = 50. Where a PKD has C = T, its maps are taken to be over time.
+    Everything is read off the shapes, as far as they tell. A siMLPe whose maps are all C wide and whose norm is over
+    coordinates, or absent, stores T nowhere: it is taken for one with maps over coordinates (``--spatial-fc``) and
+    the published T = 50. Where a PKD has C = T, its maps are taken to be over time.
 
     Raises:
         CheckpointError: a state dict of another network, or one that stores C nowhere.
     """
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"not a PKD or siMLPe state dict: a {type(checkpoint).__name__}")
     state = {str(name).removeprefix("module."): tensor for name, tensor in unwrap(checkpoint).items()}
     pkd = any(name.startswith("MLPBlocks.") for name in state)
     prefix = "MLPBlocks." if pkd else _CURRENT
@@ -68,8 +70,7 @@ def configuration(checkpoint: dict[str, Tensor]) -> tuple[str, dict]:
         norm, history = "temporal", affine.shape[2]
     elif affine is not None:
         norm, C = "spatial", affine.shape[1]
-    history = history or (len(bias) if len(bias) != C else 50)
-
+    history = history or next((n for n in (len(bias), len(outer)) if n != C), 50)
     if C % 3:  # temporal_only, and no norm over coordinates
         raise CheckpointError(
             f"{C} coordinates are not whole joints: the number of joints cannot be told from the shapes"

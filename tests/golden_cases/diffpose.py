@@ -120,7 +120,7 @@ def cheb_conv(case: Case) -> dict:
         for prefix, matrix in (("", "adj"), ("graph_", "graph")):
             if matrix not in {n.removeprefix("in.") for n in case.arrays}:
                 continue
-            L = laplacian(array(case, matrix))
+            L = laplacian(array(case, matrix), c.get("normalise", True))
             polynomials = chebyshev_polynomials(L, c["order"])
             results |= {f"{prefix}laplacian": L, f"{prefix}polynomials": polynomials}
             if not torch.equal(array(case, matrix), row_normalised_adjacency(skeleton)):
@@ -275,7 +275,7 @@ def _module(*names: str):
 
 
 HANDLERS = [
-    Handler(lambda c: _module("ChebConv")(c) and c.config.get("normalise", True), cheb_conv),
+    Handler(_module("ChebConv"), cheb_conv),
     Handler(_module("GCNdiff", "GCNpose"), graph_net),
     Handler(_module("MixSTE2"), mixste),
     Handler(lambda c: c.system == "diffpose" and {"runs", "model"} <= set(c.config), ddim),

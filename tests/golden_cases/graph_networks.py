@@ -74,7 +74,7 @@ def modulated(case: Case) -> dict:
             "weight": weights["W"],
             "modulation": weights["M"],
             "adjacency_offset": weights["adj2"],
-            "bias": weights["bias"],
+            "bias": weights.get("bias", torch.zeros(c["out_features"])),
         }
     )
     layer.fixed_adjacency.copy_(torch.from_numpy(case["adj"]))
@@ -95,9 +95,7 @@ HANDLERS = [
     Handler(lambda c: is_htnet(c) and "grad_x" in c.outputs, htnet_gradients),
     Handler(lambda c: is_htnet(c) and "y" in c.outputs, htnet),
     Handler(
-        lambda c: (
-            c.config.get("module") == "ModulatedGraphConv" and c.config["bias"] and c.config["joints"] in SKELETONS
-        ),
+        lambda c: c.config.get("module") == "ModulatedGraphConv" and c.config["joints"] in SKELETONS,
         modulated,
     ),
     Handler(lambda c: c.system == "ws_anl" and c.outputs == {"adj"}, adjacency),

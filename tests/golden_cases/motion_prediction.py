@@ -101,7 +101,7 @@ def train_step(case: Case) -> dict:
         out[f"grad{step}_norm"] = np.array(norms)
         for n in names:
             # The bias before a norm over the other axis cancels: rounding, against the gradient of its own weight.
-            cancels = n.endswith("fc0.fc.bias") and net.motion.norm == "spatial" and net.motion.mix == "temporal"
+            cancels = n.endswith("fc0.fc.bias") and {net.motion.norm, net.motion.mix} == {"spatial", "temporal"}
             weight = gradients[n.replace("bias", "weight")] if cancels else None
             out[f"grad{step}.{n}"] = Against(gradients[n], float(weight.norm())) if cancels else gradients[n]
 

@@ -185,7 +185,7 @@ def demo(case: Case) -> dict:
     width, height = case["image_size"].tolist()
     keypoints = normalise_screen(tensor(case, "keypoints"), width, height)
     poses = lift(net, keypoints)
-    display = rotate(poses, torch.tensor(case.config["quaternion"]))
+    display = rotate(poses, torch.tensor(case.config["quaternion"], dtype=torch.float32))
     display[..., 2] -= display[..., 2].amin(-1, keepdim=True)
     return {
         "windows": mirror_pair(windows(keypoints, net.frames)[tensor(case, "window_frames")]),

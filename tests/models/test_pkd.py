@@ -84,14 +84,15 @@ def test_what_the_shapes_do_not_tell():
     square = {"joints": 4, "history": 12, "blocks": 1}
     assert configuration(published_state(create("pkd", **square)))[1]["mix"] == "temporal"
     spatial = create("simlpe", joints=4, blocks=1, mix="spatial")
-    assert configuration(published_state(spatial))[1] == {
-        "joints": 4,
-        "history": 50,
-        "blocks": 1,
-        "norm": "spatial",
-        "mix": "spatial",
-        "temporal_only": False,
-    }
+    assert configuration(published_state(spatial))[1] == dict(
+        joints=4, history=50, blocks=1, norm="spatial", mix="spatial", temporal_only=False
+    )
+    outer = create("simlpe", joints=4, history=9, future=5, blocks=1, mix="spatial", temporal_only=True)
+    assert configuration(published_state(outer))[1] == dict(
+        joints=4, history=9, blocks=1, norm="spatial", mix="spatial", temporal_only=True
+    )
+    with pytest.raises(CheckpointError, match="a list"):
+        configuration([])
     nowhere = create("simlpe", joints=4, history=50, blocks=1, norm="temporal", temporal_only=True)
     with pytest.raises(CheckpointError, match="number of joints cannot be told"):
         configuration(published_state(nowhere))
