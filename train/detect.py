@@ -128,12 +128,14 @@ class Region:
         c, s = math.cos(self.angle), math.sin(self.angle)
         return ((points - 0.5) * self.side) @ np.array([[c, s], [-s, c]]) + (self.x, self.y)
 
-    def cut(self, image: Image.Image, pixels: int) -> np.ndarray:
-        """[pixels, pixels, 3] uint8: what is in the square; black outside of the image."""
-        c, s = (f(self.angle) * self.side / pixels for f in (math.cos, math.sin))
-        half = pixels / 2
-        matrix = (c, -s, self.x - c * half + s * half, s, c, self.y - s * half - c * half)
-        return np.asarray(image.transform((pixels, pixels), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+    def cut(self, image: Image.Image, height: int, width: int | None = None) -> np.ndarray:
+        """[height, width, 3] uint8: what is in the square, or in ``width / height`` of its middle; black outside of the
+        image."""
+        width = height if width is None else width
+        c, s = (f(self.angle) * self.side / height for f in (math.cos, math.sin))
+        w, h = width / 2, height / 2
+        matrix = (c, -s, self.x - c * w + s * h, s, c, self.y - s * w - c * h)
+        return np.asarray(image.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
 
 
 def squares(width: int, height: int) -> list[Region]:
@@ -167,12 +169,56 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return both / np.maximum(area, 1e-12)
 
 
-class BlazePose:
-    """Finds people in images and follows them: ``sightings = detector(image)``, images in the order of the video.
+class Finder:
+    """Finds people in images and follows them: ``sightings = finder(image)``, images in the order of the video.
 
     Args:
         people: at most so many. every: frames between searches for newcomers; in between people are only followed.
-        threads: of the networks.
+    """
+
+    layout: str  # of the joints it finds
+
+    def __init__(self, people: int = 4, every: int = 5):
+        self.people, self.every = people, every
+        self.regions: list[Region] = []
+        self.frame = 0
+
+    def find(self, image: Image.Image) -> list[Region]:
+        """Everybody in an image, the surest first; some may be there twice."""
+        raise NotImplementedError
+
+    def follow(self, image: Image.Image, region: Region) -> tuple[Sighting, Region] | None:
+        """The person in a region, and where to look in the next frame; None if there is nobody."""
+        raise NotImplementedError
+
+    def __call__(self, image: np.ndarray) -> list[Sighting]:
+        """[H, W, 3] uint8 RGB to the people in it, pixels."""
+        picture = Image.fromarray(image)
+        regions = list(self.regions)
+        if len(regions) < self.people and (not regions or self.frame % self.every == 0):
+            for new in self.find(picture):
+                near = any(math.hypot(new.x - r.x, new.y - r.y) < 0.2 * max(new.side, r.side) for r in regions)
+                if not near and len(regions) < self.people:
+                    regions.append(new)
+        self.frame += 1
+        self.regions, sightings = [], []
+        for region in regions:
+            found = self.follow(picture, region)
+            if found is None:
+                continue
+            seen, ahead = found
+            same = (np.linalg.norm(seen.points - other.points, axis=-1).mean() < 0.1 * seen.size for other in sightings)
+            if not any(same):  # two regions on one person: keep the older
+                sightings.append(seen)
+                self.regions.append(ahead)
+        return sightings
+
+
+class BlazePose(Finder):
+    """MediaPipe's detector and landmarks.
+
+    Args:
+        people, every: as for ``Finder``. threads: of the networks.
     Raises:
         DataError: ai-edge-litert is not installed, or the weights cannot be had.
     """
@@ -181,15 +227,13 @@ class BlazePose:
 
     def __init__(self, people: int = 4, every: int = 5, threads: int | None = None):
         runtime = needs("ai_edge_litert.interpreter", "ai-edge-litert", "finding people in images")
-        self.people, self.every = people, every
+        super().__init__(people, every)
         self.detector, self.landmarker = (
             runtime.Interpreter(model_path=str(path), num_threads=threads or os.cpu_count()) for path in weights()
         )
         for network in (self.detector, self.landmarker):
             network.allocate_tensors()
         self.anchors = anchors()
-        self.regions: list[Region] = []
-        self.frame = 0
 
     @staticmethod
     def _run(network, image: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
@@ -199,7 +243,6 @@ class BlazePose:
         return {tuple(o["shape"]): network.get_tensor(o["index"]) for o in network.get_output_details()}
 
     def find(self, image: Image.Image) -> list[Region]:
-        """Everybody in an image; some may be there twice."""
         return [region for square in squares(*image.size) for region in self._find_in(image, square)]
 
     def _find_in(self, image: Image.Image, square: Region) -> list[Region]:
@@ -223,7 +266,6 @@ class BlazePose:
         return regions
 
     def follow(self, image: Image.Image, region: Region) -> tuple[Sighting, Region] | None:
-        """The person in a region, and where to look in the next frame; None if there is nobody."""
         found = self._run(self.landmarker, region.cut(image, 256) / np.float32(255))
         if found[(1, 1)].item() < FOLLOWED:
             return None
@@ -232,25 +274,3 @@ class BlazePose:
         scores = 1 / (1 + np.exp(-np.clip(marks[:JOINTS, 3], -50, 50)))
         seen = Sighting(points[:JOINTS].astype(np.float32), scores.astype(np.float32))
         return seen, Region.around(points[33], points[34])
-
-    def __call__(self, image: np.ndarray) -> list[Sighting]:
-        """[H, W, 3] uint8 RGB to the people in it, pixels."""
-        picture = Image.fromarray(image)
-        regions = list(self.regions)
-        if len(regions) < self.people and (not regions or self.frame % self.every == 0):
-            for new in self.find(picture):
-                near = any(math.hypot(new.x - r.x, new.y - r.y) < 0.2 * max(new.side, r.side) for r in regions)
-                if not near and len(regions) < self.people:
-                    regions.append(new)
-        self.frame += 1
-        self.regions, sightings = [], []
-        for region in regions:
-            found = self.follow(picture, region)
-            if found is None:
-                continue
-            seen, ahead = found
-            same = (np.linalg.norm(seen.points - other.points, axis=-1).mean() < 0.1 * seen.size for other in sightings)
-            if not any(same):  # two regions on one person: keep the older
-                sightings.append(seen)
-                self.regions.append(ahead)
-        return sightings

@@ -251,6 +251,7 @@ class FakeDetector:
     """Finds the person of ``walk`` in every image; stops like Ctrl-C after ``until`` of them."""
 
     until = 1 << 30
+    layout = "blazepose-33"
     walk: np.ndarray
 
     def __init__(self, people):

@@ -17,8 +17,9 @@ import torch
 from posekernels import draw
 from posekernels._cli import Parser
 from posekernels.pose.layouts import LAYOUTS
-from posekernels.pose.skeleton import H36M_17
+from posekernels.pose.skeleton import H36M_17, skeleton
 
+from .. import detect
 from ..data import keypoint_files, pose_files
 from ..data.archive import write_npz
 from ..data.errors import DataError
@@ -75,6 +76,12 @@ def parser() -> Parser:
     )
     p.add_argument("--model", metavar="NAME", help="network of --weights, where they do not say")
     p.add_argument("--weights", metavar="FILE", help="ours or published (default: those that come with the project)")
+    p.add_argument(
+        "--rtmpose",
+        nargs=2,
+        metavar=("DETECTOR.onnx", "POSE.onnx"),
+        help="find people with these networks of RTMPose (17 or 26 joints) instead of BlazePose",
+    )
     p.add_argument("--people", type=int, metavar="N", help="at most so many, the most prominent first (default 4)")
     p.add_argument("--smooth", type=float, default=0.25, metavar="SECONDS", help="span of the smoothing; 0 for none")
     p.add_argument(
@@ -183,12 +190,12 @@ class Search:
 
     Args:
         partial: file that an interrupted search leaves behind, and a resumed one starts from.
+        detector: finds and follows people; ``layout`` names their joints, ``regions`` is where it follows somebody.
     """
 
-    def __init__(self, video: Video, partial: Path, people: int, clock: Clock, bar):
-        self.video, self.partial, self.people, self.clock, self.bar = video, partial, people, clock, bar
+    def __init__(self, video: Video, partial: Path, detector: detect.Finder, clock: Clock, bar):
+        self.video, self.partial, self.detector, self.clock, self.bar = video, partial, detector, clock, bar
         self.found: list[list[Sighting]] = []
-        self.regions = np.zeros((0, 4))  # where the detector was following people
 
     def resume(self) -> None:
         """Take up what an earlier search of the same source left.
@@ -198,32 +205,36 @@ class Search:
         """
         if not self.partial.is_file():
             raise DataError(f"--resume: nothing to go on from ({self.partial} does not exist)")
-        content = keypoint_files.read_npz(self.partial, "counts", "points", "scores", "source", "regions")
+        content = keypoint_files.read_npz(self.partial, "counts", "points", "scores", "source", "layout", "regions")
         if str(content["source"]) != self.video.source:
             raise DataError(f"--resume: {self.partial} belongs to {content['source']}, not to {self.video.source}")
+        if str(content["layout"]) != self.detector.layout:
+            raise DataError(
+                f"--resume: {self.partial} holds {content['layout']}, the detector finds {self.detector.layout}"
+            )
         ends = np.cumsum(content["counts"])
         points, scores = np.asarray(content["points"], np.float32), np.asarray(content["scores"], np.float32)
         for end, count in zip(ends.tolist(), content["counts"].tolist()):
             self.found.append([Sighting(points[i], scores[i]) for i in range(end - count, end)])
-        self.regions = np.asarray(content["regions"], np.float64).reshape(-1, 4)
+        self.detector.regions = [
+            detect.Region(*row) for row in np.asarray(content["regions"], np.float64).reshape(-1, 4)
+        ]
 
     def save(self) -> None:
         everyone = [s for people in self.found for s in people]
+        joints = skeleton(self.detector.layout).num_joints
         write_npz(
             self.partial,
             counts=np.array([len(p) for p in self.found]),
-            points=np.array([s.points for s in everyone], np.float32).reshape(-1, 33, 2),
-            scores=np.array([s.scores for s in everyone], np.float32).reshape(-1, 33),
+            points=np.array([s.points for s in everyone], np.float32).reshape(-1, joints, 2),
+            scores=np.array([s.scores for s in everyone], np.float32).reshape(-1, joints),
             source=np.array(self.video.source),
-            regions=self.regions,
+            layout=np.array(self.detector.layout),
+            regions=np.array([astuple(r) for r in self.detector.regions]).reshape(-1, 4),
         )
 
     def __iter__(self) -> Iterator[list[Sighting]]:
         """The people of every frame, from the first new one on."""
-        from ..detect import BlazePose, Region
-
-        detector = BlazePose(self.people)
-        detector.regions = [Region(*row) for row in self.regions.tolist()]
         images, done = iter(self.video), len(self.found)
         for number in range(1 << 62):
             with self.clock.stage("reading"):
@@ -233,9 +244,8 @@ class Search:
             if number < done:
                 continue
             with self.clock.stage("detection"):
-                people = detector(image)
+                people = self.detector(image)
             self.found.append(people)
-            self.regions = np.array([astuple(r) for r in detector.regions]).reshape(-1, 4)
             self.bar.update(1)
             yield people
         if not self.found:
@@ -250,7 +260,7 @@ class Search:
         brief = [t for t in tracks if t.present.sum() < least]
         found = Keypoints(
             [t for t in tracks if t.present.sum() >= least],
-            "blazepose-33",
+            self.detector.layout,
             len(self.found),
             self.video.fps,
             self.video.size,
@@ -441,6 +451,15 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     return keypoints, live
 
 
+def finder(options: Namespace) -> detect.Finder:
+    """What looks for people in images."""
+    if options.rtmpose is None:
+        return detect.BlazePose(options.people or 4)
+    from ..rtmpose import RTMPose
+
+    return RTMPose(*options.rtmpose, people=options.people or 4)
+
+
 def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Live | None, bool]:
     """Look through all images; lifted on the way if live. Returns also whether Ctrl-C cut it short."""
     live, tracker = None, Tracker()
@@ -452,7 +471,7 @@ def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock
         for people in search:
             if live is not None:
                 with clock.stage("lifting"):
-                    live.push([_frame(n, s) for n, s in zip(tracker.add(people), people)])
+                    live.push([_frame(n, s, search.detector.layout) for n, s in zip(tracker.add(people), people)])
     except KeyboardInterrupt:
         if not search.found:
             raise
@@ -479,7 +498,7 @@ def main(arguments: list[str]) -> int:
     partial = outs[0].with_name(f".{outs[0].name}.partial.npz")
     show = sys.stderr.isatty() if options.progress is None else options.progress
     with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as bar:
-        search = Search(video, partial, options.people or 4, clock, bar)
+        search = Search(video, partial, finder(options), clock, bar)
         if options.resume:
             search.resume()
             bar.update(len(search.found))
@@ -528,6 +547,6 @@ def finish(
     say(str(clock))
 
 
-def _frame(identity: int, sighting: Sighting) -> tuple[int, np.ndarray, np.ndarray]:
-    track = in_h36m(Track(identity, sighting.points[None], sighting.scores[None]), "blazepose-33")
+def _frame(identity: int, sighting: Sighting, layout: str) -> tuple[int, np.ndarray, np.ndarray]:
+    track = in_h36m(Track(identity, sighting.points[None], sighting.scores[None]), layout)
     return identity, track.points[0], track.scores[0]
