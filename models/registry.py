@@ -47,6 +47,8 @@ def create(name: str, **config) -> nn.Module:
     Args:
         name: one of ``names()``.
         config: the constructor's arguments; the defaults are the published configuration.
+    Returns:
+        The network; its ``created`` is (name, config): what it takes to create it again.
     Raises:
         ValueError: an unknown name (the nearest one is told), or a configuration the network refuses.
     """
@@ -55,7 +57,9 @@ def create(name: str, **config) -> nn.Module:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"no network named {name!r}{hint} (networks: {', '.join(names())})")
     module, cls = _NETWORKS[name].split(":")
-    return getattr(importlib.import_module(module), cls)(**config)
+    net = getattr(importlib.import_module(module), cls)(**config)
+    net.created = name, config
+    return net
 
 
 class _Ignored:

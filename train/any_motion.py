@@ -6,6 +6,7 @@ Learns from the starter set, and from the recordings in ``--data-root`` (what ``
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -19,17 +20,25 @@ from .recipes.any_camera import motions
 from .recipes.any_motion import AnyMotionRecipe
 
 
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> Namespace:
+    """Options; those of a checkpoint stand in for what is not given."""
+    first, stored = engine.earlier(argv)
     parser = Parser(prog="python -m train.any_motion", description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", metavar="DIR", help="recordings beside the starter set")
     parser.add_argument("--evaluate", metavar="CHECKPOINT", help="test a checkpoint instead of training")
     engine.add_arguments(parser)
     AnyMotionRecipe.add_arguments(parser.add_argument_group("network"))
+    engine.take_over(parser, AnyMotionRecipe, stored, bool(first.resume))
     options = parser.parse_args(argv)
     for name, value in AnyMotionRecipe.defaults(starter=options.data_root is None).items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
     AnyMotionRecipe.name = "any_motion"
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
     sets = [load_starter()] + ([load_h36m(options.data_root, "gt")] if options.data_root else [])
     data = SimpleNamespace(
         train=[m for s in sets for m in motions(s.train)], test=[m for s in sets for m in motions(s.test)]

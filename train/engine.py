@@ -31,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from models.registry import read_checkpoint
+from posekernels._cli import Parser
 from posekernels._files import write_aside
 
 from .recipes import CheckpointError, Recipe, is_ours
@@ -46,7 +47,8 @@ class Interrupted(KeyboardInterrupt):
 def add_arguments(parser: ArgumentParser) -> None:
     """The options of ``fit`` and ``run_place``, in a group of their own."""
     group = parser.add_argument_group("training")
-    group.add_argument("-e", "--epochs", "--nepoch", type=positive, help="epochs to train (each stage)")
+    group.add_argument("-e", "--epochs", type=positive, help="epochs to train (each stage)")
+    group.add_argument("--nepoch", dest="epochs", type=one_more, help="as published: one more than it trains epochs")
     group.add_argument("-b", "--batch-size", "--batch_size", type=positive, help="over all processes together")
     group.add_argument("-lr", "--lr", "--learning-rate", type=float, help="initial learning rate")
     group.add_argument("--clip", type=float, help="bound on the norm of the gradients; 0 for none")
@@ -66,6 +68,35 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--progress", action=BooleanOptionalAction, default=None, help="default: on a terminal")
 
 
+def earlier(argv: list[str] | None) -> tuple[Namespace, dict]:
+    """What a command line goes on from, read before its other options are.
+
+    Returns:
+        Its ``model``, ``evaluate``, ``resume`` and ``out``, with ``source``, the file that they name, or None; and
+        the options of the run that wrote it, "model" among them: {} for a published checkpoint.
+    Raises:
+        ValueError: both --evaluate and --resume; a file that is no checkpoint.
+    """
+    early = Parser(add_help=False)
+    for option in ("--model", "--evaluate", "--out"):
+        early.add_argument(option)
+    early.add_argument("-r", "--resume", nargs="?", const="last.pt")
+    first, _ = early.parse_known_args(argv)
+    if first.evaluate and first.resume:
+        raise ValueError("--evaluate and --resume exclude each other: one tests a checkpoint, one goes on training")
+    source = first.evaluate or (Path(first.out) / first.resume if first.resume and first.out else None)
+    first.source = source if source is not None and Path(source).is_file() else None
+    checkpoint = read_checkpoint(first.source) if first.source else None
+    return first, checkpoint["options"] | {"model": checkpoint["model"]} if is_ours(checkpoint) else {}
+
+
+def take_over(parser: ArgumentParser, recipe: type[Recipe], stored: dict, resume: bool) -> None:
+    """Let the ``stored`` options of a run stand in for what is not given: all to resume it, else the network's."""
+    own = {"out", "resume", "overwrite", "device", "progress", "render", "evaluate"}
+    keep = stored.keys() - own if resume else stored.keys() & set(recipe.architecture)
+    parser.set_defaults(**{name: stored[name] for name in keep})
+
+
 def positive(text: str) -> int:
     """For ``type=`` of options that count something."""
     value = int(text)
@@ -75,6 +106,14 @@ def positive(text: str) -> int:
 
 
 positive.__name__ = "positive integer"  # how argparse calls it in its message
+
+
+def one_more(text: str) -> int:
+    """``--nepoch``: the published programs count from 1 to below it."""
+    return positive(str(int(text) - 1))
+
+
+one_more.__name__ = "integer of at least 2"
 
 
 # -- where a run happens ---------------------------------------------------------------------------------------------
@@ -544,6 +583,7 @@ class _Loop:
             "model": self.recipe.name,
             "options": _plain(self.options),
             "stage": at.stage,
+            "stages": self.recipe.stages,
             "epoch": at.epoch,
             "weights": self.recipe.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,

@@ -88,6 +88,20 @@ def evaluate_clips(predict: Callable[[Clip], np.ndarray | Tensor], clips: Sequen
     return scores
 
 
+def evaluate_pairs(
+    predict: Callable[[Clip], tuple[Tensor, Tensor]], clips: Sequence[Clip], place
+) -> tuple[PoseScores, PoseScores]:
+    """``evaluate_clips`` of each of the two results of ``predict``, which runs once per clip."""
+    second: dict[int, Tensor] = {}
+
+    def first(clip: Clip) -> Tensor:
+        one, other = predict(clip)
+        second[id(clip)] = other.cpu()
+        return one
+
+    return evaluate_clips(first, clips, place), evaluate_clips(lambda clip: second[id(clip)], clips, place)
+
+
 def mean_pose(clips: Sequence[Clip]) -> np.ndarray:
     """[J, 3]: the mean root-relative pose over all frames of ``clips``, in camera space."""
     total = sum(target_of(c).sum(0, dtype=np.float64) for c in clips)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.registry import read_checkpoint
 from posekernels import draw
 from posekernels._cli import Parser
 from posekernels._files import write_aside
@@ -39,34 +38,15 @@ FOLDERS = {
 
 def named(argv: list[str] | None) -> str | None:
     """The model that a command line asks for, by name or by the checkpoint it goes on from; None where it does not."""
-    early = Parser(add_help=False)
-    for option in ("--model", "--evaluate", "--out"):
-        early.add_argument(option)
-    early.add_argument("-r", "--resume", nargs="?", const="last.pt")
-    first, _ = early.parse_known_args(argv)
-    source = first.evaluate or (Path(first.out) / first.resume if first.resume and first.out else None)
-    if first.model or source is None or not Path(source).is_file():
-        return first.model
-    checkpoint = read_checkpoint(source)
-    return checkpoint["model"] if recipes.is_ours(checkpoint) else None
+    first, stored = engine.earlier(argv)
+    return first.model or stored.get("model")
 
 
 def parse(argv: list[str] | None, dataset: str, doc: str) -> tuple[Namespace, type[recipes.Recipe]]:
     """Options, those of the model included; what a checkpoint says of its network stands in for what is not given."""
-    early = Parser(add_help=False)
-    early.add_argument("--model")
-    early.add_argument("--evaluate")
-    early.add_argument("-r", "--resume", nargs="?", const="last.pt")
-    early.add_argument("--out")
-    first, _ = early.parse_known_args(argv)
-    if first.evaluate and first.resume:
-        raise ValueError("--evaluate and --resume exclude each other: one tests a checkpoint, one goes on training")
-    stored = {}
-    source = first.evaluate or (Path(first.out) / first.resume if first.resume and first.out else None)
-    if source is not None and Path(source).is_file():
-        checkpoint = read_checkpoint(source)
-        ours = recipes.is_ours(checkpoint)
-        stored = checkpoint["options"] | {"model": checkpoint["model"]} if ours else published_options(source)
+    first, stored = engine.earlier(argv)
+    if first.source and not stored:
+        stored = published_options(first.source)
     recipe = recipes.find(first.model or stored.get("model", DEFAULT_MODEL), "motion")
 
     parser = Parser(prog=f"python -m train.{dataset}", description=doc.splitlines()[0])
@@ -91,11 +71,7 @@ def parse(argv: list[str] | None, dataset: str, doc: str) -> tuple[Namespace, ty
     group.add_argument("--viz-action", metavar="NAME", help="default: the first test clip's")
     group.add_argument("--viz-start", type=int, default=0, metavar="N", help="first observed frame")
     recipe.add_arguments(parser.add_argument_group(f"--model {recipe.name}"))
-    if first.resume:
-        keep = stored.keys() - {"out", "resume", "overwrite", "device", "progress", "render", "evaluate"}
-        parser.set_defaults(**{k: stored[k] for k in keep})
-    else:
-        parser.set_defaults(**{k: stored[k] for k in recipe.architecture if k in stored})
+    engine.take_over(parser, recipe, stored, bool(first.resume))
     options = parser.parse_args(argv)
     options.joints = stored.get("joints") if first.evaluate else None
     for name, value in (recipe.defaults(starter=options.data_root is None) | DATASETS[dataset]).items():

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from models.registry import read_checkpoint
 from posekernels._cli import Parser
 from posekernels._files import write_aside
 
@@ -50,19 +49,7 @@ def add_sampling_arguments(group) -> None:
 
 def parse(job: Job, argv: list[str] | None) -> tuple[Namespace, type[recipes.Recipe]]:
     """Options, those of the chosen model included; a checkpoint's own options stand in for what is not given."""
-    early = Parser(add_help=False)
-    early.add_argument("--model")
-    early.add_argument("--evaluate")
-    early.add_argument("-r", "--resume", nargs="?", const="last.pt")
-    early.add_argument("--out")
-    first, _ = early.parse_known_args(argv)
-    if first.evaluate and first.resume:
-        raise ValueError("--evaluate and --resume exclude each other: one tests a checkpoint, one goes on training")
-    stored = {}
-    source = first.evaluate or (Path(first.out) / first.resume if first.resume and first.out else None)
-    if source is not None and Path(source).is_file():
-        checkpoint = read_checkpoint(source)
-        stored = checkpoint["options"] | {"model": checkpoint["model"]} if recipes.is_ours(checkpoint) else {}
+    first, stored = engine.earlier(argv)
     recipe = recipes.find(first.model or stored.get("model", job.model), "lifting")
 
     parser = Parser(prog=f"python -m train.{job.name}", description=job.about)
@@ -77,11 +64,7 @@ def parse(job: Job, argv: list[str] | None) -> tuple[Namespace, type[recipes.Rec
     add_render_arguments(parser)
     mine = parser.add_argument_group(f"--model {recipe.name}")
     recipe.add_arguments(mine)
-    if first.resume:
-        keep = stored.keys() - {"out", "resume", "overwrite", "device", "progress", "render", "evaluate"}
-        parser.set_defaults(**{k: stored[k] for k in keep})
-    else:
-        parser.set_defaults(**{k: stored[k] for k in recipe.architecture if k in stored})
+    engine.take_over(parser, recipe, stored, bool(first.resume))
     options = parser.parse_args(argv)
     for name, value in recipe.defaults(starter=options.data_root is None).items():
         if getattr(options, name, None) is None:

@@ -8,22 +8,18 @@ best of S.
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
-from models.registry import read_checkpoint
 from models.ws_anl import ALPHA
 from posekernels._cli import Parser, run_cli
 
-from . import engine, lifting, recipes
+from . import engine, lifting
 from .data.mpi_inf_3dhp import GROUPS, SUBJECTS, load_3dhp
 from .evaluate import Report
 from .recipes.ws_anl import WsAnlRecipe
 
 
 def parse(argv: list[str] | None) -> Namespace:
-    early = Parser(add_help=False)
-    early.add_argument("--evaluate")
-    first, _ = early.parse_known_args(argv)
+    _, stored = engine.earlier(argv)
     parser = Parser(prog="python -m train.mpi_inf_3dhp", description=__doc__.splitlines()[0])
     group = parser.add_argument_group("data")
     group.add_argument(
@@ -35,10 +31,7 @@ def parse(argv: list[str] | None) -> Namespace:
     parser.add_argument("--evaluate", metavar="CHECKPOINT", help="of `train.h36m --model ws_anl`, or a published one")
     WsAnlRecipe.add_arguments(parser.add_argument_group("--model ws_anl"))
     parser.set_defaults(alpha=ALPHA["3dhp"])
-    if first.evaluate and Path(first.evaluate).is_file():
-        checkpoint = read_checkpoint(first.evaluate)
-        if recipes.is_ours(checkpoint):
-            parser.set_defaults(**{k: checkpoint["options"][k] for k in WsAnlRecipe.architecture})
+    engine.take_over(parser, WsAnlRecipe, stored, resume=False)
     options = parser.parse_args(argv)
     if options.evaluate is None and not (options.lifter_checkpoint and options.variance_checkpoint):
         raise ValueError("give --evaluate, or --lifter_checkpoint and --variance_checkpoint: there is nothing to test")

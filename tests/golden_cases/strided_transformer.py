@@ -10,11 +10,11 @@ from models.registry import published_names
 from models.streaming import windows
 from models.strided_refine import back_project
 from posekernels.pose.camera import normalise_screen, rotate
+from posekernels.pose.hypotheses import HypothesisScores
 from posekernels.pose.keypoints import coco_scores_to_h36m, coco_to_h36m, detected, revise_legs
 from posekernels.pose.metrics import mpjpe, p_mpjpe
 from posekernels.pose.skeleton import H36M_17
 from tests.golden import Case, Handler
-from train.recipes.strided_transformer import ActionErrors
 
 from . import record, tensors
 
@@ -137,12 +137,12 @@ def train_loss(case: Case) -> dict:
 
 def eval_metrics(case: Case) -> dict:
     predicted, target = tensor(case, "prediction").double(), tensor(case, "target").double()
-    errors = ActionErrors(published_mixed_batch_p2=True)
+    errors = HypothesisScores(published_p2=True)
     batch = case["batch"]
     labels = np.array(case.config["labels"])
     for number in np.unique(batch):
         chosen = batch == number
-        errors.add(predicted[chosen, 0], target[chosen, 0], labels[chosen].tolist())
+        errors.add(predicted[chosen], target[chosen, 0], labels[chosen].tolist())
     table = errors.per_action()
     p1, p2 = ([table[a][m] for a in case.config["actions"]] for m in ("P1", "P2"))
     return {

@@ -8,10 +8,11 @@ import torch
 
 import models
 from models.registry import published_state, read_checkpoint
+from posekernels.pose.hypotheses import HypothesisScores
 from tests.train import fake_h36m
 from tests.train.synthetic import synthetic
 from train import h36m
-from train.recipes.strided_transformer import ActionErrors, StridedTransformerRecipe, WholeWindows
+from train.recipes.strided_transformer import StridedTransformerRecipe, WholeWindows
 
 SIZES = ["--frames", "9", "--strides", "3,3", "--layers", "1", "--channel", "32", "--d_hid", "24"]
 OPTIONS = ["--model", "strided_transformer", "-k", "gt", "-b", "32", *SIZES]
@@ -112,9 +113,9 @@ def test_mixed_batches_distort_p2_only_where_asked():
     target = torch.randn(8, 17, 3, generator=g)
     predicted = target + 0.1 * torch.randn(8, 17, 3, generator=g) * torch.arange(1, 9)[:, None, None]
     labels = ["Walking"] * 4 + ["Eating"] * 4
-    exact, published = ActionErrors(), ActionErrors(published_mixed_batch_p2=True)
+    exact, published = HypothesisScores(), HypothesisScores(published_p2=True)
     for errors in (exact, published):
-        errors.add(predicted, target, labels)
+        errors.add(predicted[:, None], target, labels)
     assert exact.per_action()["Walking"]["P2"] < exact.per_action()["Eating"]["P2"]
     assert published.per_action()["Walking"]["P2"] == pytest.approx(published.per_action()["Eating"]["P2"])
     assert math.isclose(published.average()["P1"], exact.average()["P1"])

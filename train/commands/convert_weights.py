@@ -9,6 +9,7 @@ import torch
 
 from models.pretrained import load_weights, save_weights
 from posekernels._cli import Parser
+from posekernels._files import write_aside
 
 from . import _network
 from .examples import inputs_of
@@ -31,16 +32,17 @@ def main(arguments: list[str]) -> int:
     net, about = _network.load(options, options.weights)
     about = replace(about, made=options.note or about.made)
     dtype = torch.float16 if options.half else torch.float32
-    save_weights(net, options.out, about, dtype)
-    again, _ = load_weights(options.out)
     inputs = inputs_of(about.network, net, 3)
-    with torch.no_grad():
+    with write_aside(options.out) as aside, torch.no_grad():
+        save_weights(net, aside, about, dtype)
+        again, _ = load_weights(aside)
         wanted, got = net(*inputs), again(*inputs)
-    off = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+        off = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+        if not off <= SAME[dtype]:
+            raise ValueError(
+                f"{options.out}: results would differ by {off:.1e}, more than {SAME[dtype]:g}; not written"
+            )
     count = sum(t.numel() for t in net.state_dict().values())
     print(f"wrote {options.out}: {about.network}, {count:,} numbers, {options.out.stat().st_size / 1e3:.0f} kB")
     print(f"parity with {options.weights}: largest difference {off:.1e} of the largest result")
-    if not off <= SAME[dtype]:
-        options.out.unlink()
-        raise ValueError(f"{options.out}: results differ by {off:.1e}, more than {SAME[dtype]:g}; the file was removed")
     return 0

@@ -21,7 +21,8 @@ this order; everything in brackets has a default::
     test      evaluate(place) -> Report       self.model in eval mode, no gradients, EMA weights where asked for
     file      [state_dict, load_state_dict]   what a resumed run needs besides weights, optimizers and random states
 
-Rules that keep every run resumable and parallel, bit for bit:
+Rules that keep every run resumable, to the bit, and parallel; several processes learn what one would but for
+rounding, for dropout, which each draws for itself, and for batch norms, which see their own process's share of a batch:
 
 - Epochs and steps count from 0, within the stage. ``lr_factor`` must depend on nothing else.
 - ``make_loader(rank, world)`` yields this process's share of each batch, drawing from its own generator seeded by
@@ -213,6 +214,11 @@ def load_strict(model: nn.Module, weights: dict[str, Tensor], path: str | Path) 
     model.load_state_dict(weights)
 
 
+def is_last_stage(checkpoint: dict) -> bool:
+    """Whether a checkpoint of ours is of the last stage of its run: of one that trained all there is."""
+    return checkpoint["stage"] == checkpoint.get("stages", checkpoint["stage"] + 1) - 1
+
+
 def is_ours(checkpoint) -> bool:
     """Whether a checkpoint was written by ``train.engine``."""
     return isinstance(checkpoint, dict) and str(checkpoint.get("format", "")).startswith("posekernels-train")
@@ -226,7 +232,7 @@ def trained(path: str | Path) -> tuple[nn.Module, About] | None:
     """The network of a checkpoint of ours, in eval mode, and what it is; None for any other file.
 
     Raises:
-        CheckpointError: weights that do not fit the options beside them.
+        CheckpointError: weights that do not fit the options beside them; several networks that work together.
     """
     if Path(path).suffix == ".safetensors" or not Path(path).is_file():
         return None
@@ -236,12 +242,17 @@ def trained(path: str | Path) -> tuple[nn.Module, About] | None:
     options = Namespace(**checkpoint["options"])
     options.evaluate = options.evaluate or str(path)  # nothing is to be trained: no need for earlier stages' files
     data = SimpleNamespace(skeleton=H36M_17, left=H36M_17.left, right=H36M_17.right, train=[], test=[])
+    if hasattr(options, "joints"):  # a forecaster's; runs of before did not note how many
+        options.joints = options.joints or len(checkpoint["weights"]["embed.weight"]) // 3
+        data.layout = SimpleNamespace(used=range(options.joints))
     recipe = find(checkpoint["model"])(options, data)
     recipe.place = SimpleNamespace(device=torch.device("cpu"))
     recipe.model = recipe.make_model()
     recipe.load_weights(path)
-    config = recipe.config() if hasattr(recipe, "config") else {}
-    network = getattr(recipe, "network", checkpoint["model"])
+    if not hasattr(recipe.model, "created"):
+        raise CheckpointError(f"{path}: a run of --model {recipe.name}: several networks that work together, not one")
+    network, config = recipe.model.created
+    config = {k: v for k, v in config.items() if v is not H36M_17}  # the default, and nothing for a file
     sees = "person" if checkpoint["model"] == ANY_CAMERA else "screen"
     about = About(network, config, sees, getattr(recipe, "fps", 0.0))
     return recipe.model.eval(), about

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +21,27 @@ def boolean(text: str) -> bool:
     if text.lower() not in values:
         raise ArgumentTypeError(f"expected true or false, got {text!r}")
     return values[text.lower()]
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """``3,3,3`` as numbers."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"expected numbers separated by commas, such as 3,3,3; got {text!r}") from None
+
+
+def add_decay_arguments(parser: ArgumentParser) -> None:
+    """The options of ``decayed``."""
+    parser.add_argument("-lrd", "--lr_decay", type=float, default=0.95, help="rate factor after every epoch")
+    parser.add_argument("--lr_decay_large", type=float, default=0.5, help="instead, every --large_decay_epoch")
+    parser.add_argument("--large_decay_epoch", type=int, default=5)
+
+
+def decayed(options: Namespace, epoch: int) -> float:
+    """Rate factor of an epoch, from 0, as HTNet, WS-ANL and the Strided Transformer have it."""
+    large = epoch // options.large_decay_epoch
+    return options.lr_decay ** (epoch - large) * options.lr_decay_large**large
 
 
 class Windows(TrainWindows):

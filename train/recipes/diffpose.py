@@ -23,8 +23,8 @@ from models.registry import CheckpointError, load_published, read_checkpoint
 from ..data.clips import Clip, LiftingData
 from ..data.mixture import clip_mixtures, jitter, mixture_file, mixture_of
 from ..data.windows import Batch
-from ..evaluate import Report, evaluate_clips
-from . import _diffpose_yaml, is_ours, load_strict, mixste
+from ..evaluate import Report, evaluate_pairs
+from . import _diffpose_yaml, is_last_stage, is_ours, load_strict, mixste
 from ._lifting import LiftingRecipe, target_of_batch
 
 VIDEO_NOISE = (0.5, 0.5, 1.0, 1.0, 1.0)  # scale of the noise on u, v, x, y, z in the video setting
@@ -173,6 +173,11 @@ class DiffPoseRecipe(LiftingRecipe):
         add("--weight_decay", type=float)
         add("--amsgrad", action="store_true", default=None)
         add("--test_times", type=int, metavar="R", help="hypotheses, averaged")
+        add(
+            "--published_repeated_frames",
+            action="store_true",
+            help="figures as published: frames that two chunks share, and those that fill a short one, count twice",
+        )
         add("--test_timesteps", type=int, metavar="S", help="denoising steps")
         add("--test_num_diffusion_timesteps", type=int, metavar="N", help="they are spread over the first N timesteps")
         add("--skip_type", choices=models.diffpose.SKIPS, default="uniform")
@@ -211,6 +216,8 @@ class DiffPoseRecipe(LiftingRecipe):
         )
         if data.skeleton.num_joints != 17:
             raise ValueError(f"diffpose: made for 17 joints, the data has {data.skeleton.num_joints}")
+        if o.published_repeated_frames and not self.video:
+            raise ValueError("--published_repeated_frames is for --setting video: single frames are not repeated")
         if o.mixture and (o.data_root is None or o.downsample != 1 or o.subset != 1):
             raise ValueError("--mixture needs --data-root, and neither --downsample nor --subset")
         self.diffusion().coefficients(self.sampling)  # refuses timesteps that the schedule does not have
@@ -251,8 +258,10 @@ class DiffPoseRecipe(LiftingRecipe):
 
     def load_weights(self, path) -> None:
         """Ours hold both networks; a published one is GCNdiff, and ``--model_pose_path`` names the other."""
-        if is_ours(read_checkpoint(path)):
+        checkpoint = read_checkpoint(path)
+        if is_ours(checkpoint):
             super().load_weights(path)
+            self.refining = is_last_stage(checkpoint)  # before, GCNdiff has learnt nothing
             return
         if not self.options.model_pose_path:
             raise CheckpointError(f"{path}: holds GCNdiff only; name the pose network with --model_pose_path")
@@ -325,16 +334,23 @@ class DiffPoseRecipe(LiftingRecipe):
         refined = self.model.refine(keypoints, initial, sampling, **noise)[..., 2:]
         return initial - initial[:, :1], refined - refined[..., :1, :]
 
-    def predict(self, clip: Clip) -> Tensor:
+    def predictions(self, clip: Clip) -> tuple[Tensor, Tensor]:
+        """[T, J, 3] twice: the estimate before it is refined, and the mean of the refined hypotheses."""
         initial, refined = self.estimates(clip, seed=self.options.seed)
-        return refined.mean(0) if self.refining else initial
+        return initial, refined.mean(0)
+
+    def predict(self, clip: Clip) -> Tensor:
+        return self.predictions(clip)[self.refining]
 
     def evaluate(self, place) -> Report:
         """With a column for the estimate before it is refined."""
-        report = super().evaluate(place)
-        if self.refining:
-            before = Report.of(evaluate_clips(lambda clip: self.estimates(clip)[0], self.data.test, place))
-            _add_before(report, before)
+        clips = self.data.test
+        if self.options.published_repeated_frames:
+            clips = [mixste.with_repeats(clip, self.options.frames) for clip in clips]
+        before, report = map(Report.of, evaluate_pairs(self.predictions, clips, place))
+        if not self.refining:
+            return before
+        _add_before(report, before)
         return report
 
 

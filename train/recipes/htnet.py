@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import models
 
 from ..data.windows import Batch
-from ._lifting import LiftingRecipe, target_of_batch
+from ._lifting import LiftingRecipe, add_decay_arguments, decayed, target_of_batch
 
 
 class HTNetRecipe(LiftingRecipe):
@@ -22,9 +22,7 @@ class HTNetRecipe(LiftingRecipe):
         parser.add_argument("--layers", type=int, default=3, help="blocks")
         parser.add_argument("--channel", type=int, default=240, help="channels, a multiple of 24")
         parser.add_argument("--d_hid", type=int, default=1024, help="hidden width of the MLPs")
-        parser.add_argument("-lrd", "--lr_decay", type=float, default=0.95, help="rate factor after every epoch")
-        parser.add_argument("--lr_decay_large", type=float, default=0.5, help="instead, every --large_decay_epoch")
-        parser.add_argument("--large_decay_epoch", type=int, default=5)
+        add_decay_arguments(parser)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
@@ -41,8 +39,7 @@ class HTNetRecipe(LiftingRecipe):
         return [torch.optim.Adam(self.model.parameters(), lr=self.options.lr, amsgrad=True)]
 
     def lr_factor(self, epoch: int, step: int) -> float:
-        large = epoch // self.options.large_decay_epoch
-        return self.options.lr_decay ** (epoch - large) * self.options.lr_decay_large**large
+        return decayed(self.options, epoch)
 
     def loss_step(self, batch: Batch) -> Tensor:
         # The predicted root is not zeroed: training pulls it to 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from argparse import ArgumentParser
 
 import torch
@@ -49,6 +50,13 @@ def lift_clip(network: MixSTE, clip: Clip, data, device, mirrored: bool = True) 
         keypoint_sides, joint_sides = data.sides
         pose = average_mirrored(pose, network(mirror_points(chunks, *keypoint_sides)), *joint_sides)
     return stitched(pose.float(), len(clip.keypoints))
+
+
+def with_repeats(clip: Clip, frames: int) -> Clip:
+    """The clip with its frames as its chunks hold them, one after the other: some of them twice."""
+    rows = chunked(torch.arange(len(clip.keypoints)).view(-1, 1, 1), frames).flatten().numpy()
+    positions = None if clip.positions is None else clip.positions[rows]
+    return dataclasses.replace(clip, keypoints=clip.keypoints[rows], positions=positions)
 
 
 class MixSTERecipe(LiftingRecipe):

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 import models
 from models.pkd import roll_out
 from models.published.pkd import configuration
-from models.registry import CheckpointError, load_published, read_checkpoint
+from models.registry import read_checkpoint
 
 from ..data.forecasting import OBSERVED, TRAINED, Layout, TrainingLoader, Windows, evaluation_windows, training_windows
 from ..engine import positive
 from ..evaluate import Report
-from . import Recipe, is_ours, load_strict
+from . import Recipe, is_ours
 
 EVALUATION_BATCH = 128
 LEARNING_RATE, LOW_RATE = 3e-4, 1e-5
@@ -222,6 +222,7 @@ class PKDRecipe(Recipe):
 
     def __init__(self, options, data):
         super().__init__(options, data)
+        options.joints = len(data.layout.used)  # for the checkpoint
         if options.epochs:
             options.iter = options.epochs * options.every
         self.windows = None
@@ -284,15 +285,6 @@ class PKDRecipe(Recipe):
     def evaluate(self, place) -> Report:
         with torch.autocast(place.device.type, enabled=False):
             return report_of(self.errors(place), self.data.layout, self.options.averaged)
-
-    def load_weights(self, path) -> None:
-        checkpoint = read_checkpoint(path)
-        if not is_ours(checkpoint):
-            load_published(self.model, path)
-        elif checkpoint["model"] != self.name:
-            raise CheckpointError(f"{path}: a checkpoint of --model {checkpoint['model']}, not of {self.name}")
-        else:
-            load_strict(self.model, checkpoint["weights"], path)
 
 
 def published_options(path) -> dict:

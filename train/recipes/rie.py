@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from pathlib import Path
 
 import torch
@@ -21,18 +21,10 @@ from models.registry import CheckpointError, load_published, read_checkpoint
 from ..data.clips import Clip
 from ..data.windows import Batch, average_mirrored, mirror_points
 from . import is_ours, load_strict
-from ._lifting import LiftingRecipe, target_of_batch
+from ._lifting import LiftingRecipe, numbers, target_of_batch
 
 ENCODERS = ("encoders.", "whole_body.")  # what stage 2 takes over and freezes: by name, which works for any widths
 LR = {1: 1e-3, 2: 1e-3, 3: 5e-4}
-
-
-def widths(text: str) -> tuple[int, ...]:
-    """``3,3,3`` as numbers."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentTypeError(f"expected numbers separated by commas, such as 3,3,3; got {text!r}") from None
 
 
 class RIERecipe(LiftingRecipe):
@@ -43,7 +35,7 @@ class RIERecipe(LiftingRecipe):
     def add_arguments(cls, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--stage", choices=("1", "2", "3", "all"), default="all", help="all: one after the other")
-        parser.add_argument("-arc", "--architecture", type=widths, metavar="W,W,...", help="odd filter widths")
+        parser.add_argument("-arc", "--architecture", type=numbers, metavar="W,W,...", help="odd filter widths")
         parser.add_argument("-ch", "--channels", type=int, help="of the temporal convolutions")
         parser.add_argument("-lfd", "--latent-features-dim", type=int, help="width of a feature vector")
         parser.add_argument("-drop", "--dropout", type=float, default=0.2, help="of the temporal encoders")
@@ -109,6 +101,14 @@ class RIERecipe(LiftingRecipe):
 
     def make_model(self) -> nn.Module:
         return self.build(self.numbers[-1] if self.options.evaluate else self.numbers[0])
+
+    def load_weights(self, path: str | Path) -> None:
+        """A run of all three stages keeps the best of each: the network of that stage takes it."""
+        checkpoint = read_checkpoint(path)
+        if is_ours(checkpoint) and checkpoint["model"] == self.name and self.options.stage == "all":
+            self.number = self.numbers[checkpoint["stage"]]
+            self.model = self.build(self.number).to(self.place.device)
+        super().load_weights(path)
 
     def start_stage(self, index: int, best: dict[str, Tensor] | None) -> None:
         self.number = self.numbers[index]

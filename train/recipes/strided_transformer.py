@@ -8,9 +8,8 @@ are not comparable with those of lifters that do not, and the table shows both.
 from __future__ import annotations
 
 import dataclasses
-import math
-from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentParser
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,14 @@ from torch import Tensor, nn
 import models
 from models.registry import CheckpointError, load_published, read_checkpoint
 from models.strided_refine import back_project
-from posekernels.pose.metrics import action_group, mpjpe, p_mpjpe
+from posekernels.pose.hypotheses import HypothesisScores
+from posekernels.pose.metrics import mpjpe
 
 from ..data.clips import Clip
 from ..data.windows import Batch, EvalWindows, average_mirrored
-from ..evaluate import Report, evaluate_clips, target_of
+from ..evaluate import Report, evaluate_pairs, target_of
 from . import is_ours, load_strict
-from ._lifting import LiftingRecipe, Windows, boolean
+from ._lifting import LiftingRecipe, Windows, add_decay_arguments, boolean, decayed, numbers
 
 # Published options that the published program never reads, or that say here what cannot be otherwise.
 WITHOUT_EFFECT = {
@@ -44,45 +44,6 @@ WITHOUT_EFFECT = {
     "-previous_name": "see --resume",
     "-previous_refine_name": "see --resume",
 }
-
-
-class ActionErrors:
-    """P1 and P2 by action, in millimetres, as the published program adds them up: batch by batch, sample by sample.
-
-    Args:
-        published_mixed_batch_p2: reproduce the published flaw: in a batch that holds more than one action label
-            ("Walking" and "Walking 1" are two), every sample is credited with the batch's mean P2. Published digits
-            come from batches of 256 in order. Off, each sample counts as itself.
-    """
-
-    def __init__(self, published_mixed_batch_p2: bool = False):
-        self.published_mixed_batch_p2 = published_mixed_batch_p2
-        self.samples: dict[str, list[tuple[float, float]]] = {}
-
-    def add(self, predicted: Tensor, target: Tensor, labels: Sequence[str]) -> None:
-        """Add a batch: [B, J, 3] metres twice, root at 0, and the B samples' action labels."""
-        if len(labels) != len(predicted):
-            raise ValueError(f"ActionErrors: {len(predicted)} samples need as many labels, got {len(labels)}")
-        p1 = mpjpe(predicted, target, per_frame=True).double() * 1000
-        p2 = p_mpjpe(predicted, target, per_frame=True).double() * 1000
-        if self.published_mixed_batch_p2 and len(set(labels)) > 1:
-            p2 = p2.mean().expand_as(p2)
-        for label, one, two in zip(labels, p1.tolist(), p2.tolist()):
-            self.samples.setdefault(action_group(label), []).append((one, two))
-
-    def per_action(self) -> dict[str, dict[str, float]]:
-        """{action: {"P1": mm, "P2": mm}}, sorted by action: the mean over its samples."""
-        return {
-            action: {name: math.fsum(s[i] for s in samples) / len(samples) for i, name in enumerate(("P1", "P2"))}
-            for action, samples in sorted(self.samples.items())
-        }
-
-    def average(self) -> dict[str, float]:
-        """{"P1": mm, "P2": mm}: the plain mean over actions, the figure the paper reports."""
-        table = self.per_action()
-        return {
-            n: math.fsum(row[n] for row in table.values()) / len(table) if table else math.nan for n in ("P1", "P2")
-        }
 
 
 class WholeWindows(Windows):
@@ -121,14 +82,6 @@ class Refined(nn.Module):
         return self.lifter(windows)
 
 
-def strides(text: str) -> tuple[int, ...]:
-    """``3,9,13`` as numbers."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentTypeError(f"expected numbers separated by commas, such as 3,9,13; got {text!r}") from None
-
-
 def find_checkpoint(folder: str, letter: str, what: str) -> Path:
     """The first ``*.pth`` of a folder, by name, that begins with ``letter``, as the published program chooses."""
     if not Path(folder).is_dir():
@@ -148,14 +101,12 @@ class StridedTransformerRecipe(LiftingRecipe):
         super().add_arguments(parser)
         add = parser.add_argument
         add("--frames", type=int, help="window: 27, 81, 243, 351 (published default), or any odd number with --strides")
-        add("--strides", type=strides, metavar="S,S,...", help="of the strided layers; they must leave one frame")
+        add("--strides", type=numbers, metavar="S,S,...", help="of the strided layers; they must leave one frame")
         add("--layers", type=int, default=3, help="vanilla transformer layers")
         add("--channel", type=int, default=256, help="channels")
         add("--d_hid", type=int, default=512, help="width of the feed-forward blocks")
         add("--reverse_augmentation", type=boolean, default=False, metavar="BOOL", help="windows backwards in time too")
-        add("-lrd", "--lr_decay", type=float, default=0.95, help="rate factor after every epoch")
-        add("--lr_decay_large", type=float, default=0.5, help="instead, every --large_decay_epoch")
-        add("--large_decay_epoch", type=int, default=5)
+        add_decay_arguments(parser)
         add("--refine", action="store_true", help="stage two: train the refine module too (needs camera and root)")
         add("--reload", action="store_true", help="start from the n*.pth (no_refine_*) in --previous_dir")
         add("--refine_reload", action="store_true", help="and the refine module from its r*.pth (refine_*)")
@@ -280,8 +231,7 @@ class StridedTransformerRecipe(LiftingRecipe):
         return [torch.optim.Adam(trained, lr=self.options.lr, amsgrad=True)]
 
     def lr_factor(self, epoch: int, step: int) -> float:
-        large = epoch // self.options.large_decay_epoch
-        return self.options.lr_decay ** (epoch - large) * self.options.lr_decay_large**large
+        return decayed(self.options, epoch)
 
     def loss_step(self, batch: Batch) -> dict[str, Tensor]:
         windows, target = batch.keypoints[..., :2], batch.poses.clone()
@@ -332,10 +282,9 @@ class StridedTransformerRecipe(LiftingRecipe):
     def evaluate(self, place) -> Report:
         if self.options.published_mixed_batch_p2:
             return self.evaluate_as_published(place)
-        report = Report.of(evaluate_clips(self.predict, self.data.test, place))
         if not self.options.refine:
-            return report
-        plain = Report.of(evaluate_clips(lambda clip: self.predictions(clip)[0], self.data.test, place))
+            return super().evaluate(place)
+        plain, report = map(Report.of, evaluate_pairs(self.predictions, self.data.test, place))
         for mine, other in ((report.figures, plain.figures), *((r, plain.rows[a]) for a, r in report.rows.items())):
             mine |= {f"{name} unrefined": other[name] for name in ("P1", "P2")}
         return report
@@ -348,11 +297,11 @@ class StridedTransformerRecipe(LiftingRecipe):
         predicted = torch.cat([poses[i] for i in range(len(clips))])
         target = torch.from_numpy(np.concatenate([target_of(clip) for clip in clips]))
         labels = [clip.action for clip in clips for _ in clip.keypoints]
-        errors, size = ActionErrors(published_mixed_batch_p2=True), self.options.batch_size
+        scores, size = HypothesisScores(published_p2=True), self.options.batch_size
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
-            errors.add(predicted[part], target[part], labels[part])
-        return Report(errors.per_action(), errors.average())
+            scores.add(predicted[part, None], target[part], labels[part])
+        return Report(scores.per_action(), scores.average())
 
 
 RECIPE = StridedTransformerRecipe

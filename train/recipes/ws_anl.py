@@ -26,8 +26,8 @@ from posekernels.pose.hypotheses import HypothesisScores
 from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
 from ..evaluate import Report, evaluate_clips, target_of
-from . import is_ours, load_strict
-from ._lifting import LiftingRecipe
+from . import is_last_stage, is_ours, load_strict
+from ._lifting import LiftingRecipe, add_decay_arguments, decayed
 from .htnet import HTNetRecipe
 from .mgcn_lw import MgcnLwRecipe
 
@@ -139,9 +139,7 @@ class WsAnlRecipe(LiftingRecipe):
         parser.add_argument("--channel", type=int, default=240, help="of an HTNet that is trained here")
         parser.add_argument("--d_hid", type=int, default=1024, help="of an HTNet that is trained here")
         parser.add_argument("--lifter_epochs", type=int, help="of the first stage (default: the lifter's own)")
-        parser.add_argument("-lrd", "--lr_decay", type=float, default=0.95, help="rate factor after every epoch")
-        parser.add_argument("--lr_decay_large", type=float, default=0.5, help="instead, every --large_decay_epoch")
-        parser.add_argument("--large_decay_epoch", type=int, default=5)
+        add_decay_arguments(parser)
         parser.add_argument(
             "--sigma_cache", default="runs/sigma-targets", metavar="DIR", help="targets, kept by content"
         )
@@ -179,8 +177,11 @@ class WsAnlRecipe(LiftingRecipe):
 
     def load_weights(self, path: str | Path) -> None:
         self.training = False
-        if is_ours(read_checkpoint(path)):
+        checkpoint = read_checkpoint(path)
+        if is_ours(checkpoint):
             super().load_weights(path)
+            if not is_last_stage(checkpoint) and (self.options.multihyp_test or self.options.curve):
+                raise CheckpointError(f"{path}: its variance model is not trained yet: no --multihyp_test, no --curve")
         elif not self.options.lifter_checkpoint:
             raise CheckpointError(f"{path}: holds a variance model only; name the lifter with --lifter_checkpoint")
         else:
@@ -223,8 +224,7 @@ class WsAnlRecipe(LiftingRecipe):
     def lr_factor(self, epoch: int, step: int) -> float:
         if self.inner is not None:
             return self.inner.lr_factor(epoch, step)
-        large = epoch // self.options.large_decay_epoch
-        return self.options.lr_decay ** (epoch - large) * self.options.lr_decay_large**large
+        return decayed(self.options, epoch)
 
     def make_loader(self, rank: int, world: int):
         if self.inner is not None:

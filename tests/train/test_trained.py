@@ -1,0 +1,111 @@
+"""Checkpoints of training runs as networks: what ``convert-weights``, ``export`` and the like start from."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models.pretrained import load_weights, save_weights
+from models.registry import CheckpointError, read_checkpoint
+from tests.train.synthetic import synthetic
+from train import any_motion, engine, forecast, h36m, lifting
+from train.commands import convert_weights
+from train.commands.examples import inputs_of
+from train.data.forecasting import CMU
+from train.recipes import trained
+from train.recipes.any_motion import AnyMotionRecipe
+
+LIFTERS = {
+    "any_camera": ["--strides", "3", "3", "--layers", "1", "--channels", "16", "--hidden", "16", "--heads", "2"],
+    "htnet": ["--layers", "1", "--channel", "24", "--d_hid", "16"],
+    "mgcn_lw": ["--hid_dim", "16", "--num_layers", "1"],
+    "mixste": ["-f", "9", "-cs", "8", "--depth", "1", "--heads", "2"],
+    "rie": ["-arc", "3,3", "-ch", "8", "-lfd", "8", "--causal"],
+    "strided_transformer": ["--frames", "9", "--strides", "3,3", "--layers", "1", "--channel", "16", "--d_hid", "16"],
+}
+FORECASTERS = {
+    "pkd": ["--num", "2", "--distill_layer_num", "1", "--layer-norm-axis", "temporal"],
+    "simlpe": ["--num", "2", "--temporal-only"],
+}
+TOGETHER = {
+    "diffpose": ["--setting", "frame", "--hid_dim", "8", "--num_layer", "1", "--n_head", "2", "-k", "gt"],
+    "ws_anl": LIFTERS["htnet"],
+}
+
+
+def run_of(name, folder, stage=0):
+    """A checkpoint of a fresh network, as the engine writes it."""
+    if name in FORECASTERS:
+        options, recipe = forecast.parse(["--model", name, *FORECASTERS[name]], "cmu", "x")
+        data = SimpleNamespace(layout=CMU)
+    elif name == "any_motion":
+        options, recipe = (
+            any_motion.parse(["--network", "pkd", "--blocks", "2", "--distill-blocks", "1"]),
+            AnyMotionRecipe,
+        )
+        data = None
+    else:
+        options, recipe = lifting.parse(h36m.JOB, ["--model", name, *(LIFTERS | TOGETHER)[name]])
+        data = synthetic(12)
+    loop = engine._Loop(recipe(options, data), options, engine.Place(), folder, None)
+    engine.prepare(loop.recipe, options, loop.place)
+    loop.at.stage, loop.ema = stage, None
+    torch.save(loop.weights(), folder / "best.pt")
+    return folder / "best.pt", loop.recipe
+
+
+@pytest.mark.parametrize("name", [*LIFTERS, *FORECASTERS, "any_motion"])
+def test_a_run_becomes_a_file_that_names_itself(tmp_path, name):
+    path, recipe = run_of(name, tmp_path)
+    net, about = trained(path)
+    save_weights(net, tmp_path / "a.safetensors", about)
+    again, said = load_weights(tmp_path / "a.safetensors")
+    inputs = inputs_of(said.network, again, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(again(*inputs), recipe.model.eval()(*inputs))
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_networks_that_work_together_are_not_one(tmp_path, name):
+    path, _ = run_of(name, tmp_path)
+    with pytest.raises(CheckpointError, match=f"--model {name}: several networks"):
+        trained(path)
+
+
+def test_a_forecaster_of_before_tells_its_joints_by_its_weights(tmp_path):
+    path, _ = run_of("pkd", tmp_path)
+    run = read_checkpoint(path)
+    run["options"]["joints"] = None
+    torch.save(run, path)
+    assert trained(path)[0].joints == len(CMU.used)
+
+
+def test_conversion_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    path, _ = run_of("mgcn_lw", tmp_path)
+    out = tmp_path / "out.safetensors"
+    out.write_text("precious")
+    monkeypatch.setitem(convert_weights.SAME, torch.float32, -1.0)
+    with pytest.raises(ValueError, match="not written"):
+        convert_weights.main([str(path), "-o", str(out)])
+    assert out.read_text() == "precious" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_best_of_each_stage_is_evaluated_as_that_stage(tmp_path):
+    path, recipe = run_of("rie", tmp_path, stage=0)
+    assert trained(path)[1].config["stage"] == 1 and recipe.number == 1
+    path, _ = run_of("diffpose", tmp_path, stage=0)
+    data = synthetic(12)
+    for stage in (0, 1):
+        torch.save(read_checkpoint(path) | {"stage": stage}, path)
+        options, recipe = lifting.parse(h36m.JOB, ["--evaluate", str(path), "-k", "gt"])
+        recipe = recipe(options, data)
+        engine.prepare(recipe, options, engine.Place())
+        recipe.load_weights(path)
+        assert ("P1 before" in recipe.evaluate(recipe.place).figures) == (stage == 1)
+    path, _ = run_of("ws_anl", tmp_path, stage=0)
+    options, recipe = lifting.parse(h36m.JOB, ["--evaluate", str(path), "--multihyp_test"])
+    recipe = recipe(options, data)
+    engine.prepare(recipe, options, engine.Place())
+    with pytest.raises(CheckpointError, match="variance model is not trained yet"):
+        recipe.load_weights(path)
