@@ -70,7 +70,7 @@ def test_published_files_are_found_by_their_first_letter(train):
     [
         (("--frames", 10), "frames must be odd"),
         (("--frames", 27), r"strides \(3, 3\) reduce frames=27 to 3 frames"),
-        (("--strides", "3;3"), "such as 3,9,13"),
+        (("--strides", "3;3"), "such as 3,3,3"),
         (("--reload",), "need --previous_dir"),
         (("--refine_reload", "--previous_dir", "x"), "is for --refine"),
         (("--stride", 2), "--stride: only 1 works"),
