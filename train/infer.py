@@ -107,7 +107,10 @@ class Lifter:
         if hasattr(self.net, "frames"):
             return models.lift(self.net, keypoints).float().cpu().numpy()
         both = torch.stack((keypoints, H36M_17.mirror(keypoints)))
-        poses = torch.cat([self.net(chunk) for chunk in both.split(256, 1)], 1)
+        if self.name == "gcnpose":  # its poses are a batch, not frames
+            poses = torch.cat([self.net(part) for part in both.flatten(0, 1).split(512)]).unflatten(0, both.shape[:2])
+        else:
+            poses = torch.cat([self.net(chunk) for chunk in both.split(256, 1)], 1)
         poses = (poses[0] + H36M_17.mirror(poses[1])) / 2
         poses[:, 0] = 0
         return poses.float().cpu().numpy()
@@ -152,6 +155,10 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
             raise ValueError(f"{weights}: weights of {about.network}, not of --model {model}")
     else:
         net, about = load_weights(weights, None if model == recipes.ANY_CAMERA else model)
+    if hasattr(net, "frames") and not hasattr(net, "target"):
+        raise ValueError(
+            f"--model: {about.network} answers for all frames of a chunk at once; lifting takes one frame's"
+        )
     if getattr(net, "outputs", 3) != 3 or not hasattr(net, "skeleton") or net.skeleton.num_joints != 17:
         raise ValueError(f"--model: {about.network} does not lift 17 keypoints to 17 joints")
     chosen = torch.device(device)

@@ -1,5 +1,6 @@
 """DiffPose's and MixSTE's training: stages, losses, mixture files, published configurations, what is refused."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from models.diffpose import PUBLISHED_SAMPLING
 from models.registry import published_state, read_checkpoint
 from tests.train import fake_h36m
-from train import h36m, lifting
+from tests.train.synthetic import synthetic
+from train import engine, h36m, lifting
 from train.data import mixture
 from train.data.errors import DataError
+from train.evaluate import target_of
 from train.recipes import _diffpose_yaml, mixste
 from train.recipes.diffpose import pick_components, timestep_pairs
 
@@ -180,3 +183,33 @@ def test_bad_timesteps(train):
     ]:
         with pytest.raises(ValueError, match=message):
             train("diffpose", "no", *options, sizes=GRAPH)
+
+
+def test_every_clip_is_refined_once_and_frames_of_two_chunks_count_twice_where_asked():
+    data = synthetic(20)
+    data.test = data.test[:2]
+
+    def evaluate(*options):
+        chosen, recipe = lifting.parse(h36m.JOB, ["--model", "diffpose", *SMALL, *GRAPH, *options])
+        recipe = recipe(chosen, data)
+        engine.prepare(recipe, chosen, engine.Place())
+        seen = []
+
+        def estimates(clip, **_):
+            seen.append(len(clip.keypoints))
+            return torch.zeros(seen[-1], 17, 3), torch.zeros(1, seen[-1], 17, 3)
+
+        recipe.estimates = estimates
+        figures = recipe.evaluate(recipe.place).figures
+        assert figures["P1"] == figures["P1 before"]
+        return seen, figures["P1"]
+
+    for options, frames in (((), [*range(12)]), (("--published_repeated_frames",), [*range(9), *range(3, 12)])):
+        seen, error = evaluate(*options)
+        assert seen == [len(frames)] * 2
+        far = [1000 * np.linalg.norm(target_of(clip)[frames], axis=-1).mean() for clip in data.test]
+        assert error == pytest.approx(np.mean(far), rel=1e-5)
+    short = mixste.with_repeats(dataclasses.replace(data.test[0], keypoints=np.arange(5)[:, None, None]), 9)
+    assert short.keypoints.flatten().tolist() == [0, 1, 2, 3, 4, 4, 4, 4, 4]
+    with pytest.raises(ValueError, match="--setting video"):
+        evaluate("--setting", "frame", "--published_repeated_frames")

@@ -12,7 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from models.registry import CheckpointError, read_checkpoint
 from tests.train.synthetic import synthetic
-from tests.train.toy import Toy, options, train
+from tests.train.toy import Toy, engine_parser, options, train
 from train import engine
 
 
@@ -248,3 +248,10 @@ def test_bf16_trains(tmp_path):
     assert chosen.precision == "bf16"
     with engine.run_place("cpu", "bf16") as place, place.autocast():
         assert torch.nn.functional.linear(torch.ones(1, 2), torch.ones(1, 2)).dtype == torch.bfloat16
+
+
+def test_published_programs_count_epochs_from_one():
+    assert engine_parser().parse_args(["--nepoch", "21"]).epochs == 20
+    assert engine_parser().parse_args(["--epochs", "21"]).epochs == 21
+    with pytest.raises(ValueError, match="--nepoch"):
+        engine_parser().parse_args(["--nepoch", "1"])

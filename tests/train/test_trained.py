@@ -1,17 +1,22 @@
 """Checkpoints of training runs as networks: what ``convert-weights``, ``export`` and the like start from."""
 
+from argparse import ArgumentTypeError
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+import models
 from models.pretrained import load_weights, save_weights
 from models.registry import CheckpointError, read_checkpoint
 from tests.train.synthetic import synthetic
 from train import any_motion, engine, forecast, h36m, lifting
 from train.commands import convert_weights
 from train.commands.examples import inputs_of
+from train.commands.lift import size
 from train.data.forecasting import CMU
+from train.infer import Lifter, load_lifter
 from train.recipes import trained
 from train.recipes.any_motion import AnyMotionRecipe
 
@@ -109,3 +114,49 @@ def test_the_best_of_each_stage_is_evaluated_as_that_stage(tmp_path):
     engine.prepare(recipe, options, engine.Place())
     with pytest.raises(CheckpointError, match="variance model is not trained yet"):
         recipe.load_weights(path)
+
+
+@pytest.mark.parametrize("name", ["gcnpose", "htnet", "mgcn_lw"])
+def test_networks_of_single_frames_lift(name):
+    torch.manual_seed(0)
+    net = models.create(name, **({"depth": 1, "channels": 24} if name == "htnet" else {})).eval()
+    poses = Lifter(net, name, "screen", torch.device("cpu"))(np.random.rand(5, 17, 2) * 100, (100, 100), None)
+    assert poses.shape == (5, 17, 3) and np.isfinite(poses).all()
+
+
+def test_mixste_says_why_it_does_not_lift(tmp_path):
+    path, _ = run_of("mixste", tmp_path)
+    with pytest.raises(ValueError, match="mixste answers for all frames of a chunk"):
+        load_lifter(weights=path)
+
+
+@pytest.mark.parametrize("text", ["0x-5", "640x0", "640"])
+def test_sizes_of_images_are_positive(text):
+    with pytest.raises(ArgumentTypeError, match="WIDTHxHEIGHT"):
+        size(text)
+
+
+@pytest.mark.parametrize(
+    "name, options", [("strided_transformer", ["--workers", "8"]), ("rie", ["-c", "x"]), ("rie", ["--dense"])]
+)
+def test_published_options_without_effect_are_told(name, options):
+    with pytest.warns(UserWarning, match=f"{options[0]}: without effect"):
+        lifting.parse(h36m.JOB, ["--model", name, *options])
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("rie", ["--stage", "2", "-p", "GONE"]),
+        ("strided_transformer", ["--reload", "--previous_dir", "GONE"]),
+        ("diffpose", ["--model_pose_path", "GONE"]),
+        ("ws_anl", ["--lifter_checkpoint", "GONE"]),
+    ],
+)
+def test_a_resumed_run_needs_no_file_it_began_with(tmp_path, name, options):
+    options, recipe = lifting.parse(
+        h36m.JOB, ["--model", name, *(LIFTERS | TOGETHER)[name], *options, "--out", str(tmp_path), "--resume"]
+    )
+    recipe = recipe(options, synthetic(12))
+    engine.prepare(recipe, options, engine.Place())
+    recipe.start_stage(0, None)

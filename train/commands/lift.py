@@ -51,7 +51,9 @@ def size(text: str) -> tuple[int, int]:
     try:
         width, height = (int(n) for n in text.lower().split("x"))
     except ValueError:
-        raise ArgumentTypeError(f"expected WIDTHxHEIGHT, such as 1920x1080, got {text!r}") from None
+        width = height = 0
+    if width < 1 or height < 1:
+        raise ArgumentTypeError(f"expected WIDTHxHEIGHT, such as 1920x1080, got {text!r}")
     return width, height
 
 

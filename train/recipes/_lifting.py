@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+import warnings
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +22,19 @@ def boolean(text: str) -> bool:
     if text.lower() not in values:
         raise ArgumentTypeError(f"expected true or false, got {text!r}")
     return values[text.lower()]
+
+
+class WithoutEffect(Action):
+    """An option of a published program that does nothing here: taken, so that its command lines run, with a warning."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        warnings.warn(f"{option_string}: {self.help}", stacklevel=2)
+
+
+def add_without_effect(parser: ArgumentParser, options: dict[str, str]) -> None:
+    """Add options by {"-n --name": why they have no effect}."""
+    for names, why in options.items():
+        parser.add_argument(*names.split(), action=WithoutEffect, nargs="?", metavar="X", help=f"without effect: {why}")
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -238,7 +238,7 @@ class DiffPoseRecipe(LiftingRecipe):
         self.refining = index == self.stages - 1
         if best is not None:
             load_strict(self.model, best, "best weights of the stage before")
-        if index == 0 and self.options.model_pose_path:
+        if index == 0 and self.options.model_pose_path and not self.options.resume:
             self.load_pose(self.options.model_pose_path)
         self.model.initial.requires_grad_(not self.refining)
         self.model.denoiser.requires_grad_(self.refining)

@@ -21,10 +21,24 @@ from models.registry import CheckpointError, load_published, read_checkpoint
 from ..data.clips import Clip
 from ..data.windows import Batch, average_mirrored, mirror_points
 from . import is_ours, load_strict
-from ._lifting import LiftingRecipe, numbers, target_of_batch
+from ._lifting import LiftingRecipe, add_without_effect, numbers, target_of_batch
 
 ENCODERS = ("encoders.", "whole_body.")  # what stage 2 takes over and freezes: by name, which works for any widths
 LR = {1: 1e-3, 2: 1e-3, 3: 5e-4}
+
+
+WITHOUT_EFFECT = {  # published options that the published program never reads, or that are called otherwise here
+    "-c --checkpoint": "see --out",
+    "-d --dataset": "see the job's name",
+    "--checkpoint-frequency": "last.pt is saved after every epoch",
+    "--export-training-curves": "always drawn, as curve.png",
+    "--no-eval": "see --eval-every",
+    "--dense --disable-optimizations": "never read",
+    "--warmup": "never read",
+    "--linear-projection": "never read",
+    "--no-bone-length": "never read",
+    "--no-proj": "never read",
+}
 
 
 class RIERecipe(LiftingRecipe):
@@ -57,6 +71,7 @@ class RIERecipe(LiftingRecipe):
             action="store_false",
             help="no mirrored test",
         )
+        add_without_effect(parser, WITHOUT_EFFECT)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
@@ -83,7 +98,7 @@ class RIERecipe(LiftingRecipe):
                 raise ValueError(f"--stage {stage} needs {option} FILE, a checkpoint of stage {int(stage) - 1}")
             if file and options.stage != stage:
                 raise ValueError(f"{option} is for --stage {stage}, got --stage {options.stage}")
-            if file and not Path(file).is_file():
+            if file and training and not Path(file).is_file():
                 raise ValueError(f"{option}: no such file {file}")
 
     def build(self, stage: int) -> nn.Module:
@@ -117,7 +132,7 @@ class RIERecipe(LiftingRecipe):
         if index > 0:
             self.model = self.build(self.number)
         file = self.options.pretrain if self.number == 2 else self.options.finetune
-        if file:
+        if file and not self.options.resume:
             best = self.read(file, self.number - 1)
         if best is not None:  # None when a run is resumed: its weights follow
             wanted = ENCODERS if self.number == 2 else ("",)

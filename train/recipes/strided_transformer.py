@@ -26,10 +26,11 @@ from ..data.clips import Clip
 from ..data.windows import Batch, EvalWindows, average_mirrored
 from ..evaluate import Report, evaluate_pairs, target_of
 from . import is_ours, load_strict
-from ._lifting import LiftingRecipe, Windows, add_decay_arguments, boolean, decayed, numbers
+from ._lifting import LiftingRecipe, Windows, add_decay_arguments, add_without_effect, boolean, decayed, numbers
 
 # Published options that the published program never reads, or that say here what cannot be otherwise.
 WITHOUT_EFFECT = {
+    "--train": "see --test",
     "--lr_refine": "never read; give --lr",
     "--pad": "always (frames - 1) / 2",
     "--workers": "windows are gathered in memory",
@@ -112,7 +113,6 @@ class StridedTransformerRecipe(LiftingRecipe):
         add("--refine_reload", action="store_true", help="and the refine module from its r*.pth (refine_*)")
         add("--previous_dir", metavar="DIR", help="folder of published files, or one of our checkpoints")
         add("--test", action="store_true", help="evaluate --previous_dir instead of training")
-        add("--train", help="without effect: see --test", metavar="X")
         add("-s", "--stride", type=int, default=1, help="of the training windows; only 1")
         add("--out_all", type=int, default=1, help="targets for all frames of a window; only 1")
         add("--crop_uv", type=int, default=0, help="input without normalisation; only 0")
@@ -121,8 +121,7 @@ class StridedTransformerRecipe(LiftingRecipe):
             action="store_true",
             help="reproduce a published flaw: in a test batch of several actions each sample counts with the mean P2",
         )
-        for name, why in WITHOUT_EFFECT.items():
-            add(name, metavar="X", help=f"without effect: {why}")
+        add_without_effect(parser, WITHOUT_EFFECT)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
@@ -171,6 +170,8 @@ class StridedTransformerRecipe(LiftingRecipe):
 
     def start_stage(self, index: int, best: dict[str, Tensor] | None) -> None:
         o = self.options
+        if o.resume:
+            return  # the run's own weights follow
         if o.reload:
             self.load_lifter(o.previous_dir)
         if o.refine_reload:

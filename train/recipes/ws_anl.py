@@ -160,6 +160,8 @@ class WsAnlRecipe(LiftingRecipe):
         o = self.options
         size = {"depth": o.layers, "channels": o.channel, "hidden": o.d_hid} if o.lifter == "htnet" else {}
         model = WsAnl(models.create(o.lifter, **size), models.create(PAIRS[o.lifter]))
+        if o.resume:
+            return model  # the run's own weights follow
         if o.lifter_checkpoint:
             checkpoint = read_checkpoint(o.lifter_checkpoint)
             if is_ours(checkpoint):
