@@ -19,7 +19,7 @@ LIMBS = {17: (1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16), 5: (2, 0, 4)}
 SIZES = [
     (2, 17, 80, 8, 384, 1024),
     (1, 17, 80, 8, 384, 1024),
-    (31, 17, 16, 8, 24, 300),
+    (15, 17, 16, 8, 24, 300),
     (3, 5, 6, 2, 35, 37),
     (0, 17, 8, 8, 16, 16),
 ]
@@ -114,6 +114,18 @@ def test_lesser_instruction_sets(isa):
     if "one this CPU runs" in done.stderr:
         pytest.skip(f"this CPU does not run {isa}")
     assert done.returncode == 0, done.stderr
+
+
+def test_constants_kept_on_a_gpu_follow_the_weights():
+    device = require("hierarchy_block", "triton")
+    x, weights = torch.randn(2, 17, 24), parameters(17, 8, 16, 12)
+    options = {"limbs": LIMBS[17], "heads": 8}
+    mine = [w.to(device) for w in weights]
+    with torch.no_grad():
+        for name in ("joint_conv2_offset", "part_two_conv_weight", "part_three_conv_weight", "joint_conv1_offset"):
+            mine[PARAMETERS.index(name)].mul_(3)
+            want = hierarchy_block(x.double(), [w.cpu().double() for w in mine], **options, backend="reference")
+            assert_within_budget(hierarchy_block(x.to(device), mine, **options, backend="triton"), want, what=name)
 
 
 def test_nan_stays_in_its_pose():

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
+from ..._native import no_cuda
 from ..._recompute import recomputed
 from . import cpu, reference
 
@@ -32,13 +34,29 @@ PARAMETERS = (
     *_MLP,
 )
 
+
+def _not_for_triton(x, weights, *_options) -> str | None:
+    return not_for_triton(x, *weights)
+
+
+def _no_cuda() -> str | None:
+    return no_cuda("graph_conv_cuda", "joint_attention_cuda")
+
+
+def _not_for_cuda(x, weights, *_options) -> str | None:
+    return _cuda.refuses(x, *weights)
+
+
+_FOLDER = "posekernels.ops.hierarchy_block"
 _forward = register(
     "hierarchy_block",
     "(Tensor x, Tensor[] weights, int[] joints, int heads, str backend) -> Tensor",
     lambda x, weights, joints, heads, backend: torch.empty_like(x, memory_format=torch.contiguous_format),
     {
         "cpu": Kernel(cpu.hierarchy_block, cpu.missing, cpu.refuses),
-        "reference": Kernel(reference.hierarchy_block),
+        "triton": Kernel(f"{_FOLDER}.triton:hierarchy_block", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:hierarchy_block", _no_cuda, _not_for_cuda, proven=False),
+        "reference": Kernel(reference.inference),
     },
 )
 

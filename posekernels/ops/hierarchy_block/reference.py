@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..graph_conv import reference as graph
-from ..joint_attention import reference as attention
+from ..graph_conv import graph_conv
+from ..joint_attention import joint_attention
+
+
+class Limbs(NamedTuple):
+    """Joints that are read, limb after limb; those that are written; a convolution of them as [C, taps C]."""
+
+    read: Tensor
+    written: Tensor
+    weight: Tensor
+
+
+class Constants(NamedTuple):
+    """What follows from the weights and the limbs alone: the mixing of both convolutions, the two limb branches."""
+
+    mixing: tuple[Tensor, Tensor]
+    limbs: tuple[Limbs, Limbs]
 
 
 def mixing(adjacency: Tensor, offset: Tensor) -> Tensor:
@@ -22,40 +39,63 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
-def _conv(x: Tensor, adjacency: Tensor, weight: Tensor, modulation: Tensor, offset: Tensor, bias: Tensor) -> Tensor:
-    return graph.linear(x, weight, mixing(adjacency, offset), bias, modulation)
-
-
 def _mlp(x: Tensor, fc1: Tensor, bias1: Tensor, fc2: Tensor, bias2: Tensor) -> Tensor:
     return F.linear(F.gelu(F.linear(x, fc1, bias1)), fc2, bias2)
 
 
-def limb_branch(u: Tensor, limbs: list[list[int]], w: list[Tensor]) -> Tensor:
+def _limbs(joints: list[list[int]], weight: Tensor) -> Limbs:
+    """``weight``: [C, C, taps]."""
+    read = torch.tensor([j for limb in joints for j in limb], device=weight.device)
+    written = torch.tensor([j for limb in joints for j in limb[1:]], device=weight.device)
+    return Limbs(read, written, weight.permute(0, 2, 1).flatten(1))
+
+
+def constants(weights: list[Tensor], joints: list[int]) -> Constants:
+    """``weights`` and ``joints`` as for ``hierarchy_block``."""
+    adjacency, *w = weights
+    three = [list(joints[i : i + 3]) for i in range(0, len(joints), 3)]
+    limbs = _limbs(three, w[14]), _limbs([limb[1:] for limb in three], w[24])
+    return Constants((mixing(adjacency, w[4]), mixing(adjacency, w[8])), limbs)
+
+
+def limb_branch(u: Tensor, limbs: Limbs, w: list[Tensor]) -> Tensor:
     """[B, J, C]: norm(u), the outer joints of every limb replaced by one vector made of all its joints."""
     v = _norm(u, w[0], w[1])
-    taps = len(limbs[0])
-    read = torch.tensor([j for limb in limbs for j in limb], device=u.device)
-    written = torch.tensor([j for limb in limbs for j in limb[1:]], device=u.device)
-    joined = v.index_select(1, read).unflatten(1, (len(limbs), taps)).flatten(2)  # [B, limbs, taps C]
-    limb = F.gelu(F.linear(joined, w[2].permute(0, 2, 1).flatten(1), w[3]))
+    taps = limbs.weight.shape[1] // v.shape[2]
+    joined = v.index_select(1, limbs.read).unflatten(1, (-1, taps)).flatten(2)  # [B, limbs, taps C]
+    limb = F.gelu(F.linear(joined, limbs.weight, w[3]))
     limb = limb + _mlp(_norm(limb, w[4], w[5]), *w[6:10])
-    return v.index_copy(1, written, limb.repeat_interleave(taps - 1, dim=1))
+    return v.index_copy(1, limbs.written, limb.repeat_interleave(taps - 1, dim=1))
 
 
-def hierarchy_block(x: Tensor, weights: list[Tensor], joints: list[int], heads: int) -> Tensor:
-    """[B, J, 3 C]; ``weights`` in the order of ``PARAMETERS``, ``joints`` [limbs, 3] flat, the body's end first."""
-    w = list(weights)
-    adjacency, w = w[0], w[1:]
+def hierarchy_block(
+    x: Tensor,
+    weights: list[Tensor],
+    joints: list[int],
+    heads: int,
+    backend: str = "reference",
+    given: Constants | None = None,
+) -> Tensor:
+    """[B, J, 3 C]; ``weights`` in the order of ``PARAMETERS``, ``joints`` [limbs, 3] flat, the body's end first.
+
+    ``backend`` runs the graph convolutions and the attention; ``given``: ``constants`` where they are kept.
+    """
+    w = list(weights[1:])
+    (first, second), (three, two) = given or constants(weights, joints)
     joint, part, body = x.chunk(3, dim=-1)
-    h = F.gelu(_conv(_norm(joint, *w[0:2]), adjacency, *w[2:6]))
-    joint = joint + _norm(_conv(h, adjacency, *w[6:10]), *w[10:12])
+    h = _norm(joint, *w[0:2])
+    h = graph_conv(h, w[2], first, w[5], modulation=w[3], activation="gelu", backend=backend)
+    h = graph_conv(h, w[6], second, w[9], modulation=w[7], backend=backend)
+    joint = joint + _norm(h, *w[10:12])
     u = part + joint
-    three = [list(joints[i : i + 3]) for i in range(0, len(joints), 3)]
-    part = limb_branch(u, three, w[12:22]) + limb_branch(u, [limb[1:] for limb in three], w[22:32]) + u
+    part = limb_branch(u, three, w[12:22]) + limb_branch(u, two, w[22:32]) + u
     t = body + part
-    C = t.shape[-1]
-    q, k, v = F.linear(_norm(t, *w[32:34]), *w[34:36]).unflatten(-1, (3, heads, C // heads)).unbind(-3)
-    mixed = attention.joint_attention(q, k, v, None, (C // heads) ** -0.5).flatten(-2)
-    body = t + F.linear(mixed, *w[36:38])
+    q, k, v = F.linear(_norm(t, *w[32:34]), *w[34:36]).unflatten(-1, (3, heads, -1)).unbind(-3)
+    body = t + F.linear(joint_attention(q, k, v, backend=backend).flatten(-2), *w[36:38])
     x = torch.cat((joint, part, body), dim=-1)
     return x + _mlp(_norm(x, *w[38:40], eps=1e-6), *w[40:44])
+
+
+def inference(x: Tensor, weights: list[Tensor], joints: list[int], heads: int) -> Tensor:
+    """``hierarchy_block``, as the raw op has it."""
+    return hierarchy_block(x, weights, joints, heads)
