@@ -19,3 +19,7 @@ def not_float32(*tensors: Tensor | None) -> str | None:
 def address(tensor: Tensor | None) -> int | None:
     """Where a tensor begins, for a kernel; None for none."""
     return None if tensor is None else tensor.data_ptr()
+
+
+def addresses(*tensors: Tensor | None) -> list[int | None]:
+    return [address(tensor) for tensor in tensors]

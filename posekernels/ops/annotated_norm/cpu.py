@@ -6,30 +6,20 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from ..._dispatch import not_on
 from ..._dropout import kernel_arguments
+from .._cpu import addresses, not_float32
 
 
 def missing() -> str | None:
     return _native.no_cpu("annotated_norm", "annotated_norm_backward")
 
 
-def _refuses(*tensors: Tensor | None) -> str | None:
-    if tensors[0].dtype != torch.float32:
-        return f"takes float32, got {tensors[0].dtype}"
-    return not_on("cpu", *tensors)
-
-
 def refuses(x, residual, scale, shift, eps, rate, seed) -> str | None:
-    return _refuses(x, residual, scale, shift)
+    return not_float32(x, residual, scale, shift)
 
 
 def refuses_backward(grad, grad_total, total, scale, eps, rate, seed, needs) -> str | None:
-    return _refuses(grad, grad_total, total, scale)
-
-
-def _pointers(*tensors: Tensor | None) -> list[int | None]:
-    return [None if t is None else t.data_ptr() for t in tensors]
+    return not_float32(grad, grad_total, total, scale)
 
 
 def annotated_norm(x, residual, scale, shift, eps, rate, seed) -> tuple[Tensor, Tensor]:
@@ -37,7 +27,7 @@ def annotated_norm(x, residual, scale, shift, eps, rate, seed) -> tuple[Tensor, 
     y = torch.empty_like(held[0])
     total = None if residual is None else torch.empty_like(y)
     _native.core.annotated_norm(
-        torch.get_num_threads(), *_pointers(*held, y, total), *x.shape, eps, *kernel_arguments(rate, seed)
+        torch.get_num_threads(), *addresses(*held, y, total), *x.shape, eps, *kernel_arguments(rate, seed)
     )
     return y, x.new_empty(0) if total is None else total
 
@@ -47,6 +37,6 @@ def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, nee
     shapes = (total.shape, total.shape, scale.shape, scale.shape)
     grads = [total.new_empty(shape) if need else None for shape, need in zip(shapes, needs)]
     _native.core.annotated_norm_backward(
-        torch.get_num_threads(), *_pointers(*held, *grads), *total.shape, eps, *kernel_arguments(rate, seed)
+        torch.get_num_threads(), *addresses(*held, *grads), *total.shape, eps, *kernel_arguments(rate, seed)
     )
     return [g for g in grads if g is not None]

@@ -33,16 +33,8 @@ def _fake_backward(grad, poses, target, backend):
     return torch.empty_like(poses, memory_format=torch.contiguous_format), target.new_empty(target.shape)
 
 
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
-
-
 def _no_cuda() -> str | None:
     return no_cuda("best_hypothesis_cuda", "best_hypothesis_backward_cuda")
-
-
-def _not_for_cuda(*args) -> str | None:
-    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
 
 
 _FOLDER = "posekernels.ops.best_hypothesis"
@@ -52,8 +44,8 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.best_hypothesis, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:best_hypothesis", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:best_hypothesis", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:best_hypothesis", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:best_hypothesis", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.best_hypothesis),
     },
 )
@@ -63,8 +55,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.best_hypothesis_backward, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:best_hypothesis_backward", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:best_hypothesis_backward", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:best_hypothesis_backward", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:best_hypothesis_backward", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.best_hypothesis_backward),
     },
 )

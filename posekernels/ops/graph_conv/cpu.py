@@ -8,6 +8,7 @@ from torch import Tensor
 from ..._dispatch import not_on
 from ..._native import core
 from ..._packing import packed
+from .._cpu import address
 
 _ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}  # gemm.h, Activation
 MAX_MATRICES = 16
@@ -25,10 +26,6 @@ def refuses(x: Tensor, weight: Tensor, *tensors) -> str | None:
 def refuses_backward(grad: Tensor, h: Tensor, *args) -> str | None:
     """Why the C++ kernels cannot take a call of the gradient, or None."""
     return refuses(*args)
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -51,11 +48,11 @@ def graph_conv(
         x.data_ptr(),
         panels.data_ptr(),
         adjacency.data_ptr(),
-        _pointer(bias),
-        _pointer(modulation),
-        _pointer(scale),
-        _pointer(shift),
-        _pointer(residual),
+        address(bias),
+        address(modulation),
+        address(scale),
+        address(shift),
+        address(residual),
         y.data_ptr(),
         h.data_ptr() if keep else None,
         *(B, J, Cin, Cout, K),
@@ -84,12 +81,12 @@ def graph_conv_backward(
         h.data_ptr() if h.numel() else None,
         x.data_ptr(),
         panels.data_ptr(),
-        _pointer(transposes),
+        address(transposes),
         adjacency.data_ptr(),
-        _pointer(modulation),
-        _pointer(scale),
-        _pointer(shift),
-        *map(_pointer, gradients),
+        address(modulation),
+        address(scale),
+        address(shift),
+        *map(address, gradients),
         *(B, J, Cin, Cout, K),
         _ACTIVATIONS[activation],
     )

@@ -26,16 +26,8 @@ def _fake_backward(grad, q, k, v, mask, scale, backend):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
 
 
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
-
-
 def _no_cuda() -> str | None:
     return no_cuda("joint_attention_cuda", "joint_attention_backward_cuda")
-
-
-def _not_for_cuda(*args) -> str | None:
-    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
 
 
 _FOLDER = "posekernels.ops.joint_attention"
@@ -45,8 +37,8 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.joint_attention, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:joint_attention", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:joint_attention", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:joint_attention", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:joint_attention", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.joint_attention),
     },
 )
@@ -56,8 +48,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.joint_attention_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:joint_attention_backward", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:joint_attention_backward", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:joint_attention_backward", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:joint_attention_backward", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.joint_attention_backward),
     },
 )

@@ -25,16 +25,8 @@ def _fake_backward(grad, views, mirrored, root, backend):
     return grad.new_empty(grad.shape[0], views, *grad.shape[1:])
 
 
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
-
-
 def _no_cuda() -> str | None:
     return no_cuda("merge_hypotheses_cuda", "merge_hypotheses_backward_cuda")
-
-
-def _not_for_cuda(*args) -> str | None:
-    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
 
 
 _FOLDER = "posekernels.ops.merge_hypotheses"
@@ -44,8 +36,8 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.merge_hypotheses, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:merge_hypotheses", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:merge_hypotheses", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:merge_hypotheses", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:merge_hypotheses", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.merge_hypotheses),
     },
 )
@@ -55,8 +47,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.merge_hypotheses_backward, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:merge_hypotheses_backward", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:merge_hypotheses_backward", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:merge_hypotheses_backward", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:merge_hypotheses_backward", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.merge_hypotheses_backward),
     },
 )

@@ -24,16 +24,8 @@ def _fake_backward(grad_aligned, grad_errors, poses, target, backend):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (poses, target))
 
 
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(a for a in args if isinstance(a, Tensor)))
-
-
 def _no_cuda() -> str | None:
     return no_cuda("procrustes_cuda", "procrustes_backward_cuda")
-
-
-def _not_for_cuda(*args) -> str | None:
-    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
 
 
 _FOLDER = "posekernels.ops.procrustes"
@@ -43,8 +35,8 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(cpu.procrustes, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:procrustes", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:procrustes", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:procrustes", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:procrustes", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.procrustes),
     },
 )
@@ -54,8 +46,8 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(cpu.procrustes_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:procrustes_backward", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:procrustes_backward", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"{_FOLDER}.triton:procrustes_backward", no_triton, not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:procrustes_backward", _no_cuda, _cuda.refuses, proven=False),
         "reference": Kernel(reference.procrustes_backward),
     },
 )

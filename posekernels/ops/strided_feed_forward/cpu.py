@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from ..._dispatch import not_on
 from ..._dropout import kernel_arguments, threshold
+from .._cpu import not_float32
 
 KERNELS = [f"strided_feed_forward{part}" for part in ("", "_backward", "_weight1", "_weight2")]
 
@@ -16,18 +16,12 @@ def missing() -> str | None:
     return _native.no_cpu(*KERNELS, "dropout_forward")
 
 
-def _refuses(*tensors: Tensor | None) -> str | None:
-    if tensors[0].dtype != torch.float32:
-        return f"takes float32, got {tensors[0].dtype}"
-    return not_on("cpu", *tensors)
-
-
 def refuses(x, weight1, bias1, weight2, bias2, residual, stride, hidden_rate, rate, seed, keep) -> str | None:
-    return _refuses(x, weight1, bias1, weight2, bias2, residual)
+    return not_float32(x, weight1, bias1, weight2, bias2, residual)
 
 
 def refuses_backward(grad, hidden, x, weight1, weight2, stride, hidden_rate, rate, seed, needs) -> str | None:
-    return _refuses(grad, hidden, x, weight1, weight2)
+    return not_float32(grad, hidden, x, weight1, weight2)
 
 
 def strided_feed_forward(

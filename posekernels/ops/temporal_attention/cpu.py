@@ -8,6 +8,7 @@ from torch import Tensor
 from ... import _native
 from ..._dispatch import not_on
 from ..._dropout import kernel_arguments
+from .._cpu import addresses
 
 
 def missing() -> str | None:
@@ -33,15 +34,11 @@ def _arguments(q, k, v, padding, scale, causal, rate, seed):
     return (q, k, v, padding), (B, T, k.shape[1], H, D, *strides, scale, causal, *kernel_arguments(rate, seed))
 
 
-def _pointers(*tensors: Tensor | None) -> list[int | None]:
-    return [None if t is None else t.data_ptr() for t in tensors]
-
-
 def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor]:
     held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
     B, T, H, _ = q.shape
     out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T)
-    _native.core.temporal_attention(torch.get_num_threads(), *_pointers(*held, out, log_sum), *numbers)
+    _native.core.temporal_attention(torch.get_num_threads(), *addresses(*held, out, log_sum), *numbers)
     return out, log_sum
 
 
@@ -49,5 +46,5 @@ def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, cau
     held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
     grads = [q.new_empty(t.shape) for t in (q, k, v)]
     saved = [t.contiguous() for t in (grad, out, log_sum)]
-    _native.core.temporal_attention_backward(torch.get_num_threads(), *_pointers(*saved, *held, *grads), *numbers)
+    _native.core.temporal_attention_backward(torch.get_num_threads(), *addresses(*saved, *held, *grads), *numbers)
     return grads
