@@ -59,7 +59,7 @@ def fresh(make: Callable, *args) -> float:
     os.environ.update(MALLOC)
     try:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["bench.plan"])
+        context.set_forkserver_preload(["bench.plan", "torch._dynamo"])  # the optimisers import the latter
         with context.Pool(1) as pool:
             return pool.apply(_in_child, (make, args, torch.get_num_threads()))
     finally:

@@ -337,8 +337,10 @@ class TrainingUnit(Unit):
 def prepare(unit: Unit, ways: list[str]) -> tuple[dict[str, Row], dict[str, Callable]]:
     """A row for every way; and the calls of those that run and are right."""
     rows, calls = {}, {}
-    want = unit.want() if unit.timed else None
-    for way in ways if unit.timed else ():
+    if not unit.timed:
+        return rows, calls
+    want = unit.want()
+    for way in ways:
         row = rows[way] = Row(*unit.group, way)
         try:
             call = unit.build(way)

@@ -9,7 +9,7 @@ import torch
 from bench import __main__ as command
 from bench import against, claims, growth, memory, plan, report, scaling
 from bench.cases import OpCase, model_cases, op_cases
-from bench.suite import PRECISIONS, OpUnit, Row, measured
+from bench.suite import PRECISIONS, OpUnit, Row, measured, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = {"time": "2026-01-01T00:00:00+00:00", "device": "this one", "threads": 2, "torch": "2"}
@@ -37,6 +37,20 @@ def test_a_unit_is_found_again_by_its_name():
     for unit in units:
         found = plan.find(unit.group, "cpu")
         assert (type(found), found.flops, found.bytes) == (type(unit), unit.flops, unit.bytes), str(unit)
+
+
+CHEAPEST = {}  # of every op, and of everything done with a network
+for _unit in sorted(plan.units("cpu", precision="float32"), key=lambda u: u.flops):
+    if _unit.pass_ in ("forward", "inference") and _unit.timed:
+        CHEAPEST.setdefault(_unit.what, _unit)
+
+
+@pytest.mark.parametrize("what", [w for w, u in CHEAPEST.items() if u.flops < 2e9])
+def test_every_unit_runs_and_is_right(what):
+    unit = CHEAPEST[what]
+    rows, calls = prepare(unit, ["eager", "auto"])
+    assert not [r.rejected for r in rows.values() if r.rejected] and len(calls) == 2
+    assert all(0 < r.error < unit.bound for r in rows.values()) or what == "relative_encoding"  # which copies
 
 
 def test_a_dry_run_lists_units_and_quick_is_short(capsys):
