@@ -87,18 +87,24 @@ class ModelCase:
     dtypes: tuple[torch.dtype, ...] = ()
 
 
-def _cases(package: str) -> list:
+def _cases(package: str, missing: list[str] | None) -> list:
     found = []
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        found += importlib.import_module(f"{package}.{module.name}").CASES
+        try:
+            found += importlib.import_module(f"{package}.{module.name}").CASES
+        except ImportError as error:
+            if missing is None:
+                raise
+            missing.append(str(error))
     return found
 
 
-def op_cases() -> list[OpCase]:
-    """Every case under ``bench/ops``."""
-    return _cases("bench.ops")
+def op_cases(missing: list[str] | None = None) -> list[OpCase]:
+    """Every case under ``bench/ops``. With ``missing``, why a file cannot be imported (beside an older engine, which
+    lacks what it needs) goes there instead of being raised."""
+    return _cases("bench.ops", missing)
 
 
-def model_cases() -> list[ModelCase]:
-    """Every case under ``bench/models``."""
-    return _cases("bench.models")
+def model_cases(missing: list[str] | None = None) -> list[ModelCase]:
+    """Every case under ``bench/models``; ``missing`` as above."""
+    return _cases("bench.models", missing)

@@ -74,11 +74,11 @@ def steps(scratch: Path, architecture: str) -> list[Step]:
     ]
     timed = [("op", case.op) for case in op_cases()] + [("model", case.model) for case in model_cases()]
     for kind, name in dict.fromkeys(timed):
-        command = [python, "-m", "bench", "--device", "cuda", f"--{kind}", name, "--budget", "1"]
+        command = [python, "-m", "bench", "--device", "cuda", f"--{kind}", name, "--budget", "0.4"]
         command += ["--out", str(scratch), "--name", f"{kind}-{name}"]
         command += ["--no-compile"] if kind == "model" else []  # a network takes torch.compile a minute
         result = scratch / f"{kind}-{name}.json"
-        found.append(Step(f"bench {kind} {name}", command, seconds=60, expected=20, result=result))
+        found.append(Step(f"bench {kind} {name}", command, seconds=60, expected=10, result=result))
     folder = golden_folder()
     if folder is not None:
         found.append(Step("golden", [python, "-m", "tests.golden", str(folder)], seconds=60, expected=20))

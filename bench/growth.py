@@ -158,12 +158,18 @@ def draw(results: Results, curve: Curve, path: Path) -> bool:
     if facts:
         axis.set_title(f"{facts['device']}, {facts['threads']} threads", fontsize=9)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
     if lines:
+        axis.legend(fontsize=7)
         with write_aside(path) as aside:
             figure.savefig(aside, dpi=120)
     plt.close(figure)
     return bool(lines)
+
+
+def draw_all(results: Results) -> list[Path]:
+    """The pictures of all curves that have points; returns their paths."""
+    paths = {curve.axis: results.path.with_name(f"{results.path.stem}-{curve.axis}.png") for curve in CURVES}
+    return [paths[curve.axis] for curve in CURVES if draw(results, curve, paths[curve.axis])]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -194,10 +200,8 @@ def main(argv: list[str] | None = None) -> int:
         results.add(rows, facts)
         shown = (f"{r.contender} {r.median_us / 1e3:,.2f} ms" if r.median_us else r.rejected for r in rows)
         print(f"{point.what:<22} {point.size:<22} {'  '.join(shown)}", flush=True)
-    for curve in CURVES:
-        path = args.out / f"{args.name}-{curve.axis}.png"
-        if draw(results, curve, path):
-            print(f"wrote {path}")
+    for path in draw_all(results):
+        print(f"wrote {path}")
     return 0
 
 

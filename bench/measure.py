@@ -40,9 +40,11 @@ class Device:
             torch.cuda.synchronize()
 
     def graphed(self, call: Callable) -> Callable:
-        """``call`` as a CUDA graph replay, so that a launch-bound row shows the device's time; itself on a CPU."""
-        if not self.cuda:
-            return call
+        """``call`` as the replay of a CUDA graph: what the device takes when no launch waits for Python.
+
+        Raises:
+            RuntimeError: a call that cannot be captured.
+        """
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -51,8 +53,13 @@ class Device:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            call()
-        return graph.replay
+            result = call()
+
+        def replay():
+            graph.replay()
+            return result
+
+        return replay
 
     def sample(self, call: Callable, loops: int) -> tuple[float, float]:
         """(seconds per call, host seconds per call) over ``loops`` calls."""

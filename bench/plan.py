@@ -72,17 +72,19 @@ def units(
 def find(group: tuple[str, ...], device: str) -> Unit:
     """The unit that ``Unit.group`` came from, in another process."""
     what, size, pass_, name = group
-    for case in op_cases():
+    missing: list[str] = []
+    for case in op_cases(missing):
         if (case.op, case.size) == (what, size):
             return OpUnit(case, pass_ == "forward+backward", PRECISIONS[name], device)
-    for case in model_cases():
+    for case in model_cases(missing):
         unit, _, batch = size.partition("=")
         if (case.model, case.unit) == (what, unit) and batch.isdigit():
             batch = int(batch)
             if pass_ == "training":
                 return TrainingUnit(case, PRECISIONS[name], device, batch)
             return NetworkUnit(case, batch, PRECISIONS[name], device)
-    raise ValueError(f"no such unit of the benchmark: {' '.join(group)}")
+    why = f" ({missing[0]})" if missing else ""
+    raise ValueError(f"no such unit of the benchmark: {' '.join(group)}{why}")
 
 
 def seconds(unit: Unit, ways: list[str], budget: float, memory: bool) -> float:

@@ -1,8 +1,8 @@
 """Result files, and what is made of them: ``python -m bench.report [FILE.json ...]``.
 
 A run adds its rows to ``NAME.json`` unit by unit, as they are measured. This command makes NAME.md, NAME.csv and the
-pictures of them anew, and fills the measured tables of ``bench/README.md``. ``--check`` looks instead whether committed
-rows support what is claimed, ``--speed`` prints the speed tables of README.md.
+pictures of them anew and, when no file is named, fills the measured tables of ``bench/README.md``. ``--check`` looks
+instead whether committed rows support what is claimed, ``--speed`` prints the speed tables of README.md.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def plot(rows: list[Row], facts: dict, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from . import claims  # reads result files through this module
+    from . import claims, growth  # both read result files through this module
 
     parser = Parser(prog="python -m bench.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE.json", help="default: all in bench/results")
@@ -237,9 +237,10 @@ def main(argv: list[str] | None = None) -> int:
         print(claims.speed_tables(results))
         return 0
     for result in results:
-        for path in result.present():
+        for path in result.present() + growth.draw_all(result):
             print(f"wrote {path}")
-    print(f"wrote {claims.fill_page(results)}")
+    if not args.files:
+        print(f"wrote {claims.fill_page(results)}")
     return 0
 
 

@@ -19,6 +19,7 @@ from . import peers
 from .cases import ModelCase, OpCase
 from .measure import Device, interleaved
 
+GRAPH = "auto, graph"  # on a GPU: the kernels as the replay of a CUDA graph
 COMPILED = {"torch.compile": None, "max-autotune": "max-autotune"}
 CHAIN = 10  # a network is a chain of ops: its error may be this many times an op's
 
@@ -172,7 +173,8 @@ class OpUnit(Unit):
 
     def ways(self, backends, compiled):
         named = [b for b in _dispatch.OPS[self.case.op] if b != "reference"]
-        return ["eager", *(backends or ["auto", *named]), *self.case.peers, *compiled]
+        graph = [GRAPH] if self.device.startswith("cuda") and not (self.backward or backends) else []
+        return ["eager", *(backends or ["auto", *named]), *graph, *self.case.peers, *compiled]
 
     def inputs(self) -> dict:
         return {n: _cast(v, self.precision.dtype, self.device) for n, v in self.case.make().items()}
@@ -230,7 +232,8 @@ class NetworkUnit(Unit):
         if not self.timed:
             return ["auto"]
         onnx = ["onnxruntime"] if case.run is None or case.session else []
-        return ["eager", *(backends or ["auto"]), *(compiled if case.run is None else []), *onnx]
+        graph = [GRAPH] if self.device.startswith("cuda") and not backends else []
+        return ["eager", *(backends or ["auto"]), *graph, *(compiled if case.run is None else []), *onnx]
 
     def run(self, net, inputs):
         return (self.network.run or (lambda net, inputs: net(*inputs)))(net, inputs)
@@ -334,6 +337,14 @@ class TrainingUnit(Unit):
         return relative_error(self.gradients("reference" if way == "eager" else way, self.precision.dtype), want)
 
 
+def captured(unit: Unit) -> Callable:
+    """``auto`` as the replay of a CUDA graph."""
+    try:
+        return Device(unit.device).graphed(unit.build("auto"))
+    except RuntimeError as error:
+        raise peers.Unavailable(f"CUDA graph: {str(error).splitlines()[0]}") from error
+
+
 def prepare(unit: Unit, ways: list[str]) -> tuple[dict[str, Row], dict[str, Callable]]:
     """A row for every way; and the calls of those that run and are right."""
     rows, calls = {}, {}
@@ -343,7 +354,7 @@ def prepare(unit: Unit, ways: list[str]) -> tuple[dict[str, Row], dict[str, Call
     for way in ways:
         row = rows[way] = Row(*unit.group, way)
         try:
-            call = unit.build(way)
+            call = captured(unit) if way == GRAPH else unit.build(way)
             row.error = unit.error(way, call, want)
         except (posekernels.BackendError, peers.Unavailable, TypeError, ValueError) as error:
             row.rejected = str(error).splitlines()[0].split("cannot run: ")[-1].split(" (the op has")[0]

@@ -1,4 +1,4 @@
-"""RIE, stage 3, 243 frames, 256 channels, the shape of the released ground-truth model; and every frame of a video.
+"""RIE, stage 3, 243 frames, 256 channels, the shape of the released ground-truth model; and what it does with videos.
 
 The timed training iteration has its dropout: in the eager form PyTorch draws the masks, as a user of it would.
 """
@@ -10,6 +10,8 @@ import torch
 from bench.cases import ModelCase
 from models import create
 from models.streaming import windows
+
+from .strided_transformer import push
 
 MULTIPLY_ADDS = 95_100_000  # per window
 
@@ -45,5 +47,14 @@ CASES = [
         run=lambda net, inputs: net.sequence(*inputs),
         plain=every_window,
         unit="frames",
+    ),
+    ModelCase(
+        "rie stream",
+        make=lambda: create("rie", stage=3),
+        inputs=lambda _: (inputs(1)[0][0, :4],),
+        batches=(1,),
+        flops=lambda _: 2.0 * MULTIPLY_ADDS,
+        run=push,
+        unit="frame",
     ),
 ]
