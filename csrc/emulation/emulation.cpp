@@ -1,7 +1,7 @@
 // Runs CUDA kernels on the CPU for tests: each thread of a block is a fiber, resumed in turn and stopped at every
 // barrier; blocks run one after the other. A thread that misses a barrier the others reach is an error, as it would be
-// a hang. Slow (a block takes milliseconds) and meant for indices, layouts and arithmetic: races between barriers that
-// happen to come out right in this order are not seen.
+// a hang. Between two barriers threads run one after the other in an order that is drawn anew each time (from a fixed
+// seed): where a barrier is missing, some of them find numbers of the wrong age. Slow: a block takes milliseconds.
 #include <ucontext.h>
 
 #include <cstdio>
@@ -34,6 +34,19 @@ ucontext_t scheduler;
 const std::function<void()>* body;
 size_t current;
 bool verdict;
+std::vector<int> order;
+uint32_t state = 1;
+
+// The threads of a block in the order of the next turn.
+void shuffle(int threads) {
+    order.resize(threads);
+    for (int i = 0; i < threads; ++i) {
+        state = state * 1664525u + 1013904223u;
+        const int j = (state >> 8) % (i + 1);
+        order[i] = order[j];
+        order[j] = i;
+    }
+}
 
 void enter() {
     (*body)();
@@ -66,7 +79,8 @@ void run_block(int threads) {
     }
     for (;;) {
         bool moved = false, over = true;
-        for (int i = 0; i < threads; ++i) {
+        shuffle(threads);
+        for (const int i : order) {
             if (fibers[i].wait != running) continue;
             current = i;
             threadIdx = {unsigned(i), 0, 0};
