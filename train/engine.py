@@ -617,7 +617,7 @@ class _Loop:
             had, now = (list(v) if isinstance(v, (tuple, list)) else v for v in (stored.get(name), given.get(name)))
             if had is not None and name in given and had != now:
                 raise ValueError(
-                    f"--resume: the run in {self.folder} has --{name} {had}, got {now}, which cannot change; "
+                    f"--resume: the run in {self.folder} has {name}={had}, got {now}, which cannot change; "
                     "leave the option out, or train anew in another folder"
                 )
 
