@@ -5,30 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ... import _native
+from ..._cuda import addresses, launch
 from .reference import ACTIVATIONS
 
 _SIDE = 64  # rows and columns of a block's tile
 _KINDS = list(ACTIVATIONS)
 
 
-def _math(tensor: Tensor) -> int:
-    """How the kernels multiply: exact float32, TF32 where PyTorch's own setting allows it, float16 or bfloat16."""
-    if tensor.dtype == torch.float32:
-        return int(torch.get_float32_matmul_precision() != "highest")
-    return {torch.float16: 2, torch.bfloat16: 3}[tensor.dtype]
-
-
 def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
     return [t if t is None else t.contiguous() for t in tensors]
-
-
-def _addresses(*tensors: Tensor | None) -> list[int | None]:
-    return [t if t is None else t.data_ptr() for t in tensors]
-
-
-def _stream(tensor: Tensor) -> int | None:
-    return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
 
 
 def graph_conv(
@@ -40,10 +25,7 @@ def graph_conv(
     y = x.new_empty(B, J, Cout)
     h = torch.empty_like(y) if keep else None
     if y.numel():
-        with torch.cuda.device_of(x):
-            _native.cuda().graph_conv_cuda(
-                1, _stream(x), _math(x), *_addresses(*inputs, y, h), B, J, Cin, Cout, K, _KINDS.index(activation)
-            )
+        launch("graph_conv_cuda", x, *addresses(*inputs, y, h), B, J, Cin, Cout, K, _KINDS.index(activation))
     return y, x.new_empty(0) if h is None else h
 
 
@@ -70,14 +52,9 @@ def graph_conv_backward(
     graphs = partial(needs[2], splits, blocks, K, poses, J, J)
     modulations = partial(needs[4], splits, K, poses, J, Cout)
     columns = partial(needs[3] or needs[5] or needs[6], splits, 3, Cout)
-    with torch.cuda.device_of(x):
-        _native.cuda().graph_conv_backward_cuda(
-            1,
-            _stream(x),
-            _math(x),
-            *_addresses(*inputs, grad_x, weights, graphs, modulations, columns),
-            *(B, J, Cin, Cout, K, _KINDS.index(activation), splits),
-        )
+    sums = addresses(grad_x, weights, graphs, modulations, columns)
+    sizes = B, J, Cin, Cout, K, _KINDS.index(activation), splits
+    launch("graph_conv_backward_cuda", x, *addresses(*inputs), *sums, *sizes)
     found = [
         grad_x,
         weights.sum(0) if needs[1] else None,
