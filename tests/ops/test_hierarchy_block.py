@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models import create
+from posekernels import BackendError
 from posekernels.ops import hierarchy_block
 from posekernels.ops.hierarchy_block import PARAMETERS, _shapes
 from posekernels.testing import assert_within_budget, guarded, require
@@ -114,6 +115,15 @@ def test_lesser_instruction_sets(isa):
     if "one this CPU runs" in done.stderr:
         pytest.skip(f"this CPU does not run {isa}")
     assert done.returncode == 0, done.stderr
+
+
+def test_heads_that_only_some_backends_take():
+    require("hierarchy_block", "triton")
+    x, weights, options = torch.randn(1, 5, 3 * 130), parameters(5, 130, 8, 8), {"limbs": LIMBS[5], "heads": 1}
+    want = hierarchy_block(x.double(), [w.double() for w in weights], **options, backend="reference")
+    assert_within_budget(hierarchy_block(x, weights, **options), want)
+    with pytest.raises(BackendError, match="at most 128 channels, got 130"):
+        hierarchy_block(x, weights, **options, backend="triton")
 
 
 def test_constants_kept_on_a_gpu_follow_the_weights():

@@ -14,6 +14,7 @@ from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from ..._native import no_cuda
 from ..._recompute import recomputed
+from ..joint_attention import MAX_HEAD
 from . import cpu, reference
 
 MAX_JOINTS = 32
@@ -35,16 +36,21 @@ PARAMETERS = (
 )
 
 
-def _not_for_triton(x, weights, *_options) -> str | None:
-    return not_for_triton(x, *weights)
+def _too_wide(x: Tensor, heads: int) -> str | None:
+    width = x.shape[-1] // 3 // heads
+    return f"takes heads of at most {MAX_HEAD} channels, got {width}" if width > MAX_HEAD else None
+
+
+def _not_for_triton(x, weights, joints, heads) -> str | None:
+    return _too_wide(x, heads) or not_for_triton(x, *weights)
 
 
 def _no_cuda() -> str | None:
     return no_cuda("graph_conv_cuda", "joint_attention_cuda")
 
 
-def _not_for_cuda(x, weights, *_options) -> str | None:
-    return _cuda.refuses(x, *weights)
+def _not_for_cuda(x, weights, joints, heads) -> str | None:
+    return _too_wide(x, heads) or _cuda.refuses(x, *weights)
 
 
 _FOLDER = "posekernels.ops.hierarchy_block"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..graph_conv import graph_conv
 from ..joint_attention import joint_attention
+from ..joint_attention import reference as attention
 
 
 class Limbs(NamedTuple):
@@ -91,7 +92,11 @@ def hierarchy_block(
     part = limb_branch(u, three, w[12:22]) + limb_branch(u, two, w[22:32]) + u
     t = body + part
     q, k, v = F.linear(_norm(t, *w[32:34]), *w[34:36]).unflatten(-1, (3, heads, -1)).unbind(-3)
-    body = t + F.linear(joint_attention(q, k, v, backend=backend).flatten(-2), *w[36:38])
+    if backend == "reference":  # takes heads of any width
+        mixed = attention.joint_attention(q, k, v, None, q.shape[-1] ** -0.5)
+    else:
+        mixed = joint_attention(q, k, v, backend=backend)
+    body = t + F.linear(mixed.flatten(-2), *w[36:38])
     x = torch.cat((joint, part, body), dim=-1)
     return x + _mlp(_norm(x, *w[38:40], eps=1e-6), *w[40:44])
 

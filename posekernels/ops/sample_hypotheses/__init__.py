@@ -31,10 +31,6 @@ def _no_cuda() -> str | None:
     return no_cuda("sample_hypotheses_cuda")
 
 
-def _not_for_cuda(*args) -> str | None:
-    return _cuda.refuses(*(a for a in args if isinstance(a, Tensor) and a.is_floating_point()))
-
-
 _forward = register(
     "sample_hypotheses",
     "(Tensor keypoints, Tensor sigma, SymInt samples, float alpha, int seed, SymInt first_pose, SymInt first_sample, "
@@ -44,7 +40,7 @@ _forward = register(
         "cpu": Kernel(cpu.sample_hypotheses, cpu.missing, cpu.refuses),
         "triton": Kernel("posekernels.ops.sample_hypotheses.triton:sample_hypotheses", no_triton, _not_for_triton),
         "cuda": Kernel(
-            "posekernels.ops.sample_hypotheses.cuda:sample_hypotheses", _no_cuda, _not_for_cuda, proven=False
+            "posekernels.ops.sample_hypotheses.cuda:sample_hypotheses", _no_cuda, _cuda.refuses, proven=False
         ),
         "reference": Kernel(reference.sample_hypotheses),
     },
