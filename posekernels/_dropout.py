@@ -42,7 +42,7 @@ def dropout(x: Tensor, rate: float, seed: int, stream: int = 0) -> Tensor:
     """``x`` with a share ``rate`` of its elements 0 and the others scaled by 1 / (1 - rate)."""
     if rate == 0:
         return x
-    return x * keep_mask(tuple(x.shape), rate, seed, stream, x.device) / (1 - rate)
+    return x.masked_fill(~keep_mask(tuple(x.shape), rate, seed, stream, x.device), 0) / (1 - rate)
 
 
 def check_rate(op: str, name: str, rate: float) -> None:

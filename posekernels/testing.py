@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -48,6 +51,47 @@ def guarded(tensor: Tensor, *, strided: bool = False, fill: float = float("nan")
             view = buffer[margin : margin + tensor.numel()].view(tensor.shape)
         view.copy_(tensor)
     return view.detach().requires_grad_(tensor.requires_grad)
+
+
+_BAND = 64  # elements on both sides of what is allocated
+
+
+def _least(dtype: torch.dtype) -> float | int:
+    return torch.nan if dtype.is_floating_point else 0 if dtype == torch.bool else torch.iinfo(dtype).min
+
+
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """Inside ``with poisoned():`` what ``torch.empty`` and its kin allocate is NaN, between guard bands that must last.
+
+    What a kernel forgets to write is then NaN, and a write past the ends of an output is an error. Integers are the
+    least of their kind instead.
+
+    Raises:
+        AssertionError: when the block ends: something was written outside what was allocated.
+    """
+    buffers: list[Tensor] = []
+
+    def banded(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def wrapped(*args, **kwargs):
+            made = allocate(*args, **kwargs)
+            if not made.numel():
+                return made
+            count = made.untyped_storage().nbytes() // made.element_size()
+            buffers.append(made.new_full((count + 2 * _BAND,), _least(made.dtype)))
+            return buffers[-1].as_strided(made.shape, made.stride(), _BAND)
+
+        return wrapped
+
+    with contextlib.ExitStack() as stack:
+        for owner, names in ((torch, ("empty", "empty_like", "empty_strided")), (Tensor, ("new_empty",))):
+            for name in names:
+                stack.enter_context(mock.patch.object(owner, name, banded(getattr(owner, name))))
+        yield
+    for buffer in buffers:
+        bands = torch.cat((buffer[:_BAND], buffer[-_BAND:]))
+        intact = bands.isnan() if buffer.is_floating_point() else bands == _least(buffer.dtype)
+        assert intact.all(), f"written outside a tensor of {len(buffer) - 2 * _BAND} elements of {buffer.dtype}"
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:

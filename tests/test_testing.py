@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from posekernels.testing import assert_within_budget, guarded
+from posekernels.testing import assert_within_budget, guarded, poisoned
 
 
 @pytest.mark.parametrize("strided", [False, True])
@@ -29,3 +29,11 @@ def test_budget():
         assert_within_budget(want[:1].float(), want)
     with pytest.raises(AssertionError, match="NaN"):
         assert_within_budget(torch.tensor([3.0, float("nan")]), want)
+
+
+def test_poisoned_memory_is_nan_between_bands_that_must_last():
+    with poisoned():
+        made = torch.empty(3, 4).new_empty(5), torch.empty_like(torch.zeros(2, 3).mT), torch.empty(2, dtype=torch.int64)
+    assert made[0].isnan().all() and made[1].isnan().all() and made[1].stride() == (1, 3) and made[2].max() < -(2**62)
+    with pytest.raises(AssertionError, match="written outside a tensor of 5 elements"), poisoned():
+        torch.as_strided(torch.empty(5), (6,), (1,)).zero_()

@@ -80,20 +80,6 @@ def test_constant_rows_and_nan(backend):
     assert grad[0].isfinite().all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_strided_inputs(backend):
-    device = require("annotated_norm", backend)
-    args = make((4, 6, 33), device)
-    got, _ = annotated_norm(*(guarded(t, strided=True) for t in args), backend=backend)
-    assert_within_budget(got, by_hand(*(t.double() for t in args)))
-
-
-def test_gradcheck():
-    x, scale, shift, residual = (t.requires_grad_() for t in make((3, 6), "cpu", torch.float64))
-    assert torch.autograd.gradcheck(lambda *a: annotated_norm(*a, dropout=0.2, seed=3), (x, scale, shift, residual))
-    assert torch.autograd.gradcheck(lambda *a: annotated_norm(*a), (x, scale, shift))
-
-
 def test_bad_arguments_are_named():
     x, scale, shift, residual = make((2, 4, 8), "cpu")
     for error, words, args, options in (

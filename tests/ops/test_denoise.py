@@ -173,15 +173,6 @@ def test_gradients(backend):
         assert_within_budget(a, b, bound=1e-4, what=f"gradient {i}")
 
 
-def test_gradcheck_and_opcheck():
-    x, w, shifts = network(2, 5, 4, 2, 1, 2, 2, 2)
-    x, shifts, c = x.double().requires_grad_(), shifts[:2].double(), COEFFICIENTS[:2].double()
-    assert torch.autograd.gradcheck(lambda x: denoise_loop(x, exact(w), shifts, c), (x,))
-    raw = torch.ops.posekernels._denoise.default
-    arguments = (x.detach(), exact(w).tensors, shifts, c, None, None, 0, 2, True, "auto")
-    torch.library.opcheck(raw, arguments, test_utils=("test_schema", "test_faketensor"))
-
-
 def test_refusals():
     x, w, shifts = network(2, 17, 16, 2, 1, 3, 5, 5)
     for call, error, message in [

@@ -156,24 +156,6 @@ def test_procrustes_gradcheck():
     assert torch.autograd.gradcheck(procrustes, (equal_extents.clone().requires_grad_(), equal_extents))
 
 
-def test_opcheck_and_compile():
-    poses, target = normal(2, 3, 17, 3), normal(2, 17, 3, seed=1)
-    ops = torch.ops.posekernels
-    for raw, arguments in (
-        (ops._merge_hypotheses.default, (poses[:, :2].contiguous(), list(H36M_17.mirrored), 0, "auto")),
-        (ops._best_hypothesis.default, (poses, target, "auto")),
-        (ops._procrustes.default, (poses, target, True, "auto")),
-    ):
-        torch.library.opcheck(raw, arguments, test_utils=("test_schema", "test_faketensor"))
-
-    def scores(p, t):
-        merged = merge_hypotheses(p.unflatten(1, (3, 1)), H36M_17.mirrored)
-        return best_hypothesis(merged, t).error, procrustes_error(merged, t[:, None])
-
-    for a, b in zip(torch.compile(scores, fullgraph=True)(poses, target), scores(poses, target)):
-        torch.testing.assert_close(a, b)
-
-
 @pytest.mark.parametrize(
     "call,words",
     [

@@ -91,20 +91,6 @@ def test_large_scores_do_not_overflow(backend):
     assert_within_budget(got, want, bound=1e-4)  # scores of 1e4 lose digits in float32 whatever the order
 
 
-def test_gradcheck():
-    tensors = [t.double().requires_grad_() for t in inputs(2, 5, 2, 3)]
-    mask = some_mask(2, 5)
-    assert torch.autograd.gradcheck(lambda q, k, v: joint_attention(q, k, v, mask=mask), tensors)
-
-
-def test_opcheck_and_compile():
-    q, k, v = inputs(2, 17, 2, 10)
-    raw = torch.ops.posekernels._joint_attention.default
-    torch.library.opcheck(raw, (q, k, v, some_mask(2, 17), 0.3, "auto"), test_utils=("test_schema", "test_faketensor"))
-    compiled = torch.compile(joint_attention, fullgraph=True)
-    torch.testing.assert_close(compiled(q, k, v), joint_attention(q, k, v))
-
-
 @pytest.mark.parametrize(
     "change,error,words",
     [

@@ -80,9 +80,3 @@ def test_refuses():
         norm_activation(x, weight, bias[:5])
     with pytest.raises(ValueError, match="dropout"):
         norm_activation(x, weight, bias, dropout=1.0)
-
-
-def test_opcheck():
-    x, weight, bias = (t.clone() for t in inputs(6, 20))
-    raw = torch.ops.posekernels._norm_activation.default
-    torch.library.opcheck(raw, (x, weight, bias, 1e-5, 0.2, 0.0, 0, "auto"))

@@ -45,17 +45,6 @@ def test_gradient(backend):
     torch.testing.assert_close(grads[0], grads[1].float(), rtol=1e-5, atol=1e-5)
 
 
-def test_gradcheck_opcheck_and_compile():
-    x = torch.randn(1, 3, 4, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: relative_encoding(x, ((0, 3), (1,)), backend="auto"), x)
-    raw = torch.ops.posekernels._relative_encoding.default
-    torch.library.opcheck(raw, (torch.randn(2, 5, 4, 2), [0, 3, 1], [2, 1], "auto"))
-    call = torch.compile(lambda x: relative_encoding(x, ((0, 3), (1,))), fullgraph=True, backend="aot_eager")
-    x = torch.randn(2, 5, 4, 2)
-    for got, want in zip(call(x), relative_encoding(x, ((0, 3), (1,)))):
-        assert torch.equal(got, want)
-
-
 @pytest.mark.parametrize("parts", [((0, 17),), ((-1,),), ()])
 def test_refuses_joints_that_are_not_there(parts):
     with pytest.raises(ValueError, match=r"joints in \[0, 17\)"):

@@ -114,14 +114,6 @@ def test_alpha_and_sigma():
     assert noisy[1, :, 0, 5].isnan().all() and noisy.isnan().sum() == 3 * 2
 
 
-def test_opcheck_and_compile():
-    x, sigma = inputs(2, 2, 17)
-    raw = torch.ops.posekernels._sample_hypotheses.default
-    torch.library.opcheck(raw, (x, sigma, 5, 0.1, 3, 0, 0, "auto"), test_utils=("test_schema", "test_faketensor"))
-    compiled = torch.compile(lambda a, b: sample_hypotheses(a, b, 5, alpha=0.1, seed=2), fullgraph=True)
-    assert torch.equal(compiled(x, sigma), sample_hypotheses(x, sigma, 5, alpha=0.1, seed=2))
-
-
 @pytest.mark.parametrize(
     "change,words",
     [

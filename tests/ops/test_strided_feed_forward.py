@@ -95,12 +95,6 @@ def test_strided_inputs_and_frames_nobody_reads(backend):
     )
 
 
-def test_gradcheck():
-    args = [t.requires_grad_() for t in make(2, 7, 3, 4, 5, 3, "cpu", torch.float64)]
-    options = {"stride": 3, "hidden_dropout": 0.2, "dropout": 0.2, "seed": 4}
-    assert torch.autograd.gradcheck(lambda *a: strided_feed_forward(*a, **options), args)
-
-
 def test_bad_arguments_are_named():
     x, w1, b1, w2, b2, residual = make(2, 9, 4, 6, 4, 3, "cpu")
     for error, words, args, options in (

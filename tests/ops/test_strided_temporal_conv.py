@@ -95,27 +95,6 @@ def test_gradients(backend):
         assert_within_budget(got, want)
 
 
-def test_gradcheck_of_the_definition():
-    values = inputs(2, 2, 3, (3,), (4,), dtype=torch.float64)
-    leaves = [values[n][0].clone().requires_grad_() for n in values]
-
-    def call(x, w, b, scale, shift, residual):
-        return strided_temporal_conv(
-            [x], [w], [b], scale=[scale], shift=[shift], residual=[residual], negative_slope=0.2
-        )
-
-    assert torch.autograd.gradcheck(call, leaves)
-
-
-def test_compiles_whole_and_passes_opcheck():
-    values = inputs(2, 3, 3, (6, 4), (8, 8))
-    call = torch.compile(lambda v: strided_temporal_conv(**v, negative_slope=0.2), fullgraph=True, backend="aot_eager")
-    for got, want in zip(call(values), strided_temporal_conv(**values, negative_slope=0.2)):
-        torch.testing.assert_close(got, want)
-    raw = torch.ops.posekernels._strided_temporal_conv.default
-    torch.library.opcheck(raw, (*(list(map(torch.clone, v)) for v in values.values()), 0.2, 1, 0, "auto"))
-
-
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -134,14 +134,6 @@ def test_longer_and_wider_than_any_paper(size):
         assert "heads up to 128 wide, got 160" in explain("temporal_attention", *args, None, 1.0, False, 0.0, 0)
 
 
-def test_gradcheck():
-    args = [t.requires_grad_() for t in make(1, 3, 4, 2, 16, "cpu", torch.float64)]
-    padding = torch.tensor([[False, True, False, False]])
-    assert torch.autograd.gradcheck(
-        lambda *a: temporal_attention(*a, key_padding_mask=padding, causal=True, dropout=0.3, seed=1), args
-    )
-
-
 def test_bad_arguments_are_named():
     q, k, v = make(2, 5, 7, 2, 16, "cpu")
     for error, words, args, options in (

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posekernels import _dispatch, use_backend
+from posekernels import _dispatch
 from posekernels.ops import temporal_mlp, temporal_mlp_forecast
-from posekernels.ops.temporal_mlp import PARAMETERS
 from posekernels.testing import assert_within_budget, guarded, require
 
 BACKENDS = [b for b in _dispatch.OPS["temporal_mlp"] if b != "reference"]
@@ -141,27 +140,6 @@ def test_same_bits_and_nan(backend):
     x[3, 5, 7] = float("nan")
     dirty = run(x, made, "temporal", "spatial", backend)
     assert dirty[3].isnan().all() and torch.equal(dirty[:3], first[:3]) and torch.equal(dirty[4:], first[4:])
-
-
-def test_gradcheck():
-    made = {k: v.requires_grad_() for k, v in parameters(3, 4, 2).items()}
-    with use_backend("auto"):  # through the raw ops
-        assert torch.autograd.gradcheck(lambda x, *p: temporal_mlp(x, **dict(zip(made, p))),
-                                        (state(2, 3, 4).requires_grad_(), *made.values()))  # fmt: skip
-
-
-def test_opcheck():
-    made = [parameters(3, 4, 2).get(n) for n in PARAMETERS]
-    utils = ("test_schema", "test_faketensor")
-    args = (state(2, 3, 4), *made, "temporal", "spatial", 1e-5, True, "auto")
-    torch.library.opcheck(torch.ops.posekernels._temporal_mlp.default, args, test_utils=utils)
-
-
-def test_compiles():
-    made = {k: v.float() for k, v in parameters(9, 8, 2).items()}
-    x = state(3, 9, 8).float()
-    compiled = torch.compile(lambda x: temporal_mlp(x, **made), fullgraph=True, backend="aot_eager")
-    assert torch.allclose(compiled(x), temporal_mlp(x, **made), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -97,17 +97,6 @@ def test_gradients(backend):
         assert_within_budget(got, want)
 
 
-def test_compiles_whole_and_passes_opcheck():
-    xs, layers = chain(*CHAINS[1])
-    networks = TemporalNetworks(layers)
-    call = torch.compile(lambda x: temporal_networks(x, networks), fullgraph=True, backend="aot_eager")
-    with torch.no_grad():
-        for got, want in zip(call(xs), temporal_networks(xs, networks)):
-            torch.testing.assert_close(got, want)
-    raw = torch.ops.posekernels._temporal_networks.default
-    torch.library.opcheck(raw, ([x.clone() for x in xs], networks.weight, networks.affine, *networks.options, "auto"))
-
-
 def test_refuses():
     (x, *_), layers = chain(*CHAINS[0])
     networks = TemporalNetworks(layers)

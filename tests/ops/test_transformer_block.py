@@ -120,14 +120,6 @@ def test_gradients(backend):
         assert_within_budget(a, b, bound=1e-4, what=f"gradient of {name}")
 
 
-def test_gradcheck_and_opcheck():
-    x, w = inputs((2,), 3, 4, 5)
-    x, w = x.double().requires_grad_(), to(w, torch.float64)
-    assert torch.autograd.gradcheck(lambda x: transformer_block(x, *w, heads=2), (x,))
-    raw = torch.ops.posekernels._transformer_block.default
-    torch.library.opcheck(raw, (x.detach(), w, 2, 0.5, 1e-6, "auto"), test_utils=("test_schema", "test_faketensor"))
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nan_stays_in_its_group(backend):
     device = require("transformer_block", backend)

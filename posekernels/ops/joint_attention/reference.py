@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._recompute import gradients
+
 
 def joint_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """[B, N, H, D]: softmax(q kᵀ scale) v for every head; ``mask`` is [B, N, N]."""
@@ -21,8 +23,4 @@ def joint_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of (q, k, v)."""
-    inputs = [t.detach().requires_grad_() for t in (q, k, v)]
-    with torch.enable_grad():
-        y = joint_attention(*inputs, mask, scale)
-    gq, gk, gv = torch.autograd.grad(y, inputs, grad)
-    return gq.contiguous(), gk.contiguous(), gv.contiguous()
+    return tuple(gradients(lambda *qkv: joint_attention(*qkv, mask, scale), (q, k, v), (grad,)))

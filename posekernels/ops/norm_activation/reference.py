@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..._dropout import dropout
+from ..._recompute import gradients
 
 
 def norm_activation(x, weight, bias, eps: float, slope: float, rate: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -18,7 +19,5 @@ def norm_activation(x, weight, bias, eps: float, slope: float, rate: float, seed
 
 def norm_activation_backward(grad, x, weight, bias, mean, var, eps, slope, rate, seed) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias."""
-    leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
-    with torch.enable_grad():
-        y = norm_activation(*leaves, eps, slope, rate, seed)[0]
-    return tuple(g.contiguous() for g in torch.autograd.grad(y, leaves, grad))
+    options = eps, slope, rate, seed
+    return tuple(gradients(lambda *tensors: norm_activation(*tensors, *options), (x, weight, bias), (grad, None, None)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._recompute import gradients
+
 
 def _axis(matrix: Tensor) -> Tensor:
     """[..., 3]: the vector of the antisymmetric part of ``matrix`` [..., 3, 3], doubled."""
@@ -61,9 +63,4 @@ def procrustes_backward(
     grad_aligned: Tensor | None, grad_errors: Tensor | None, poses: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of (poses, target)."""
-    inputs = [t.detach().requires_grad_() for t in (poses, target)]
-    with torch.enable_grad():
-        outputs = procrustes(*inputs, True)
-    used = [(y, g) for y, g in zip(outputs, (grad_aligned, grad_errors)) if g is not None]
-    grads = torch.autograd.grad([y for y, _ in used], inputs, [g for _, g in used])
-    return grads[0].contiguous(), grads[1].contiguous()
+    return tuple(gradients(lambda p, t: procrustes(p, t, True), (poses, target), (grad_aligned, grad_errors)))

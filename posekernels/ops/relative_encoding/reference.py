@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._recompute import gradients
+
 
 def relative_encoding(x: Tensor, joints: list[int], sizes: list[int]) -> list[Tensor]:
     """[B, T, J, F] -> one [B, T, 3 * F * size] per part: raw, minus the root, minus the middle frame."""
@@ -19,7 +21,4 @@ def relative_encoding(x: Tensor, joints: list[int], sizes: list[int]) -> list[Te
 
 def relative_encoding_backward(grads: list[Tensor], x: Tensor, joints: list[int], sizes: list[int]) -> Tensor:
     """The gradient of ``x``."""
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        parts = relative_encoding(x, joints, sizes)
-    return torch.autograd.grad(parts, x, grads)[0].contiguous()
+    return gradients(lambda x: relative_encoding(x, joints, sizes), (x,), grads)[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..._recompute import gradients
 
 
 def width_of(weight: Tensor) -> int:
@@ -48,11 +49,5 @@ def strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride
 
 def strided_temporal_conv_backward(grads, x, weight, bias, needs) -> list[Tensor]:
     """Gradients of the bare convolution: those of (x, weight, bias) that ``needs`` asks for, group after group."""
-    results = []
-    for i, grad in enumerate(grads):
-        inputs = [x[i], weight[i], *([bias[i]] if bias else [])]
-        leaves = [t.detach().requires_grad_(n) for t, n in zip(inputs, needs)]
-        with torch.enable_grad():
-            y = convolution(*leaves[:2], leaves[2] if bias else None)
-        results += torch.autograd.grad(y, [t for t in leaves if t.requires_grad], grad)
-    return [r.contiguous() for r in results]
+    groups = zip(grads, x, weight, bias or [None] * len(x))
+    return [g for grad, *inputs in groups for g in gradients(convolution, inputs, (grad,), [*needs, False][:3])]

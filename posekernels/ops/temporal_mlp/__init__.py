@@ -11,9 +11,9 @@ from torch.autograd.function import once_differentiable
 
 from ..._arrays import accepts_arrays, follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested, triton_interpreted
+from ..._dispatch import OPS, Kernel, no_triton, not_for_triton, requested, resolve, triton_interpreted
 from ..._library import register
-from ..._native import no_cpu
+from ..._native import core, no_cpu
 from . import reference
 
 MIXES = ("temporal", "spatial")
@@ -23,7 +23,18 @@ _STACK += "Tensor? pre_scale, Tensor? pre_shift, str mix, str norm, float eps"
 
 
 def _fake(x, *args):
-    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(0)
+    """What is kept for the backward pass is the kernel's own."""
+    *tensors_and_options, keep, backend = args
+    saved: tuple[int, ...] = (0,)
+    if keep:
+        kernel = resolve("temporal_mlp", backend, (x, *tensors_and_options, keep)).run
+        (B, C, T), N = x.shape, args[0].shape[0]
+        if kernel is OPS["temporal_mlp"]["cpu"].run:
+            lanes = core.temporal_mlp_lanes(1)
+            saved = -(-B // lanes), N, C, T, lanes
+        elif kernel is OPS["temporal_mlp"]["triton"].run:
+            saved = N, B, C, T
+    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(saved, dtype=torch.float32)
 
 
 def _fake_backward(grad, saved, *args):

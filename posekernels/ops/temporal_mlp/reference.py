@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..._recompute import gradients
+
 # The axes of [B, C, T] that the last norm of a block runs over, by its option's name.
 NORM_AXES = {"spatial": (1,), "temporal": (2,), "all": (1, 2), "none": ()}
 
@@ -45,11 +47,7 @@ def temporal_mlp(*args) -> tuple[Tensor, Tensor]:
 def temporal_mlp_backward(grad, saved, *args) -> list[Tensor]:
     """Gradients of x and the eight parameters, those that ``needs`` (the last argument) asks for, in order."""
     *inputs, mix, norm, eps, needs = args
-    inputs = [t if t is None else t.detach().requires_grad_(n) for t, n in zip(inputs, needs, strict=True)]
-    with torch.enable_grad():
-        y = blocks(*inputs, mix, norm, eps)
-    grads = torch.autograd.grad(y, [t for t, n in zip(inputs, needs) if n], grad)
-    return [g.contiguous() for g in grads]
+    return gradients(lambda *tensors: blocks(*tensors, mix, norm, eps), inputs, (grad,), needs)
 
 
 def branch(h, stack, weight_out, bias_out, inverse, mix, norm, eps, run=blocks) -> Tensor:

@@ -1,0 +1,441 @@
+"""Every op once: how a problem of it is made, and ``check``, what any backend's answer to a problem must fulfil.
+
+``test_contract`` takes each op at its usual size, ``test_fuzz`` draws the sizes and options, ``test_mutants`` shows
+that ``check`` rejects broken kernels, ``tests.sanitizers`` runs all of it in an instrumented build. A new op needs one
+function here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.rie import PARTS
+from posekernels import ops
+from posekernels.ops.hierarchy_block import PARAMETERS as HIERARCHY_PARAMETERS
+from posekernels.ops.transformer_block import PARAMETERS as BLOCK_PARAMETERS
+from posekernels.pose.skeleton import H36M_16, H36M_17
+from posekernels.testing import BUDGET, assert_within_budget, device_of, guarded, poisoned, relative_error
+from tests.ops import (
+    test_denoise,
+    test_encoder_layer,
+    test_graph_conv,
+    test_hierarchy_block,
+    test_joint_attention,
+    test_strided_feed_forward,
+    test_strided_temporal_conv,
+    test_temporal_attention,
+    test_temporal_mlp,
+    test_temporal_networks,
+    test_transformer_block,
+)
+
+Results = tuple[Tensor, ...]
+
+
+class Choices:
+    """Chooses the sizes and options of a problem: here the usual ones. Subclasses draw them.
+
+    Args:
+        batch: in place of the usual number of clips or poses.
+        seed: of the tensors' values.
+    """
+
+    def __init__(self, batch: int | None = None, seed: int = 0):
+        self._batch, self.seed = batch, seed
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def batch(self, usual: int, most: int = 9) -> int:
+        return usual if self._batch is None else self._batch
+
+    def size(self, usual: int, most: int, least: int = 1) -> int:
+        return usual
+
+    def of(self, *choices):
+        """One of these, the first being the usual one."""
+        return choices[0]
+
+    def normal(self, *shape: int, mean: float = 0.0) -> Tensor:
+        return mean + torch.randn(shape, generator=self._generator)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tensors by name (None: left out), and the op's public function on such tensors and a backend."""
+
+    tensors: dict[str, Tensor | None]
+    call: Callable[[dict[str, Tensor | None], str], Results]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One public op.
+
+    Args:
+        make: () -> a problem, as the choices have it.
+        cpu_dtypes: what its C++ kernels take.
+        torch_gradient: in training some products are PyTorch's, whose last bits go with the number of threads.
+        sixteen_bits: whether its Triton kernel takes them.
+    """
+
+    name: str
+    make: Callable[[Choices], Problem]
+    cpu_dtypes: tuple[torch.dtype, ...]
+    torch_gradient: bool
+    sixteen_bits: bool
+
+    def dtypes(self, backend: str) -> tuple[torch.dtype, ...]:
+        """What the kernels of this backend take here."""
+        if backend == "cpu":
+            return self.cpu_dtypes
+        sixteen = torch.float16 if device_of(backend) == "cpu" else torch.bfloat16  # what the interpreter can do
+        return (torch.float32, sixteen) if self.sixteen_bits else (torch.float32,)
+
+
+OPS: dict[str, Op] = {}
+
+
+def _op(*more_dtypes: torch.dtype, torch_gradient: bool = False, sixteen_bits: bool = True):
+    def enter(make):
+        OPS[make.__name__] = Op(make.__name__, make, (torch.float32, *more_dtypes), torch_gradient, sixteen_bits)
+        return make
+
+    return enter
+
+
+def _tuple(result) -> Results:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def _keep(choose: Choices, tensors: dict, *optional: str) -> dict:
+    """Leaves some of the optional tensors out."""
+    return {n: t if n not in optional or choose.of(True, False) else None for n, t in tensors.items()}
+
+
+@_op()
+def annotated_norm(choose: Choices) -> Problem:
+    B, T, C = choose.batch(3), choose.size(5, 70), choose.size(33, 200, 2)
+    tensors = {"x": choose.normal(B, T, C), "scale": choose.normal(C, mean=1), "shift": choose.normal(C)}
+    tensors["residual"] = choose.of(choose.normal(B, T, C), None)
+    rate = choose.of(0.3, 0.0) if tensors["residual"] is not None else 0.0
+    return Problem(tensors, lambda t, b: _tuple(ops.annotated_norm(**t, dropout=rate, seed=5, backend=b)))
+
+
+@_op()
+def best_hypothesis(choose: Choices) -> Problem:
+    B, S, J = choose.batch(4), choose.size(7, 80), choose.size(17, 40)
+    tensors = {"poses": choose.normal(B, S, J, 3), "target": choose.normal(B, J, 3)}
+
+    def call(t, b):
+        best = ops.best_hypothesis(**t, backend=b)
+        return best.error, best.errors
+
+    return Problem(tensors, call)
+
+
+@_op(torch_gradient=True, sixteen_bits=False)
+def denoise(choose: Choices) -> Problem:
+    heads, J = choose.of(2, 1, 3), choose.size(17, 33)
+    sizes = heads * choose.size(8, 20), heads, choose.size(1, 3), choose.size(3, 3)
+    channels = choose.size(5, 6)
+    x, weights, shifts = test_denoise.network(choose.batch(3), J, *sizes, channels, channels, seed=choose.seed)
+    S = choose.size(2, 3)
+    tensors = {"x": x, "shifts": shifts[:S].clone(), "coefficients": test_denoise.COEFFICIENTS[:S].clone()}
+    tensors["noise"] = choose.of(choose.normal(S, *x.shape), None)
+    options = {"trajectory": choose.of(True, False)}
+    if tensors["noise"] is None:
+        options |= {"seed": choose.of(None, 7), "first_pose": choose.of(0, 2**33)}
+    fixed = len(tensors)
+    tensors |= {f"weight{i}": t for i, t in enumerate(weights.tensors)}
+
+    def call(t, b):
+        values = list(t.values())
+        x, shifts, coefficients, noise = values[:fixed]
+        network = weights.with_tensors(values[fixed:])
+        return _tuple(ops.denoise_loop(x, network, shifts, coefficients, noise=noise, **options, backend=b))
+
+    return Problem(tensors, call)
+
+
+@_op(torch.bfloat16, torch_gradient=True)
+def encoder_layer(choose: Choices) -> Problem:
+    B, T, heads, taps = choose.batch(2), choose.size(11, 60), choose.of(2, 1, 3), choose.of(3, 1)
+    C, N, stride = heads * choose.size(9, 24, 2), choose.size(21, 70), choose.of(3, 1, 2, 9)
+    values = test_encoder_layer.make(B, T, C, heads, N, taps, "cpu")
+    tensors = {f"t{i:02d}": t for i, t in enumerate(values)}
+    tensors = _keep(choose, tensors, "t01")  # the position
+    call = ops.encoder_layer
+    return Problem(tensors, lambda t, b: (call(*t.values(), heads=heads, stride=stride, backend=b),))
+
+
+@_op()
+def graph_conv(choose: Choices) -> Problem:
+    B, J, K = choose.batch(5), choose.size(17, 40), choose.size(2, 4)
+    sizes = choose.size(9, 40), choose.size(20, 70)
+    tensors = test_graph_conv.inputs(B, J, *sizes, K, True, seed=choose.seed)
+    for k in range(K):  # none, some or all of the matrices diagonal, one of them zero
+        kind = choose.of("as it is", "diagonal", "zero")
+        if kind != "as it is":
+            tensors["adjacency"][k] = torch.diag(torch.diagonal(tensors["adjacency"][k])) * (kind == "diagonal")
+    tensors = _keep(choose, tensors, "bias", "modulation", "scale", "shift", "residual")
+    activation = choose.of("gelu", "relu", "none")
+    return Problem(tensors, lambda t, b: (ops.graph_conv(**t, activation=activation, backend=b),))
+
+
+@_op(torch.bfloat16, torch_gradient=True)
+def hierarchy_block(choose: Choices) -> Problem:
+    B, J, heads = choose.batch(3), choose.of(17, 5), choose.of(2, 1, 4)
+    C = heads * choose.size(4, 12)
+    weights = test_hierarchy_block.parameters(J, C, choose.size(13, 40), choose.size(19, 50), seed=choose.seed)
+    tensors = {"x": choose.normal(B, J, 3 * C)} | dict(zip(HIERARCHY_PARAMETERS, weights))
+    options = {"limbs": test_hierarchy_block.LIMBS[J], "heads": heads}
+
+    def call(t, b):
+        x, *weights = t.values()
+        return (ops.hierarchy_block(x, weights, **options, backend=b),)
+
+    return Problem(tensors, call)
+
+
+@_op()
+def joint_attention(choose: Choices) -> Problem:
+    B, N, H, D = choose.batch(4), choose.size(17, 32), choose.size(2, 4), choose.size(10, 40)
+    tensors = {name: choose.normal(B, N, H, D) for name in "qkv"}
+    tensors["mask"] = choose.of(test_joint_attention.some_mask(B, N), None)
+    scale = choose.of(None, 0.3)
+    return Problem(tensors, lambda t, b: (ops.joint_attention(**t, scale=scale, backend=b),))
+
+
+@_op()
+def merge_hypotheses(choose: Choices) -> Problem:
+    skeleton, root = choose.of(H36M_17, H36M_16), choose.of(0, 3, None)
+    shape = choose.batch(5), choose.size(1, 4), choose.of(2, 1), skeleton.num_joints, 3
+    call = ops.merge_hypotheses
+    return Problem(
+        {"poses": choose.normal(*shape)}, lambda t, b: (call(**t, mirrored=skeleton.mirrored, root=root, backend=b),)
+    )
+
+
+@_op()
+def norm_activation(choose: Choices) -> Problem:
+    rows, C = max(2, choose.batch(7, 70)), choose.size(33, 150)
+    tensors = {"x": choose.normal(rows, C, mean=2), "weight": choose.normal(C, mean=1), "bias": choose.normal(C)}
+    options = {"negative_slope": choose.of(0.2, 0.0), "dropout": choose.of(0.25, 0.0), "seed": 5}
+    return Problem(tensors, lambda t, b: ops.norm_activation(**t, **options, backend=b))
+
+
+@_op()
+def procrustes(choose: Choices) -> Problem:
+    B, S, J = choose.batch(3), choose.size(4, 9), choose.size(17, 30, 4)
+    target = choose.normal(B, 1, J, 3)
+    tensors = {"poses": target + 0.5 * choose.normal(B, S, J, 3), "target": target}  # alike, as predictions are
+    aligned, error = ops.procrustes, ops.procrustes_error
+    return Problem(tensors, lambda t, b: (aligned(**t, backend=b), error(**t, backend=b)))
+
+
+@_op()
+def relative_encoding(choose: Choices) -> Problem:
+    parts = choose.of(tuple(PARTS["h36m-17"].values()), ((4, 0, 4), (1, 4)))
+    x = choose.normal(choose.batch(3), choose.size(9, 90), 17, choose.of(2, 3))
+    return Problem({"x": x}, lambda t, b: ops.relative_encoding(t["x"], parts, backend=b))
+
+
+@_op()
+def sample_hypotheses(choose: Choices) -> Problem:
+    B, S, V, J = choose.batch(3), choose.size(5, 40, 0), choose.of(2, 1), choose.size(17, 30)
+    tensors = {"keypoints": choose.normal(B, V, J, 2), "sigma": 2 * choose.normal(B, V, J)}
+    options = {"alpha": 0.5, "seed": choose.of(7, -1), "first_pose": choose.of(0, 2**32 - 2)}
+    call = ops.sample_hypotheses
+    return Problem(tensors, lambda t, b: (call(**t, samples=S, **options, backend=b),))
+
+
+@_op()
+def strided_feed_forward(choose: Choices) -> Problem:
+    sizes = choose.batch(2), choose.size(11, 70), choose.size(7, 40), choose.size(13, 70), choose.size(9, 40)
+    values = test_strided_feed_forward.make(*sizes, choose.of(3, 1), "cpu")
+    tensors = _keep(choose, dict(zip(test_strided_feed_forward.NAMES, values)), "residual")
+    options = {"stride": choose.of(3, 1, 2, 7), "hidden_dropout": choose.of(0.2, 0.0), "dropout": choose.of(0.3, 0.0)}
+    call = ops.strided_feed_forward
+    return Problem(tensors, lambda t, b: (call(**t, **options, seed=3, backend=b),))
+
+
+@_op(torch.bfloat16, torch_gradient=True)
+def strided_temporal_conv(choose: Choices) -> Problem:
+    G, stride = choose.size(2, 4), choose.of(3, 1)
+    channels = [[choose.size(c + 5 * i, 40) for i in range(G)] for c in (7, 18)]
+    sizes = choose.batch(3), choose.size(2, 9), choose.of(3, 1, 5)
+    values = test_strided_temporal_conv.inputs(*sizes, *channels, stride=stride, seed=choose.seed)
+    values = _keep(choose, values, "bias", "scale", "shift", "residual")
+    tensors = {f"{n}{i}": t for n, v in values.items() for i, t in enumerate(v or ())}
+    slope, tap = choose.of(0.2, 0.0, 1.0), choose.of(*range(stride)[::-1])
+
+    def call(t, b):
+        given = {n: [t[f"{n}{i}"] for i in range(G)] for n, v in values.items() if v is not None}
+        options = {"negative_slope": slope, "residual_stride": stride, "residual_tap": tap}
+        return ops.strided_temporal_conv(**given, **options, backend=b)
+
+    return Problem(tensors, call)
+
+
+@_op()
+def temporal_attention(choose: Choices) -> Problem:
+    T = choose.size(13, 80)
+    sizes = choose.batch(2), T, choose.of(T, choose.size(29, 80)), choose.size(2, 4), choose.size(17, 40)
+    tensors = dict(zip("qkv", test_temporal_attention.make(*sizes, "cpu")))
+    tensors["key_padding_mask"] = choose.of(test_temporal_attention.padding_of(sizes[0], sizes[2], "cpu"), None)
+    options = {"causal": choose.of(True, False), "dropout": choose.of(0.3, 0.0), "scale": choose.of(None, 0.4)}
+    return Problem(tensors, lambda t, b: (ops.temporal_attention(**t, **options, seed=11, backend=b),))
+
+
+def _stack(choose: Choices, C: int, T: int) -> tuple[dict, dict]:
+    mix, norm = choose.of("temporal", "spatial"), choose.of("spatial", "temporal", "all", "none")
+    made = test_temporal_mlp.parameters(C, T, choose.size(2, 3), mix, norm, choose.of(True, False), seed=choose.seed)
+    return {n: t.float() for n, t in made.items()}, {"mix": mix, "norm": norm}
+
+
+@_op()
+def temporal_mlp(choose: Choices) -> Problem:
+    C, T = choose.size(21, 70, 2), choose.size(18, 50, 2)
+    made, options = _stack(choose, C, T)
+    x = choose.normal(choose.batch(3), C, T)
+    return Problem({"x": x} | made, lambda t, b: (ops.temporal_mlp(**t, **options, backend=b),))
+
+
+@_op(torch_gradient=True)
+def temporal_mlp_forecast(choose: Choices) -> Problem:
+    C, T, S, mix, norm = (
+        choose.size(15, 40, 2),
+        choose.size(12, 30, 2),
+        choose.size(5, 12),
+        *choose.of(("temporal", "spatial"), ("spatial", "all"), ("temporal", "none")),
+    )
+    net = test_temporal_mlp.network(C, T, S, choose.size(2, 3), 1, mix, norm, dtype=torch.float32)
+    net = choose.of(net, net[:7])
+    tensors = {"history": choose.normal(choose.batch(3), T, C)}
+    for i, value in enumerate(net):
+        tensors |= {f"{i}.{n}": t for n, t in value.items()} if isinstance(value, dict) else {f"{i}.": value}
+
+    def call(t, b):
+        given = [{n: t[f"{i}.{n}"] for n in v} if isinstance(v, dict) else t[f"{i}."] for i, v in enumerate(net)]
+        return (ops.temporal_mlp_forecast(t["history"], *given, mix=mix, norm=norm, backend=b),)
+
+    return Problem(tensors, call)
+
+
+@_op(torch.bfloat16, torch_gradient=True)
+def temporal_networks(choose: Choices) -> Problem:
+    chains = choose.of(*(networks for _, networks in test_temporal_networks.CHAINS))
+    xs, layers = test_temporal_networks.chain(choose.batch(3), chains, seed=choose.seed)
+    tensors = {f"x{n}": x for n, x in enumerate(xs)}
+    for n, network in enumerate(layers):
+        for i, layer in enumerate(network):
+            tensors |= {f"weight{n}.{i}": layer.weight, f"affine{n}.{i}": layer.affine}
+
+    def call(t, b):
+        made = [
+            [ops.Layer(t[f"weight{n}.{i}"], t[f"affine{n}.{i}"], *layer[2:]) for i, layer in enumerate(network)]
+            for n, network in enumerate(layers)
+        ]
+        return ops.temporal_networks([t[f"x{n}"] for n in range(len(xs))], ops.TemporalNetworks(made), backend=b)
+
+    return Problem(tensors, call)
+
+
+@_op(torch.bfloat16, torch_gradient=True)
+def transformer_block(choose: Choices) -> Problem:
+    heads = choose.of(2, 1, 4)
+    N, C, hidden = choose.size(17, 50), heads * choose.size(8, 20, 2), choose.size(21, 70)
+    x, weights = test_transformer_block.inputs((choose.batch(2), choose.size(3, 5)), N, C, hidden, seed=choose.seed)
+    tensors = {"x": x} | dict(zip(BLOCK_PARAMETERS, weights))
+    tensors = _keep(choose, tensors, "qkv_bias", "proj_bias", "fc1_bias", "fc2_bias")
+    if choose.of(False, True):
+        tensors |= {"norm3_weight": None, "norm3_bias": None}
+    return Problem(tensors, lambda t, b: (ops.transformer_block(*t.values(), heads=heads, backend=b),))
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "guarded": guarded,
+    "strided": lambda t: guarded(t, strided=True),
+    "reversed axes": lambda t: guarded(t.permute(*range(t.dim())[::-1])).permute(*range(t.dim())[::-1]),
+}
+
+
+def with_floats(tensors: dict[str, Tensor | None], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor | None]:
+    """The same with the floating-point ones changed."""
+    return {n: change(t) if t is not None and t.is_floating_point() else t for n, t in tensors.items()}
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run(problem: Problem, tensors: dict[str, Tensor | None], backend: str, gradients: bool) -> dict[str, Tensor]:
+    """Results and, under a fixed upstream gradient, the gradient of every floating-point tensor; by name."""
+    names = [n for n, t in tensors.items() if t is not None and t.is_floating_point()]
+    if gradients:
+        tensors = with_floats(tensors, lambda t: t.detach().requires_grad_())
+    with torch.set_grad_enabled(gradients):
+        results = problem.call(tensors, backend)
+    found = {f"result {i}": y.detach() for i, y in enumerate(results)}
+    if gradients:
+        results = [y for y in results if y.requires_grad]
+        g = torch.Generator().manual_seed(1)
+        upstream = [torch.randn(y.shape, generator=g, dtype=torch.float64).to(y.device, y.dtype) for y in results]
+        grads = torch.autograd.grad(results, [tensors[n] for n in names], upstream, allow_unused=True)
+        found |= {f"gradient of {n}": x for n, x in zip(names, grads) if x is not None}
+    return found
+
+
+def check(
+    op: Op,
+    problem: Problem,
+    backend: str,
+    dtype: torch.dtype = torch.float32,
+    layout: str = "guarded",
+    *,
+    gradients: bool = True,
+) -> None:
+    """What ``backend`` makes of a problem of ``op`` is right, in inference and in training: the contract of every op.
+
+    Within the budget of float64, or else no further from it than a few times what plain PyTorch is in float32, for
+    results that cancel; NaN in the same places; nothing read outside the inputs, nothing written outside the outputs,
+    all of which is written; the same bits again, and the C++ kernels' on any number of threads.
+
+    Args:
+        gradients: training too.
+    Raises:
+        AssertionError: it is not, and why.
+        BackendError: the backend does not take this problem.
+    """
+    rounded = with_floats(problem.tensors, lambda t: t.to(dtype))
+    moved = {n: None if t is None else t.to(device_of(backend)) for n, t in rounded.items()}
+    given = with_floats(moved, LAYOUTS[layout])
+    for training in (False, True) if gradients else (False,):
+        want = run(problem, with_floats(rounded, Tensor.double), "reference", training)
+        with poisoned(), threads(1):
+            got = run(problem, given, backend, training)
+        assert got.keys() == want.keys(), f"results {sorted(got)}, expected {sorted(want)}"
+        plain: dict[str, Tensor] = {}
+        for name, exact in want.items():
+            assert got[name].dtype == dtype, f"{name} is {got[name].dtype}, expected {dtype}"
+            bound = BUDGET[dtype]
+            if relative_error(got[name].nan_to_num(), exact.nan_to_num()) > bound:
+                plain = plain or run(problem, with_floats(rounded, Tensor.float), "reference", training)
+                bound = max(bound, 4 * relative_error(plain[name].nan_to_num(), exact.nan_to_num()))
+            assert_within_budget(got[name], exact, bound=bound, what=name)
+        team = 3 if backend == "cpu" and not (training and op.torch_gradient) else 1
+        with threads(team):
+            again = run(problem, given, backend, training)
+        for name, first in got.items():
+            same = torch.equal(first.nan_to_num(), again[name].nan_to_num())
+            assert same, f"{name}: other bits when run again on {team} threads"

@@ -1,0 +1,118 @@
+"""What every op promises, for all of them alike: right on every backend here whatever the strides, on no pose at all
+and on NaN; ``opcheck``, ``torch.compile`` and ``gradcheck``. The ops and their problems are in ``table.py``.
+"""
+
+import pytest
+import torch
+
+from posekernels import _dispatch
+from posekernels.testing import require
+from tests.ops.table import LAYOUTS, OPS, Choices, check, run, with_floats
+
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+HAVE = [(name, b) for name in OPS for b in BACKENDS if b in _dispatch.OPS[name]]
+KERNELS = [(name, b) for name, b in HAVE if b != "reference"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name, backend", HAVE)
+def test_right_on_any_strides(name, backend, layout):
+    device = require(name, backend)
+    if (backend, device) == ("triton", "cpu") and layout != "strided":
+        pytest.skip("the interpreter takes seconds, and one layout shows what a kernel makes of strides")
+    check(OPS[name], OPS[name].make(Choices()), backend, layout=layout)
+
+
+@pytest.mark.parametrize("name, backend", KERNELS)
+def test_16_bits(name, backend):
+    require(name, backend)
+    for dtype in OPS[name].dtypes(backend)[1:]:
+        check(OPS[name], OPS[name].make(Choices()), backend, dtype, gradients=False)
+
+
+@pytest.mark.parametrize("name, backend", HAVE)
+def test_no_poses_and_one(name, backend):
+    require(name, backend)
+    for batch in (0, 1):
+        check(OPS[name], OPS[name].make(Choices(batch=batch)), backend)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # NumPy's, from Triton's interpreter
+@pytest.mark.parametrize("name, backend", KERNELS)
+def test_nan_comes_out_where_the_reference_has_it(name, backend):
+    device = require(name, backend)
+    problem = OPS[name].make(Choices())
+    for where, tensor in list(problem.tensors.items())[: 1 if (backend, device) == ("triton", "cpu") else 6]:
+        if tensor is None or not tensor.is_floating_point():
+            continue
+        broken = tensor.clone()
+        broken[tuple(n // 2 for n in tensor.shape)] = torch.nan
+        tensors = problem.tensors | {where: broken}
+        want = run(problem, tensors, "reference", False)
+        got = run(problem, {n: None if t is None else t.to(device) for n, t in tensors.items()}, backend, False)
+        for result, exact in want.items():
+            assert torch.equal(got[result].isnan().cpu(), exact.isnan()), f"NaN in {where}: {result}"
+
+
+def plain(value):
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls of raw ops, (name, arguments), as they are made."""
+    found, resolve = [], _dispatch.resolve
+
+    def recorded(op, backend, args):
+        detached = [[plain(t) for t in a] if isinstance(a, (list, tuple)) else plain(a) for a in args]
+        found.append((op, (*detached, backend)))
+        return resolve(op, backend, args)
+
+    monkeypatch.setattr(_dispatch, "resolve", recorded)
+    return found
+
+
+def test_the_table_has_every_op(calls):
+    for name, op in OPS.items():
+        problem = op.make(Choices(batch=1))
+        for gradients in (False, True):
+            run(problem, problem.tensors, "auto", gradients)
+        assert any(called == name for called, _ in calls), name
+    assert {name for name, _ in calls} == set(_dispatch.OPS)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_opcheck(name, calls):
+    problem = OPS[name].make(Choices(batch=2))
+    for gradients in (False, True):
+        run(problem, problem.tensors, "auto", gradients)
+    for raw, args in {raw: args for raw, args in calls}.items():
+        torch.library.opcheck(getattr(torch.ops.posekernels, f"_{raw}").default, args)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_compiled_as_one_graph_is_the_same(name):
+    torch._dynamo.reset()
+    problem = OPS[name].make(Choices(batch=2))
+    compiled = torch.compile(lambda t: problem.call(t, "auto"), fullgraph=True, backend="aot_eager")
+    tensors = with_floats(problem.tensors, lambda t: t.clone().requires_grad_())
+    with torch.no_grad():
+        for got, want in zip(compiled(tensors), problem.call(tensors, "auto"), strict=True):
+            torch.testing.assert_close(got, want)
+    leaves = [t for t in tensors.values() if t is not None and t.requires_grad]
+    results = [[y for y in call(tensors) if y.requires_grad] for call in (compiled, lambda t: problem.call(t, "auto"))]
+    grads = [torch.autograd.grad([y.sum() for y in ys], leaves, allow_unused=True) for ys in results]
+    for got, want in zip(*grads, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_gradcheck_of_the_reference(name):
+    problem = OPS[name].make(Choices(batch=2))
+    tensors = with_floats(problem.tensors, lambda t: t.double().requires_grad_())
+    names = [n for n, t in tensors.items() if t is not None and t.requires_grad][:12]  # of a fused op's 45 weights
+
+    def call(*leaves):
+        return tuple(y for y in problem.call(tensors | dict(zip(names, leaves)), "auto") if y.requires_grad)
+
+    assert torch.autograd.gradcheck(call, [tensors[n] for n in names], fast_mode=True)
