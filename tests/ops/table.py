@@ -222,7 +222,7 @@ def merge_hypotheses(choose: Choices) -> Problem:
 
 @_op()
 def norm_activation(choose: Choices) -> Problem:
-    rows, C = max(2, choose.batch(7, 70)), choose.size(33, 150)
+    rows, C = max(5, choose.batch(7, 70)), choose.size(33, 150)
     tensors = {"x": choose.normal(rows, C, mean=2), "weight": choose.normal(C, mean=1), "bias": choose.normal(C)}
     options = {"negative_slope": choose.of(0.2, 0.0), "dropout": choose.of(0.25, 0.0), "seed": 5}
     return Problem(tensors, lambda t, b: ops.norm_activation(**t, **options, backend=b))
