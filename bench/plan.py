@@ -93,8 +93,8 @@ def seconds(unit: Unit, ways: list[str], budget: float, memory: bool) -> float:
     ours = sum(w in ("eager", "auto") for w in ways)
     call = CALL + unit.flops / RATE
     held = MEMORY * ours + call * ours if memory else 0
-    if not unit.timed:
-        return call + held
+    if not unit.timed:  # one call of the kernels
+        return MEMORY + 0.3 * call
     running = [w for w in ways if w not in ("triton", "cuda") or unit.device != "cpu"]
     share = sum(1.0 if w in ("eager", *COMPILED) else 0.4 for w in running)  # of eager's time, roughly
     one_round = share * call + 0.06 * len(running)
