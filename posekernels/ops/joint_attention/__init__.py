@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -110,7 +112,6 @@ def joint_attention(
             f"joint_attention: q must have at least one head of 1 to {MAX_HEAD} channels (axes -2, -1), "
             f"got {list(q.shape)}"
         )
-    B = q.shape[:-3].numel()
     if mask is not None:
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise TypeError(
@@ -119,7 +120,7 @@ def joint_attention(
             )
         want = (*q.shape[:-3], N, N)
         try:
-            mask = mask.expand(want).reshape(B, N, N)
+            mask = mask.expand(want).reshape(math.prod(q.shape[:-3]), N, N)
         except RuntimeError:
             raise ValueError(
                 f"joint_attention: mask must be broadcastable to {list(want)} (q is {list(q.shape)}), "
