@@ -30,6 +30,10 @@ struct Fiber {
 std::vector<Fiber> fibers;
 std::vector<std::vector<char>> stacks;
 std::vector<Fragments> warps;
+struct alignas(16) Line {
+    char bytes[16];
+};
+std::vector<Line> block_memory;
 ucontext_t scheduler;
 const std::function<void()>* body;
 size_t current;
@@ -122,7 +126,11 @@ const Fragments& exchange(const uint32_t (&words)[6]) {
     return mine;
 }
 
-void run_grid(int64_t x, int y, int z, int threads, const std::function<void()>& work) {
+void* shared_memory() {
+    return block_memory.data();
+}
+
+void run_grid(int64_t x, int y, int z, int threads, int shared, const std::function<void()>& work) {
     if (threads % 32) throw std::runtime_error("whole warps only");
     fibers.resize(threads);
     warps.resize(threads / 32);
@@ -133,6 +141,8 @@ void run_grid(int64_t x, int y, int z, int threads, const std::function<void()>&
         for (unsigned by = 0; by < gridDim.y; ++by)
             for (unsigned bx = 0; bx < gridDim.x; ++bx) {
                 blockIdx = {bx, by, bz};
+                block_memory.resize((shared + 15) / 16);
+                if (shared) std::memset(block_memory.data(), 0xff, block_memory.size() * sizeof(Line));  // NaN
                 run_block(threads);
             }
 }

@@ -1,8 +1,8 @@
 // What CUDA kernels share: number types, the matrix units, launches. A .cu file that includes this and nothing of CUDA
 // itself also compiles as plain C++ with POSEKERNELS_EMULATE, where every thread of a block is a fiber on the CPU and
 // the matrix instruction is spelled out lane by lane (csrc/emulation): that is how the kernels are tested without a
-// GPU. Kernels therefore use only what is here: KERNEL, KERNEL_WIDE, SHARED, DEVICE, sync(), any(), warp_sync(),
-// shuffle_xor(), multiply(), launch().
+// GPU. Kernels therefore use only what is here: KERNEL, KERNEL_WIDE, KERNEL_OF, SHARED, DEVICE, sync(), any(),
+// warp_sync(), shuffle_xor(), copy_async(), multiply(), launch().
 #pragma once
 
 #include <cmath>
@@ -17,8 +17,9 @@
 
 #include "posekernels/cuda_check.h"
 
-#define KERNEL __global__ __launch_bounds__(128)          // Tile::threads
-#define KERNEL_WIDE __global__ __launch_bounds__(128, 1)  // takes the registers it needs, if fewer blocks then fit
+#define KERNEL_OF(...) __global__ __launch_bounds__(__VA_ARGS__)  // threads, blocks of them to a multiprocessor
+#define KERNEL KERNEL_OF(128)                                     // Tile::threads
+#define KERNEL_WIDE KERNEL_OF(128, 1)  // takes the registers it needs, if fewer blocks then fit
 #define SHARED __shared__
 #define DEVICE __device__ __forceinline__
 #define SHARED_MATH __host__ __device__ inline
@@ -58,6 +59,27 @@ DEVICE void sync() {
 // Whether `v` holds for any thread of the block; also a barrier.
 DEVICE bool any(bool v) {
     return __syncthreads_or(v);
+}
+// `v`, of which the compiler knows nothing: what is computed from it is not kept in registers from turn to turn of a
+// loop.
+DEVICE int64_t opaque(int64_t v) {
+    asm volatile("" : "+l"(v));
+    return v;
+}
+
+// The memory of a block that its launch asked for (Grid::shared).
+DEVICE void* shared_memory() {
+    extern __shared__ uint4 posekernels_shared_memory[];
+    return posekernels_shared_memory;
+}
+
+// Four bytes from global to shared memory, there after copies_wait() (for this thread) and a sync() (for the others).
+DEVICE void copy_async(void* to_shared, const void* from) {
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to_shared));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(from) : "memory");
+}
+DEVICE void copies_wait() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
 // All lanes of a warp have written what they wrote.
@@ -105,6 +127,7 @@ DEVICE void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
 struct Grid {
     int64_t x;
     int y = 1, z = 1;
+    int shared = 0;  // bytes of shared_memory()
 };
 
 // Launches kernel(args...) on `stream` (a cudaStream_t as Python gives it); a launch that fails throws.
@@ -112,8 +135,11 @@ template <class... P, class... A>
 void launch(void (*kernel)(P...), Grid grid, int threads, const void* stream, A... args) {
     const dim3 blocks(static_cast<unsigned>(grid.x), grid.y, grid.z);
     const auto queue = static_cast<cudaStream_t>(const_cast<void*>(stream));
+    if (grid.shared > 48 * 1024)
+        cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, grid.shared),
+                   "shared memory of a block");
     // clang-format off
-    kernel<<<blocks, threads, 0, queue>>>(args...);
+    kernel<<<blocks, threads, grid.shared, queue>>>(args...);
     // clang-format on
     cuda_check(cudaGetLastError(), "launch");
 }
@@ -162,8 +188,8 @@ struct Bf16 {
     using Number = bf16_t;
 };
 
-// A block of 4 warps owns a 64 x 64 tile of float32 sums: warp w the rows 16 w to 16 w + 15. What a thread holds is
-// sums[n][e]: row(e), column(n, e).
+// A block of 4 warps owns a 64 x 64 tile of float32 sums: warp w the rows 16 w to 16 w + 15 (a block of more warps, as
+// many more rows). What a thread holds is sums[n][e]: row(e), column(n, e).
 struct Tile {
     static constexpr int size = 64, threads = 128, chunk = 32;
 
@@ -194,8 +220,15 @@ SHARED_MATH constexpr int pitch(int columns) {
     return columns + 16 / int(sizeof(T));
 }
 
+// Depths come in steps of this many.
+template <class Math>
+SHARED_MATH constexpr int depth_step() {
+    return std::is_same_v<Math, Exact> ? 4 : std::is_same_v<Math, Tf32> ? 8 : 16;
+}
+
 // sums += A B over depths [first, last), from shared memory: A [64][depth], B [64 columns][depth] (transposed), of the
-// given pitches. first and last are multiples of 16. A warp reads its 16 rows of A alone.
+// given pitches, which are multiples of 16 bytes as the addresses are. first and last are multiples of depth_step. A
+// warp reads its 16 rows of A alone.
 template <class Math>
 DEVICE void multiply(Tile& tile, const typename Math::Number* A, int pitch_a, const typename Math::Number* B,
                      int pitch_b, int first, int last) {
@@ -203,15 +236,22 @@ DEVICE void multiply(Tile& tile, const typename Math::Number* A, int pitch_a, co
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const Number* a_row = A + (threadIdx.x / 32 * 16 + g) * pitch_a;
     if constexpr (std::is_same_v<Math, Exact>) {
-        for (int k = first; k < last; ++k) {
-            const float a0 = a_row[k], a1 = a_row[8 * pitch_a + k];
+        using Four = Packet<float, 4>;
+        auto four = [](const float* p) { return packet<4>(p); };
+#pragma unroll 1  // a step is 128 products and 18 loads already
+        for (int k = first; k < last; k += 4) {
+            const Four a0 = four(a_row + k), a1 = four(a_row + 8 * pitch_a + k);
 #pragma unroll
             for (int n = 0; n < 8; ++n) {
-                const float b0 = B[(n * 8 + 2 * t) * pitch_b + k], b1 = B[(n * 8 + 2 * t + 1) * pitch_b + k];
-                tile.sums[n][0] += a0 * b0;
-                tile.sums[n][1] += a0 * b1;
-                tile.sums[n][2] += a1 * b0;
-                tile.sums[n][3] += a1 * b1;
+                const float* b_row = B + (n * 8 + 2 * t) * pitch_b + k;
+                const Four b0 = four(b_row), b1 = four(b_row + pitch_b);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    tile.sums[n][0] += a0.v[i] * b0.v[i];
+                    tile.sums[n][1] += a0.v[i] * b1.v[i];
+                    tile.sums[n][2] += a1.v[i] * b0.v[i];
+                    tile.sums[n][3] += a1.v[i] * b1.v[i];
+                }
             }
         }
     } else if constexpr (std::is_same_v<Math, Tf32>) {

@@ -7,6 +7,7 @@
 
 #include "posekernels/isa.h"
 
+#define KERNEL_OF(...)
 #define KERNEL
 #define KERNEL_WIDE
 #define SHARED static
@@ -58,7 +59,8 @@ struct Fragments {
 };
 const Fragments& exchange(const uint32_t (&words)[6]);
 void warp_sync();
-void run_grid(int64_t x, int y, int z, int threads, const std::function<void()>& body);
+void run_grid(int64_t x, int y, int z, int threads, int shared, const std::function<void()>& body);
+void* shared_memory();
 }  // namespace emulation
 
 inline void sync() {
@@ -67,6 +69,16 @@ inline void sync() {
 inline bool any(bool v) {
     return emulation::any(v);
 }
+inline int64_t opaque(int64_t v) {
+    return v;
+}
+inline void* shared_memory() {
+    return emulation::shared_memory();
+}
+inline void copy_async(void* to_shared, const void* from) {  // at once: that a kernel waits for it is not seen here
+    std::memcpy(to_shared, from, 4);
+}
+inline void copies_wait() {}
 
 inline void warp_sync() {
     emulation::warp_sync();
@@ -136,11 +148,12 @@ inline void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
 struct Grid {
     int64_t x;
     int y = 1, z = 1;
+    int shared = 0;
 };
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), Grid grid, int threads, const void*, A... args) {
-    emulation::run_grid(grid.x, grid.y, grid.z, threads, [=] { kernel(args...); });
+    emulation::run_grid(grid.x, grid.y, grid.z, threads, grid.shared, [=] { kernel(args...); });
 }
 
 }  // namespace posekernels

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ... import _cuda
 from ..._arrays import accepts_arrays, follows_autocast
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import OPS, Kernel, no_triton, not_for_triton, requested, resolve, triton_interpreted
 from ..._library import register
-from ..._native import core, no_cpu
+from ..._native import core, no_cpu, no_cuda
 from . import reference
 
 MIXES = ("temporal", "spatial")
@@ -67,7 +68,7 @@ def _not_for_triton(*args) -> str | None:
         return "takes float16 and bfloat16: in float32 its tiles do not fit the registers of sm_80"
     if max(args[0].shape[1:]) > 128:  # of the state, or of the history
         return f"takes at most 128 coordinates and 128 slots, got {list(args[0].shape[1:])}"
-    return not_for_triton(*(t for a in args for t in (a if isinstance(a, (tuple, list)) else [a]) if _is_tensor(t)))
+    return not_for_triton(*_tensors(args))
 
 
 def _not_for_triton_backward(grad, saved, *args) -> str | None:
@@ -76,12 +77,37 @@ def _not_for_triton_backward(grad, saved, *args) -> str | None:
     return _not_for_triton(grad, *args)
 
 
-def _is_tensor(value) -> bool:
-    return isinstance(value, Tensor)
+def _cuda_limits(C: int, T: int) -> str | None:
+    """One block of threads holds a sample: csrc/temporal_mlp/temporal_mlp_cuda.cu."""
+    return f"takes at most 80 coordinates and 64 slots, got {C} and {T}" if C > 80 or T > 64 else None
+
+
+def _not_for_cuda(*args) -> str | None:
+    """The stack: x [B, C, T]."""
+    return _cuda_limits(*args[0].shape[1:]) or _cuda.refuses(*_tensors(args))
+
+
+def _not_for_cuda_backward(grad, saved, *args) -> str | None:
+    if saved.numel() == 0 and grad.numel():
+        return "the forward pass ran on another backend and kept nothing for this one"
+    return _not_for_cuda(grad, *args)
+
+
+def _not_for_cuda_forecast(history, transform, inverse, *args) -> str | None:
+    T, C = history.shape[1:]
+    return _cuda_limits(C, max(T, inverse.shape[0])) or _cuda.refuses(*_tensors((history, transform, inverse, *args)))
+
+
+def _tensors(args) -> list[Tensor]:
+    return [t for a in args for t in (a if isinstance(a, (tuple, list)) else [a]) if isinstance(t, Tensor)]
 
 
 def _triton(function: str, refuses=_not_for_triton) -> Kernel:
     return Kernel(f"{__name__}.triton:{function}", no_triton, refuses)
+
+
+def _gpu(function: str, name: str, refuses) -> Kernel:
+    return Kernel(f"{__name__}.cuda:{function}", lambda: no_cuda(name), refuses, proven=False)
 
 
 def _cpu(function: str, refuses=_not_for_cpu) -> Kernel:
@@ -92,7 +118,12 @@ _forward = register(
     "temporal_mlp",
     f"({_STACK}, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
-    {"cpu": _cpu("temporal_mlp"), "triton": _triton("temporal_mlp"), "reference": Kernel(reference.temporal_mlp)},
+    {
+        "cpu": _cpu("temporal_mlp"),
+        "cuda": _gpu("temporal_mlp", "temporal_mlp_cuda", _not_for_cuda),
+        "triton": _triton("temporal_mlp"),
+        "reference": Kernel(reference.temporal_mlp),
+    },
 )
 _backward = register(
     "temporal_mlp_backward",
@@ -100,6 +131,7 @@ _backward = register(
     _fake_backward,
     {
         "cpu": _cpu("temporal_mlp_backward", _not_for_cpu_backward),
+        "cuda": _gpu("temporal_mlp_backward", "temporal_mlp_backward_cuda", _not_for_cuda_backward),
         "triton": _triton("temporal_mlp_backward", _not_for_triton_backward),
         "reference": Kernel(reference.temporal_mlp_backward),
     },
@@ -112,6 +144,7 @@ _forecast = register(
     _fake_forecast,
     {
         "cpu": _cpu("temporal_mlp_forecast"),
+        "cuda": _gpu("temporal_mlp_forecast", "temporal_mlp_cuda", _not_for_cuda_forecast),
         "triton": _triton("temporal_mlp_forecast"),
         "reference": Kernel(reference.forecast),
     },

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..._triton import TYPE_NAMES, Compilation, dot_precision, launch_on, power_of_2
 from . import reference
+from .sums import map_gradients
 
 
 @triton.jit
@@ -295,17 +296,12 @@ def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
             _temporal_mlp_bwd_first_kernel[(B,)](
                 grad, saved[n], dz, own[0], *own[4:7], dy, pre_affine, C, T, eps=eps, **options
             )  # fmt: skip
-        # Sums over samples are plain matrix products: PyTorch's.
-        along = 1 if mix == "temporal" else 2
-        flat = (lambda t: t.flatten(0, 1)) if mix == "temporal" else (lambda t: t.transpose(1, 2).flatten(0, 1))
-        weight[n] = flat(dz).T @ flat(h)
-        bias[n] = dz.sum((0, along))
+        weight[n : n + 1], bias[n : n + 1] = map_gradients(dz[None], h[None], mix)
         if scale is not None:
             both = affine.sum(0)
             scale[n], shift[n] = both[0].view_as(scale[n]), both[1].view_as(shift[n])
         if pre_weight is not None:
-            pre_weight[n] = dy.flatten(0, 1).T @ saved[n].flatten(0, 1)
-            pre_bias[n] = dy.sum((0, 1))
+            pre_weight[n : n + 1], pre_bias[n : n + 1] = map_gradients(dy[None], saved[n : n + 1], "temporal")
             pre_scale[n], pre_shift[n] = pre_affine.sum(0)
     return [t.to(x.dtype) for t, need in zip((grad, *sums), needs) if need]
 
