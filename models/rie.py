@@ -171,6 +171,12 @@ def connected_steps(networks: list[FullyConnected]) -> list[Step]:
     return [*steps, Step([n.last for n in networks])]
 
 
+def joined(groups: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The features of each group side by side; one concatenation for all groups, of which each gets a slice."""
+    widths = [sum(feature.shape[-1] for feature in group) for group in groups]
+    return torch.cat([feature for group in groups for feature in group], dim=-1).split(widths, dim=-1)
+
+
 Runner = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
@@ -303,15 +309,15 @@ class RIE(nn.Module):
 
     def fused_features(self, local: tuple[Tensor, ...], networks: Networks | None = None) -> tuple[Tensor, ...]:
         """What the other parts say of each part: [B, 1, L] per part."""
-        others = [torch.cat(local[:i] + local[i + 1 :], dim=-1) for i in range(len(local))]
+        others = joined([local[:i] + local[i + 1 :] for i in range(len(local))])
         return (networks or self.networks()).fusions(others)
 
     def decode(self, local: tuple[Tensor, ...], whole: Tensor, networks: Networks) -> Tensor:
         """Features -> [B, 1, J, 3]."""
         if self.stage == 1:
-            parts = [torch.cat((l, whole), dim=-1) for l in local]
+            parts = joined([(l, whole) for l in local])
         else:
-            parts = [torch.cat((l, f, whole), dim=-1) for l, f in zip(local, self.fused_features(local, networks))]
+            parts = joined([(l, f, whole) for l, f in zip(local, self.fused_features(local, networks))])
         return torch.cat(networks.decoders(parts), dim=-1).unflatten(-1, (-1, 3))[:, :, self.order]
 
     def forward(self, keypoints: Tensor) -> Tensor:

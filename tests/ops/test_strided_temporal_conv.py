@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from posekernels import BackendError, use_backend
 from posekernels.ops import strided_temporal_conv
-from posekernels.testing import assert_within_budget, guarded
+from posekernels.testing import assert_within_budget, guarded, require
 
 BACKENDS = ["reference", "cpu"]
 # B, frames out, width, channels in per group, channels out per group
@@ -55,6 +55,7 @@ def exact(values, **options):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_against_float64(backend, size, dtype):
+    require("strided_temporal_conv", backend)
     options = {"negative_slope": 0.2, "residual_stride": 3, "residual_tap": 1}
     values = inputs(*size, stride=3, dtype=dtype)
     got = strided_temporal_conv(**values, **options, backend=backend)
@@ -65,12 +66,14 @@ def test_against_float64(backend, size, dtype):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_epilogue_and_plain_weights(backend):
+    require("strided_temporal_conv", backend)
     values = inputs(4, 1, 1, (20,), (31,))
     got = strided_temporal_conv(values["x"], [w[:, :, 0] for w in values["weight"]], backend=backend)[0]
     assert_within_budget(got, values["x"][0].double() @ values["weight"][0][:, :, 0].double().T)
 
 
 def test_weights_are_packed_again_when_they_change():
+    require("strided_temporal_conv", "cpu")
     values = inputs(2, 2, 3, (8,), (12,))
     weight = torch.nn.Parameter(values["weight"][0].contiguous())
     with torch.no_grad(), use_backend("cpu"):
@@ -113,6 +116,7 @@ def test_refuses(change, message):
 
 
 def test_a_named_backend_is_not_swapped():
+    require("strided_temporal_conv", "cpu")
     x, w = torch.randn(1, 3, 2, dtype=torch.float64), torch.randn(4, 2, 3, dtype=torch.float64)
     with pytest.raises(BackendError, match="float32"):
         strided_temporal_conv([x], [w], backend="cpu")

@@ -20,6 +20,11 @@ POSEKERNELS_BOTH float activate(float z, int activation) {
     return z;
 }
 
+// slope 1: nothing; 0: relu. NaN stays.
+POSEKERNELS_BOTH float leaky_relu(float z, float slope) {
+    return z > 0.f ? z : z * slope;
+}
+
 // The slope of relu at 0 is 0, as in PyTorch.
 POSEKERNELS_BOTH float activation_slope(float z, int activation) {
     if (activation == activation_relu) return z <= 0.f ? 0.f : 1.f;

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
 from ..._library import register
-from ..._native import no_cpu
+from ..._native import no_cpu, no_cuda
 from . import reference
 
 
@@ -27,6 +28,17 @@ def _not_for_triton(tensor, *rest) -> str | None:
     return not_for_triton(*(tensor if isinstance(tensor, (list, tuple)) else (tensor,)))
 
 
+def _not_for_cuda(tensor, *rest) -> str | None:
+    joints, sizes = rest[-2:]
+    if len(sizes) > 16 or len(joints) > 128:
+        return f"takes at most 16 parts of together 128 joints, got {len(sizes)} of {len(joints)}"
+    return _cuda.refuses(*(tensor if isinstance(tensor, (list, tuple)) else (tensor,)))
+
+
+def _no_cuda() -> str | None:
+    return no_cuda("relative_encoding_cuda", "relative_encoding_backward_cuda")
+
+
 _FOLDER = "posekernels.ops.relative_encoding"
 
 
@@ -40,6 +52,7 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(f"{_FOLDER}.cpu:relative_encoding", lambda: no_cpu("relative_encoding_bf16"), _not_for_cpu),
+        "cuda": Kernel(f"{_FOLDER}.cuda:relative_encoding", _no_cuda, _not_for_cuda, proven=False),
         "triton": Kernel(f"{_FOLDER}.triton:relative_encoding", no_triton, _not_for_triton),
         "reference": Kernel(reference.relative_encoding),
     },
@@ -54,6 +67,7 @@ _backward = register(
             lambda: no_cpu("relative_encoding_backward"),
             _backward_not_for_cpu,
         ),
+        "cuda": Kernel(f"{_FOLDER}.cuda:relative_encoding_backward", _no_cuda, _not_for_cuda, proven=False),
         "triton": Kernel(f"{_FOLDER}.triton:relative_encoding_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.relative_encoding_backward),
     },

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
 from ..._library import register
-from ..._native import no_cpu
+from ..._native import no_cpu, no_cuda
 from . import reference
 
 _OP = "strided_temporal_conv"
@@ -26,8 +27,20 @@ def _not_for_cpu(x, *_rest) -> str | None:
     return not_on("cpu", *x)
 
 
+def _tensors(args) -> list[Tensor]:
+    return [t for a in args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)]
+
+
 def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*(t for a in args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)))
+    return not_for_triton(*_tensors(args))
+
+
+def _not_for_cuda(*args) -> str | None:
+    return _cuda.refuses(*_tensors(args))
+
+
+def _no_cuda() -> str | None:
+    return no_cuda(f"{_OP}_cuda")
 
 
 def _fake(x, weight, bias, scale, shift, residual, slope, stride, tap, backend):
@@ -46,6 +59,7 @@ _forward = register(
     _fake,
     {
         "cpu": Kernel(f"posekernels.ops.{_OP}.cpu:{_OP}", lambda: no_cpu(_OP, f"{_OP}_bf16"), _not_for_cpu),
+        "cuda": Kernel(f"posekernels.ops.{_OP}.cuda:{_OP}", _no_cuda, _not_for_cuda, proven=False),
         "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}", no_triton, _not_for_triton),
         "reference": Kernel(reference.strided_temporal_conv),
     },
@@ -56,8 +70,9 @@ _backward = register(
     _fake_backward,
     {
         "cpu": Kernel(
-            f"posekernels.ops.{_OP}.cpu:{_OP}_backward", lambda: no_cpu(_OP), lambda grads, x, *_: _not_for_cpu(x)
+            f"posekernels.ops.{_OP}.products:{_OP}_backward", lambda: no_cpu(_OP), lambda grads, x, *_: _not_for_cpu(x)
         ),
+        "cuda": Kernel(f"posekernels.ops.{_OP}.products:{_OP}_backward", _no_cuda, _not_for_cuda, proven=False),
         "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}_backward", no_triton, _not_for_triton),
         "reference": Kernel(reference.strided_temporal_conv_backward),
     },

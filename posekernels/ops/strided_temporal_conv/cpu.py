@@ -43,22 +43,3 @@ def strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride
     run = core.strided_temporal_conv_bf16 if half else core.strided_temporal_conv
     run(torch.get_num_threads(), table.buffer_info()[0], len(weight), rows, slope, stride, tap)
     return results
-
-
-def strided_temporal_conv_backward(grads, x, weight, bias, needs) -> list[Tensor]:
-    """PyTorch's own products, as they are what all of it costs; nothing of the forward pass is computed again."""
-    results = []
-    for grad, a, w in zip(grads, x, weight):
-        width = width_of(w)
-        rows, grad = a.reshape(-1, width * a.shape[2]), grad.flatten(0, 1)  # the windows; their results
-        matrix = w.permute(0, 2, 1).reshape(w.shape[0], -1) if w.dim() == 3 else w  # [Co, w * Ci]
-        if needs[0]:
-            results.append((grad @ matrix).view_as(a))
-        if needs[1]:
-            found = grad.T @ rows
-            if w.dim() == 3:
-                found = found.view(w.shape[0], width, w.shape[1]).permute(0, 2, 1).contiguous()
-            results.append(found)
-        if bias and needs[2]:
-            results.append(grad.sum(0))
-    return results

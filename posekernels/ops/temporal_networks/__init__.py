@@ -11,11 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
 from ..._dispatch import Kernel, not_on, requested, resolve
 from ..._library import register
-from ..._native import no_cpu
+from ..._native import no_cpu, no_cuda
 from ..._recompute import recomputed
 from ..strided_temporal_conv.reference import width_of
 from . import cpu, reference
@@ -107,6 +108,14 @@ def _not_for_cpu(x, weight, *_rest) -> str | None:
     return not_on("cpu", x[0], weight[0])
 
 
+def _not_for_cuda(x, weight, affine, *_rest) -> str | None:
+    return _cuda.refuses(*x, *weight, *affine)
+
+
+def _no_cuda() -> str | None:
+    return no_cuda("strided_temporal_conv_cuda")
+
+
 def _fake(x, weight, affine, depths, slopes, residuals, taps, backend):
     results = []
     for a, (weights,) in zip(x, reference.split(depths, weight)):
@@ -125,6 +134,7 @@ _forward = register(
     _fake,
     {
         "cpu": _CPU,
+        "cuda": Kernel(f"posekernels.ops.{_OP}.cuda:{_OP}", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(reference.temporal_networks),
     },
 )
