@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from posekernels.ops import norm_activation
-from posekernels.testing import assert_within_budget, guarded
+from posekernels.testing import assert_within_budget, guarded, require
 
 SIZES = [(5, 1), (7, 33), (300, 64), (1031, 130), (129, 1024)]
 
@@ -23,13 +23,28 @@ def run(tensors, backend, **options):
     return (y.detach(), mean, var, *torch.autograd.grad(y, leaves, upstream))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("rate", [0.0, 0.25])
-def test_against_float64(size, rate):
+def test_against_float64(backend, size, rate):
+    device = require("norm_activation", backend)
     tensors = inputs(*size)
     want = run([t.double() for t in tensors], "reference", dropout=rate, seed=5)
-    for got, exact in zip(run(tensors, "cpu", dropout=rate, seed=5), want):
-        assert_within_budget(got, exact)
+    got = run([t.to(device) for t in tensors], backend, dropout=rate, seed=5)
+    for found, exact in zip(got, want, strict=True):
+        assert_within_budget(found, exact)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_float16_on_triton(rate):
+    """Mean and variance are returned in 16 bits; the gradient does not come from those."""
+    device = require("norm_activation", "triton")
+    tensors = [t.half() for t in inputs(71, 70)]
+    want = run([t.double() for t in tensors], "reference", dropout=rate, seed=5)
+    got = run([t.to(device) for t in tensors], "triton", dropout=rate, seed=5)
+    for found, exact in zip(got, want, strict=True):
+        assert found.dtype == torch.float16
+        assert_within_budget(found, exact)
 
 
 def test_definition_is_pytorchs_layers():

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested, resolve
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested, resolve
 from ..._dropout import check_rate, draw_seed
 from ..._library import register
 from ..._native import no_cpu
@@ -30,6 +30,16 @@ def _kernel(function: str) -> Kernel:
     return Kernel(f"posekernels.ops.{_OP}.cpu:{function}", lambda: no_cpu(function), _not_for_cpu)
 
 
+def _not_for_triton(*args) -> str | None:
+    if args[0].numel() == 0:
+        return "takes at least one row and one channel"
+    return not_for_triton(*(t for t in args if isinstance(t, Tensor)))
+
+
+def _triton(function: str) -> Kernel:
+    return Kernel(f"posekernels.ops.{_OP}.triton:{function}", no_triton, _not_for_triton)
+
+
 def _fake(x, weight, bias, eps, slope, rate, seed, backend):
     return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(weight), torch.empty_like(bias)
 
@@ -43,14 +53,18 @@ _forward = register(
     "(Tensor x, Tensor weight, Tensor bias, float eps, float slope, float rate, int seed, str backend) "
     "-> (Tensor, Tensor, Tensor)",
     _fake,
-    {"cpu": _kernel(_OP), "reference": Kernel(reference.norm_activation)},
+    {"cpu": _kernel(_OP), "triton": _triton(_OP), "reference": Kernel(reference.norm_activation)},
 )
 _backward = register(
     f"{_OP}_backward",
     "(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps, float slope, float rate, "
     "int seed, str backend) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
-    {"cpu": _kernel(f"{_OP}_backward"), "reference": Kernel(reference.norm_activation_backward)},
+    {
+        "cpu": _kernel(f"{_OP}_backward"),
+        "triton": _triton(f"{_OP}_backward"),
+        "reference": Kernel(reference.norm_activation_backward),
+    },
 )
 
 
