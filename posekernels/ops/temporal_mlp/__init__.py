@@ -33,7 +33,7 @@ def _fake(x, *args):
         if kernel is OPS["temporal_mlp"]["cpu"].run:
             lanes = core.temporal_mlp_lanes(1)
             saved = -(-B // lanes), N, C, T, lanes
-        elif kernel is OPS["temporal_mlp"]["triton"].run:
+        elif kernel in (OPS["temporal_mlp"]["triton"].run, OPS["temporal_mlp"]["cuda"].run):
             saved = N, B, C, T
     return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(saved, dtype=torch.float32)
 
