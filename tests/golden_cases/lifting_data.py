@@ -83,29 +83,19 @@ def generators(case: Case) -> dict:
     train = TrainWindows(clips, c["batch_size"], *sides, pad=c["pad"], seed=c["random_seed"], augment=True)
     out = epoch(train, "train_epoch0") | epoch(train, "train_epoch1")
     out["train.frames_reported"] = np.array(train.frames_reported)
-    chunked = c["chunked"]
-    out |= epoch(
-        TrainWindows(
-            clips,
-            c["batch_size"],
-            *sides,
-            pad=c["pad"],
-            seed=c["random_seed"],
-            chunk_length=chunked["chunk_length"],
-            causal_shift=chunked["causal_shift"],
-            augment=chunked["augment"],
-            shuffle=chunked["shuffle"],
-        ),
-        "chunked",
-    )
+    if "chunked" in c:
+        options = {n: c["chunked"][n] for n in ("chunk_length", "causal_shift", "augment", "shuffle")}
+        windows = TrainWindows(clips, c["batch_size"], *sides, pad=c["pad"], seed=c["random_seed"], **options)
+        out |= epoch(windows, "chunked")
     batches = list(EvalWindows(clips, c["batch_size"], *sides, pad=c["pad"], augment=True))
     out["evaluate.poses"] = torch.cat([b.poses for b in batches])
     out["evaluate.keypoints"] = torch.cat([b.keypoints for b in batches])[::4]
     out["evaluate.keypoints_flipped"] = torch.cat([b.mirrored_keypoints for b in batches])[::4]
-    for i, batch in enumerate(WholeSequences(clips, *sides, pad=c["pad"], causal_shift=c["pad"], augment=True)):
-        out[f"unchunked_causal.keypoints_{i}"] = batch.keypoints
-        out[f"unchunked_causal.poses_{i}"] = batch.poses
-        out[f"unchunked_causal.cameras_{i}"] = batch.cameras
+    for kind, shift in (("unchunked", 0), ("unchunked_causal", c["pad"])):
+        for i, batch in enumerate(WholeSequences(clips, *sides, pad=c["pad"], causal_shift=shift, augment=True)):
+            out[f"{kind}.keypoints_{i}"] = batch.keypoints
+            out[f"{kind}.poses_{i}"] = batch.poses
+            out[f"{kind}.cameras_{i}"] = batch.cameras
     return out
 
 
