@@ -15,6 +15,7 @@ from posekernels._packing import packed
 # Thread pools go on spinning for a while after their last task (ONNX Runtime's and OpenMP's do): left to themselves
 # they slow whoever comes next down twofold. So every turn begins with a rest and calls that are not timed.
 SETTLE = 0.05
+TURN = 0.01  # seconds that a turn is timed for, at least one call; as long again is not timed
 SLOW = 1.0  # seconds: beside a call this long, a rest is enough
 
 
@@ -94,8 +95,8 @@ def interleaved(calls: dict[str, Callable], device: Device, budget: float, repea
         seconds, _ = device.sample(call, 1)
         if seconds < SLOW:  # the first call may have been a slow one
             seconds, _ = device.sample(call, 1)
-        loops[name] = max(1, min(1000, int(2e-3 / max(seconds, 1e-7))))
-        warm_ups[name] = min(loops[name], 8) if seconds < SLOW else 0
+        loops[name] = max(1, min(1000, int(TURN / max(seconds, 1e-7))))
+        warm_ups[name] = loops[name] if seconds < SLOW else 0
         per_round += SETTLE + seconds * (loops[name] + warm_ups[name])
     rounds = max(3, min(repeats, int(budget / per_round)))
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
