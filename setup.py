@@ -2,10 +2,12 @@
 
 POSEKERNELS_BUILD=auto (default)  build what can be built; what cannot is recorded with its reason, and the install
                                   goes on: the reference and Triton need no compiler
-                 =require         the CPU part must build, else the install fails (CUDA too where nvcc is found)
+                 =require         the CPU part must build, else the install fails (the CUDA part too where it is wanted)
                  =off             compile nothing
 POSEKERNELS_CUDA_ARCHITECTURES    for the CUDA part, CMake's form; default "80;90"
-POSEKERNELS_CUDA=off              leave the CUDA part out although nvcc is there
+POSEKERNELS_CUDA=auto (default)   build the CUDA part where there are nvcc and a GPU (minutes)
+                 =on              where there is nvcc, for a machine with a GPU
+                 =off             leave it out
 
 What happened is written to posekernels/_build.json, which ``python -m posekernels.info`` prints. Developers rebuild
 what has changed with ``python3 setup.py build_ext --inplace``.
@@ -42,14 +44,28 @@ class NothingToBuild(CannotBuild):
 
 def find_nvcc() -> str:
     """Path of nvcc. Raises CannotBuild when there is none, or it is not wanted."""
-    if os.environ.get("POSEKERNELS_CUDA") == "off":
+    wanted = os.environ.get("POSEKERNELS_CUDA", "auto")
+    if wanted not in ("auto", "on", "off"):
+        raise CompileError(f"POSEKERNELS_CUDA must be auto, on or off, got {wanted!r}")
+    if wanted == "off":
         raise NothingToBuild("left out (POSEKERNELS_CUDA=off)")
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     candidates = [os.environ.get("CUDACXX"), shutil.which("nvcc"), *(f"{h}/bin/nvcc" for h in homes if h)]
     for candidate in candidates:
         if candidate and shutil.which(candidate):
+            if wanted == "auto" and not has_gpu():
+                raise NothingToBuild("left out: nvcc is here, but no GPU (POSEKERNELS_CUDA=on builds it all the same)")
             return candidate
     raise NothingToBuild("no CUDA toolkit: nvcc is neither on PATH nor in CUDA_HOME")
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver lists a GPU."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and "GPU" in listed.stdout
 
 
 def tool(name: str) -> str:

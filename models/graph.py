@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from posekernels import derived
 from posekernels._derived import PreparedWeights
-from posekernels.ops import GraphDenoiser, graph_conv
+from posekernels.ops import GraphDenoiser, dropout, graph_conv
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .layers import AnnotatedNorm, folded_batch_norm
@@ -165,8 +165,8 @@ class GraphAttention(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + F.dropout(self.attention(self.norm1(x)), self.dropout, self.training)
-        return x + F.dropout(self.graph(self.norm2(x)), self.dropout, self.training)
+        x = x + dropout(self.attention(self.norm1(x)), self.dropout, self.training)
+        return x + dropout(self.graph(self.norm2(x)), self.dropout, self.training)
 
 
 class ChebBlock(nn.Module):
@@ -178,12 +178,12 @@ class ChebBlock(nn.Module):
         self.conv2 = ChebConv(channels, channels, skeleton)
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        h = F.dropout(self.conv1(x, activation="relu"), 0.1, self.training)
+        h = dropout(self.conv1(x, activation="relu"), 0.1, self.training)
         if shift is not None:
             h = h + shift[:, None]
         if not self.training:
             return self.conv2(h, activation="relu", residual=x)
-        return x + F.dropout(self.conv2(h, activation="relu"), 0.1)
+        return x + dropout(self.conv2(h, activation="relu"), 0.1)
 
 
 class GraphTransformer(nn.Module):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels.ops import hierarchy_block
+from posekernels.ops import dropout, hierarchy_block, joint_attention
 from posekernels.pose.skeleton import H36M_17
 
 from .graph import ModulatedGraphConv
@@ -85,9 +85,9 @@ class BodyLevel(nn.Module):
 
     def forward(self, inner: Tensor, x: Tensor) -> Tensor:
         x = x + inner
-        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)  # each [B, H, J, C/H]
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        h = F.dropout(self.proj(h), 0.1, self.training)  # fixed at 0.1 in the published network
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, HEADS, -1)).unbind(2)  # each [B, J, H, C/H]
+        h = joint_attention(q, k, v).flatten(2)
+        h = dropout(self.proj(h), 0.1, self.training)  # fixed at 0.1 in the published network
         return x + self.drop_path(h)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels._derived import derived
-from posekernels.ops import annotated_norm
+from posekernels.ops import annotated_norm, dropout
 
 
 class DropPath(nn.Module):
@@ -34,8 +34,8 @@ class Mlp(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.dropout(F.gelu(self.fc1(x)), self.dropout, self.training)
-        return F.dropout(self.fc2(h), self.dropout, self.training)
+        h = dropout(F.gelu(self.fc1(x)), self.dropout, self.training)
+        return dropout(self.fc2(h), self.dropout, self.training)
 
 
 def folded_batch_norm(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:

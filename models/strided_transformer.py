@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels._dropout import draw_seed
-from posekernels.ops import encoder_layer
+from posekernels.ops import dropout, encoder_layer
 from posekernels.pose.skeleton import H36M_17
 
 from .layers import AnnotatedNorm, folded_batch_norm
@@ -194,7 +194,7 @@ class StridedTransformer(nn.Module):
         x, weight, bias = keypoints.flatten(2), self.embed.weight[:, :, 0], self.embed.bias
         if self.training:
             e = F.relu(batch_norm(self.embed_norm, F.linear(x, weight, bias)))
-            return F.dropout(e, self.embedding_dropout)
+            return dropout(e, self.embedding_dropout)
         scale, shift = folded_batch_norm(self.embed_norm)
         return F.relu(F.linear(x, weight * scale[:, None], bias * scale + shift))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels.ops import dropout
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .graph import ModulatedGCN
@@ -32,7 +33,7 @@ class _LinearNormed(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(F.relu(self.norm(self.linear(x))), self.dropout, self.training)
+        return dropout(F.relu(self.norm(self.linear(x))), self.dropout, self.training)
 
 
 class _LinearResidual(nn.Module):

@@ -321,7 +321,7 @@ def _ffmpeg(purpose: str):
         import imageio_ffmpeg
     except ImportError as error:
         raise ValueError(
-            f"{purpose} needs the package imageio-ffmpeg: pip install 'posekernels[video]' (.gif, .html need nothing)"
+            f"{purpose} needs the package imageio-ffmpeg: pip install imageio-ffmpeg (.gif, .html need nothing)"
         ) from error
     return imageio_ffmpeg
 

@@ -31,7 +31,7 @@ class Network:
     """
 
     def __init__(self, path: str | Path):
-        runtime = needs("onnxruntime", "onnxruntime", "RTMPose", extra="onnx")
+        runtime = needs("onnxruntime", "onnxruntime", "RTMPose")
         if not Path(path).is_file():
             raise DataError(f"{path}: no such file")
         try:

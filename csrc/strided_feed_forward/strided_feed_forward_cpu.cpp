@@ -115,21 +115,6 @@ void strided_feed_forward(const float* x, const float* w1, const float* b1, cons
 }
 POSEKERNELS_KERNEL(strided_feed_forward)
 
-// y = dropout(x), element by element, of one stream.
-void dropout_forward(const float* x, float* y, int64_t n, int64_t seed, int64_t stream, int64_t threshold,
-                     float factor) {
-    const Dropout drop{static_cast<uint64_t>(seed), static_cast<uint32_t>(stream), static_cast<uint32_t>(threshold),
-                       factor};
-    constexpr int64_t each = 4096;
-    parallel_for((n + each - 1) / each, [&](int64_t task) {
-        Scratch scratch;
-        auto* bits = static_cast<uint64_t*>(scratch.bytes(8 * static_cast<size_t>(keep_words(each))));
-        const int64_t first = task * each;
-        drop_row(drop, first, n - first < each ? n - first : each, x + first, y + first, bits);
-    });
-}
-POSEKERNELS_KERNEL(dropout_forward)
-
 // From grad [B, T', O] (after the output's dropout): grad_hidden [B, T, N] and grad_x [B, T, C] (may be null).
 // w1t is [C, N]; w2t is [N, taps, O].
 void strided_feed_forward_backward(const float* grad, const float* hidden, const float* w1t, const float* w2t,

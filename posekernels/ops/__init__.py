@@ -6,6 +6,7 @@ from .denoise import GraphDenoiser as GraphDenoiser
 from .denoise import denoise_loop as denoise_loop
 from .denoise import denoise_step as denoise_step
 from .denoise import graph_transformer as graph_transformer
+from .dropout import dropout as dropout
 from .encoder_layer import encoder_layer as encoder_layer
 from .graph_conv import graph_conv as graph_conv
 from .hierarchy_block import hierarchy_block as hierarchy_block

@@ -240,6 +240,13 @@ def merge_hypotheses(choose: Choices) -> Problem:
 
 
 @_op()
+def dropout(choose: Choices) -> Problem:
+    x = choose.normal(choose.batch(7), choose.size(17, 40), choose.size(33, 300), mean=2)
+    options = {"rate": choose.of(0.25, 0.9), "seed": choose.of(5, 2**62 + 1)}
+    return Problem({"x": x}, lambda t, b: (ops.dropout(t["x"], **options, backend=b),))
+
+
+@_op()
 def norm_activation(choose: Choices) -> Problem:
     rows, C = max(5, choose.batch(7, 70)), choose.size(33, 150)
     tensors = {"x": choose.normal(rows, C, mean=2), "weight": choose.normal(C, mean=1), "bias": choose.normal(C)}

@@ -330,7 +330,7 @@ def test_missing_extra_is_explained_in_one_line(monkeypatch):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(video.importlib, "import_module", refuse)
-    with pytest.raises(ValueError, match=r"needs the package ai-edge-litert: pip install 'posekernels\[video\]'"):
+    with pytest.raises(ValueError, match=r"needs the package ai-edge-litert: pip install ai-edge-litert"):
         video.needs("ai_edge_litert.interpreter", "ai-edge-litert", "finding people in images")
 
 

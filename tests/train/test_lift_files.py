@@ -87,6 +87,14 @@ def test_alphapose_and_mmpose(pixels, tmp_path):
     np.testing.assert_allclose(found.people[0].points, coco, rtol=1e-6)
 
 
+def test_plain_numbers(pixels, tmp_path):
+    array = triples(from_h36m(pixels, "coco-17"))
+    np.save(tmp_path / "x.npy", array)
+    (tmp_path / "x.json").write_text(json.dumps(array.tolist()))
+    a, b = (keypoint_files.read(tmp_path / name) for name in ("x.npy", "x.json"))
+    np.testing.assert_allclose(a.people[0].points, b.people[0].points, rtol=1e-6)
+
+
 def test_nan_scores_and_zero_points_are_not_seen(pixels, tmp_path):
     array = triples(from_h36m(pixels, "coco-17"))
     array[3, :, 2], array[4, 5, :2], array[5, 6, 0] = np.nan, 0, np.nan
@@ -104,6 +112,8 @@ def test_nan_scores_and_zero_points_are_not_seen(pixels, tmp_path):
         ("x.npy", np.zeros((17, 2)), "must be \\[frames, joints"),
         ("x.json", "{", "not readable JSON"),
         ("x.json", '{"a": 1}', "JSON of no known form"),
+        ("x.json", "[[1, 2], [3]]", "lists of numbers of one length"),
+        ("x.json", "[[1, 2], [3, 4]]", "must be \\[frames, joints"),
         ("x.json", '[{"image_id": "1", "keypoints": [1, 2]}]', "x, y, score"),
         ("x.npy", b"", "not an array"),
         ("x.npz", b"zip", "x.npz"),

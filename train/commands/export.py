@@ -35,8 +35,8 @@ def export(net: nn.Module, name: str, path: Path) -> float:
     Raises:
         ValueError: missing packages, a network that cannot be traced, results further apart than 1e-5.
     """
-    runtime = needs("onnxruntime", "onnxruntime", "checking an ONNX file", "onnx")
-    needs("onnxscript", "onnxscript", "writing ONNX", "onnx")
+    runtime = needs("onnxruntime", "onnxruntime", "checking an ONNX file")
+    needs("onnxscript", "onnxscript", "writing ONNX")
     inputs, (given, found) = inputs_of(name, net, 2), names_of(name)
     batch = torch.export.Dim("batch", min=1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -78,7 +78,7 @@ def export(net: nn.Module, name: str, path: Path) -> float:
 
 def main(arguments: list[str]) -> int:
     p = Parser(prog="posekernels export", description=__doc__)
-    p.add_argument("--onnx", required=True, type=Path, metavar="OUT.onnx")
+    p.add_argument("-o", "--onnx", required=True, type=Path, metavar="OUT.onnx")
     p.add_argument("--weights", metavar="FILE", help="ours or published (default: those that come with the project)")
     _network.add_arguments(p)
     options = p.parse_args(arguments)

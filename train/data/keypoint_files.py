@@ -3,7 +3,8 @@
 - ``.npz``: VideoPose3D's custom data sets (``positions_2d``), the Strided Transformer demo's ``reconstruction``, our
   own (``posekernels lift -o x.npz``), or one array ``keypoints``; ``.npy``: one array. Arrays are [T, J, 2 or 3] or
   [P, T, J, 2 or 3].
-- ``.json``: AlphaPose (a list of rows with ``image_id``), MMPose (``instance_info``), OpenPose of one frame, ours.
+- ``.json``: AlphaPose (a list of rows with ``image_id``), MMPose (``instance_info``), OpenPose of one frame, ours, or
+  the numbers of such an array in nested lists.
 - a folder of OpenPose or Sports2D files, one per frame.
 
 People without a number of their own are told apart by ``train.tracking``.
@@ -237,7 +238,12 @@ def _json(path: Path, layout: str | None) -> Keypoints:
             return _mmpose(path, content, layout)
         if all("image_id" in row and "keypoints" in row for row in content):
             return _alphapose(path, content, layout)
-    raise DataError(f"{path}: JSON of no known form (known: OpenPose, AlphaPose, MMPose, posekernels)")
+    if isinstance(content, list) and content and isinstance(content[0], list):
+        return _arrays(path, _floats(path, content), layout)
+    raise DataError(
+        f"{path}: JSON of no known form (known: OpenPose, AlphaPose, MMPose, nested lists of [frames, joints, 2 or 3] "
+        "numbers, what posekernels lift writes)"
+    )
 
 
 def _floats(path: Path, values) -> np.ndarray:

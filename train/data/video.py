@@ -17,8 +17,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FOLDER_FPS = 30.0
 
 
-def needs(module: str, package: str, purpose: str, extra: str = "video"):
-    """An optional module, of the project's extra ``extra``.
+def needs(module: str, package: str, purpose: str):
+    """An optional module.
 
     Raises:
         DataError: it is not installed; says how to get it.
@@ -26,7 +26,7 @@ def needs(module: str, package: str, purpose: str, extra: str = "video"):
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise DataError(f"{purpose} needs the package {package}: pip install 'posekernels[{extra}]'") from error
+        raise DataError(f"{purpose} needs the package {package}: pip install {package}") from error
 
 
 class Video:

@@ -13,7 +13,7 @@ KERNELS = [f"strided_feed_forward{part}" for part in ("", "_backward", "_weight1
 
 
 def missing() -> str | None:
-    return _native.no_cpu(*KERNELS, "dropout_forward")
+    return _native.no_cpu(*KERNELS, "dropout")
 
 
 def refuses(x, weight1, bias1, weight2, bias2, residual, stride, hidden_rate, rate, seed, keep) -> str | None:
@@ -51,7 +51,7 @@ def strided_feed_forward_backward(
     grad, hidden, x = (t.contiguous() for t in (grad, hidden, x))
     if threshold(rate):
         dropped = torch.empty_like(grad)
-        core.dropout_forward(
+        core.dropout(
             threads, grad.data_ptr(), dropped.data_ptr(), grad.numel(), seed, 1, *kernel_arguments(rate, seed)[1:]
         )
         grad = dropped
