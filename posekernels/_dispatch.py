@@ -131,6 +131,14 @@ def resolve(op: str, backend: str, args: tuple) -> Kernel:
     raise AssertionError(f"{op}: the reference refused")  # it has neither `missing` nor `refuses`
 
 
+def takes_reference(op: str, backend: str, args: tuple) -> bool:
+    """Whether the reference will run ``op`` eagerly: called in plain sight then, it is differentiated by PyTorch, which
+    computes nothing twice."""
+    if backend == "reference":
+        return True
+    return not torch.compiler.is_compiling() and resolve(op, backend, args) is OPS[op]["reference"]
+
+
 def explain(op: str, *args) -> str:
     """One line per backend of ``op``: whether it would run on ``args`` (the raw op's), and why not.
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..._checks import check_tensor
-from ..._dispatch import Kernel, requested, resolve
+from ..._dispatch import Kernel, requested, takes_reference
 from ..._dropout import check_rate, draw_seed
 from ..._library import register
 from ..._native import no_cpu
@@ -60,8 +60,7 @@ def dropout(
         return x
     backend = requested(backend)
     if seed is None:
-        pytorch = backend == "reference" or torch.compiler.is_compiling()
-        if pytorch or resolve(_OP, backend, (x,)).run is reference.dropout:
+        if torch.compiler.is_compiling() or takes_reference(_OP, backend, (x,)):
             return F.dropout(x, rate)
         seed = draw_seed()
     return _Dropout.apply(x, float(rate), seed, backend)

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested, takes_reference
 from ..._library import register
 from ..._native import no_cpu, no_cuda
 from . import cpu, reference
@@ -148,7 +148,7 @@ def graph_conv(
     if residual is not None:
         residual = residual.reshape(-1, J, Cout)
     tensors = (poses, weight, adjacency, bias, modulation, scale, shift, residual)
-    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
+    if takes_reference("graph_conv", backend, (*tensors, activation, False)):  # exports to ONNX, differentiates twice
         y, _ = reference.graph_conv(*tensors, activation, False)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         y = _GraphConv.apply(*tensors, activation, backend)

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested, resolve
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested, takes_reference
 from ..._dropout import check_rate, draw_seed
 from ..._library import register
 from ..._native import no_cpu
@@ -130,7 +130,7 @@ def norm_activation(
     backend = requested(backend)
     options = float(eps), float(negative_slope), float(dropout)
     if seed is None:
-        if backend == "reference" or resolve(_OP, backend, (x,)).run is reference.norm_activation:
+        if takes_reference(_OP, backend, (x,)):
             return _layers(x, weight, bias, *options)
         seed = draw_seed() if dropout else 0
     return _NormActivation.apply(x, weight, bias, *options, seed, backend)
