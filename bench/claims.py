@@ -258,7 +258,14 @@ def video_table(rows: Rows) -> str:
     for (what, size, pass_, dtype, way), row in rows.rows.items():
         unit, _, count = size.partition("=")
         eager = rows.find(what, size, pass_, "eager", dtype)
-        if unit.startswith("frame") and way == "auto" and row.median_us and eager and eager.median_us:
+        if (
+            pass_ == "inference"
+            and unit.startswith("frame")
+            and way == "auto"
+            and row.median_us
+            and eager
+            and eager.median_us
+        ):
             rates = [1e6 * int(count) / r.median_us for r in (eager, row)]
             lines.append(f"| {what} | {rates[0]:,.0f} | {rates[1]:,.0f} | {row.vs_eager:.2f}x |")
     return "\n".join(lines)

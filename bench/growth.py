@@ -154,6 +154,9 @@ def draw(results: Results, curve: Curve, path: Path) -> bool:
         label = f"{what}, {'ours' if contender == 'auto' else contender}"
         axis.plot(*zip(*sorted(dots)), style, color=colours[what], marker=".", label=label)
     axis.set(xscale="log", yscale="log", xlabel=curve.label, ylabel="milliseconds of a call")
+    values = sorted({value for dots in lines.values() for value, _ in dots})
+    axis.set_xticks(values, map(str, values), minor=False)
+    axis.set_xticks([], minor=True)
     facts = next(iter(results.runs.values()), None)
     if facts:
         axis.set_title(f"{facts['device']}, {facts['threads']} threads", fontsize=9)

@@ -17,6 +17,7 @@ from ..._native import no_cpu, no_cuda
 from . import reference
 
 _OP = "strided_temporal_conv"
+_SMALL = 1 << 20  # multiply-adds below which, with gradients, PyTorch's own graph costs less than ours
 
 
 def _not_for_cpu(x, *_rest) -> str | None:
@@ -173,6 +174,8 @@ def strided_temporal_conv(
         return tuple(reference.strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride, tap))
     tensors = (*x, *weight, *bias, *scale, *shift, *residual)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        if backend == "auto" and sum(a.numel() * w.shape[0] for a, w in zip(x, weight)) < _SMALL:
+            return tuple(reference.strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride, tap))
         bare = _StridedTemporalConv.apply(len(x), bool(bias), backend, *x, *weight, *bias)
         return tuple(
             reference.epilogue(y, *(reference.at(v, i) for v in (scale, shift, residual)), slope, stride, tap)
