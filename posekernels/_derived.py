@@ -11,13 +11,15 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from operator import attrgetter, is_
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 _ATTRIBUTE = "_posekernels_derived"
-_KINDS = (Tensor, nn.Parameter)
+_KINDS = {Tensor, nn.Parameter}
+_version = attrgetter("_version")
 Value = TypeVar("Value")
 
 
@@ -30,12 +32,13 @@ class _Kept(dict):
         return OrderedDict, ()
 
 
-def _state(tensor: Tensor) -> tuple[int, int] | None:
-    if type(tensor) not in _KINDS or tensor.is_inference():
+def _state(tensors: tuple[Tensor, ...]) -> list[int] | None:
+    """Equal to the one before when nothing was written to; None for tensors that cannot tell."""
+    if not _KINDS.issuperset(map(type, tensors)):
         return None
     try:
-        return tensor._version, tensor.data_ptr()
-    except RuntimeError:  # a functorch wrapper has no memory of its own
+        return [*map(_version, tensors), *map(Tensor.data_ptr, tensors)]
+    except RuntimeError:  # an inference_mode tensor has no version, a functorch wrapper no memory of its own
         return None
 
 
@@ -49,15 +52,15 @@ def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value
     # A dispatch mode (export's fake tensors, for one) would leave its own kind of tensor behind.
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
         return make()
-    state = tuple([_state(t) for t in tensors])
-    if None in state:
+    state = _state(tensors)
+    if state is None:
         return make()
     kept = tensors[0].__dict__.get(_ATTRIBUTE)
     if type(kept) is not _Kept:
         kept = tensors[0].__dict__[_ATTRIBUTE] = _Kept()
     found = kept.get(key)
     # The others must be the very same objects: a new tensor may lie where a freed one lay, in the same version.
-    if found is None or found[0] != state or any(r() is not t for r, t in zip(found[1], tensors[1:])):
+    if found is None or found[0] != state or not all(map(is_, [r() for r in found[1]], tensors[1:])):
         found = kept[key] = (state, [weakref.ref(t) for t in tensors[1:]], make())
     return found[2]
 
