@@ -325,7 +325,7 @@ def _stack(choose: Choices, C: int, T: int) -> tuple[dict, dict]:
 
 @_op()
 def temporal_mlp(choose: Choices) -> Problem:
-    C, T = choose.size(21, 70, 2), choose.size(18, 50, 2)
+    C, T = choose.size(21, 70, 5), choose.size(18, 50, 5)
     made, options = _stack(choose, C, T)
     x = choose.normal(choose.batch(3), C, T)
     return Problem({"x": x} | made, lambda t, b: (ops.temporal_mlp(**t, **options, backend=b),))
@@ -334,8 +334,8 @@ def temporal_mlp(choose: Choices) -> Problem:
 @_op(torch_gradient=True)
 def temporal_mlp_forecast(choose: Choices) -> Problem:
     C, T, S, mix, norm = (
-        choose.size(15, 40, 2),
-        choose.size(12, 30, 2),
+        choose.size(15, 40, 5),  # a norm over two or three numbers is ill-conditioned
+        choose.size(12, 30, 5),
         choose.size(5, 12),
         *choose.of(("temporal", "spatial"), ("spatial", "all"), ("temporal", "none")),
     )
@@ -374,7 +374,7 @@ def temporal_networks(choose: Choices) -> Problem:
 @_op(torch.bfloat16, torch_gradient=True)
 def transformer_block(choose: Choices) -> Problem:
     heads = choose.of(2, 1, 4)
-    N, C, hidden = choose.size(17, 50), heads * choose.size(8, 20, 2), choose.size(21, 70)
+    N, C, hidden = choose.size(17, 50), heads * choose.size(8, 20, 6), choose.size(21, 70)
     x, weights = test_transformer_block.inputs((choose.batch(2), choose.size(3, 5)), N, C, hidden, seed=choose.seed)
     tensors = {"x": x} | dict(zip(BLOCK_PARAMETERS, weights))
     tensors = _keep(choose, tensors, "qkv_bias", "proj_bias", "fc1_bias", "fc2_bias")
