@@ -44,7 +44,7 @@ def machine(device: str, command: list[str] = ()) -> dict:
         "torch": torch.__version__,
         "posekernels": posekernels.__version__,
         "commit": _commit(),
-        "command": " ".join(command),
+        "command": " ".join(Path(word).name if Path(word).is_absolute() else word for word in command),
     }
     for package in ("triton", "onnxruntime"):
         try:

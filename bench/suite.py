@@ -6,6 +6,7 @@ A unit is checked against float64 first; only what passes is timed, all ways tur
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -112,7 +113,7 @@ def _cast(value, dtype: torch.dtype, device: str):
     return value.to(device, dtype) if value.is_floating_point() else value.to(device)
 
 
-class Unit:
+class Unit(ABC):
     """One group of rows. ``ways`` lists what it can be computed with; ``build`` makes one of them, not yet called.
 
     Attributes:
@@ -140,16 +141,16 @@ class Unit:
     def __str__(self) -> str:
         return "  ".join(self.group)
 
-    def ways(self, backends: list[str], compiled: list[str]) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def ways(self, backends: list[str], compiled: list[str]) -> list[str]: ...
 
+    @abstractmethod
     def build(self, way: str) -> Callable:
         """Raises BackendError or ``peers.Unavailable`` (here or when called) for what cannot run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def want(self):
         """The result in float64, from the reference."""
-        raise NotImplementedError
 
     def error(self, way: str, call: Callable, want) -> float | None:
         """Relative error of one call; None where there is nothing to compare."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return both / np.maximum(area, 1e-12)
 
 
-class Finder:
+class Finder(ABC):
     """Finds people in images and follows them: ``sightings = finder(image)``, images in the order of the video.
 
     Args:
@@ -183,13 +184,13 @@ class Finder:
         self.regions: list[Region] = []
         self.frame = 0
 
+    @abstractmethod
     def find(self, image: Image.Image) -> list[Region]:
         """Everybody in an image, the surest first; some may be there twice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def follow(self, image: Image.Image, region: Region) -> tuple[Sighting, Region] | None:
         """The person in a region, and where to look in the next frame; None if there is nobody."""
-        raise NotImplementedError
 
     def __call__(self, image: np.ndarray) -> list[Sighting]:
         """[H, W, 3] uint8 RGB to the people in it, pixels."""

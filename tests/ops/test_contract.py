@@ -72,20 +72,24 @@ def calls(monkeypatch):
     return found
 
 
+def call_raw_ops(name):
+    """With the kernel named: ``auto`` leaves small problems with gradients to PyTorch's own graph."""
+    require(name, "cpu")
+    problem = OPS[name].make(Choices(batch=2))
+    for gradients in (False, True):
+        run(problem, problem.tensors, "cpu", gradients)
+
+
 def test_the_table_has_every_op(calls):
-    for name, op in OPS.items():
-        problem = op.make(Choices(batch=1))
-        for gradients in (False, True):
-            run(problem, problem.tensors, "auto", gradients)
+    for name in OPS:
+        call_raw_ops(name)
         assert any(called == name for called, _ in calls), name
     assert {name for name, _ in calls} == set(_dispatch.OPS)
 
 
 @pytest.mark.parametrize("name", OPS)
 def test_opcheck(name, calls):
-    problem = OPS[name].make(Choices(batch=2))
-    for gradients in (False, True):
-        run(problem, problem.tensors, "auto", gradients)
+    call_raw_ops(name)
     for raw, args in {raw: args for raw, args in calls}.items():
         torch.library.opcheck(getattr(torch.ops.posekernels, f"_{raw}").default, args)
 

@@ -35,6 +35,10 @@ class Toy(LiftingRecipe):
         self.stages = getattr(options, "stages", 1)
         self.seen, self.hook = [], lambda step: None
 
+    @classmethod
+    def defaults(cls, starter):
+        return {"epochs": 3, "batch_size": 32, "lr": 5e-3}
+
     def make_model(self):
         return Net(self.options.dropout)
 
@@ -70,7 +74,7 @@ class Toy(LiftingRecipe):
 def options(out, **changes) -> Namespace:
     parser = engine_parser()
     parsed = parser.parse_args(["--out", str(out), "--no-progress"])
-    defaults = {"epochs": 3, "batch_size": 32, "lr": 5e-3, "dropout": 0.2, "two_losses": True, "every": 1}
+    defaults = Toy.defaults(starter=True) | {"dropout": 0.2, "two_losses": True, "every": 1}
     return Namespace(**{**vars(parsed), **defaults, **changes})
 
 

@@ -37,13 +37,15 @@ rounding, for dropout, which each draws for itself, and for batch norms, which s
 - ``evaluate(place)`` takes clips ``place.rank::place.world`` and gathers; ``train.evaluate.evaluate_clips`` does it.
 - Nothing prints but the engine; refuse a bad option with ValueError naming it.
 
-``recipe.predict(clip)`` gives the poses of one clip: what evaluation, ``--render`` and export all use.
+A lifting recipe's ``predict(clip)`` gives all frames of one clip, [T, J, 3] float32, metres, root-relative with the
+root at 0: what evaluation, ``--render`` and export all use.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,7 +70,7 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class Recipe:
+class Recipe(ABC):
     """One system's training; see the module's docstring for the order of calls.
 
     Attributes:
@@ -84,6 +86,7 @@ class Recipe:
         architecture: options that fix the network; ``--evaluate`` takes them from one of our own checkpoints.
         fixed: options beside these that a resumed run cannot change.
         options, data: as given.
+        loss_step: of one batch; a recipe with several losses overrides ``loss_steps`` instead.
         model, place: set by the engine before ``start_stage``. ``place`` has device, rank, world, autocast().
     """
 
@@ -101,6 +104,7 @@ class Recipe:
 
     model: nn.Module
     place: Any
+    loss_step: Callable[[Any], Tensor | dict[str, Tensor]]
 
     def __init__(self, options: Namespace, data):
         self.options, self.data = options, data
@@ -111,6 +115,7 @@ class Recipe:
         """Add the system's published options to ``parser``."""
 
     @classmethod
+    @abstractmethod
     def defaults(cls, starter: bool) -> dict[str, Any]:
         """Values of common options that the user did not give: ``epochs``, ``batch_size``, ``lr`` at least; ``every``
         (train on every n-th frame) and ``eval_every`` (epochs between evaluations) where they are not 1.
@@ -118,24 +123,20 @@ class Recipe:
         Args:
             starter: True when there is no data set but the small one in the repository.
         """
-        raise NotImplementedError(f"{cls.__name__}.defaults")
 
     def epochs(self, stage: int) -> int:
         """Epochs of a stage."""
         return self.options.epochs
 
     # -- model and optimisation --------------------------------------------------------------------------------------
-    def make_model(self) -> nn.Module:
-        raise NotImplementedError(f"{type(self).__name__}.make_model")
+    @abstractmethod
+    def make_model(self) -> nn.Module: ...
 
-    def make_loader(self, rank: int, world: int) -> Loader:
-        raise NotImplementedError(f"{type(self).__name__}.make_loader")
+    @abstractmethod
+    def make_loader(self, rank: int, world: int) -> Loader: ...
 
-    def make_optimizers(self) -> list[Optimizer]:
-        raise NotImplementedError(f"{type(self).__name__}.make_optimizers")
-
-    def loss_step(self, batch) -> Tensor | dict[str, Tensor]:
-        raise NotImplementedError(f"{type(self).__name__}.loss_step")
+    @abstractmethod
+    def make_optimizers(self) -> list[Optimizer]: ...
 
     def loss_steps(self) -> tuple[Callable[[Any], Tensor | dict[str, Tensor]], ...]:
         """The losses of one batch, each with a backward pass and an optimiser step of its own."""
@@ -171,13 +172,9 @@ class Recipe:
     def load_state_dict(self, state: dict) -> None: ...
 
     # -- use ---------------------------------------------------------------------------------------------------------
+    @abstractmethod
     def evaluate(self, place):
         """A ``train.evaluate.Report`` on the test clips."""
-        raise NotImplementedError(f"{type(self).__name__}.evaluate")
-
-    def predict(self, clip):
-        """[T, J, 3] float32, metres, root-relative with the root at 0: all frames of one clip."""
-        raise NotImplementedError(f"{type(self).__name__}.predict")
 
     def load_weights(self, path: str | Path) -> None:
         """Fill ``self.model`` from one of our checkpoints or from a published one.
