@@ -157,3 +157,45 @@ def keep_elements(element, seed, stream, threshold):
     which = element % 4
     word = tl.where(which == 0, w0, tl.where(which == 1, w1, tl.where(which == 2, w2, w3)))
     return word.to(tl.uint32, bitcast=True).to(tl.int64) >= threshold
+
+
+@triton.jit
+def load_rows(ptr, stride, row, rows, column, C):
+    """[len(row), len(column)] float32 of a matrix whose rows are ``stride`` apart; 0 outside. ``row`` is int64."""
+    mask = (row < rows)[:, None] & (column < C)[None, :]
+    return tl.load((ptr + row * stride)[:, None] + column[None, :], mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_rows(ptr, stride, value, row, rows, column, C):
+    """Writes what ``load_rows`` reads."""
+    mask = (row < rows)[:, None] & (column < C)[None, :]
+    tl.store((ptr + row * stride)[:, None] + column[None, :], value, mask=mask)
+
+
+@triton.jit
+def row_vector(ptr, column, C):
+    """[1, len(column)] float32; 0 outside."""
+    return tl.load(ptr + column, mask=column < C, other=0.0).to(tl.float32)[None, :]
+
+
+@triton.jit
+def centred_rows(total, column, C):
+    """(deviation from the mean, 0 past C; sum of their squares) of each row."""
+    mean = tl.sum(total, 1) / C
+    centred = tl.where((column < C)[None, :], total - mean[:, None], 0.0)
+    return centred, tl.sum(centred * centred, 1)
+
+
+@triton.jit
+def layer_norm_rows(total, weight_ptr, bias_ptr, column, C, eps):
+    """PyTorch's layer norm of whole rows."""
+    centred, squares = centred_rows(total, column, C)
+    y = centred / tl.sqrt(squares / C + eps)[:, None]
+    return y * row_vector(weight_ptr, column, C) + row_vector(bias_ptr, column, C)
+
+
+def row_plan(C: int) -> dict[str, int]:
+    """Tile sizes and warps of a kernel whose programs own whole rows of C."""
+    BLOCK_C = triton.next_power_of_2(C)
+    return {"BLOCK_R": max(1, min(16, 1024 // BLOCK_C)), "BLOCK_C": BLOCK_C, "num_warps": 4}

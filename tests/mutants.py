@@ -110,6 +110,14 @@ CPP = {
 }
 
 TRITON = {
+    "annotated_norm": [
+        ("y = centred / (tl.sqrt(squares / («C - 1»)) + eps)", "C"),
+        ("slope = tl.where(constant, 0.0, «along» * inverse", "0.0"),
+    ],
+    "transformer_block": [
+        ('weights, heads, «scale», eps, "triton"', "1.0"),
+        ('eps, "triton", «annotated_norm.layer_norm»)', "lambda x, *rest: annotated_norm.layer_norm(x * 2, *rest)"),
+    ],
     "joint_attention": [
         ("seen = «seen & (allowed != 0)»", "seen"),
         ("seen = (token < N)[None, :, None] & (token < «N»)[None, None, :]", "N + 1"),

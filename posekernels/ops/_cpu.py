@@ -8,11 +8,12 @@ from torch import Tensor
 from .._dispatch import not_on
 
 
-def not_float32(*tensors: Tensor | None) -> str | None:
+def not_float32(*tensors: Tensor | None, or_bfloat16: bool = False) -> str | None:
     """Why the C++ kernels of an op cannot take these tensors, or None: they take float32 on the CPU."""
     for tensor in tensors:
-        if tensor is not None and tensor.dtype is not torch.float32:
-            return f"takes float32, got {tensor.dtype}"
+        if tensor is None or tensor.dtype is torch.float32 or (or_bfloat16 and tensor.dtype is torch.bfloat16):
+            continue
+        return f"takes float32{' or bfloat16' if or_bfloat16 else ''}, got {tensor.dtype}"
     return not_on("cpu", *tensors)
 
 

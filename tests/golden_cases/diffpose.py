@@ -156,14 +156,14 @@ def mixste(case: Case) -> dict:
         frames = case.config["intermediate_frames"]
 
         # The shared norms run once per depth; the first run is the one asked for.
-        def keep(name, axis):
+        def keep(name):
             def hook(_module, _inputs, y):
-                seen.setdefault(name, y.movedim(axis, 1)[:, frames])
+                seen.setdefault(name, y[:, frames])
 
             return hook
 
-        net.spatial_norm.register_forward_hook(keep("ste", 1))
-        net.temporal_norm.register_forward_hook(keep("tte", 2))
+        net.spatial_norm.register_forward_hook(keep("ste"))
+        net.temporal_norm.register_forward_hook(keep("tte"))
         net(array(case, "x"))  # with gradients the blocks run module by module, and the hooks see what is inside
     with torch.no_grad():
         return {"y": net(array(case, "x"))} | seen

@@ -15,7 +15,7 @@ from models.diffpose import (
     stitched,
 )
 from models.registry import published_state
-from posekernels.ops import graph_transformer
+from posekernels.ops import graph_transformer, transformer_block
 from posekernels.pose.skeleton import H36M_17
 
 
@@ -64,6 +64,21 @@ def test_published_containers(tmp_path):
         torch.testing.assert_close(other.state_dict(), want.state_dict())
     with pytest.raises(CheckpointError, match="list of 4"):
         load_published(net, [state, {}, 3, 100], ema=True)
+
+
+@pytest.mark.parametrize("frames, joints, channels, bias", [(5, 17, 16, True), (35, 4, 16, False), (3, 33, 260, True)])
+def test_mixste_in_training_is_mixste(frames, joints, channels, bias):
+    """Few tokens, many, and heads too wide for ``joint_attention``: results and gradients of the op's reference."""
+    net = create("mixste", frames=frames, joints=joints, channels=channels, depth=1, heads=2, qkv_bias=bias).double()
+    x = torch.randn(2, frames, joints, channels, dtype=torch.float64, requires_grad=True)
+    for block, over_frames in ((net.spatial[0], False), (net.temporal[0], True)):
+        got = block.train()(x, net.spatial_norm, over_frames=over_frames)
+        groups = x.transpose(1, 2) if over_frames else x
+        want = transformer_block(groups, *block.weights(net.spatial_norm), heads=2, eps=1e-6, backend="reference")
+        want = want.transpose(1, 2) if over_frames else want
+        leaves = [x, *block.parameters()]
+        for a, b in zip(*(torch.autograd.grad(y.square().sum(), leaves) for y in (got, want)), strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_mixste_file_with_a_numpy_random_state(tmp_path):

@@ -220,7 +220,7 @@ def hierarchy_block(choose: Choices) -> Problem:
     return Problem(tensors, call)
 
 
-@_op()
+@_op(torch.bfloat16)
 def joint_attention(choose: Choices) -> Problem:
     B, N, H, D = choose.batch(4), choose.size(17, 32), choose.size(2, 4), choose.size(10, 40)
     tensors = {name: choose.normal(B, N, H, D) for name in "qkv"}
@@ -307,7 +307,7 @@ def strided_temporal_conv(choose: Choices) -> Problem:
     return Problem(tensors, call)
 
 
-@_op()
+@_op(torch.bfloat16)
 def temporal_attention(choose: Choices) -> Problem:
     T = choose.size(13, 80)
     sizes = choose.batch(2), T, choose.of(choose.size(70, 90), T), choose.size(2, 4), choose.size(17, 40)
@@ -375,7 +375,7 @@ def temporal_networks(choose: Choices) -> Problem:
 def transformer_block(choose: Choices) -> Problem:
     heads = choose.of(2, 1, 4)
     N, C, hidden = choose.size(17, 50), heads * choose.size(8, 20, 6), choose.size(21, 70)
-    x, weights = test_transformer_block.inputs((choose.batch(2), choose.size(3, 5)), N, C, hidden, seed=choose.seed)
+    x, weights = test_transformer_block.inputs((choose.batch(2, 4), choose.size(3, 5)), N, C, hidden, seed=choose.seed)
     tensors = {"x": x} | dict(zip(BLOCK_PARAMETERS, weights))
     tensors = _keep(choose, tensors, "qkv_bias", "proj_bias", "fc1_bias", "fc2_bias")
     if choose.of(False, True):

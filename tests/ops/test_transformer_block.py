@@ -1,13 +1,17 @@
 """``transformer_block`` on every backend here, against the reference in float64."""
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from posekernels import BackendError
+from posekernels import BackendError, _native
 from posekernels.ops import transformer_block
-from posekernels.ops.transformer_block import PARAMETERS, cpu
+from posekernels.ops.transformer_block import PARAMETERS, cpu, cuda, gpu, reference
 from posekernels.testing import assert_within_budget, guarded, require
+from tests.cuda_emulation import EmulatedModule
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 KERNELS = BACKENDS[1:]
@@ -67,20 +71,55 @@ def test_views_are_worked_on_where_they_lie(backend):
     assert_within_budget(got, want)
 
 
-def test_the_kernel_keeps_the_order_of_memory():
+@pytest.mark.parametrize("backend", KERNELS)
+def test_the_kernel_keeps_the_order_of_memory(backend):
+    device = require("transformer_block", backend)
+    x, w = inputs((2, 5), 9, 16, 24)
+    for order in ((0, 2, 1, 3), (1, 0, 2, 3), (2, 1, 0, 3)):
+        turned = x.permute(order).contiguous().permute(order).to(device)  # each order is its own inverse
+        assert transformer_block(turned, *to(w, device), heads=2, backend=backend).stride() == turned.stride()
+
+
+class Calls(TorchDispatchMode):
+    """The names of the ATen calls inside; not of what a raw op does itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("N", [9, 40])
+def test_between_a_gpu_s_kernels_only_products_and_gelu(N):
+    """No layout copy, no sum, no norm by PyTorch. C++ attention stands in for a GPU's: same tensors."""
     require("transformer_block", "cpu")
-    x, w = inputs((2, 17), 27, 64, 128)
-    turned = x.transpose(1, 2).contiguous().transpose(1, 2)
-    assert transformer_block(turned, *w, heads=8, backend="cpu").stride() == turned.stride()
+    x, w = inputs((2, 5), N, 16, 24)
+
+    def norm(x, weight, bias, eps, residual, out):
+        return torch.empty_like(x) if out is None else out, None if residual is None else torch.empty_like(x)
+
+    moves_nothing = {"view", "_unsafe_view", "permute", "t", "transpose", "split", "unbind", "detach", "empty_like"}
+    for turned in (False, True):
+        if turned:
+            x = x.transpose(1, 2).contiguous().transpose(1, 2)
+        with Calls() as calls, torch.no_grad():
+            gpu.transformer_block(x, w, 2, 0.3, 1e-6, "cpu", norm)
+        attention = "_joint_attention" if N <= 32 else "_temporal_attention"
+        work = [name for name in calls.names if name not in moves_nothing]
+        assert work == [*["addmm"] * (3 if turned else 1), attention, "addmm", "addmm", "gelu_", "addmm"]
 
 
 @pytest.mark.parametrize("backend", KERNELS)
-def test_bfloat16(backend):
+def test_16_bits(backend):
     device = require("transformer_block", backend)
+    dtype = torch.float16 if (backend, device) == ("triton", "cpu") else torch.bfloat16  # what the interpreter can do
     x, w = inputs((2, 5), 17, 64, 96)
     want = transformer_block(x.double(), *to(w, torch.float64), heads=4, backend="reference")
-    got = transformer_block(x.to(device, torch.bfloat16), *to(w, device, torch.bfloat16), heads=4, backend=backend)
-    assert got.dtype == torch.bfloat16
+    got = transformer_block(x.to(device, dtype), *to(w, device, dtype), heads=4, backend=backend)
+    assert got.dtype == dtype
     assert_within_budget(got, want)
 
 
@@ -90,6 +129,26 @@ def test_weights_in_panels_or_not_are_the_same(monkeypatch):
     kept = transformer_block(x, *w, heads=4, backend="cpu")
     monkeypatch.setattr(cpu, "PACK_AT_EVERY_CALL", 0)
     assert torch.equal(transformer_block(x, *w, heads=4, backend="cpu"), kept)
+
+
+def test_cuda_emulated(monkeypatch):
+    """The composition with the attention kernels in CUDA C++, which the CPU emulates thread by thread."""
+    monkeypatch.setattr(_native, "cuda", EmulatedModule)
+    few, many = (importlib.import_module(f"posekernels.ops.{n}_attention.cuda") for n in ("joint", "temporal"))
+    monkeypatch.setattr(
+        gpu, "joint_attention", lambda q, k, v, scale, backend: few.joint_attention(q, k, v, None, scale)
+    )
+    monkeypatch.setattr(
+        gpu,
+        "temporal_attention",
+        lambda q, k, v, scale, backend: many.temporal_attention(q, k, v, None, scale, False, 0.0, 0)[0],
+    )
+    for N in (9, 40):
+        x, w = inputs((2, 3), N, 16, 24)
+        for view in (x, x.transpose(1, 2).contiguous().transpose(1, 2)):
+            got = cuda.transformer_block(view, w, 2, 0.3, 1e-6)
+            want = reference.transformer_block(view.double(), to(w, torch.float64), 2, 0.3, 1e-6)
+            assert_within_budget(got, want)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -1,4 +1,4 @@
-"""``joint_attention`` in C++: ``csrc/joint_attention/joint_attention_cpu.cpp``."""
+"""``joint_attention`` in C++: ``csrc/joint_attention/joint_attention_cpu.cpp``. bfloat16 is computed in float32."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def missing():
 
 
 def refuses(q, k, v, mask, scale):
-    return not_float32(q, k, v)
+    return not_float32(q, k, v, or_bfloat16=True)
 
 
 def refuses_backward(grad, q, k, v, mask, scale):
-    return not_float32(grad, q, k, v)
+    return not_float32(grad, q, k, v, or_bfloat16=True)
 
 
 def _views(tensors, mask):
@@ -31,6 +31,8 @@ def _views(tensors, mask):
 
 
 def joint_attention(q, k, v, mask, scale):
+    if q.dtype == torch.bfloat16:
+        return joint_attention(q.float(), k.float(), v.float(), mask, scale).bfloat16()
     _alive, views = _views((q, k, v), mask)
     y = torch.empty_like(q, memory_format=torch.contiguous_format)
     core.joint_attention(torch.get_num_threads(), *views, y.data_ptr(), *q.shape, scale)
@@ -38,6 +40,9 @@ def joint_attention(q, k, v, mask, scale):
 
 
 def joint_attention_backward(grad, q, k, v, mask, scale):
+    if q.dtype == torch.bfloat16:
+        grads = joint_attention_backward(grad.float(), q.float(), k.float(), v.float(), mask, scale)
+        return tuple(g.bfloat16() for g in grads)
     _alive, views = _views((q, k, v), mask)
     grads = tuple(torch.empty_like(grad) for _ in range(3))
     addresses = [g.data_ptr() for g in grads]

@@ -106,8 +106,8 @@ def temporal_attention(
     linear layer leaves them).
 
     Args:
-        q: [B, T, H, D], T >= 1, D >= 1 (the kernels for GPUs take D <= 128); float32 or float64, and float16 or
-            bfloat16 on a GPU. Any strides: slices of a joint q-k-v projection are read where they lie.
+        q: [B, T, H, D], T >= 1, D >= 1 (the kernels for GPUs take D <= 128); float32, float64 or
+            bfloat16, and float16 on a GPU. Any strides: slices of a joint q-k-v projection are read where they lie.
         k, v: [B, S, H, D], S >= 1.
         key_padding_mask: [B, S] bool, True where a key is padding and is not looked at.
         scale: of the products; default D ** -0.5.

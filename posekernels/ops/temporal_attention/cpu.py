@@ -1,4 +1,4 @@
-"""``temporal_attention`` on the C++ kernels."""
+"""``temporal_attention`` on the C++ kernels. bfloat16 is computed in float32."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def missing() -> str | None:
 
 
 def refuses(q, k, v, padding, scale, causal, rate, seed) -> str | None:
-    if q.dtype != torch.float32:
-        return f"takes float32, got {q.dtype}"
+    if q.dtype not in (torch.float32, torch.bfloat16):
+        return f"takes float32 or bfloat16, got {q.dtype}"
     return not_on("cpu", q, k, v, padding)
 
 
@@ -35,6 +35,10 @@ def _arguments(q, k, v, padding, scale, causal, rate, seed):
 
 
 def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor]:
+    if q.dtype == torch.bfloat16:
+        options = (padding, scale, causal, rate, seed)
+        out, log_sum = temporal_attention(q.float(), k.float(), v.float(), *options)
+        return out.bfloat16(), log_sum
     held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
     B, T, H, _ = q.shape
     out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T)
@@ -43,6 +47,9 @@ def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Ten
 
 
 def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:
+    if q.dtype == torch.bfloat16:
+        wide, options = (t.float() for t in (grad, out, log_sum, q, k, v)), (padding, scale, causal, rate, seed)
+        return [g.bfloat16() for g in temporal_attention_backward(*wide, *options)]
     held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
     grads = [q.new_empty(t.shape) for t in (q, k, v)]
     saved = [t.contiguous() for t in (grad, out, log_sum)]

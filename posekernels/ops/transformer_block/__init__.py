@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ... import _cuda
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, requested
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
-from ..._native import no_cpu
+from ..._native import no_cpu, no_cuda
 from ..._recompute import recomputed
+from ..temporal_attention import too_wide
 from . import cpu, reference
 
 PARAMETERS = (
@@ -35,12 +37,27 @@ def _fake(x, weights, heads, scale, eps, backend):
     return torch.empty_like(x)
 
 
+def _not_for_triton(x, weights, heads, *options) -> str | None:
+    return too_wide(x.shape[-1] // heads) or not_for_triton(x, weights)
+
+
+def _no_cuda() -> str | None:
+    return no_cuda("joint_attention_cuda", "temporal_attention_cuda")
+
+
+def _not_for_cuda(x, weights, heads, *options) -> str | None:
+    return too_wide(x.shape[-1] // heads) or _cuda.refuses(x, weights)
+
+
+_FOLDER = "posekernels.ops.transformer_block"
 _forward = register(
     "transformer_block",
     "(Tensor x, Tensor?[] weights, int heads, float scale, float eps, str backend) -> Tensor",
     _fake,
     {
         "cpu": Kernel(cpu.transformer_block, missing=lambda: no_cpu("transformer_block"), refuses=cpu.refuses),
+        "triton": Kernel(f"{_FOLDER}.triton:transformer_block", no_triton, _not_for_triton),
+        "cuda": Kernel(f"{_FOLDER}.cuda:transformer_block", _no_cuda, _not_for_cuda, proven=False),
         "reference": Kernel(
             lambda x, *rest: torch.empty_like(x).copy_(reference.transformer_block(x, *rest))  # in memory as x is
         ),
@@ -61,8 +78,8 @@ def transformer_block(
     ``x += proj(attention(qkv(norm1(x))))``; ``x += fc2(gelu(fc1(norm2(x))))``; ``x = norm3(x)``
 
     Args:
-        x: [..., N, C], any leading axes and strides; float32, float64 or bfloat16. A transposed view is worked on where
-            it lies: ``x.transpose(1, 2)`` lets [B, T, J, C] attend over T without a copy.
+        x: [..., N, C], any leading axes and strides; float32, float64 or bfloat16, on a GPU float16 too. A transposed
+            view is worked on where it lies: ``x.transpose(1, 2)`` lets [B, T, J, C] attend over T without a copy.
         parameters: fourteen tensors in the order of ``PARAMETERS``: layer norm 1 [C] x 2; projections to [q | k | v],
             each [head | channel], [3C, C] and [3C]; output projection [C, C], [C]; layer norm 2; MLP [M, C], [M],
             [C, M], [C]; layer norm 3. Biases may be None, and so may layer norm 3 as a whole.
