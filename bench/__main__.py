@@ -34,7 +34,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
-    parser.add_argument("--quick", action="store_true", help="a little of everything, no torch.compile: minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="a little of everything, no torch.compile nor memory of ops: minutes"
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--max-autotune", action="store_true", help="torch.compile in max-autotune mode too")
     parser.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime out")
@@ -92,7 +94,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.cmu and not (args.op or args.model):
         units = []
     chosen = [(u, ways_of(u, args)) for u in units]
-    expected = [plan.seconds(u, w, args.budget, not args.no_memory) for u, w in chosen]
+    memory = [not args.no_memory and not (args.quick and u.network is None) for u, _ in chosen]
+    expected = [plan.seconds(u, w, args.budget, m) for (u, w), m in zip(chosen, memory)]
     if args.dry_run:
         for (unit, ways), seconds in zip(chosen, expected):
             print(f"{seconds:>6.1f} s  {unit}  ({', '.join(ways)})")
@@ -103,7 +106,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.against:
         return against.compare(args.against, [u for u, _ in chosen], args.budget, args.out)
     start, device, peak = time.monotonic(), Device(args.device), {}
-    memory = None if args.no_memory else peak_mb
 
     def keep(rows: list[Row]) -> None:
         for row in rows:
@@ -113,14 +115,14 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.cmu:
         keep(data.cmu_rows(args.cmu))
-    for unit, ways in chosen:
+    for (unit, ways), held in zip(chosen, memory):
         precision = unit.precision
         if precision.name not in peak:
             with precision.applied():
                 flops, copy = peak[precision.name] = peaks(device, precision.dtype)
             facts.setdefault("peaks", {})[precision.name] = [flops, copy]
             print(f"this machine: {flops / 1e9:,.0f} GFLOP/s in {precision.name}, copy {copy / 1e9:,.1f} GB/s")
-        keep(measured(unit, ways, args.budget, peak[precision.name], memory))
+        keep(measured(unit, ways, args.budget, peak[precision.name], peak_mb if held else None))
     print(f"{len(chosen)} units in {plan.minutes(time.monotonic() - start)}")
     if results and results.rows:
         for path in [results.path, *results.present()]:

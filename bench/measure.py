@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from posekernels._native import core
 from posekernels._packing import packed
 
 # Thread pools go on spinning for a while after their last task (ONNX Runtime's and OpenMP's do): left to themselves
-# they slow whoever comes next down twofold. So every turn begins with a rest and calls that are not timed.
-SETTLE = 0.05
+# they slow whoever comes next down twofold. So every turn begins with a rest and calls that are not timed. The turns'
+# order and the rests' lengths are drawn: else what disturbs the machine at regular times disturbs always the same one.
+SETTLE = 0.05  # to 0.075 seconds
 TURN = 0.01  # seconds that a turn is timed for, at least one call; as long again is not timed
 SLOW = 1.0  # seconds: beside a call this long, a rest is enough
 
@@ -100,12 +102,13 @@ def interleaved(calls: dict[str, Callable], device: Device, budget: float, repea
         per_round += SETTLE + seconds * (loops[name] + warm_ups[name])
     rounds = max(3, min(repeats, int(budget / per_round)))
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    draw = random.Random(0)
     for _ in range(rounds):
-        for name, call in calls.items():
-            time.sleep(SETTLE)
+        for name in draw.sample(list(calls), len(calls)):
+            time.sleep(SETTLE * draw.uniform(1, 1.5))
             for _ in range(warm_ups[name]):
-                call()
-            samples[name].append(device.sample(call, loops[name]))
+                calls[name]()
+            samples[name].append(device.sample(calls[name], loops[name]))
     return {name: spread(pairs) for name, pairs in samples.items()}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests import native
 
 ROOT = native.ROOT
-TREE = ROOT / "build" / "mutants-csrc"
+CPP_FILE = "{0}/{0}_cpu.cpp"
 
 CPP = {
     "annotated_norm": [
@@ -158,34 +158,35 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text)
 
 
-def build_cpp() -> Path:
-    """The module with every change of ``CPP`` in it, number n (from 1) active after ``choose_mutant(1, n)``."""
+def build_cpp(name: str = "mutants", more: list[tuple[str, str, str, str]] = (), sanitize: str = "") -> Path:
+    """The module with every change of ``CPP`` and ``more`` in it, the n-th (from 1) after ``choose_mutant(1, n)``."""
     texts = {
         str(p.relative_to(ROOT / "csrc")): p.read_text()
         for p in (ROOT / "csrc").rglob("*")
         if p.suffix in (".cpp", ".h")
     }
-    changes = each(CPP, "{0}/{0}_cpu.cpp")
+    changes = [*each(CPP, CPP_FILE), *more]
     for number, (_, file, context, new) in enumerate(changes, 1):
         texts[file] = changed(texts[file], context, new, number)
     for file in {file for _, file, *_ in changes}:
-        declared = "#include <cstdint>\nnamespace posekernels {\nextern int64_t mutant;\n}\n"
+        declared = "#include <cstdint>\nnamespace posekernels {\nextern int64_t mutant, *raced;\n}\n"
         texts[file] = texts[file].replace("#pragma once\n", "", 1)
         guard = "#pragma once\n" if file.endswith(".h") else ""
         texts[file] = guard + declared + texts[file]
     texts["core/mutant_cpu.cpp"] = (
         '#include "posekernels/registry.h"\n'
-        "namespace posekernels {\nint64_t mutant = 0;\n}\n"
-        "POSEKERNELS_BEGIN\nvoid choose_mutant(int64_t number) { mutant = number; }\n"
+        "namespace posekernels {\nint64_t mutant = 0, races[1 << 16], *raced = races;\n}\n"  # each time another place
+        "POSEKERNELS_BEGIN\nvoid choose_mutant(int64_t number) { mutant = number, ++raced; }\n"
         "POSEKERNELS_KERNEL(choose_mutant)\nPOSEKERNELS_END\n"
     )
-    if TREE.exists():
-        for path in TREE.rglob("*.*"):
-            if str(path.relative_to(TREE)) not in texts:
+    tree = ROOT / "build" / f"{name}-csrc"
+    if tree.exists():
+        for path in tree.rglob("*.*"):
+            if str(path.relative_to(tree)) not in texts:
                 path.unlink()
     for file, text in texts.items():
-        _write(TREE / file, text)
-    return native.build("mutants", csrc=TREE)
+        _write(tree / file, text)
+    return native.build(name, csrc=tree, sanitize=sanitize)
 
 
 def rejected(op: str, backend: str, drawn: int) -> str | None:
@@ -212,7 +213,7 @@ def try_cpp() -> int:
         why = rejected(op, "cpu", 12)
         if why:
             raise RuntimeError(f"{op} fails unchanged: {why}")
-    for number, (op, _, context, new) in enumerate(each(CPP, "{0}/{0}_cpu.cpp"), 1):
+    for number, (op, _, context, new) in enumerate(each(CPP, CPP_FILE), 1):
         core.choose_mutant(1, number)
         survivors += report(op, context, new, rejected(op, "cpu", 12))
     core.choose_mutant(1, 0)
