@@ -32,7 +32,6 @@ def eager(call: Callable) -> Callable:
 
 def compiled(call: Callable, mode: str | None = None) -> Callable:
     """The eager form under ``torch.compile``."""
-    torch._dynamo.reset()
     with posekernels.use_backend("reference"):
         fast = torch.compile(call, mode=mode, dynamic=False)
         try:

@@ -351,6 +351,8 @@ def prepare(unit: Unit, ways: list[str]) -> tuple[dict[str, Row], dict[str, Call
     rows, calls = {}, {}
     if not unit.timed:
         return rows, calls
+    if any(way in COMPILED for way in ways):
+        torch._dynamo.reset()  # once for all ways: it also forgets what other modes have compiled
     want = unit.want()
     for way in ways:
         row = rows[way] = Row(*unit.group, way)
