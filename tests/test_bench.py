@@ -1,5 +1,6 @@
 """The benchmark: what it covers, what survives of a run, what it refuses to time, what it says of memory and claims."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from bench import __main__ as command
-from bench import against, claims, growth, memory, plan, report, scaling
+from bench import against, aot, claims, growth, memory, plan, report, scaling
 from bench.cases import OpCase, model_cases, op_cases
 from bench.suite import PRECISIONS, OpUnit, Row, measured, prepare
 
@@ -173,3 +174,14 @@ def test_one_rank_measures_its_iteration():
     alone = scaling.work("htnet", 2, 1)
     assert alone["iteration"] > 0 and alone["sum"] == 0
     assert scaling.paper_table().count("\n") > 8
+
+
+def test_aot_rows_know_their_sources(tmp_path):
+    made = {op: aot.sources(op) for op in aot.ops_with_kernels()}
+    used = "posekernels/ops/graph_conv/triton.py", "posekernels/_triton.py", "csrc/include/posekernels/gpu.h"
+    assert set(used) < set(made["graph_conv"])
+    (tmp_path / "aot.json").write_text(json.dumps({"sources": made}))
+    assert aot.stale(tmp_path) == []
+    made["graph_conv"]["csrc/include/posekernels/gpu.h"] = "another"
+    (tmp_path / "aot.json").write_text(json.dumps({"sources": made}))
+    assert aot.stale(tmp_path) == ["graph_conv"]
