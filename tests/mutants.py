@@ -114,6 +114,11 @@ TRITON = {
         ("y = centred / (tl.sqrt(squares / («C - 1»)) + eps)", "C"),
         ("slope = tl.where(constant, 0.0, «along» * inverse", "0.0"),
     ],
+    "hierarchy_block": [
+        ("outer = («limb >= 0»)[:, None]", "limb > 0"),
+        ("(column >= 2 * C) & (column < «3 * C»)", "3 * C - 1"),
+        ("return graph_conv.linear(h, layers[2], w[9], «limb»)", "None"),
+    ],
     "transformer_block": [
         ('weights, heads, «scale», eps, "triton"', "1.0"),
         ('eps, "triton", «annotated_norm.layer_norm»)', "lambda x, *rest: annotated_norm.layer_norm(x * 2, *rest)"),

@@ -1,5 +1,6 @@
 """``hierarchy_block`` on every backend here, against the reference in float64, and against HTNet's own modules."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from posekernels import BackendError
 from posekernels.ops import hierarchy_block
 from posekernels.ops.hierarchy_block import PARAMETERS, _shapes
 from posekernels.testing import assert_within_budget, guarded, require
+from tests.ops.calls import working_calls
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 LIMBS = {17: (1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16), 5: (2, 0, 4)}
@@ -136,6 +138,23 @@ def test_constants_kept_on_a_gpu_follow_the_weights():
             mine[PARAMETERS.index(name)].mul_(3)
             want = hierarchy_block(x.double(), [w.cpu().double() for w in mine], **options, backend="reference")
             assert_within_budget(hierarchy_block(x.to(device), mine, **options, backend="triton"), want, what=name)
+
+
+def test_between_triton_s_kernels_only_products_and_gathers(monkeypatch):
+    device = require("hierarchy_block", "triton")
+    from posekernels.ops.hierarchy_block import triton
+
+    x, weights = torch.randn(2, 17, 24).to(device), [w.to(device) for w in parameters(17, 8, 16, 12)]
+    kept = triton._keep(weights, LIMBS[17], 17)
+    monkeypatch.setattr(triton, "derived", lambda *_: kept)  # under a dispatch mode it keeps nothing
+    run = functools.partial(triton.hierarchy_block, x, weights, LIMBS[17], 8)
+    norm, product = "annotated_norm_fwd", "graph_conv_fwd"
+    limb = ["index_select", product, norm, product, product]
+    body = ["part", "addmm", "joint_attention_fwd", "addmm", "body", product, product]
+    assert working_calls(run, triton._joint_kernel, monkeypatch) == [
+        *(norm, product, product, "joint"),
+        *(limb + limb + body),
+    ]
 
 
 def test_nan_stays_in_its_pose():

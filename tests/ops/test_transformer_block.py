@@ -5,13 +5,13 @@ import importlib
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from posekernels import BackendError, _native
 from posekernels.ops import transformer_block
 from posekernels.ops.transformer_block import PARAMETERS, cpu, cuda, gpu, reference
 from posekernels.testing import assert_within_budget, guarded, require
 from tests.cuda_emulation import EmulatedModule
+from tests.ops.calls import working_calls
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 KERNELS = BACKENDS[1:]
@@ -80,36 +80,23 @@ def test_the_kernel_keeps_the_order_of_memory(backend):
         assert transformer_block(turned, *to(w, device), heads=2, backend=backend).stride() == turned.stride()
 
 
-class Calls(TorchDispatchMode):
-    """The names of the ATen calls inside; not of what a raw op does itself."""
+@pytest.mark.parametrize("N, attention", [(9, "joint_attention_fwd"), (40, "attention_fwd")])
+def test_between_triton_s_kernels_only_products_and_gelu(N, attention, monkeypatch):
+    """No layout copy, no sum and no norm by PyTorch, whichever way groups lie."""
+    device = require("transformer_block", "triton")
+    from posekernels.ops.annotated_norm.triton import _annotated_norm_fwd_kernel
+    from posekernels.ops.transformer_block import triton
 
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.overloadpacket.__name__)
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("N", [9, 40])
-def test_between_a_gpu_s_kernels_only_products_and_gelu(N):
-    """No layout copy, no sum, no norm by PyTorch. C++ attention stands in for a GPU's: same tensors."""
-    require("transformer_block", "cpu")
     x, w = inputs((2, 5), N, 16, 24)
-
-    def norm(x, weight, bias, eps, residual, out):
-        return torch.empty_like(x) if out is None else out, None if residual is None else torch.empty_like(x)
-
-    moves_nothing = {"view", "_unsafe_view", "permute", "t", "transpose", "split", "unbind", "detach", "empty_like"}
-    for turned in (False, True):
-        if turned:
-            x = x.transpose(1, 2).contiguous().transpose(1, 2)
-        with Calls() as calls, torch.no_grad():
-            gpu.transformer_block(x, w, 2, 0.3, 1e-6, "cpu", norm)
-        attention = "_joint_attention" if N <= 32 else "_temporal_attention"
-        work = [name for name in calls.names if name not in moves_nothing]
-        assert work == [*["addmm"] * (3 if turned else 1), attention, "addmm", "addmm", "gelu_", "addmm"]
+    x, w, norm = x.to(device), to(w, device), "annotated_norm_fwd"
+    for view, products in ((x, 1), (x.transpose(1, 2).contiguous().transpose(1, 2), 3)):
+        calls = working_calls(
+            lambda: triton.transformer_block(view, w, 2, 0.3, 1e-6),  # noqa: B023
+            _annotated_norm_fwd_kernel,
+            monkeypatch,
+        )
+        rest = ["addmm", norm, "addmm", "gelu_", "addmm", norm]
+        assert calls == [norm, *["addmm"] * products, attention, *rest]
 
 
 @pytest.mark.parametrize("backend", KERNELS)

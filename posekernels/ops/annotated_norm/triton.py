@@ -193,15 +193,12 @@ def _compilation(name: str, kernel, dtype: torch.dtype, C: int, **constants) -> 
     return Compilation(f"{name}/{TYPE_NAMES[dtype]}", kernel, types, constants, plan["num_warps"], matrix_units=False)
 
 
-def layer_norm_compilations(op: str, C: int) -> list[Compilation]:
-    """``layer_norm`` of rows of C, as ``op`` uses it: of one matrix, of a sum, of a sum that is not written."""
+def layer_norm_compilations(op: str, C: int, *, sums: bool) -> list[Compilation]:
+    """``layer_norm`` of rows of C, as ``op`` uses it: of one matrix; of a sum, and of one that is not written."""
+    kinds = {"norm": ("residual_ptr", "total_ptr")} | ({"add_norm": (), "last_norm": ("total_ptr",)} if sums else {})
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        for label, left_out in (
-            ("norm", ("residual_ptr", "total_ptr")),
-            ("add_norm", ()),
-            ("last_norm", ("total_ptr",)),
-        ):
+        for label, left_out in kinds.items():
             constants = dict.fromkeys(left_out) | {"LAYER": True, "DROPOUT": False}
             found.append(_compilation(f"{op}/{label}-{C}", _annotated_norm_fwd_kernel, dtype, C, **constants))
     return found

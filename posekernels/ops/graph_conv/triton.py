@@ -90,7 +90,7 @@ def _linear_grad(
 def _graph_conv_fwd_kernel(
     x_ptr,  # [B, J, Cin]
     weight_ptr,  # [K, Cin, Cout]
-    adjacency_ptr,  # [K, J, J]
+    adjacency_ptr,  # [K, J, J] or None: every joint to itself
     bias_ptr,  # [Cout] or None
     modulation_ptr,  # [J, Cout] or None
     scale_ptr,  # [Cout] or None
@@ -121,8 +121,11 @@ def _graph_conv_fwd_kernel(
         )  # fmt: skip
         if modulation_ptr is not None:
             product *= _modulation_tile(modulation_ptr, column, J, Cout, BLOCK_M)
-        matrix, diagonal, dense = block_diagonal(adjacency_ptr + k * J * J, J, BLOCK_M, False)
-        h = mix_joints(h, matrix, diagonal, dense, product, J, BLOCK_M, PRECISION)
+        if adjacency_ptr is None:
+            h += product
+        else:
+            matrix, diagonal, dense = block_diagonal(adjacency_ptr + k * J * J, J, BLOCK_M, False)
+            h = mix_joints(h, matrix, diagonal, dense, product, J, BLOCK_M, PRECISION)
     if bias_ptr is not None:
         h += _row_vector(bias_ptr, column, Cout)
 
@@ -381,6 +384,18 @@ def graph_conv(
     return y, x.new_empty(0) if h is None else h
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None, activation: str = "none") -> Tensor:
+    """act(x W + bias) + residual in one launch: what other ops' Triton backends share.
+
+    Args:
+        x: [N, Cin]; weight: [Cin, Cout]; bias: [Cout]; residual: [N, Cout].
+        activation: as for ``graph_conv``.
+    """
+    residual = None if residual is None else residual[:, None]
+    y, _ = graph_conv(x[:, None], weight[None], None, bias, None, None, None, residual, activation, False)
+    return y[:, 0]
+
+
 def graph_conv_backward(
     grad, h, x, weight, adjacency, bias, modulation, scale, shift, activation, needs
 ) -> list[Tensor]:
@@ -456,35 +471,52 @@ def graph_conv_backward(
     return [found[name].to(x.dtype) for name, needed in zip(names, needs) if needed]
 
 
+def _compilation(label: str, kernel, dtype: torch.dtype, plan: dict, matrix_units: bool, **constants) -> Compilation:
+    constants |= {n: v for n, v in plan.items() if n.startswith("BLOCK")}
+    types = {"Cin": "i32:16", "Cout": "i32:16"}
+    for argument in kernel.arg_names:
+        if argument in constants:
+            types[argument] = "constexpr"
+        elif argument.endswith("partial_ptr"):
+            types[argument] = "*fp32:16"
+        elif argument.endswith("_ptr"):
+            types[argument] = f"*{TYPE_NAMES[dtype]}:16"
+        else:
+            types.setdefault(argument, "i32")
+    types = {argument: types[argument] for argument in kernel.arg_names}
+    return Compilation(label, kernel, types, constants, plan["num_warps"], matrix_units=matrix_units)
+
+
+_PRECISIONS = ((torch.bfloat16, "ieee"), (torch.float16, "ieee"), (torch.float32, "tf32"), (torch.float32, "tf32x3"))
+
+
+def _suffix(dtype: torch.dtype, precision: str) -> str:
+    return TYPE_NAMES[dtype] + ("" if precision == "ieee" else f"-{precision}")
+
+
+def linear_compilations(op: str, Cin: int, Cout: int, activation: str, residual: bool) -> list[Compilation]:
+    """``linear``, as ``op`` uses it."""
+    found = []
+    left_out = ["adjacency_ptr", "modulation_ptr", "scale_ptr", "shift_ptr", "h_ptr"]
+    left_out += [] if residual else ["residual_ptr"]
+    for dtype, precision in _PRECISIONS:
+        plan = _blocks("fwd", dtype, precision, Cin, Cout, 17 * 400)
+        constants = dict.fromkeys(left_out) | {"K": 1, "ACTIVATION": activation, "PRECISION": precision}
+        label = f"{op}/linear-{Cin}x{Cout}/{_suffix(dtype, precision)}"
+        found.append(_compilation(label, _graph_conv_fwd_kernel, dtype, plan, True, **constants))
+    return found
+
+
 def _compilations() -> list[Compilation]:
     """Every kernel at the sizes of HTNet's two layers, in every dtype and precision: what is compiled ahead of time."""
     K, options = 2, {"ACTIVATION": "gelu"}
     found = []
 
     def add(kernel, name: str, dtype: torch.dtype, precision: str, plan: dict, **constants):
-        label = f"graph_conv/{name}/{TYPE_NAMES[dtype]}" + ("" if precision == "ieee" else f"-{precision}")
-        constants |= {n: v for n, v in plan.items() if n.startswith("BLOCK")}
-        types = {"Cin": "i32:16", "Cout": "i32:16"}
-        for argument in kernel.arg_names:
-            if argument in constants:
-                types[argument] = "constexpr"
-            elif argument.endswith("partial_ptr"):
-                types[argument] = "*fp32:16"
-            elif argument.endswith("_ptr"):
-                types[argument] = f"*{TYPE_NAMES[dtype]}:16"
-            else:
-                types.setdefault(argument, "i32")
-        types = {argument: types[argument] for argument in kernel.arg_names}
-        found.append(
-            Compilation(label, kernel, types, constants, plan["num_warps"], matrix_units=name != "bwd_columns")
-        )
+        label = f"graph_conv/{name}/{_suffix(dtype, precision)}"
+        found.append(_compilation(label, kernel, dtype, plan, name != "bwd_columns", **constants))
 
-    for dtype, precision in (
-        (torch.bfloat16, "ieee"),
-        (torch.float16, "ieee"),
-        (torch.float32, "tf32"),
-        (torch.float32, "tf32x3"),
-    ):
+    for dtype, precision in _PRECISIONS:
         for Cin, Cout in ((80, 384), (384, 80)):
             sizes, both = f"{Cin}x{Cout}", options | {"PRECISION": precision}
 
