@@ -20,7 +20,7 @@ from .._cpu import not_float32
 from . import reference
 
 _OP = "norm_activation"
-_SMALL = 1 << 12  # numbers below which PyTorch's own layers take as long
+_SMALL = 1 << 12  # numbers below which, with gradients, PyTorch's own layers take as long
 
 
 def _not_for_cpu(x, *_rest) -> str | None:
@@ -131,7 +131,8 @@ def norm_activation(
     backend = requested(backend)
     options = float(eps), float(negative_slope), float(dropout)
     if seed is None:
-        if takes_reference(_OP, backend, (x,)) or (backend == "auto" and x.numel() < _SMALL):
+        training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
+        if takes_reference(_OP, backend, (x,)) or (backend == "auto" and training and x.numel() < _SMALL):
             return _layers(x, weight, bias, *options)
         seed = draw_seed() if dropout else 0
     return _NormActivation.apply(x, weight, bias, *options, seed, backend)
