@@ -1,4 +1,4 @@
-"""What the adapters of CUDA kernels share: how they multiply, addresses, streams."""
+"""What the adapters of CUDA kernels share: how they multiply, streams."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ def math_of(tensor: Tensor) -> int:
     if tensor.dtype == torch.float32:
         return int(torch.get_float32_matmul_precision() != "highest")
     return {torch.float16: 2, torch.bfloat16: 3}[tensor.dtype]
-
-
-def addresses(*tensors: Tensor | None) -> list[int | None]:
-    return [t if t is None else t.data_ptr() for t in tensors]
 
 
 def launch(kernel: str, tensor: Tensor, *arguments) -> None:

@@ -41,6 +41,31 @@ class Compilation:
 
 
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+PRECISIONS = (  # every dtype with every ``dot_precision`` it may have
+    (torch.bfloat16, "ieee"),
+    (torch.float16, "ieee"),
+    (torch.float32, "tf32"),
+    (torch.float32, "tf32x3"),
+)
+
+
+def compilation(
+    name: str, kernel, dtype: torch.dtype, plan: dict, types: dict[str, str] | None = None, **options
+) -> Compilation:
+    """``kernel`` on tensors of ``dtype``: aligned pointers to it and 32-bit numbers, unless ``types`` says otherwise.
+
+    Args:
+        name: ``<op>/<kernel>``; the dtype and the precision of its products come behind it.
+        plan: the constants, and "num_warps" and "num_stages" among them; what the kernel does not take is left out.
+        options: ``matrix_units`` and ``spills_accepted`` of ``Compilation``.
+    """
+    usual = {a: f"*{TYPE_NAMES[dtype]}:16" if a.endswith("_ptr") else "i32" for a in kernel.arg_names}
+    constants = {a: plan[a] for a in kernel.arg_names if a in plan}
+    chosen = {a: "constexpr" if a in constants else (types or {}).get(a, usual[a]) for a in kernel.arg_names}
+    label, precision = f"{name}/{TYPE_NAMES[dtype]}", constants.get("PRECISION", "ieee")
+    label += "" if precision == "ieee" else f"-{precision}"
+    launch = {n: plan[n] for n in ("num_warps", "num_stages") if n in plan}
+    return Compilation(label, kernel, chosen, constants, **launch, **options)
 
 
 def dot_precision(dtype: torch.dtype) -> str:

@@ -15,12 +15,3 @@ def not_float32(*tensors: Tensor | None, or_bfloat16: bool = False) -> str | Non
             continue
         return f"takes float32{' or bfloat16' if or_bfloat16 else ''}, got {tensor.dtype}"
     return not_on("cpu", *tensors)
-
-
-def address(tensor: Tensor | None) -> int | None:
-    """Where a tensor begins, for a kernel; None for none."""
-    return None if tensor is None else tensor.data_ptr()
-
-
-def addresses(*tensors: Tensor | None) -> list[int | None]:
-    return [address(tensor) for tensor in tensors]

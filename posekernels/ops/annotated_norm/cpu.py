@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ..._adapters import addresses, contiguous
 from ..._dropout import kernel_arguments
-from .._cpu import addresses, not_float32
+from .._cpu import not_float32
 
 
 def missing() -> str | None:
@@ -23,7 +24,7 @@ def refuses_backward(grad, grad_total, total, scale, eps, rate, seed, needs) -> 
 
 
 def annotated_norm(x, residual, scale, shift, eps, rate, seed) -> tuple[Tensor, Tensor]:
-    held = [None if t is None else t.contiguous() for t in (x, residual, scale, shift)]
+    held = contiguous(x, residual, scale, shift)
     y = torch.empty_like(held[0])
     total = None if residual is None else torch.empty_like(y)
     _native.core.annotated_norm(
@@ -33,7 +34,7 @@ def annotated_norm(x, residual, scale, shift, eps, rate, seed) -> tuple[Tensor, 
 
 
 def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, needs) -> list[Tensor]:
-    held = [None if t is None else t.contiguous() for t in (grad, grad_total, total, scale)]
+    held = contiguous(grad, grad_total, total, scale)
     shapes = (total.shape, total.shape, scale.shape, scale.shape)
     grads = [total.new_empty(shape) if need else None for shape, need in zip(shapes, needs)]
     _native.core.annotated_norm_backward(

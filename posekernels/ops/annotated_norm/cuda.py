@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..._cuda import addresses, launch
+from ..._adapters import addresses, contiguous
+from ..._cuda import launch
 from ..._dropout import kernel_arguments
 
 PARTS = 256  # of the rows, whose sums are added up afterwards
@@ -12,7 +13,7 @@ PARTS = 256  # of the rows, whose sums are added up afterwards
 
 def annotated_norm(x, residual, scale, shift, eps, rate, seed):
     """As ``reference.annotated_norm``."""
-    held = [None if t is None else t.contiguous() for t in (x, residual, scale, shift)]
+    held = contiguous(x, residual, scale, shift)
     y = torch.empty_like(held[0])
     total = None if residual is None else torch.empty_like(y)
     if y.numel():
@@ -22,7 +23,7 @@ def annotated_norm(x, residual, scale, shift, eps, rate, seed):
 
 def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, needs):
     """As ``reference.annotated_norm_backward``."""
-    held = [None if t is None else t.contiguous() for t in (grad, grad_total, total, scale)]
+    held = contiguous(grad, grad_total, total, scale)
     N, C = total.shape
     grad_x, grad_residual = (torch.empty_like(held[2]) if need else None for need in needs[:2])
     parts = min(N, PARTS)

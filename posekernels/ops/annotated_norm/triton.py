@@ -11,11 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..._adapters import contiguous
 from ..._dropout import threshold
 from ..._triton import (
-    TYPE_NAMES,
     Compilation,
     centred_rows,
+    compilation,
     keep_elements,
     launch_on,
     layer_norm_rows,
@@ -131,7 +132,7 @@ def _launch(x, residual, scale, shift, y, total, eps, layer: bool, rate: float =
 
 def annotated_norm(x, residual, scale, shift, eps, rate, seed):
     """As ``reference.annotated_norm``."""
-    x, residual, scale, shift = (None if t is None else t.contiguous() for t in (x, residual, scale, shift))
+    x, residual, scale, shift = contiguous(x, residual, scale, shift)
     y = torch.empty_like(x)
     total = None if residual is None else torch.empty_like(x)
     _launch(x, residual, scale, shift, y, total, eps, False, rate, seed)
@@ -159,7 +160,7 @@ def layer_norm(
 
 def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, needs):
     """As ``reference.annotated_norm_backward``. Sums over rows are made in two stages, without atomics."""
-    grad, grad_total, total, scale = (None if t is None else t.contiguous() for t in (grad, grad_total, total, scale))
+    grad, grad_total, total, scale = contiguous(grad, grad_total, total, scale)
     N, C = total.shape
     plan = row_plan(C)
     tiles = triton.cdiv(N, plan["BLOCK_R"])
@@ -179,18 +180,12 @@ def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, nee
     return [g.clone() if i > 1 else g for i, (g, need) in enumerate(zip(found, needs)) if need]
 
 
+_TYPES = {"seed": "i64", "threshold": "i64", "eps": "fp32", "factor": "fp32", "C": "i32:16", "x_row": "i32:16"}
+_TYPES["partial_ptr"] = "*fp32:16"
+
+
 def _compilation(name: str, kernel, dtype: torch.dtype, C: int, **constants) -> Compilation:
-    plan = row_plan(C)
-    constants |= {k: v for k, v in plan.items() if k.startswith("BLOCK")}
-    types = {"seed": "i64", "threshold": "i64", "eps": "fp32", "factor": "fp32", "C": "i32:16", "x_row": "i32:16"}
-    types["partial_ptr"] = "*fp32:16"
-    for argument in kernel.arg_names:
-        if argument in constants:
-            types[argument] = "constexpr"
-        else:
-            types.setdefault(argument, f"*{TYPE_NAMES[dtype]}:16" if argument.endswith("_ptr") else "i32")
-    types = {argument: types[argument] for argument in kernel.arg_names}
-    return Compilation(f"{name}/{TYPE_NAMES[dtype]}", kernel, types, constants, plan["num_warps"], matrix_units=False)
+    return compilation(name, kernel, dtype, row_plan(C) | constants, _TYPES, matrix_units=False)
 
 
 def layer_norm_compilations(op: str, C: int, *, sums: bool) -> list[Compilation]:

@@ -7,13 +7,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import TYPE_NAMES, Compilation, launch_on, power_of_2
+from ..._triton import compilation, launch_on, power_of_2
 
 
 @triton.jit
-def _coordinate(ptr, offset, mask):
-    """float32; 0 outside."""
-    return tl.load(ptr + offset, mask=mask, other=0.0).to(tl.float32)
+def _points(ptr, offset, mask):
+    """[x, y, z], float32; 0 outside."""
+    return [tl.load(ptr + offset + i, mask=mask, other=0.0).to(tl.float32) for i in (0, 1, 2)]
+
+
+@triton.jit
+def _apart(poses_ptr, target, offset, mask):
+    """What joints are from the target's along x, y and z, and their distances: [BLOCK_S, BLOCK_J] each."""
+    poses = _points(poses_ptr, offset, mask)
+    off = [poses[i] - target[i][None, :] for i in (0, 1, 2)]
+    return off, tl.sqrt_rn(off[0] * off[0] + off[1] * off[1] + off[2] * off[2])
 
 
 @triton.jit
@@ -32,19 +40,14 @@ def _best_hypothesis_fwd_kernel(
     b = tl.program_id(0).to(tl.int64)
     joint = tl.arange(0, BLOCK_J)
     place = b * J * 3 + joint * 3
-    tx = _coordinate(target_ptr, place, joint < J)
-    ty = _coordinate(target_ptr, place + 1, joint < J)
-    tz = _coordinate(target_ptr, place + 2, joint < J)
+    target = _points(target_ptr, place, joint < J)
     best = float("inf")
     winner = 0
     for start in range(0, S, BLOCK_S):
         sample = start + tl.arange(0, BLOCK_S)
         mask = (sample < S)[:, None] & (joint < J)[None, :]
         offset = ((b * S + sample) * (3 * J))[:, None] + (3 * joint)[None, :]
-        x = _coordinate(poses_ptr, offset, mask) - tx[None, :]
-        y = _coordinate(poses_ptr, offset + 1, mask) - ty[None, :]
-        z = _coordinate(poses_ptr, offset + 2, mask) - tz[None, :]
-        distance = tl.sqrt_rn(x * x + y * y + z * z)
+        off, distance = _apart(poses_ptr, target, offset, mask)
         error = (tl.sum(tl.where(mask, distance, 0.0), 1) / J).to(errors_ptr.dtype.element_ty)
         tl.store(errors_ptr + b * S + sample, error, mask=sample < S)
         error = error.to(tl.float32)  # ranked as stored
@@ -74,36 +77,24 @@ def _best_hypothesis_bwd_kernel(
     b = tl.program_id(0).to(tl.int64)
     joint = tl.arange(0, BLOCK_J)
     place = b * J * 3 + joint * 3
-    tx = _coordinate(target_ptr, place, joint < J)
-    ty = _coordinate(target_ptr, place + 1, joint < J)
-    tz = _coordinate(target_ptr, place + 2, joint < J)
-    sum_x = tl.zeros((BLOCK_J,), tl.float32)
-    sum_y = tl.zeros((BLOCK_J,), tl.float32)
-    sum_z = tl.zeros((BLOCK_J,), tl.float32)
+    target = _points(target_ptr, place, joint < J)
+    nothing = tl.zeros((BLOCK_J,), tl.float32)
+    total = [nothing, nothing, nothing]
     for start in range(0, S, BLOCK_S):
         sample = start + tl.arange(0, BLOCK_S)
         mask = (sample < S)[:, None] & (joint < J)[None, :]
         offset = ((b * S + sample) * (3 * J))[:, None] + (3 * joint)[None, :]
-        x = _coordinate(poses_ptr, offset, mask) - tx[None, :]
-        y = _coordinate(poses_ptr, offset + 1, mask) - ty[None, :]
-        z = _coordinate(poses_ptr, offset + 2, mask) - tz[None, :]
-        distance = tl.sqrt_rn(x * x + y * y + z * z)
-        share = _coordinate(grad_ptr, b * S + sample, sample < S) / J
+        off, distance = _apart(poses_ptr, target, offset, mask)
+        share = tl.load(grad_ptr + b * S + sample, mask=sample < S, other=0.0).to(tl.float32) / J
         weight = tl.where(distance == 0.0, 0.0, share[:, None] / tl.where(distance == 0.0, 1.0, distance))
         weight = tl.where(mask, weight, 0.0)
-        x *= weight
-        y *= weight
-        z *= weight
-        tl.store(grad_poses_ptr + offset, x, mask=mask)
-        tl.store(grad_poses_ptr + offset + 1, y, mask=mask)
-        tl.store(grad_poses_ptr + offset + 2, z, mask=mask)
+        grads = [along * weight for along in off]
+        for i in tl.static_range(3):
+            tl.store(grad_poses_ptr + offset + i, grads[i], mask=mask)
         # Outside the mask stands -target * 0: nothing, unless that joint's target is not finite anyway.
-        sum_x += tl.sum(x, 0)
-        sum_y += tl.sum(y, 0)
-        sum_z += tl.sum(z, 0)
-    tl.store(grad_target_ptr + place, -sum_x, mask=joint < J)
-    tl.store(grad_target_ptr + place + 1, -sum_y, mask=joint < J)
-    tl.store(grad_target_ptr + place + 2, -sum_z, mask=joint < J)
+        total = [total[i] + tl.sum(grads[i], 0) for i in (0, 1, 2)]
+    for i in tl.static_range(3):
+        tl.store(grad_target_ptr + place + i, -total[i], mask=joint < J)
 
 
 def _plan(S: int, J: int) -> dict[str, int]:
@@ -135,24 +126,8 @@ def best_hypothesis_backward(grad, poses, target) -> tuple[Tensor, Tensor]:
     return grad_poses, grad_target
 
 
-def _compilations() -> list[Compilation]:
-    """Both kernels at 17 joints and 200 hypotheses."""
-    found = []
-    for dtype in (torch.float32, torch.bfloat16):
-        for name, kernel in (("fwd", _best_hypothesis_fwd_kernel), ("bwd", _best_hypothesis_bwd_kernel)):
-            plan = _plan(200, 17)
-            constants = {n: c for n, c in plan.items() if n != "num_warps"}
-            types = {}
-            for argument in kernel.arg_names:
-                if argument in constants:
-                    types[argument] = "constexpr"
-                elif argument == "index_ptr":
-                    types[argument] = "*i64:16"
-                else:
-                    types[argument] = f"*{TYPE_NAMES[dtype]}:16" if argument.endswith("_ptr") else "i32"
-            label = f"best_hypothesis/{name}/{TYPE_NAMES[dtype]}"
-            found.append(Compilation(label, kernel, types, constants, plan["num_warps"], matrix_units=False))
-    return found
-
-
-AOT = _compilations()
+AOT = [  # 17 joints, 200 hypotheses
+    compilation(f"best_hypothesis/{name}", kernel, dtype, _plan(200, 17), {"index_ptr": "*i64:16"}, matrix_units=False)
+    for dtype in (torch.float32, torch.bfloat16)
+    for name, kernel in (("fwd", _best_hypothesis_fwd_kernel), ("bwd", _best_hypothesis_bwd_kernel))
+]

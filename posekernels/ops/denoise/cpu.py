@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ... import _native
+from ..._adapters import addresses, contiguous
 from ..._derived import derived
 from ..._dispatch import not_on
 
@@ -31,7 +32,7 @@ def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
         return packed
 
     packed = derived(("denoise", heads), pack, *weights)
-    x, shifts, coefficients, noise = (None if t is None else t.contiguous() for t in (x, shifts, coefficients, noise))
+    x, shifts, coefficients, noise = contiguous(x, shifts, coefficients, noise)
     B, S = x.shape[0], 1 if coefficients is None else coefficients.shape[0]
     y = x.new_empty(B, J, Cout)
     history = [x.new_empty((S, *x.shape) if keep else (0,)) for _ in range(2)]
@@ -39,7 +40,7 @@ def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
         threads,
         x.data_ptr(),
         packed.data_ptr(),
-        *(None if t is None else t.data_ptr() for t in (shifts, coefficients, noise)),
+        *addresses(shifts, coefficients, noise),
         y.data_ptr(),
         *(h.data_ptr() if keep else None for h in history),
         seed is not None,

@@ -10,7 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ..._triton import TYPE_NAMES, Compilation, block_diagonal, dot_precision, launch_on, mix_joints, power_of_2
+from ..._adapters import contiguous
+from ..._triton import Compilation, block_diagonal, compilation, dot_precision, launch_on, mix_joints, power_of_2
 from . import reference
 
 
@@ -233,7 +234,7 @@ def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
     kind = weights[2].dtype
     weights = [w.contiguous() for w in weights]
     weights[:2] = [w.to(kind) for w in weights[:2]]  # mixing matrices meet values of the products' type
-    x, shifts, coefficients, noise = (None if t is None else t.contiguous() for t in (x, shifts, coefficients, noise))
+    x, shifts, coefficients, noise = contiguous(x, shifts, coefficients, noise)
     y = x.new_empty(B, J, Cout)
     history = [x.new_empty((S, *x.shape) if keep else (0,)) for _ in range(2)]
     if B == 0:
@@ -249,28 +250,17 @@ def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
     return y, *history
 
 
-def _aot(kind: torch.dtype, loop: bool) -> Compilation:
-    name = TYPE_NAMES[kind]
-    plain = ("x_ptr", "y_ptr", "shifts_ptr", "in_bias_ptr", "norm1_ptr", "qkv_bias_ptr", "proj_bias_ptr", "norm2_ptr")
-    plain += ("fc1_bias_ptr", "fc2_bias_ptr", "conv1_bias_ptr", "conv2_bias_ptr", "out_bias_ptr")
-    matrices = ("polynomials", "graph", "in_weight", "qkv_weight", "proj_weight", "fc1_weight", "fc2_weight")
-    matrices += ("conv1_weight", "conv2_weight", "out_weight")
-    types = {n: "*fp32:16" for n in plain} | {f"{n}_ptr": f"*{name}:16" for n in matrices}
-    types |= dict.fromkeys(("rows", "steps", "layers"), "i32") | {"scale": "fp32"}
-    constants = {"J": 17, "Cin": 5, "C": 96, "Cout": 5, "heads": 4, "K": 3, "PRECISION": dot_precision(kind)} | _blocks(
-        17, 5, 96, 5, 4
-    )
-    for pointer in ("states_ptr", "estimates_ptr", "noise_ptr", "coefficients_ptr"):
-        if loop and pointer == "coefficients_ptr":
-            types[pointer] = "*fp32:16"
-        else:
-            constants[pointer] = None
-    types |= dict.fromkeys(constants, "constexpr")
-    what = "loop" if loop else "network"
+def _aot(loop: bool) -> Compilation:
+    plan = {"J": 17, "Cin": 5, "C": 96, "Cout": 5, "heads": 4, "K": 3, "PRECISION": "ieee"}
+    plan |= _blocks(17, 5, 96, 5, 4) | {"num_warps": 8, "num_stages": 1}
+    plan |= dict.fromkeys(("states_ptr", "estimates_ptr", "noise_ptr") + (() if loop else ("coefficients_ptr",)))
+    exact = ("x_ptr", "y_ptr", "shifts_ptr", "coefficients_ptr", "norm1_ptr", "norm2_ptr")
+    types = {a: "*fp32:16" for a in _denoise_kernel.arg_names if a in exact or a.endswith("bias_ptr")}
     # The 128 x 128 weight tile of a product leaves sm_80 a few registers short, outside the inner products.
-    return Compilation(
-        f"denoise/{what}/{name}", _denoise_kernel, types, constants, num_warps=8, num_stages=1, spills_accepted=32
-    )
+    return compilation(
+        f"denoise/{'loop' if loop else 'network'}", _denoise_kernel, torch.bfloat16, plan, types | {"scale": "fp32"},
+        spills_accepted=32,
+    )  # fmt: skip
 
 
-AOT = [_aot(torch.bfloat16, True), _aot(torch.bfloat16, False)]
+AOT = [_aot(loop=True), _aot(loop=False)]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ..._adapters import addresses, contiguous
 from ..._dispatch import not_on
 from ..strided_feed_forward import frames_out
 
@@ -28,8 +29,7 @@ def encoder_layer(
     B, T, C = z.shape
     N, taps = parameters[12].shape[0], parameters[14].shape[2]
     y = z.new_empty(B, frames_out(T, stride), C)
-    held = [t if t is None else t.contiguous() for t in (z, position, y, *parameters)]
-    pointers = [t if t is None else t.data_ptr() for t in held]
+    held = contiguous(z, position, y, *parameters)
     kernel = getattr(_native.core, KERNELS[z.dtype])
-    kernel(torch.get_num_threads(), *pointers, B, T, C, N, heads, taps, stride, eps)
+    kernel(torch.get_num_threads(), *addresses(*held), B, T, C, N, heads, taps, stride, eps)
     return y

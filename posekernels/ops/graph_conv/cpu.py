@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._adapters import address
 from ..._dispatch import not_on
 from ..._native import core
 from ..._packing import packed
-from .._cpu import address
 
 _ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}  # gemm.h, Activation
 MAX_MATRICES = 16

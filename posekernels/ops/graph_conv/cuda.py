@@ -5,15 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._cuda import addresses, launch
+from ..._adapters import addresses, contiguous
+from ..._cuda import launch
 from .reference import ACTIVATIONS
 
 _SIDE = 64  # rows and columns of a block's tile
 _KINDS = list(ACTIVATIONS)
-
-
-def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [t if t is None else t.contiguous() for t in tensors]
 
 
 def graph_conv(
@@ -21,7 +18,7 @@ def graph_conv(
 ) -> tuple[Tensor, Tensor]:
     """As ``reference.graph_conv``."""
     (B, J, Cin), (K, _, Cout) = x.shape, weight.shape
-    inputs = _contiguous(x, weight, adjacency, bias, modulation, scale, shift, residual)
+    inputs = contiguous(x, weight, adjacency, bias, modulation, scale, shift, residual)
     y = x.new_empty(B, J, Cout)
     h = torch.empty_like(y) if keep else None
     if y.numel():
@@ -37,7 +34,7 @@ def graph_conv_backward(
     given = (x, weight, adjacency, bias, modulation, scale, shift)
     if not (B and Cin and Cout):
         return [torch.zeros_like(t, memory_format=torch.contiguous_format) for t, n in zip(given, needs) if n]
-    inputs = _contiguous(grad, h, x, weight, adjacency, modulation, scale, shift)
+    inputs = contiguous(grad, h, x, weight, adjacency, modulation, scale, shift)
     poses = _SIDE // J
     blocks = -(-Cout // _SIDE)
     tiles = -(-B // poses)

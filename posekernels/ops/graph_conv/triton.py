@@ -11,12 +11,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..._adapters import contiguous
 from ..._triton import (
-    TYPE_NAMES,
+    PRECISIONS,
     Compilation,
     activate,
     activation_slope,
     block_diagonal,
+    compilation,
     dot_precision,
     launch_on,
     mix_joints,
@@ -367,8 +369,8 @@ def graph_conv(
 ) -> tuple[Tensor, Tensor]:
     """As ``reference.graph_conv``."""
     (B, J, Cin), (K, _, Cout) = x.shape, weight.shape
-    x, weight, adjacency, bias, modulation, scale, shift, residual = (
-        t if t is None else t.contiguous() for t in (x, weight, adjacency, bias, modulation, scale, shift, residual)
+    x, weight, adjacency, bias, modulation, scale, shift, residual = contiguous(
+        x, weight, adjacency, bias, modulation, scale, shift, residual
     )
     y = x.new_empty(B, J, Cout)
     h = torch.empty_like(y) if keep else None
@@ -402,8 +404,8 @@ def graph_conv_backward(
     """As ``reference.graph_conv_backward``. Sums over poses are made in two stages, without atomics."""
     (B, J, Cin), (K, _, Cout) = x.shape, weight.shape
     inputs = [x, weight, adjacency, bias, modulation, scale, shift]
-    grad, h, x, weight, adjacency, modulation, scale, shift = (
-        t if t is None else t.contiguous() for t in (grad, h, x, weight, adjacency, modulation, scale, shift)
+    grad, h, x, weight, adjacency, modulation, scale, shift = contiguous(
+        grad, h, x, weight, adjacency, modulation, scale, shift
     )
     if not (B and Cin and Cout):
         return [torch.zeros_like(t, memory_format=torch.contiguous_format) for t, n in zip(inputs, needs) if n]
@@ -471,27 +473,10 @@ def graph_conv_backward(
     return [found[name].to(x.dtype) for name, needed in zip(names, needs) if needed]
 
 
-def _compilation(label: str, kernel, dtype: torch.dtype, plan: dict, matrix_units: bool, **constants) -> Compilation:
-    constants |= {n: v for n, v in plan.items() if n.startswith("BLOCK")}
+def _compilation(name: str, kernel, dtype: torch.dtype, plan: dict, matrix_units: bool, **constants) -> Compilation:
     types = {"Cin": "i32:16", "Cout": "i32:16"}
-    for argument in kernel.arg_names:
-        if argument in constants:
-            types[argument] = "constexpr"
-        elif argument.endswith("partial_ptr"):
-            types[argument] = "*fp32:16"
-        elif argument.endswith("_ptr"):
-            types[argument] = f"*{TYPE_NAMES[dtype]}:16"
-        else:
-            types.setdefault(argument, "i32")
-    types = {argument: types[argument] for argument in kernel.arg_names}
-    return Compilation(label, kernel, types, constants, plan["num_warps"], matrix_units=matrix_units)
-
-
-_PRECISIONS = ((torch.bfloat16, "ieee"), (torch.float16, "ieee"), (torch.float32, "tf32"), (torch.float32, "tf32x3"))
-
-
-def _suffix(dtype: torch.dtype, precision: str) -> str:
-    return TYPE_NAMES[dtype] + ("" if precision == "ieee" else f"-{precision}")
+    types |= {a: "*fp32:16" for a in kernel.arg_names if a.endswith("partial_ptr")}
+    return compilation(name, kernel, dtype, plan | constants, types, matrix_units=matrix_units)
 
 
 def linear_compilations(op: str, Cin: int, Cout: int, activation: str, residual: bool) -> list[Compilation]:
@@ -499,10 +484,10 @@ def linear_compilations(op: str, Cin: int, Cout: int, activation: str, residual:
     found = []
     left_out = ["adjacency_ptr", "modulation_ptr", "scale_ptr", "shift_ptr", "h_ptr"]
     left_out += [] if residual else ["residual_ptr"]
-    for dtype, precision in _PRECISIONS:
+    for dtype, precision in PRECISIONS:
         plan = _blocks("fwd", dtype, precision, Cin, Cout, 17 * 400)
         constants = dict.fromkeys(left_out) | {"K": 1, "ACTIVATION": activation, "PRECISION": precision}
-        label = f"{op}/linear-{Cin}x{Cout}/{_suffix(dtype, precision)}"
+        label = f"{op}/linear-{Cin}x{Cout}"
         found.append(_compilation(label, _graph_conv_fwd_kernel, dtype, plan, True, **constants))
     return found
 
@@ -512,27 +497,26 @@ def _compilations() -> list[Compilation]:
     K, options = 2, {"ACTIVATION": "gelu"}
     found = []
 
-    def add(kernel, name: str, dtype: torch.dtype, precision: str, plan: dict, **constants):
-        label = f"graph_conv/{name}/{_suffix(dtype, precision)}"
-        found.append(_compilation(label, kernel, dtype, plan, name != "bwd_columns", **constants))
+    def add(kernel, name: str, dtype: torch.dtype, plan: dict, **constants):
+        found.append(_compilation(f"graph_conv/{name}", kernel, dtype, plan, name != "bwd_columns", **constants))
 
-    for dtype, precision in _PRECISIONS:
+    for dtype, precision in PRECISIONS:
         for Cin, Cout in ((80, 384), (384, 80)):
             sizes, both = f"{Cin}x{Cout}", options | {"PRECISION": precision}
 
             def blocks(kernel):
                 return _blocks(kernel, dtype, precision, Cin, Cout, 17 * 400)  # noqa: B023
 
-            add(_graph_conv_fwd_kernel, f"fwd-{sizes}", dtype, precision, blocks("fwd"), K=K, **both)
-        add(_graph_conv_bwd_x_kernel, "bwd_x", dtype, precision, blocks("x"), K=K, **both)
-        add(_graph_conv_bwd_weight_kernel, "bwd_weight", dtype, precision, blocks("weight"), **both)
+            add(_graph_conv_fwd_kernel, f"fwd-{sizes}", dtype, blocks("fwd"), K=K, **both)
+        add(_graph_conv_bwd_x_kernel, "bwd_x", dtype, blocks("x"), K=K, **both)
+        add(_graph_conv_bwd_weight_kernel, "bwd_weight", dtype, blocks("weight"), **both)
         for name in ("adjacency", "modulation"):
             other = "modulation" if name == "adjacency" else "adjacency"
             none = {f"{other}_partial_ptr": None}
-            add(_graph_conv_bwd_graph_kernel, f"bwd_{name}", dtype, precision, blocks("graph"), **none, **both)
+            add(_graph_conv_bwd_graph_kernel, f"bwd_{name}", dtype, blocks("graph"), **none, **both)
         if precision != "tf32x3":
             plan = {"BLOCK_M": 32, "BLOCK_N": 64, "num_warps": 4}
-            add(_graph_conv_bwd_columns_kernel, "bwd_columns", dtype, "ieee", plan, **options)
+            add(_graph_conv_bwd_columns_kernel, "bwd_columns", dtype, plan, **options)
     return found
 
 

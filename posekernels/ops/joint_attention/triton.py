@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import TYPE_NAMES, Compilation, dot_precision, launch_on, power_of_2
+from ..._triton import PRECISIONS, Compilation, compilation, dot_precision, launch_on, power_of_2
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -190,31 +190,14 @@ def joint_attention_backward(grad, q, k, v, mask, scale) -> tuple[Tensor, Tensor
 def _compilations() -> list[Compilation]:
     """Both kernels at DiffPose's head width, and masked with heads of 64, in every dtype and precision."""
     found = []
-    for dtype, precision in (
-        (torch.bfloat16, "ieee"),
-        (torch.float16, "ieee"),
-        (torch.float32, "tf32"),
-        (torch.float32, "tf32x3"),
-    ):
+    for dtype, precision in PRECISIONS:
         for N, D in ((17, 24), (17, 64))[: 1 if dtype == torch.float16 else 2]:
             for name, kernel in (("fwd", _joint_attention_fwd_kernel), ("bwd", _joint_attention_bwd_kernel)):
-                plan = _plan(name, precision, dtype, N, D)
-                constants = {n: c for n, c in plan.items() if n != "num_warps"} | {"PRECISION": precision}
+                plan = _plan(name, precision, dtype, N, D) | {"PRECISION": precision}
                 if D != 64:
-                    constants["mask_ptr"] = None
-                types = {}
-                for argument in kernel.arg_names:
-                    if argument in constants:
-                        types[argument] = "constexpr"
-                    elif argument == "mask_ptr":
-                        types[argument] = "*u8"
-                    elif argument.endswith("_ptr"):
-                        types[argument] = f"*{TYPE_NAMES[dtype]}:16"
-                    else:
-                        types[argument] = "fp32" if argument == "scale" else "i32"
-                label = f"joint_attention/{name}-{N}x{D}/{TYPE_NAMES[dtype]}"
-                label += "" if precision == "ieee" else f"-{precision}"
-                found.append(Compilation(label, kernel, types, constants, plan["num_warps"]))
+                    plan["mask_ptr"] = None
+                types = {"mask_ptr": "*u8", "scale": "fp32"}
+                found.append(compilation(f"joint_attention/{name}-{N}x{D}", kernel, dtype, plan, types))
     return found
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..._cuda import addresses, launch
+from ..._adapters import addresses
+from ..._cuda import launch
 from .cpu import table
 
 

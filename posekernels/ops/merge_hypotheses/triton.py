@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import TYPE_NAMES, Compilation, launch_on, power_of_2
+from ..._triton import compilation, launch_on, power_of_2
 
 
 @triton.jit
@@ -105,23 +105,9 @@ def merge_hypotheses_backward(grad, views, mirrored, root) -> Tensor:
     return out
 
 
-def _compilations() -> list[Compilation]:
-    """Both kernels at two views of 17 joints."""
-    found = []
-    for dtype in (torch.float32, torch.bfloat16):
-        for name, kernel in (("fwd", _merge_fwd_kernel), ("bwd", _merge_bwd_kernel)):
-            constants = {"VIEWS": 2, "POSES": 32, "BLOCK": 64}
-            types = {}
-            for argument in kernel.arg_names:
-                if argument in constants:
-                    types[argument] = "constexpr"
-                elif argument == "mirrored_ptr":
-                    types[argument] = "*i32:16"
-                else:
-                    types[argument] = f"*{TYPE_NAMES[dtype]}:16" if argument.endswith("_ptr") else "i32"
-            label = f"merge_hypotheses/{name}/{TYPE_NAMES[dtype]}"
-            found.append(Compilation(label, kernel, types, constants, 4, matrix_units=False))
-    return found
-
-
-AOT = _compilations()
+_TWO_VIEWS = {"VIEWS": 2, "POSES": 32, "BLOCK": 64}
+AOT = [  # 17 joints
+    compilation(f"merge_hypotheses/{name}", kernel, dtype, _TWO_VIEWS, {"mirrored_ptr": "*i32:16"}, matrix_units=False)
+    for dtype in (torch.float32, torch.bfloat16)
+    for name, kernel in (("fwd", _merge_fwd_kernel), ("bwd", _merge_bwd_kernel))
+]

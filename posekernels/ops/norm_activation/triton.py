@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._dropout import threshold
-from ..._triton import TYPE_NAMES, Compilation, keep_elements, launch_on, splits
+from ..._triton import compilation, keep_elements, launch_on, splits
 
 _PLAN = {"BLOCK_R": 32, "BLOCK_C": 64}
 _MOST_PARTS = 32  # of the rows, merged in one tile
@@ -220,27 +220,17 @@ def norm_activation_backward(grad, x, weight, bias, mean, var, eps, slope, rate,
     return grad_x.view(x.shape), grad_weight.clone(), grad_bias.clone()
 
 
-def _compilations() -> list[Compilation]:
-    """Every kernel, with dropout."""
-    found = []
-    for dtype in (torch.float32, torch.bfloat16):
-        for kernel in (_moments_kernel, _merge_kernel, _apply_kernel, _bwd_sums_kernel, _bwd_apply_kernel):
-            constants = {"DROPOUT": True, "PARTS": _MOST_PARTS, **_PLAN}
-            constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-            types = {}
-            for argument in kernel.arg_names:
-                if argument in constants:
-                    types[argument] = "constexpr"
-                elif argument in ("partial_ptr", "moments_ptr", "sums_ptr"):
-                    types[argument] = "*fp32:16"
-                elif argument.endswith("_ptr"):
-                    types[argument] = f"*{TYPE_NAMES[dtype]}:16"
-                else:
-                    names = {"eps": "fp32", "slope": "fp32", "factor": "fp32", "seed": "i64", "threshold": "i64"}
-                    types[argument] = names.get(argument, "i32:16" if argument == "C" else "i32")
-            label = f"norm_activation/{kernel.__name__.strip('_').removesuffix('_kernel')}/{TYPE_NAMES[dtype]}"
-            found.append(Compilation(label, kernel, types, constants, matrix_units=False))
-    return found
-
-
-AOT = _compilations()
+_TYPES = dict.fromkeys(("partial_ptr", "moments_ptr", "sums_ptr"), "*fp32:16") | {"C": "i32:16"}
+_TYPES |= dict.fromkeys(("eps", "slope", "factor"), "fp32") | dict.fromkeys(("seed", "threshold"), "i64")
+AOT = [
+    compilation(
+        f"norm_activation/{kernel.__name__.strip('_').removesuffix('_kernel')}",
+        kernel,
+        dtype,
+        {"DROPOUT": True, "PARTS": _MOST_PARTS, **_PLAN},
+        _TYPES,
+        matrix_units=False,
+    )
+    for dtype in (torch.float32, torch.bfloat16)
+    for kernel in (_moments_kernel, _merge_kernel, _apply_kernel, _bwd_sums_kernel, _bwd_apply_kernel)
+]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ..._adapters import address
 from ..._native import core, no_cpu
-from .._cpu import address, not_float32
+from .._cpu import not_float32
 
 
 def missing():

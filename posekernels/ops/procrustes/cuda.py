@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._cuda import addresses, launch
+from ..._adapters import addresses, contiguous
+from ..._cuda import launch
 
 
 def procrustes(poses, target, align) -> tuple[Tensor, Tensor]:
@@ -22,7 +23,7 @@ def procrustes(poses, target, align) -> tuple[Tensor, Tensor]:
 def procrustes_backward(grad_aligned, grad_errors, poses, target) -> tuple[Tensor, Tensor]:
     """As ``reference.procrustes_backward``. The target's gradient is summed over the hypotheses here."""
     B, S, J, _ = poses.shape
-    given = [t if t is None else t.contiguous() for t in (grad_aligned, grad_errors, poses, target)]
+    given = contiguous(grad_aligned, grad_errors, poses, target)
     grad_poses = torch.empty_like(given[2])
     grad_target = torch.empty(poses.shape, dtype=torch.float32, device=poses.device)
     if B * S:

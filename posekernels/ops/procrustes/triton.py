@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import TYPE_NAMES, Compilation, launch_on
+from ..._adapters import contiguous
+from ..._triton import compilation, launch_on
 
 
 @triton.jit
@@ -287,9 +288,7 @@ def procrustes(poses, target, align) -> tuple[Tensor, Tensor]:
 def procrustes_backward(grad_aligned, grad_errors, poses, target) -> tuple[Tensor, Tensor]:
     """As ``reference.procrustes_backward``. The target's gradient is summed over the hypotheses here."""
     B, S, J, _ = poses.shape
-    grad_aligned, grad_errors, poses, target = (
-        t if t is None else t.contiguous() for t in (grad_aligned, grad_errors, poses, target)
-    )
+    grad_aligned, grad_errors, poses, target = contiguous(grad_aligned, grad_errors, poses, target)
     grad_poses = torch.empty_like(poses)
     grad_target = torch.empty(poses.shape, dtype=torch.float32, device=poses.device)
     if B * S:
@@ -300,23 +299,8 @@ def procrustes_backward(grad_aligned, grad_errors, poses, target) -> tuple[Tenso
     return grad_poses, grad_target.sum(1).to(target.dtype)
 
 
-def _compilations() -> list[Compilation]:
-    """Both kernels with everything asked for."""
-    found = []
-    for dtype in (torch.float32, torch.bfloat16):
-        for name, kernel in (("fwd", _procrustes_fwd_kernel), ("bwd", _procrustes_bwd_kernel)):
-            constants = {n: c for n, c in _PLAN.items() if n != "num_warps"}
-            types = {}
-            for argument in kernel.arg_names:
-                if argument in constants:
-                    types[argument] = "constexpr"
-                elif argument == "grad_target_ptr":
-                    types[argument] = "*fp32:16"
-                else:
-                    types[argument] = f"*{TYPE_NAMES[dtype]}:16" if argument.endswith("_ptr") else "i32"
-            label = f"procrustes/{name}/{TYPE_NAMES[dtype]}"
-            found.append(Compilation(label, kernel, types, constants, _PLAN["num_warps"], matrix_units=False))
-    return found
-
-
-AOT = _compilations()
+AOT = [  # everything asked for
+    compilation(f"procrustes/{name}", kernel, dtype, _PLAN, {"grad_target_ptr": "*fp32:16"}, matrix_units=False)
+    for dtype in (torch.float32, torch.bfloat16)
+    for name, kernel in (("fwd", _procrustes_fwd_kernel), ("bwd", _procrustes_bwd_kernel))
+]

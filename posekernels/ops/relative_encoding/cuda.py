@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._cuda import addresses, launch
+from ..._adapters import addresses
+from ..._cuda import launch
 from .cpu import _numbers
 
 

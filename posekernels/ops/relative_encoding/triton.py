@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import TYPE_NAMES, Compilation, launch_on, power_of_2
+from ..._triton import compilation, launch_on, power_of_2
 
 
 @triton.jit
@@ -129,25 +129,12 @@ def relative_encoding_backward(grads, x, joints, sizes) -> Tensor:
     return out
 
 
-def _compilations() -> list[Compilation]:
-    """Both kernels at 17 joints."""
-    found = []
-    for dtype in (torch.float32, torch.bfloat16):
-        for name, kernel, constants in (
-            ("fwd", _encoding_fwd_kernel, {"ROWS": 32, "BLOCK": 32}),
-            ("bwd", _encoding_bwd_kernel, {"BLOCK_T": 16, "BLOCK": 64}),
-        ):
-            types = {}
-            for argument in kernel.arg_names:
-                if argument in constants:
-                    types[argument] = "constexpr"
-                elif argument in ("joints_ptr", "starts_ptr", "steps_ptr"):
-                    types[argument] = "*i32:16"
-                else:
-                    types[argument] = f"*{TYPE_NAMES[dtype]}:16" if argument.endswith("_ptr") else "i32"
-            label = f"relative_encoding/{name}/{TYPE_NAMES[dtype]}"
-            found.append(Compilation(label, kernel, types, constants, 4, matrix_units=False))
-    return found
-
-
-AOT = _compilations()
+_TABLES = dict.fromkeys(("joints_ptr", "starts_ptr", "steps_ptr"), "*i32:16")
+AOT = [  # 17 joints
+    compilation(f"relative_encoding/{name}", kernel, dtype, plan, _TABLES, matrix_units=False)
+    for dtype in (torch.float32, torch.bfloat16)
+    for name, kernel, plan in (
+        ("fwd", _encoding_fwd_kernel, {"ROWS": 32, "BLOCK": 32}),
+        ("bwd", _encoding_bwd_kernel, {"BLOCK_T": 16, "BLOCK": 64}),
+    )
+]

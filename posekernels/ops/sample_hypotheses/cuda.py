@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..._cuda import addresses, launch
+from ..._adapters import addresses
+from ..._cuda import launch
 
 
 def sample_hypotheses(keypoints, sigma, samples, alpha, seed, first_pose, first_sample) -> Tensor:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import TYPE_NAMES, Compilation, launch_on, power_of_2
+from ..._triton import TYPE_NAMES, compilation, launch_on, power_of_2
 from .reference import WORDS
 
 
@@ -96,19 +96,10 @@ def sample_hypotheses(keypoints, sigma, samples, alpha, seed, first_pose, first_
     return y
 
 
-def _compilations() -> list[Compilation]:
-    """The kernel in every dtype, at the sizes of WS-ANL: two views of 17 joints."""
-    found = []
-    for dtype in TYPE_NAMES:
-        types = {}
-        for argument in _sample_hypotheses_kernel.arg_names:
-            if argument.endswith("_ptr"):
-                types[argument] = f"*{TYPE_NAMES[dtype]}:16"
-            else:
-                types[argument] = {"alpha": "fp32", "seed": "i64", "BLOCK": "constexpr"}.get(argument, "i32")
-        label = f"sample_hypotheses/fwd/{TYPE_NAMES[dtype]}"
-        found.append(Compilation(label, _sample_hypotheses_kernel, types, {"BLOCK": 256}, 4, matrix_units=False))
-    return found
-
-
-AOT = _compilations()
+AOT = [  # WS-ANL: two views of 17 joints
+    compilation(
+        "sample_hypotheses/fwd", _sample_hypotheses_kernel, dtype, {"BLOCK": 256}, {"alpha": "fp32", "seed": "i64"},
+        matrix_units=False,
+    )
+    for dtype in TYPE_NAMES
+]  # fmt: skip

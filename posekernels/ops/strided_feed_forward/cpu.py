@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ..._adapters import addresses, contiguous
 from ..._dropout import kernel_arguments, threshold
 from .._cpu import not_float32
 
@@ -29,12 +30,12 @@ def strided_feed_forward(
 ) -> tuple[Tensor, Tensor]:
     B, T, C = x.shape
     N, (O, _, taps) = weight1.shape[0], weight2.shape
-    held = [None if t is None else t.contiguous() for t in (x, weight1, bias1, weight2, bias2, residual)]
+    held = contiguous(x, weight1, bias1, weight2, bias2, residual)
     y = x.new_empty(B, (T - 1) // stride + 1, O)
     hidden = x.new_empty(B, T, N) if keep else None
     _native.core.strided_feed_forward(
         torch.get_num_threads(),
-        *(None if t is None else t.data_ptr() for t in (*held, y, hidden)),
+        *addresses(*held, y, hidden),
         *(B, T, C, N, O, taps, stride),
         *kernel_arguments(hidden_rate, seed),
         *kernel_arguments(rate, seed)[1:],
@@ -62,8 +63,7 @@ def strided_feed_forward_backward(
         w1t, w2t = weight1.t().contiguous(), weight2.permute(1, 2, 0).contiguous()
         core.strided_feed_forward_backward(
             threads,
-            *(t.data_ptr() for t in (grad, hidden, w1t, w2t, grad_hidden)),
-            None if grad_x is None else grad_x.data_ptr(),
+            *addresses(grad, hidden, w1t, w2t, grad_hidden, grad_x),
             *(B, T, C, N, O, taps, stride),
             1 / (1 - hidden_rate),
         )

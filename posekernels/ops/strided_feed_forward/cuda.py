@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
-from ..._cuda import addresses, launch
+from ..._adapters import addresses, contiguous
+from ..._cuda import launch
 from ..._dropout import kernel_arguments
+from .products import gradients
 
 
 def strided_feed_forward(x, weight1, bias1, weight2, bias2, residual, stride, hidden_rate, rate, seed, keep):
     """As ``reference.strided_feed_forward``."""
-    held = [None if t is None else t.contiguous() for t in (x, weight1, bias1, weight2, bias2, residual)]
+    held = contiguous(x, weight1, bias1, weight2, bias2, residual)
     B, T, C = x.shape
     N, (O, _, taps) = weight1.shape[0], weight2.shape
     y = x.new_empty(B, (T - 1) // stride + 1, O)
@@ -31,35 +32,20 @@ def strided_feed_forward(x, weight1, bias1, weight2, bias2, residual, stride, hi
 
 def strided_feed_forward_backward(grad, hidden, x, weight1, weight2, stride, hidden_rate, rate, seed, needs):
     """As ``reference.strided_feed_forward_backward``; the products that gather nothing are PyTorch's."""
-    grad, hidden, x, weight1, weight2 = (t.contiguous() for t in (grad, hidden, x, weight1, weight2))
+    grad, hidden, x, weight1, weight2 = contiguous(grad, hidden, x, weight1, weight2)
     B, T, _ = x.shape
     N, (O, _, taps) = weight1.shape[0], weight2.shape
-    outputs = grad.shape[1]
     if rate > 0 and grad.numel():
         dropped = torch.empty_like(grad)
         numbers = (grad.numel(), seed, 1, *kernel_arguments(rate, seed)[1:])
         launch("strided_feed_forward_drop_cuda", grad, *addresses(grad, dropped), *numbers)
         grad = dropped
-    results = []
-    if any(needs[:3]):
-        grad_hidden = torch.empty_like(hidden)
-        if hidden.numel():
-            launch(
-                "strided_feed_forward_hidden_grad_cuda",
-                grad,
-                *addresses(grad, hidden, weight2, grad_hidden),
-                *(B, T, N, O, taps, stride, 1 / (1 - hidden_rate)),
-            )
-    if needs[0]:
-        results.append(grad_hidden @ weight1)
-    if needs[1]:
-        results.append(grad_hidden.flatten(0, 1).T @ x.flatten(0, 1))
-    if needs[2]:
-        results.append(grad_hidden.sum((0, 1), dtype=torch.float32).to(x.dtype))
-    if needs[3]:
-        padded, flat = F.pad(hidden, (0, 0, taps // 2, taps // 2)), grad.flatten(0, 1)
-        last = stride * (outputs - 1) + 1
-        results.append(torch.stack([flat.T @ padded[:, k : k + last : stride].flatten(0, 1) for k in range(taps)], -1))
-    if needs[4]:
-        results.append(grad.sum((0, 1), dtype=torch.float32).to(x.dtype))
-    return results
+    grad_hidden = torch.empty_like(hidden) if any(needs[:3]) else None
+    if grad_hidden is not None and grad_hidden.numel():
+        launch(
+            "strided_feed_forward_hidden_grad_cuda",
+            grad,
+            *addresses(grad, hidden, weight2, grad_hidden),
+            *(B, T, N, O, taps, stride, 1 / (1 - hidden_rate)),
+        )
+    return gradients(grad, grad_hidden, hidden, x, weight1, taps, stride, needs)

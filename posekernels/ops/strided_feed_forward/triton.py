@@ -7,12 +7,13 @@ rows. Backward, the one product that gathers and masks is a kernel; the plain on
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from ..._adapters import contiguous
 from ..._dropout import threshold
-from ..._triton import TYPE_NAMES, Compilation, dot_precision, keep_elements, launch_on, power_of_2
+from ..._triton import Compilation, compilation, dot_precision, keep_elements, launch_on, power_of_2
+from .products import gradients
 
 
 @triton.jit
@@ -169,8 +170,7 @@ def _grid(rows: int, columns: int, plan: dict) -> tuple[int]:
 
 def strided_feed_forward(x, weight1, bias1, weight2, bias2, residual, stride, hidden_rate, rate, seed, keep):
     """As ``reference.strided_feed_forward``."""
-    held = (x, weight1, bias1, weight2, bias2, residual)
-    x, weight1, bias1, weight2, bias2, residual = (None if t is None else t.contiguous() for t in held)
+    x, weight1, bias1, weight2, bias2, residual = contiguous(x, weight1, bias1, weight2, bias2, residual)
     B, T, C = x.shape
     N, (O, _, TAPS) = weight1.shape[0], weight2.shape
     outputs = (T - 1) // stride + 1
@@ -197,7 +197,7 @@ def strided_feed_forward(x, weight1, bias1, weight2, bias2, residual, stride, hi
 
 def strided_feed_forward_backward(grad, hidden, x, weight1, weight2, stride, hidden_rate, rate, seed, needs):
     """As ``reference.strided_feed_forward_backward``."""
-    grad, hidden, x, weight1, weight2 = (t.contiguous() for t in (grad, hidden, x, weight1, weight2))
+    grad, hidden, x, weight1, weight2 = contiguous(grad, hidden, x, weight1, weight2)
     B, T, C = x.shape
     N, (O, _, TAPS) = weight1.shape[0], weight2.shape
     outputs = grad.shape[1]
@@ -205,7 +205,7 @@ def strided_feed_forward_backward(grad, hidden, x, weight1, weight2, stride, hid
         shapes = (x.shape, weight1.shape, (N,), weight2.shape, (O,))
         return [x.new_zeros(shape) for shape, need in zip(shapes, needs) if need]
     precision = dot_precision(x.dtype)
-    results = []
+    grad_hidden = torch.empty_like(hidden) if any(needs[:3]) else None
     with launch_on(x):
         if rate > 0:
             dropped = torch.empty_like(grad)
@@ -213,32 +213,19 @@ def strided_feed_forward_backward(grad, hidden, x, weight1, weight2, stride, hid
                 grad, dropped, grad.numel(), seed, 1, threshold(rate), 1 / (1 - rate), BLOCK=1024
             )
             grad = dropped
-        if any(needs[:3]):
-            grad_hidden = torch.empty_like(hidden)
+        if grad_hidden is not None:
             plan = _plan(precision, N, O)
             _grad_hidden_kernel[_grid(B * T, N, plan)](
                 grad, hidden, weight2, grad_hidden, T, N, O, B * T, outputs, stride, 1 / (1 - hidden_rate),
                 TAPS=TAPS, PRECISION=precision, **plan,
             )  # fmt: skip
-    if needs[0]:
-        results.append(grad_hidden @ weight1)
-    if needs[1]:
-        results.append(grad_hidden.flatten(0, 1).T @ x.flatten(0, 1))
-    if needs[2]:
-        results.append(grad_hidden.sum((0, 1), dtype=torch.float32).to(x.dtype))
-    if needs[3]:
-        padded = F.pad(hidden, (0, 0, TAPS // 2, TAPS // 2))
-        flat = grad.flatten(0, 1)
-        taps = [flat.T @ padded[:, k : k + stride * (outputs - 1) + 1 : stride].flatten(0, 1) for k in range(TAPS)]
-        results.append(torch.stack(taps, -1))
-    if needs[4]:
-        results.append(grad.sum((0, 1), dtype=torch.float32).to(x.dtype))
-    return results
+    return gradients(grad, grad_hidden, hidden, x, weight1, TAPS, stride, needs)
 
 
 def _compilations() -> list[Compilation]:
     """Every kernel at the sizes of a vanilla and of a strided layer, with dropout and without."""
     found = []
+    types = {"seed": "i64", "threshold": "i64", "factor": "fp32"} | dict.fromkeys(("C", "N", "O"), "i32:16")
     for dtype, precision in ((torch.bfloat16, "ieee"), (torch.float32, "tf32")):
         for taps, sparse in ((1, False), (3, True)):
             for name, kernel, sizes in (
@@ -248,20 +235,9 @@ def _compilations() -> list[Compilation]:
             ):
                 for dropout in (False, True)[: 1 if name == "grad_hidden" else 2]:
                     plan = _plan(precision, *sizes)
-                    constants = {k: v for k, v in plan.items() if k.startswith("BLOCK")}
-                    constants |= {"TAPS": taps, "PRECISION": precision, "SPARSE": sparse, "DROPOUT": dropout}
-                    constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
-                    types = {"seed": "i64", "threshold": "i64", "factor": "fp32"}
-                    types |= dict.fromkeys(("C", "N", "O"), "i32:16")
-                    for argument in kernel.arg_names:
-                        if argument in constants:
-                            types[argument] = "constexpr"
-                        else:
-                            pointer = argument.endswith("_ptr")
-                            types.setdefault(argument, f"*{TYPE_NAMES[dtype]}:16" if pointer else "i32")
-                    types = {argument: types[argument] for argument in kernel.arg_names}
-                    label = f"strided_feed_forward/{name}-{taps}{'-dropout' if dropout else ''}/{TYPE_NAMES[dtype]}"
-                    found.append(Compilation(label, kernel, types, constants, plan["num_warps"], plan["num_stages"]))
+                    plan |= {"TAPS": taps, "PRECISION": precision, "SPARSE": sparse, "DROPOUT": dropout}
+                    label = f"strided_feed_forward/{name}-{taps}{'-dropout' if dropout else ''}"
+                    found.append(compilation(label, kernel, dtype, plan, types))
     return found
 
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import TYPE_NAMES, Compilation, dot_precision, launch_on, power_of_2, splits
+from ..._triton import PRECISIONS, compilation, dot_precision, launch_on, power_of_2, splits
 from .reference import at, width_of
 
 
@@ -212,36 +212,18 @@ def strided_temporal_conv_backward(grads, x, weight, bias, needs) -> list[Tensor
     return results
 
 
-def _compilations() -> list[Compilation]:
-    """Every kernel at RIE's inner layers (256 channels, 3 frames), in every dtype and precision."""
-    found = []
-    for dtype, precision in (
-        (torch.bfloat16, "ieee"),
-        (torch.float16, "ieee"),
-        (torch.float32, "tf32"),
-        (torch.float32, "tf32x3"),
-    ):
-        for name, kernel in (
-            ("fwd", _conv_fwd_kernel), ("bwd_x", _conv_bwd_x_kernel), ("bwd_weight", _conv_bwd_weight_kernel)
-        ):  # fmt: skip
-            plan = _plan(precision, dtype, 4096, 4096, 4096)
-            constants = {n: c for n, c in plan.items() if n != "num_warps"} | {"PRECISION": precision}
-            if name == "fwd":
-                constants["LEAKY"] = True
-            types = {}
-            for argument in kernel.arg_names:
-                if argument in constants:
-                    types[argument] = "constexpr"
-                elif argument == "partial_ptr":
-                    types[argument] = "*fp32:16"
-                elif argument.endswith("_ptr"):
-                    types[argument] = f"*{TYPE_NAMES[dtype]}:16"
-                else:
-                    types[argument] = {"slope": "fp32", "Ci": "i32:16", "Co": "i32:16"}.get(argument, "i32")
-            label = f"strided_temporal_conv/{name}/{TYPE_NAMES[dtype]}"
-            label += "" if precision == "ieee" else f"-{precision}"
-            found.append(Compilation(label, kernel, types, constants, plan["num_warps"]))
-    return found
-
-
-AOT = _compilations()
+AOT = [  # RIE's inner layers (256 channels, 3 frames)
+    compilation(
+        f"strided_temporal_conv/{name}",
+        kernel,
+        dtype,
+        _plan(precision, dtype, 4096, 4096, 4096) | {"PRECISION": precision, "LEAKY": True},
+        {"partial_ptr": "*fp32:16", "slope": "fp32", "Ci": "i32:16", "Co": "i32:16"},
+    )
+    for dtype, precision in PRECISIONS
+    for name, kernel in (
+        ("fwd", _conv_fwd_kernel),
+        ("bwd_x", _conv_bwd_x_kernel),
+        ("bwd_weight", _conv_bwd_weight_kernel),
+    )
+]

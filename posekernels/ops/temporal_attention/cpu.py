@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ..._adapters import addresses
 from ..._dispatch import not_on
 from ..._dropout import kernel_arguments
-from .._cpu import addresses
 
 
 def missing() -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..._cuda import addresses, launch
+from ..._adapters import addresses
+from ..._cuda import launch
 from ..._dropout import kernel_arguments
 
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ..._dropout import threshold
-from ..._triton import TYPE_NAMES, Compilation, dot_precision, keep_elements, launch_on, power_of_2
+from ..._triton import Compilation, compilation, dot_precision, keep_elements, launch_on, power_of_2
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -267,6 +267,7 @@ def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, cau
 def _compilations() -> list[Compilation]:
     """Every kernel at the heads of the Strided Transformer (32) and of MixSTE (64), with and without dropout."""
     found = []
+    types = {"log_sum_ptr": "*fp32:16", "seed": "i64", "threshold": "i64", "scale": "fp32", "factor": "fp32"}
     for dtype, precision in ((torch.bfloat16, "ieee"), (torch.float32, "tf32")):
         for D in (32, 64):
             for dropout in (False, True):
@@ -276,20 +277,10 @@ def _compilations() -> list[Compilation]:
                     ("bwd_kv", _attention_bwd_kv_kernel),
                 ):
                     plan = _plan(dtype, precision, D, name != "fwd", dropout)
-                    constants = {k: v for k, v in plan.items() if k.startswith("BLOCK")}
-                    constants |= {"CAUSAL": False, "DROPOUT": dropout, "PRECISION": precision, "padding_ptr": None}
-                    floats = dict.fromkeys(("scale", "factor"), "fp32")
-                    types = {"log_sum_ptr": "*fp32:16", "seed": "i64", "threshold": "i64"} | floats
-                    for argument in kernel.arg_names:
-                        if argument in constants:
-                            types[argument] = "constexpr"
-                        elif argument.endswith("_ptr"):
-                            types.setdefault(argument, f"*{TYPE_NAMES[dtype]}:16")
-                        else:
-                            types.setdefault(argument, "i32:16" if argument[1:2] == "_" or argument == "D" else "i32")
-                    label = f"temporal_attention/{name}-{D}{'-dropout' if dropout else ''}/{TYPE_NAMES[dtype]}"
-                    types = {argument: types[argument] for argument in kernel.arg_names}
-                    found.append(Compilation(label, kernel, types, constants, plan["num_warps"], plan["num_stages"]))
+                    plan |= {"CAUSAL": False, "DROPOUT": dropout, "PRECISION": precision, "padding_ptr": None}
+                    strides = {a: "i32:16" for a in kernel.arg_names if a == "D" or a[1:2] == "_" and a[-3:] != "ptr"}
+                    label = f"temporal_attention/{name}-{D}{'-dropout' if dropout else ''}"
+                    found.append(compilation(label, kernel, dtype, plan, strides | types))
     return found
 
 

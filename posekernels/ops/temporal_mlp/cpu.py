@@ -5,33 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._adapters import addresses, contiguous
 from ..._native import core
 
 NORMS = {"spatial": 0, "temporal": 1, "all": 2, "none": 3}
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _contiguous(tensors) -> list[Tensor | None]:
-    return [None if t is None else t.contiguous() for t in tensors]
-
-
 def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
     """(y [B, C, T], every block's input as tiles [tiles, N, C, T, lanes], or an empty tensor unless ``keep``)."""
     *parameters, mix, norm, eps, keep = args
-    threads, x, parameters = torch.get_num_threads(), x.contiguous(), _contiguous(parameters)
+    threads, x, parameters = torch.get_num_threads(), x.contiguous(), contiguous(*parameters)
     B, C, T = x.shape
     N = parameters[0].shape[0]
     lanes = core.temporal_mlp_lanes(threads)
     y = torch.empty_like(x)
     saved = x.new_empty((-(-B // lanes), N, C, T, lanes) if keep else 0)
-    pointers = map(_pointer, parameters)
-    kept = saved.data_ptr() if keep else None
-    core.temporal_mlp(
-        threads, x.data_ptr(), *pointers, y.data_ptr(), kept, B, C, T, N, mix == "spatial", NORMS[norm], eps
-    )
+    pointers = addresses(x, *parameters, y, saved if keep else None)
+    core.temporal_mlp(threads, *pointers, B, C, T, N, mix == "spatial", NORMS[norm], eps)
     return y, saved
 
 
@@ -39,14 +29,14 @@ def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
     """Gradients of x and the eight parameters, those that ``needs`` asks for, in order."""
     *parameters, mix, norm, eps, needs = args
     threads, grad, saved, parameters = (
-        torch.get_num_threads(), grad.contiguous(), saved.contiguous(), _contiguous(parameters)
+        torch.get_num_threads(), grad.contiguous(), saved.contiguous(), contiguous(*parameters)
     )  # fmt: skip
     B, C, T = x.shape
     N = parameters[0].shape[0]
     grads = [torch.empty(t.shape) if need else None for t, need in zip((x, *parameters), needs)]
     count = sum(t.numel() for t in parameters if t is not None)
     partial = torch.empty(core.temporal_mlp_groups(threads, B), count)
-    pointers = [_pointer(t) for t in (grad, saved, *parameters, *grads, partial)]
+    pointers = addresses(grad, saved, *parameters, *grads, partial)
     core.temporal_mlp_backward(threads, *pointers, B, C, T, N, mix == "spatial", NORMS[norm], eps)
     return [g for g in grads if g is not None]
 
@@ -60,13 +50,13 @@ def temporal_mlp_forecast(
     S = inverse.shape[0]
     future = history.new_empty(B, S, C)
     stacks = [*main, weight_out, bias_out, *(side or [None] * 8), side_weight_out, side_bias_out]
-    tensors = _contiguous((transform, inverse, weight_in, bias_in, *stacks))
+    tensors = contiguous(transform, inverse, weight_in, bias_in, *stacks)
     strides = (history.stride(0), history.stride(1), history.stride(2))
     core.temporal_mlp_forecast(
         torch.get_num_threads(),
         history.data_ptr(),
         *strides,
-        *map(_pointer, tensors),
+        *addresses(*tensors),
         future.data_ptr(),
         *(B, C, T, S, main[0].shape[0], side[0].shape[0] if side else 0),
         mix == "spatial",

@@ -5,21 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._cuda import addresses, launch
+from ..._adapters import addresses, contiguous
+from ..._cuda import launch
 from .cpu import NORMS
 from .sums import map_gradients
 
 _TOGETHER = 8  # residual blocks in one launch of the backward pass
 
 
-def _contiguous(tensors) -> list[Tensor | None]:
-    return [None if t is None else t.contiguous() for t in tensors]
-
-
 def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
     """As ``reference.temporal_mlp``, one launch; keeps every block's input, [N, B, C, T] float32."""
     *parameters, mix, norm, eps, keep = args
-    x, parameters = x.contiguous(), _contiguous(parameters)
+    x, parameters = x.contiguous(), contiguous(*parameters)
     (B, C, T), N = x.shape, parameters[0].shape[0]
     y = torch.empty_like(x)
     saved = torch.empty((N, B, C, T) if keep else 0, dtype=torch.float32, device=x.device)
@@ -43,7 +40,7 @@ def temporal_mlp_forecast(
     (B, T, C), S = history.shape, inverse.shape[0]
     future = history.new_empty(B, S, C)
     stacks = (*main, weight_out, bias_out, *(side or [None] * 8), side_weight_out, side_bias_out)
-    tensors = _contiguous((transform, weight_in, bias_in, *stacks, inverse))
+    tensors = contiguous(transform, weight_in, bias_in, *stacks, inverse)
     if future.numel():
         batch, row, column = history.stride()
         launch(
@@ -60,7 +57,7 @@ def temporal_mlp_forecast(
 def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
     """As ``reference.temporal_mlp_backward``: a launch for 8 blocks at a time, then the sums over samples."""
     *parameters, mix, norm, eps, needs = args
-    parameters = _contiguous(parameters)
+    parameters = contiguous(*parameters)
     (B, C, T), N = x.shape, parameters[0].shape[0]
     grad = grad.to(torch.float32, copy=True).contiguous()
     sums = [None if t is None else torch.zeros(t.shape, dtype=torch.float32, device=x.device) for t in parameters]

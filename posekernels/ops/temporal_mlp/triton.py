@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import TYPE_NAMES, Compilation, dot_precision, launch_on, power_of_2
+from ..._adapters import contiguous
+from ..._triton import TYPE_NAMES, Compilation, compilation, dot_precision, launch_on, power_of_2
 from . import reference
 from .sums import map_gradients
 
@@ -251,14 +252,10 @@ def _plan(C: int, T: int, mix: str, norm: str, precision: str) -> dict:
     return {"MIX": mix, "NORM": norm, "PRECISION": precision, "num_warps": 8} | blocks
 
 
-def _contiguous(tensors):
-    return [t if t is None else t.contiguous() for t in tensors]
-
-
 def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
     """As ``reference.temporal_mlp``, a launch per block; keeps every block's input, [N, B, C, T] float32."""
     *parameters, mix, norm, eps, keep = args
-    parameters = _contiguous(parameters)
+    parameters = contiguous(*parameters)
     (B, C, T), N = x.shape, parameters[0].shape[0]
     saved = torch.empty((N, B, C, T) if keep else 0, dtype=torch.float32, device=x.device)
     state = x.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
@@ -277,7 +274,7 @@ def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
 def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
     """As ``reference.temporal_mlp_backward``: two launches per block and the products that sum over samples."""
     *parameters, mix, norm, eps, needs = args
-    parameters = _contiguous(parameters)
+    parameters = contiguous(*parameters)
     (B, C, T), N = x.shape, parameters[0].shape[0]
     grad = grad.to(torch.float32, copy=True).contiguous()
     sums = [None if t is None else torch.zeros(t.shape, dtype=torch.float32, device=x.device) for t in parameters]
@@ -314,31 +311,18 @@ def temporal_mlp_forecast(*args) -> Tensor:
 def _compilations() -> list[Compilation]:
     """Every kernel at PKD's sizes on Human3.6M (C = 66, T = 50), in the dtypes that are taken on a GPU."""
     found = []
-    for dtype, precision in (
-        (torch.bfloat16, "ieee"),
-        (torch.float16, "ieee"),
-    ):
+    for dtype in (torch.bfloat16, torch.float16):
         for name, kernel in (
             ("fwd", _temporal_mlp_fwd_kernel),
             ("bwd_second", _temporal_mlp_bwd_second_kernel),
             ("bwd_first", _temporal_mlp_bwd_first_kernel),
         ):
-            plan = _plan(66, 50, "temporal", "spatial", precision)
-            constants = {k: v for k, v in plan.items() if k in kernel.arg_names}
-            types = {}
-            for argument in kernel.arg_names:
-                if argument in constants:
-                    types[argument] = "constexpr"
-                elif argument in ("saved_ptr", "partial_ptr", "state_ptr", "grad_ptr", "h_ptr", "dz_ptr", "dy_ptr") or (
-                    name == "fwd" and argument in ("x_ptr", "y_ptr")
-                ):
-                    types[argument] = "*fp32:16"
-                elif argument.endswith("_ptr"):
-                    types[argument] = f"*{TYPE_NAMES[dtype]}"
-                else:
-                    types[argument] = "fp32" if argument == "eps" else "i32"
-            label = f"temporal_mlp/{name}/{TYPE_NAMES[dtype]}" + ("" if precision == "ieee" else f"-{precision}")
-            found.append(Compilation(label, kernel, types, constants, plan["num_warps"]))
+            wide = ("saved_ptr", "partial_ptr", "state_ptr", "grad_ptr", "h_ptr", "dz_ptr", "dy_ptr")
+            wide += ("x_ptr", "y_ptr") if name == "fwd" else ()
+            narrow = f"*{TYPE_NAMES[dtype]}"  # slices of the stacked weights: not aligned
+            types = {a: "*fp32:16" if a in wide else narrow for a in kernel.arg_names if a.endswith("_ptr")}
+            plan = _plan(66, 50, "temporal", "spatial", "ieee")
+            found.append(compilation(f"temporal_mlp/{name}", kernel, dtype, plan, types | {"eps": "fp32"}))
     return found
 
 
