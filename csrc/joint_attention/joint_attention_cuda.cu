@@ -88,16 +88,29 @@ struct Block {
     DEVICE bool key(int m) const { return exact || m < at.N; }
     DEVICE float* row(float* buffer_, int r) const { return buffer_ + pair * at.pair_pitch + token[r] * row_pitch; }
 
-    // f(pair, token, channel of the chunk) for every `width` channels of the block's rows, neighbours side by side.
-    template <int width, class F>
+    // f(width, pair, token, channel of the chunk) for every `width` channels of the block's rows, neighbours side by
+    // side; the width is a constant, the widest packet that s.width allows.
+    template <class F>
     DEVICE void each_packet(F f) const {
+        if (s.width == 4) {
+            each_packet_of(std::integral_constant<int, 4>{}, f);
+        } else if (s.width == 2) {
+            each_packet_of(std::integral_constant<int, 2>{}, f);
+        } else {
+            each_packet_of(std::integral_constant<int, 1>{}, f);
+        }
+    }
+    template <int width, class F>
+    DEVICE void each_packet_of(std::integral_constant<int, width> constant, F f) const {
         constexpr int abreast = chunk / width;
         const int channel = threadIdx.x % abreast * width;
-        for (int i = threadIdx.x / abreast; i < count * at.N; i += threads / abreast) f(i / at.N, i % at.N, channel);
+        for (int i = threadIdx.x / abreast; i < count * at.N; i += threads / abreast)
+            f(constant, i / at.N, i % at.N, channel);
     }
-    template <int width>
-    DEVICE void load(float* to, const Rows<T>& rows, int start) const {
-        each_packet<width>([&](int p, int n, int channel) {
+    // Channels start .. start + chunk into a buffer, 0 past the last; no barrier.
+    DEVICE void stage(float* to, const Rows<T>& rows, int start) const {
+        each_packet([&](auto constant, int p, int n, int channel) {
+            constexpr int width = decltype(constant)::value;
             Packet<float, width> found{};
             if (start + channel < s.D) {
                 const int64_t b = samples[p], h = first + p - b * s.H;
@@ -109,19 +122,10 @@ struct Block {
             packet<width>(to + p * at.pair_pitch + n * row_pitch + channel) = found;
         });
     }
-    // Channels start .. start + chunk into a buffer, 0 past the last; no barrier.
-    DEVICE void stage(float* to, const Rows<T>& rows, int start) const {
-        if (s.width == 4) {
-            load<4>(to, rows, start);
-        } else if (s.width == 2) {
-            load<2>(to, rows, start);
-        } else {
-            load<1>(to, rows, start);
-        }
-    }
-    template <int width>
-    DEVICE void store(const float* from, T* out, int start) const {
-        each_packet<width>([&](int p, int n, int channel) {
+    // A buffer to channels start .. of [B, N, H, D].
+    DEVICE void unstage(const float* from, T* out, int start) const {
+        each_packet([&](auto constant, int p, int n, int channel) {
+            constexpr int width = decltype(constant)::value;
             if (start + channel >= s.D) return;
             const int64_t b = samples[p], h = first + p - b * s.H;
             Packet<T, width> given;
@@ -130,16 +134,6 @@ struct Block {
                 given.v[e] = from_float<T>(from[p * at.pair_pitch + n * row_pitch + channel + e]);
             packet<width>(out + ((b * at.N + n) * s.H + h) * s.D + start + channel) = given;
         });
-    }
-    // A buffer to channels start .. of [B, N, H, D].
-    DEVICE void unstage(const float* from, T* out, int start) const {
-        if (s.width == 4) {
-            store<4>(from, out, start);
-        } else if (s.width == 2) {
-            store<2>(from, out, start);
-        } else {
-            store<1>(from, out, start);
-        }
     }
 
     // w[r][m] = (row token[r] of a) . (row m of b)

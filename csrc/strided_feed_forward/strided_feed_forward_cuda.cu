@@ -20,13 +20,10 @@ struct Frames {
 template <class Math, class T = typename Math::Number>
 KERNEL void hidden_kernel(const T* x, const T* weight, const T* bias, T* hidden, bool sparse, DropoutMask dropout,
                           Frames s) {
-    constexpr int narrow = pitch<T>(Tile::chunk);
-    alignas(16) SHARED T X[Tile::size * narrow];
-    alignas(16) SHARED T W[Tile::size * narrow];
-    const int blocks = (s.N + Tile::size - 1) / Tile::size, unit = blockIdx.x % blocks * Tile::size;
-    const int64_t first = int64_t(blockIdx.x / blocks) * Tile::size;
+    SHARED Operands<T> held;
+    const Patch at = patch_at(blockIdx.x, s.N);
     const auto frame_of = [&](int row) -> int64_t {  // b * T + frame, or -1
-        const int64_t r = first + row;
+        const int64_t r = at.row + row;
         if (!sparse) return r < s.B * s.T ? r : -1;
         const int64_t b = r / (s.outputs * s.taps);
         const int64_t frame = s.read(r / s.taps % s.outputs, int(r % s.taps));
@@ -34,14 +31,16 @@ KERNEL void hidden_kernel(const T* x, const T* weight, const T* bias, T* hidden,
     };
     Tile h;
     add_rows_product<Math>(
-        h, X, W, s.C,
+        h, held, s.C,
         [&](int row, int k) {
             const int64_t frame = frame_of(row);
             return frame >= 0 ? x[frame * s.C + k] : from_float<T>(0.f);
         },
-        [&](int n, int k) { return unit + n < s.N ? weight[int64_t(unit + n) * s.C + k] : from_float<T>(0.f); });
+        [&](int n, int k) {
+            return at.column + n < s.N ? weight[int64_t(at.column + n) * s.C + k] : from_float<T>(0.f);
+        });
     h.each([&](float v, int row, int n) {
-        n += unit;
+        n += at.column;
         const int64_t frame = frame_of(row);
         if (frame < 0 || n >= s.N) return;
         v += to_float(bias[n]);
@@ -53,26 +52,24 @@ KERNEL void hidden_kernel(const T* x, const T* weight, const T* bias, T* hidden,
 template <class Math, class T = typename Math::Number>
 KERNEL void conv_kernel(const T* hidden, const T* weight, const T* bias, const T* residual, T* y, DropoutMask dropout,
                         Frames s) {
-    constexpr int narrow = pitch<T>(Tile::chunk);
-    alignas(16) SHARED T X[Tile::size * narrow];
-    alignas(16) SHARED T W[Tile::size * narrow];
-    const int blocks = (s.O + Tile::size - 1) / Tile::size, column = blockIdx.x % blocks * Tile::size;
-    const int64_t first = int64_t(blockIdx.x / blocks) * Tile::size;
+    SHARED Operands<T> held;
+    const Patch at = patch_at(blockIdx.x, s.O);
     Tile out;
     for (int k = 0; k < s.taps; ++k)
         add_rows_product<Math>(
-            out, X, W, s.N,
+            out, held, s.N,
             [&](int row, int n) {
-                const int64_t r = first + row, frame = s.read(r % s.outputs, k);
+                const int64_t r = at.row + row, frame = s.read(r % s.outputs, k);
                 const bool inside = r < s.B * s.outputs && frame >= 0;
                 return inside ? hidden[(r / s.outputs * s.T + frame) * s.N + n] : from_float<T>(0.f);
             },
             [&](int o, int n) {
-                return column + o < s.O ? weight[(int64_t(column + o) * s.N + n) * s.taps + k] : from_float<T>(0.f);
+                return at.column + o < s.O ? weight[(int64_t(at.column + o) * s.N + n) * s.taps + k]
+                                           : from_float<T>(0.f);
             });
     out.each([&](float v, int row, int o) {
-        o += column;
-        const int64_t r = first + row;
+        o += at.column;
+        const int64_t r = at.row + row;
         if (r >= s.B * s.outputs || o >= s.O) return;
         v = dropout(v + to_float(bias[o]), r * s.O + o);
         if (residual) v += to_float(residual[(r / s.outputs * s.T + r % s.outputs * s.stride) * s.O + o]);
@@ -84,27 +81,25 @@ KERNEL void conv_kernel(const T* hidden, const T* weight, const T* bias, const T
 template <class Math, class T = typename Math::Number>
 KERNEL void grad_hidden_kernel(const T* grad, const T* hidden, const T* weight, T* grad_hidden, float factor,
                                Frames s) {
-    constexpr int narrow = pitch<T>(Tile::chunk);
-    alignas(16) SHARED T X[Tile::size * narrow];
-    alignas(16) SHARED T W[Tile::size * narrow];
-    const int blocks = (s.N + Tile::size - 1) / Tile::size, unit = blockIdx.x % blocks * Tile::size;
-    const int64_t first = int64_t(blockIdx.x / blocks) * Tile::size;
+    SHARED Operands<T> held;
+    const Patch at = patch_at(blockIdx.x, s.N);
     Tile g;
     for (int k = 0; k < s.taps; ++k)
         add_rows_product<Math>(
-            g, X, W, s.O,
+            g, held, s.O,
             [&](int row, int o) {
-                const int64_t r = first + row, offset = r % s.T + s.taps / 2 - k;  // stride * output, if it is one
+                const int64_t r = at.row + row, offset = r % s.T + s.taps / 2 - k;  // stride * output, if it is one
                 const bool inside =
                     r < s.B * s.T && offset >= 0 && offset % s.stride == 0 && offset / s.stride < s.outputs;
                 return inside ? grad[(r / s.T * s.outputs + offset / s.stride) * s.O + o] : from_float<T>(0.f);
             },
             [&](int n, int o) {
-                return unit + n < s.N ? weight[(int64_t(o) * s.N + unit + n) * s.taps + k] : from_float<T>(0.f);
+                return at.column + n < s.N ? weight[(int64_t(o) * s.N + at.column + n) * s.taps + k]
+                                           : from_float<T>(0.f);
             });
     g.each([&](float v, int row, int n) {
-        const int64_t r = first + row, i = r * s.N + unit + n;
-        if (r >= s.B * s.T || unit + n >= s.N) return;
+        const int64_t r = at.row + row, i = r * s.N + at.column + n;
+        if (r >= s.B * s.T || at.column + n >= s.N) return;
         grad_hidden[i] = from_float<T>(to_float(hidden[i]) == 0.f ? 0.f : v * factor);
     });
 }
@@ -122,9 +117,8 @@ void strided_feed_forward_cuda(const void* stream, int math, const void* x, cons
     const int64_t outputs = (T - 1) / stride + 1;
     const Frames s{B, T, outputs, C, N, O, taps, stride};
     const bool sparse = stride > taps;
-    const uint64_t key = static_cast<uint64_t>(seed);
-    const DropoutMask inner{key, 0, static_cast<uint32_t>(hidden_threshold), hidden_factor};
-    const DropoutMask outer{key, 1, static_cast<uint32_t>(threshold), factor};
+    const DropoutMask inner = dropout_mask(seed, 0, hidden_threshold, hidden_factor);
+    const DropoutMask outer = dropout_mask(seed, 1, threshold, factor);
     const int64_t rows = sparse ? B * outputs * taps : B * T;
     each_math(math, [&](auto m) {
         using Math = decltype(m);
@@ -154,8 +148,7 @@ POSEKERNELS_KERNEL(strided_feed_forward_hidden_grad_cuda)
 
 void strided_feed_forward_drop_cuda(const void* stream, int math, const void* x, void* y, int64_t n, int64_t seed,
                                     int64_t element_stream, int64_t threshold, float factor) {
-    const DropoutMask dropout{static_cast<uint64_t>(seed), static_cast<uint32_t>(element_stream),
-                              static_cast<uint32_t>(threshold), factor};
+    const DropoutMask dropout = dropout_mask(seed, element_stream, threshold, factor);
     each_math(math, [&](auto m) {
         using E = typename decltype(m)::Number;
         launch(drop_kernel<E>, Grid{blocks_for(n, Tile::threads)}, Tile::threads, stream, static_cast<const E*>(x),

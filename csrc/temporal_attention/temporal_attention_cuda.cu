@@ -48,9 +48,8 @@ struct Wide {
 
 template <class Math, int tiles, class T = typename Math::Number>
 KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, float* log_sum, Attention s) {
-    constexpr int narrow = pitch<T>(Tile::chunk), wide = pitch<T>(side), row_pitch = side + 1;
-    alignas(16) SHARED T X[side * narrow];
-    alignas(16) SHARED T W[side * narrow];
+    constexpr int wide = pitch<T>(side), row_pitch = side + 1;
+    SHARED Operands<T> held;
     alignas(16) SHARED T P[side * wide];
     SHARED float scores[side / 2 * row_pitch];  // half a tile at a time, so that all of this fits 48 kB
     SHARED float top[side], total[side], rescale[side];
@@ -66,7 +65,7 @@ KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, flo
     for (int64_t key0 = 0; key0 < s.S; key0 += side) {
         const HeadRows<T> keys{k + b * s.k.b + h * s.k.h, s.k.t, key0, s.S};
         Tile score;
-        add_rows_product<Math>(score, X, W, s.D, queries, keys);
+        add_rows_product<Math>(score, held, s.D, queries, keys);
         for (int half = 0; half < 2; ++half) {  // rows half * 32 on, whole rows to one thread each
             score.each([&](float x, int r, int c) {
                 if (r / (side / 2) == half)
@@ -103,7 +102,7 @@ KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, flo
         for (int i = 0; i < tiles; ++i) {
             sums.tile[i].each([&](float& x, int r, int) { x *= rescale[r]; });
             const T* values = v + b * s.v.b + h * s.v.h;
-            add_staged_product<Math>(sums.tile[i], P, W, [&](int d, int c) {
+            add_staged_product<Math>(sums.tile[i], P, held, [&](int d, int c) {
                 d += i * side;
                 return d < s.D && key0 + c < s.S ? values[(key0 + c) * s.v.t + d] : from_float<T>(0.f);
             });
@@ -140,9 +139,8 @@ DEVICE QueryFacts query_facts(const T* grad, const T* out, const float* log_sum,
 template <class Math, int tiles, class T = typename Math::Number>
 KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log_sum, const T* q, const T* k,
                                    const T* v, T* grad_q, Attention s) {
-    constexpr int narrow = pitch<T>(Tile::chunk), wide = pitch<T>(side);
-    alignas(16) SHARED T X[side * narrow];
-    alignas(16) SHARED T W[side * narrow];
+    constexpr int wide = pitch<T>(side);
+    SHARED Operands<T> held;
     alignas(16) SHARED T P[side * wide];
     SHARED float log2_sum[side], along[side];
     const int64_t blocks = (s.T + side - 1) / side, head = blockIdx.x / blocks, b = head / s.H, h = head % s.H;
@@ -159,8 +157,8 @@ KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log
     for (int64_t key0 = 0; key0 < s.S; key0 += side) {
         const T* key_data = k + b * s.k.b + h * s.k.h;
         Tile score, dw;
-        add_rows_product<Math>(score, X, W, s.D, queries, HeadRows<T>{key_data, s.k.t, key0, s.S});
-        add_rows_product<Math>(dw, X, W, s.D, grads, HeadRows<T>{v + b * s.v.b + h * s.v.h, s.v.t, key0, s.S});
+        add_rows_product<Math>(score, held, s.D, queries, HeadRows<T>{key_data, s.k.t, key0, s.S});
+        add_rows_product<Math>(dw, held, s.D, grads, HeadRows<T>{v + b * s.v.b + h * s.v.h, s.v.t, key0, s.S});
 #pragma unroll
         for (int n = 0; n < 8; ++n)
 #pragma unroll
@@ -176,7 +174,7 @@ KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log
             }
 #pragma unroll
         for (int i = 0; i < tiles; ++i)
-            add_staged_product<Math>(sums.tile[i], P, W, [&](int d, int c) {
+            add_staged_product<Math>(sums.tile[i], P, held, [&](int d, int c) {
                 d += i * side;
                 return d < s.D && key0 + c < s.S ? key_data[(key0 + c) * s.k.t + d] : from_float<T>(0.f);
             });
@@ -193,9 +191,8 @@ KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log
 template <class Math, int tiles, class T = typename Math::Number>
 KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* log_sum, const T* q, const T* k,
                                     const T* v, T* grad_k, T* grad_v, Attention s) {
-    constexpr int narrow = pitch<T>(Tile::chunk), wide = pitch<T>(side);
-    alignas(16) SHARED T X[side * narrow];
-    alignas(16) SHARED T W[side * narrow];
+    constexpr int wide = pitch<T>(side);
+    SHARED Operands<T> held;
     alignas(16) SHARED T P[side * wide];
     SHARED float log2_sum[side], along[side];
     const int64_t blocks = (s.S + side - 1) / side, head = blockIdx.x / blocks, b = head / s.H, h = head % s.H;
@@ -213,8 +210,8 @@ KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* lo
             along[threadIdx.x] = facts.along;
         }
         Tile score, dw;
-        add_rows_product<Math>(score, X, W, s.D, keys, HeadRows<T>{query_data, s.q.t, query0, s.T});
-        add_rows_product<Math>(dw, X, W, s.D, values, HeadRows<T>{grad + own, step, query0, s.T});
+        add_rows_product<Math>(score, held, s.D, keys, HeadRows<T>{query_data, s.q.t, query0, s.T});
+        add_rows_product<Math>(dw, held, s.D, values, HeadRows<T>{grad + own, step, query0, s.T});
 #pragma unroll
         for (int n = 0; n < 8; ++n)
 #pragma unroll
@@ -233,14 +230,14 @@ KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* lo
             }
 #pragma unroll
         for (int i = 0; i < tiles; ++i)
-            add_staged_product<Math>(sums_v.tile[i], P, W, [&](int d, int c) {
+            add_staged_product<Math>(sums_v.tile[i], P, held, [&](int d, int c) {
                 d += i * side;
                 return d < s.D && query0 + c < s.T ? grad[own + (query0 + c) * step + d] : from_float<T>(0.f);
             });
         score.each([&](float x, int r, int c) { P[r * wide + c] = from_float<T>(x); });
 #pragma unroll
         for (int i = 0; i < tiles; ++i)
-            add_staged_product<Math>(sums_k.tile[i], P, W, [&](int d, int c) {
+            add_staged_product<Math>(sums_k.tile[i], P, held, [&](int d, int c) {
                 d += i * side;
                 return d < s.D && query0 + c < s.T ? query_data[(query0 + c) * s.q.t + d] : from_float<T>(0.f);
             });
@@ -276,18 +273,9 @@ void temporal_attention_cuda(const void* stream, int math, const void* q, const 
                              int64_t q0, int64_t q1, int64_t q2, int64_t k0, int64_t k1, int64_t k2, int64_t v0,
                              int64_t v1, int64_t v2, float scale, int64_t seed, int64_t threshold, float factor,
                              int64_t B, int causal) {
-    const Attention s{B,
-                      T,
-                      S,
-                      H,
-                      D,
-                      {q0, q1, q2},
-                      {k0, k1, k2},
-                      {v0, v1, v2},
-                      padding,
-                      scale,
-                      causal != 0,
-                      {static_cast<uint64_t>(seed), 0, static_cast<uint32_t>(threshold), factor}};
+    const HeadStrides qs{q0, q1, q2}, ks{k0, k1, k2}, vs{v0, v1, v2};
+    const DropoutMask dropout = dropout_mask(seed, 0, threshold, factor);
+    const Attention s{B, T, S, H, D, qs, ks, vs, padding, scale, causal != 0, dropout};
     each_width(math, D, [&](auto m, auto tiles) {
         using E = typename decltype(m)::Number;
         const auto in = [](const void* p) { return static_cast<const E*>(p); };
@@ -303,18 +291,9 @@ void temporal_attention_backward_cuda(const void* stream, int math, const void* 
                                       int64_t S, int H, int D, int64_t q0, int64_t q1, int64_t q2, int64_t k0,
                                       int64_t k1, int64_t k2, int64_t v0, int64_t v1, int64_t v2, float scale,
                                       int64_t seed, int64_t threshold, float factor, int64_t B, int causal) {
-    const Attention s{B,
-                      T,
-                      S,
-                      H,
-                      D,
-                      {q0, q1, q2},
-                      {k0, k1, k2},
-                      {v0, v1, v2},
-                      padding,
-                      scale,
-                      causal != 0,
-                      {static_cast<uint64_t>(seed), 0, static_cast<uint32_t>(threshold), factor}};
+    const HeadStrides qs{q0, q1, q2}, ks{k0, k1, k2}, vs{v0, v1, v2};
+    const DropoutMask dropout = dropout_mask(seed, 0, threshold, factor);
+    const Attention s{B, T, S, H, D, qs, ks, vs, padding, scale, causal != 0, dropout};
     each_width(math, D, [&](auto m, auto tiles) {
         using E = typename decltype(m)::Number;
         const auto in = [](const void* p) { return static_cast<const E*>(p); };

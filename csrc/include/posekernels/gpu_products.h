@@ -7,34 +7,52 @@
 
 POSEKERNELS_BEGIN
 
+// Working memory of the products below, in shared memory: chunks of both sides.
+template <class T>
+struct Operands {
+    alignas(16) T x[Tile::size * pitch<T>(Tile::chunk)];
+    alignas(16) T w[Tile::size * pitch<T>(Tile::chunk)];
+};
+
 // tile += A B' over depths [0, depth): a(row, k) and b(column, k) give the elements, row and column < 64, k < depth.
-// X and W are working memory of 64 rows of `pitch<T>(Tile::chunk)`. Barriers before and after every use of them.
+// Barriers before and after every use of `held`.
 template <class Math, class T = typename Math::Number, class A, class B>
-DEVICE void add_rows_product(Tile& tile, T* X, T* W, int depth, A a, B b) {
+DEVICE void add_rows_product(Tile& tile, Operands<T>& held, int depth, A a, B b) {
     constexpr int narrow = pitch<T>(Tile::chunk);
     for (int start = 0; start < depth; start += Tile::chunk) {
         sync();
-        stage(X, narrow, Tile::size, Tile::chunk,
+        stage(held.x, narrow, Tile::size, Tile::chunk,
               [&](int row, int k) { return start + k < depth ? a(row, start + k) : from_float<T>(0.f); });
-        stage(W, narrow, Tile::size, Tile::chunk,
+        stage(held.w, narrow, Tile::size, Tile::chunk,
               [&](int column, int k) { return start + k < depth ? b(column, start + k) : from_float<T>(0.f); });
         sync();
-        multiply<Math>(tile, X, narrow, W, narrow, 0, Tile::chunk);
+        multiply<Math>(tile, held.x, narrow, held.w, narrow, 0, Tile::chunk);
     }
     sync();
 }
 
 // tile += P B', P [64][pitch<T>(64)] in shared memory, for `depth` <= 64 columns of it; b as above.
 template <class Math, class T = typename Math::Number, class B>
-DEVICE void add_staged_product(Tile& tile, const T* P, T* W, B b) {
+DEVICE void add_staged_product(Tile& tile, const T* P, Operands<T>& held, B b) {
     constexpr int narrow = pitch<T>(Tile::chunk), wide = pitch<T>(Tile::size);
     for (int start = 0; start < Tile::size; start += Tile::chunk) {
         sync();
-        stage_transposed(W, narrow, Tile::chunk, Tile::size, [&](int k, int column) { return b(column, start + k); });
+        stage_transposed(held.w, narrow, Tile::chunk, Tile::size,
+                         [&](int k, int column) { return b(column, start + k); });
         sync();
-        multiply<Math>(tile, P + start, wide, W, narrow, 0, Tile::chunk);
+        multiply<Math>(tile, P + start, wide, held.w, narrow, 0, Tile::chunk);
     }
     sync();
+}
+
+// The first row and column of the 64 x 64 patch that is number `block` of a matrix, along the columns first.
+struct Patch {
+    int64_t row;
+    int column;
+};
+DEVICE Patch patch_at(int64_t block, int64_t columns) {
+    const int64_t abreast = (columns + Tile::size - 1) / Tile::size;
+    return {block / abreast * Tile::size, int(block % abreast) * Tile::size};
 }
 
 struct DropoutMask {
@@ -54,6 +72,10 @@ struct DropoutMask {
         return keeps(element) ? v * factor : 0.f;
     }
 };
+
+inline DropoutMask dropout_mask(int64_t seed, int64_t stream, int64_t threshold, float factor) {
+    return {static_cast<uint64_t>(seed), static_cast<uint32_t>(stream), static_cast<uint32_t>(threshold), factor};
+}
 
 // f(Exact{} | Tf32{} | Half{} | Bf16{}) by the number that Python passes.
 template <class F>
