@@ -5,10 +5,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib
 import os
 import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
+import torch
+
+from posekernels import _native
+from posekernels.testing import assert_within_budget, require
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,8 +26,6 @@ def library() -> ctypes.CDLL:
 
     Skips the running test where there is no C++ compiler.
     """
-    import pytest
-
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
@@ -72,3 +77,35 @@ class EmulatedModule:
                 raise RuntimeError(library().emulation_error().decode())
 
         return call
+
+
+def cuda_device(op: str):
+    """A fixture, where the CUDA kernels of ``op`` run: emulated, on "cpu", and as they are on a GPU."""
+
+    @pytest.fixture(params=["emulated", "gpu"])
+    def device(request, monkeypatch):
+        if request.param == "gpu":
+            return require(op, "cuda")
+        monkeypatch.setattr(_native, "cuda", EmulatedModule)
+        return "cpu"
+
+    return device
+
+
+def modules(op: str):
+    """The adapter to the CUDA kernels of ``op``, and its reference."""
+    return (importlib.import_module(f"posekernels.ops.{op}.{name}") for name in ("cuda", "reference"))
+
+
+def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+
+
+def exact(*values):
+    """The same in float64."""
+    return [t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t for t in values]
+
+
+def compare(got, want, what):
+    for i, (g, w) in enumerate(zip(got, want, strict=True)):
+        assert_within_budget(g, w, what=f"{what} {i}")

@@ -50,3 +50,18 @@ def load(path: str | Path):
     loader.exec_module(module)
     sys.modules[loader.name] = module
     return module
+
+
+def printed_by(code: str, isa: str) -> str:
+    """What Python ``code`` prints in a process of its own whose kernels are those of the instruction set ``isa``.
+
+    Skips the running test where this CPU does not run it; fails it where the code does.
+    """
+    import pytest
+
+    environment = {**os.environ, "POSEKERNELS_ISA": isa}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
+    if "one this CPU runs" in done.stderr:
+        pytest.skip(f"this CPU does not run {isa}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout

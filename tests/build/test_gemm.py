@@ -1,7 +1,6 @@
 """The native core against float64: products in every instruction set this CPU runs, packing, threads, the border."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ import torch
 from posekernels import _native, repack
 from posekernels._packing import packed
 from posekernels.testing import assert_within_budget, guarded, relative_error
+from tests.native import printed_by
 
 core = _native.core
 pytestmark = pytest.mark.skipif(core is None, reason=str(_native.no_cpu()))
@@ -58,17 +58,8 @@ def check_products() -> dict[str, float]:
 @pytest.mark.parametrize("isa", ["generic", "avx2", "avx512"])
 def test_products(isa):
     code = "import json, tests.build.test_gemm as t; print(json.dumps([t.core.isa, t.check_products()]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "POSEKERNELS_ISA": isa},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    if "one this CPU runs" in done.stderr:
-        pytest.skip(f"this CPU does not run {isa}")
-    assert done.returncode == 0, done.stderr
-    name, worst = json.loads(done.stdout.splitlines()[-1])
+    printed = printed_by(code, isa)
+    name, worst = json.loads(printed.splitlines()[-1])
     assert name == isa
     assert worst["float32"] < 2e-6 and worst["transposed"] < 2e-6 and worst["bfloat16"] < 1e-5, worst
 

@@ -1,16 +1,13 @@
 """The vector functions and row helpers of the native core against float64, in every instruction set."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from posekernels import _native
 from posekernels.testing import guarded
+from tests.native import printed_by
 
 core = _native.core
 pytestmark = pytest.mark.skipif(core is None, reason=str(_native.no_cpu()))
@@ -89,14 +86,5 @@ def check() -> list[str]:
 
 @pytest.mark.parametrize("isa", ["generic", "avx2", "avx512"])
 def test_vecmath(isa):
-    done = subprocess.run(
-        [sys.executable, "-c", "import json, tests.build.test_vecmath as t; print(json.dumps(t.check()))"],
-        env={**os.environ, "POSEKERNELS_ISA": isa},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    if "one this CPU runs" in done.stderr:
-        pytest.skip(f"this CPU does not run {isa}")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+    printed = printed_by("import json, tests.build.test_vecmath as t; print(json.dumps(t.check()))", isa)
+    assert json.loads(printed.splitlines()[-1]) == []

@@ -3,11 +3,6 @@
 Triton has a file of its own beside this one.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,6 +11,7 @@ import torch.nn.functional as F
 from posekernels import BackendError, explain, ops, use_backend
 from posekernels.ops import graph_conv
 from posekernels.testing import ODD_SHAPES, assert_within_budget, guarded, require
+from tests.native import printed_by
 
 OPTIONS = [("none", 1, True), ("relu", 2, True), ("gelu", 3, False), ("gelu", 2, True), ("none", 3, False)]
 GRADIENTS = ("x", "weight", "adjacency", "bias", "modulation", "scale", "shift", "residual")
@@ -111,16 +107,7 @@ def test_lesser_instruction_sets(isa):
         "    activation, K, full = t.OPTIONS[case % 5]\n"
         "    t.compare(t.inputs(*shape, K, full), activation, 'cpu')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "POSEKERNELS_ISA": isa},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    if "one this CPU runs" in done.stderr:
-        pytest.skip(f"this CPU does not run {isa}")
-    assert done.returncode == 0, done.stderr
+    printed_by(code, isa)
 
 
 def test_a_broken_pose_leaves_its_neighbours_alone():

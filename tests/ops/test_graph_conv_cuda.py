@@ -3,22 +3,14 @@
 import pytest
 import torch
 
-from posekernels import _native
 from posekernels.ops.graph_conv import cuda, reference
-from posekernels.testing import ODD_SHAPES, TF32_BUDGET, assert_within_budget, guarded, require
-from tests.cuda_emulation import EmulatedModule
+from posekernels.testing import ODD_SHAPES, TF32_BUDGET, assert_within_budget, guarded
+from tests.cuda_emulation import cuda_device
 from tests.ops.test_graph_conv_triton import OPTIONS, inputs, smooth
 
 NAMES = ("x", "weight", "adjacency", "bias", "modulation", "scale", "shift")
 SHAPES = [s for s in ODD_SHAPES if s[1] * s[2] * s[3] <= 33 * 65 * 47]
-
-
-@pytest.fixture(params=["emulated", "gpu"])
-def device(request, monkeypatch):
-    if request.param == "gpu":
-        return require("graph_conv", "cuda")
-    monkeypatch.setattr(_native, "cuda", EmulatedModule)
-    return "cpu"
+device = cuda_device("graph_conv")
 
 
 def run(module, tensors, activation):

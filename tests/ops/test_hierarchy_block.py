@@ -1,10 +1,6 @@
 """``hierarchy_block`` on every backend here, against the reference in float64, and against HTNet's own modules."""
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +10,7 @@ from posekernels import BackendError
 from posekernels.ops import hierarchy_block
 from posekernels.ops.hierarchy_block import PARAMETERS, _shapes
 from posekernels.testing import assert_within_budget, guarded, require
+from tests.native import printed_by
 from tests.ops.calls import working_calls
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
@@ -107,16 +104,7 @@ def test_a_changed_weight_is_seen():
 def test_lesser_instruction_sets(isa):
     require("hierarchy_block", "cpu")
     code = "from tests.ops import test_hierarchy_block as t\nfor size in t.SIZES:\n    t.test_forward('cpu', *size)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "POSEKERNELS_ISA": isa},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    if "one this CPU runs" in done.stderr:
-        pytest.skip(f"this CPU does not run {isa}")
-    assert done.returncode == 0, done.stderr
+    printed_by(code, isa)
 
 
 def test_heads_that_only_some_backends_take():

@@ -1,41 +1,14 @@
 """``joint_attention`` and the ops over hypotheses in CUDA C++: emulated thread by thread, and as they are on a GPU."""
 
-import importlib
-
 import pytest
 import torch
 
-from posekernels import _native
 from posekernels.pose.skeleton import H36M_16, H36M_17
-from posekernels.testing import assert_within_budget, guarded, require
-from tests.cuda_emulation import EmulatedModule
+from posekernels.testing import assert_within_budget, guarded
+from tests.cuda_emulation import compare, cuda_device, draw, exact, modules
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-
-
-def modules(op):
-    return (importlib.import_module(f"posekernels.ops.{op}.{name}") for name in ("cuda", "reference"))
-
-
-@pytest.fixture(params=["emulated", "gpu"])
-def device(request, monkeypatch):
-    if request.param == "gpu":
-        return require("joint_attention", "cuda")
-    monkeypatch.setattr(_native, "cuda", EmulatedModule)
-    return "cpu"
-
-
-def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
-
-
-def exact(*tensors):
-    return [t if t is None else t.double() for t in tensors]
-
-
-def compare(got, want, what):
-    for i, (g, w) in enumerate(zip(got, want, strict=True)):
-        assert_within_budget(g, w, what=f"{what} {i}")
+device = cuda_device("joint_attention")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -12,21 +12,14 @@ from posekernels.ops.strided_temporal_conv import reference as conv_reference
 from posekernels.ops.temporal_networks import TemporalNetworks
 from posekernels.ops.temporal_networks import cuda as networks
 from posekernels.ops.temporal_networks import reference as networks_reference
-from posekernels.testing import assert_within_budget, guarded, require
-from tests.cuda_emulation import EmulatedModule
+from posekernels.testing import assert_within_budget, guarded
+from tests.cuda_emulation import EmulatedModule, cuda_device
 from tests.ops.test_relative_encoding_triton import SHAPES
 from tests.ops.test_strided_temporal_conv import SIZES, inputs
 from tests.ops.test_temporal_networks import CHAINS, chain
 
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-@pytest.fixture(params=["emulated", "gpu"])
-def device(request, monkeypatch):
-    if request.param == "gpu":
-        return require("strided_temporal_conv", "cuda")
-    monkeypatch.setattr(_native, "cuda", EmulatedModule)
-    return "cpu"
+device = cuda_device("strided_temporal_conv")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

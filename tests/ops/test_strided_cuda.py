@@ -1,40 +1,13 @@
 """The strided transformer's ops in CUDA C++: emulated on the CPU thread by thread, and as they are where a GPU is."""
 
-import importlib
-
 import pytest
 import torch
 
-from posekernels import _native
-from posekernels.testing import assert_within_budget, guarded, require
-from tests.cuda_emulation import EmulatedModule
+from posekernels.testing import assert_within_budget, guarded
+from tests.cuda_emulation import compare, cuda_device, draw, exact, modules
 
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-def modules(op):
-    return (importlib.import_module(f"posekernels.ops.{op}.{name}") for name in ("cuda", "reference"))
-
-
-@pytest.fixture(params=["emulated", "gpu"])
-def device(request, monkeypatch):
-    if request.param == "gpu":
-        return require("temporal_attention", "cuda")
-    monkeypatch.setattr(_native, "cuda", EmulatedModule)
-    return "cpu"
-
-
-def draw(*shape, seed=0, dtype=torch.float32, device="cpu"):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
-
-
-def exact(*tensors):
-    return [t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t for t in tensors]
-
-
-def compare(got, want, what):
-    for i, (g, w) in enumerate(zip(got, want, strict=True)):
-        assert_within_budget(g, w, what=f"{what} {i}")
+device = cuda_device("temporal_attention")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

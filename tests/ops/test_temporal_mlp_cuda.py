@@ -3,21 +3,13 @@
 import pytest
 import torch
 
-from posekernels import _native
 from posekernels.ops.temporal_mlp import PARAMETERS, cuda, reference
-from posekernels.testing import TF32_BUDGET, assert_within_budget, guarded, require
-from tests.cuda_emulation import EmulatedModule
+from posekernels.testing import TF32_BUDGET, assert_within_budget, guarded
+from tests.cuda_emulation import cuda_device
 from tests.ops.test_temporal_mlp import VARIANTS, network, parameters, state
 
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-@pytest.fixture(params=["emulated", "gpu"])
-def device(request, monkeypatch):
-    if request.param == "gpu":
-        return require("temporal_mlp", "cuda")
-    monkeypatch.setattr(_native, "cuda", EmulatedModule)
-    return "cpu"
+device = cuda_device("temporal_mlp")
 
 
 def run(module, x, made, mix, norm, keep=True):
