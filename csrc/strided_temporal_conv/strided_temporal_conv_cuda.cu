@@ -37,14 +37,15 @@ KERNEL void strided_temporal_conv_fwd_kernel(Groups all) {
     const T *bias = static_cast<const T*>(g.bias), *scale = static_cast<const T*>(g.scale);
     const T *shift = static_cast<const T*>(g.shift), *residual = static_cast<const T*>(g.residual);
     T* y = static_cast<T*>(g.y);
-    const Patch at = patch_at(int64_t(blockIdx.x) - all.first[own], g.Co);
+    const int64_t place = int64_t(blockIdx.x) - all.first[own], blocks = (g.Co + Tile::size - 1) / Tile::size;
+    const int64_t first = place / blocks * Tile::size, column = place % blocks * Tile::size;
     Tile sums;
     add_rows_product<Math>(
         sums, held, int(g.K),
-        [&](int row, int k) { return at.row + row < g.rows ? x[(at.row + row) * g.pitch + k] : from_float<T>(0.f); },
-        [&](int n, int k) { return at.column + n < g.Co ? weight[(at.column + n) * g.K + k] : from_float<T>(0.f); });
+        [&](int row, int k) { return first + row < g.rows ? x[(first + row) * g.pitch + k] : from_float<T>(0.f); },
+        [&](int n, int k) { return column + n < g.Co ? weight[(column + n) * g.K + k] : from_float<T>(0.f); });
     sums.each([&](float v, int r, int n) {
-        const int64_t row = at.row + r, c = at.column + n;
+        const int64_t row = first + r, c = column + n;
         if (row >= g.rows || c >= g.Co) return;
         if (bias) v += to_float(bias[c]);
         if (scale) v *= to_float(scale[c]);

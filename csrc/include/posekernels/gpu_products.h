@@ -50,9 +50,9 @@ struct Patch {
     int64_t row;
     int column;
 };
-DEVICE Patch patch_at(int64_t block, int64_t columns) {
-    const int64_t abreast = (columns + Tile::size - 1) / Tile::size;
-    return {block / abreast * Tile::size, int(block % abreast) * Tile::size};
+DEVICE Patch patch_at(uint32_t block, int columns) {
+    const uint32_t abreast = (columns + Tile::size - 1) / Tile::size;
+    return {int64_t(block / abreast) * Tile::size, int(block % abreast) * Tile::size};
 }
 
 struct DropoutMask {
