@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels.ops import dropout, hierarchy_block, joint_attention
+from posekernels._derived import PreparedWeights
+from posekernels.ops import HierarchyNetwork, dropout, hierarchy_network, joint_attention
 from posekernels.pose.skeleton import H36M_17
 
 from .graph import ModulatedGraphConv
@@ -103,20 +104,24 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.mlp = Mlp(channels, hidden, dropout)
         self.drop_path = DropPath(drop_path)
-        # Where the op's parameters live, in its order: looked up at every call, so that replaced ones are seen (export
-        # replaces a module's tables of parameters too, so the tables are not kept).
-        self.places = [(m, n) for m in self.modules() for n, p in m._parameters.items() if p is not None]
+
+    def weights(self) -> list[Tensor]:
+        """As ``hierarchy_block`` takes them."""
+        return [self.joint.conv1.fixed_adjacency, *self.parameters()]
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training or torch.is_grad_enabled()):  # inference: one op
-            weights = [self.joint.conv1.fixed_adjacency, *(module._parameters[name] for module, name in self.places)]
-            return hierarchy_block(x, weights, limbs=LIMB_JOINTS, heads=HEADS)
         joint, part, body = x.chunk(3, dim=-1)
         joint = self.joint(joint)
         part = self.part(joint, part)
         body = self.body(part, body)
         x = torch.cat((joint, part, body), dim=-1)
         return x + self.drop_path(self.mlp(self.norm(x)))
+
+
+def fused(net: HTNet) -> HierarchyNetwork:
+    """The whole network as one op takes it."""
+    ends = net.embed.weight, net.embed.bias, net.position[0], *net.norm.parameters(), *net.head.parameters()
+    return HierarchyNetwork(ends, [block.weights() for block in net.blocks], limbs=LIMB_JOINTS, heads=HEADS)
 
 
 class HTNet(nn.Module):
@@ -148,6 +153,7 @@ class HTNet(nn.Module):
         self.blocks = nn.ModuleList(Block(channels, hidden, dropout, rate) for rate in rates)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.head = nn.Linear(channels, 3)
+        self._fused = PreparedWeights(fused)
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """[B, T, 17, 2] normalised screen units -> [B, T, 17, 3] metres. Frames are independent of each other.
@@ -156,6 +162,8 @@ class HTNet(nn.Module):
         """
         if keypoints.dim() != 4 or keypoints.shape[2:] != (17, 2):
             raise ValueError(f"htnet: keypoints must be [B, T, 17, 2], got {list(keypoints.shape)}")
+        if not (self.training or torch.is_grad_enabled()):  # inference: one op
+            return hierarchy_network(keypoints, self._fused(self))
         x = self.embed(keypoints.flatten(0, 1)) + self.position
         for block in self.blocks:
             x = block(x)

@@ -14,7 +14,8 @@ from . import _native
 from ._derived import derived
 
 
-def _pack(weight: Tensor, transposed: bool, dtype: torch.dtype) -> Tensor:
+def pack(weight: Tensor, transposed: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:
+    """``packed``, made anew and kept by nobody: for who keeps many in one tensor."""
     core, threads = _native.core, torch.get_num_threads()
     weight = weight.detach().float()
     K, N = weight.shape[-2:]
@@ -54,6 +55,6 @@ def packed(
 
     def make() -> Tensor:
         matrix = weight.detach().float()
-        return _pack(arrange(matrix) if arrange else matrix, transposed, dtype)
+        return pack(arrange(matrix) if arrange else matrix, transposed, dtype)
 
     return derived((transposed, dtype, arrange), make, weight)

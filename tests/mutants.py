@@ -59,6 +59,10 @@ CPP = {
         ("joint[r] = static_cast<int32_t>(«r % J»);", "0"),
         ("head = pair % w.heads * «D»;", "0"),
     ],
+    "hierarchy_network": [
+        ("load(ends.position + «joint[r]» * ld + c, ld - c);", "0", "hierarchy_block/hierarchy_block_cpu.cpp"),
+        ("sum(v) + ends.head_bias[«o»]", "0", "hierarchy_block/hierarchy_block_cpu.cpp"),
+    ],
     "joint_attention": [
         ("first, count, H), «mask ? &allowed : nullptr», rows,", "nullptr"),
         ("(«load(d + m * lanes) - mean») * scale);", "load(d + m * lanes)"),
@@ -104,7 +108,7 @@ CPP = {
         ("LeakyRelu{«static_cast<float>(layer.slope)»}, add)", "0.0f"),
     ],
     "transformer_block": [
-        ("layer_norm_row(h + r * C, C, gain2, «shift2», eps, room);", "shift1"),
+        ("layer_norm_row(h + r * C, C, gain2, «shift2», eps, a + r * C);", "shift1"),
         ("attend(q, q + width, q + «2 * width», 3 * width", "width"),
     ],
 }

@@ -20,8 +20,7 @@ def case(B: int, **extra) -> OpCase:
     def make():
         torch.manual_seed(0)
         block = create("htnet", depth=1).blocks[0]
-        weights = [block.joint.conv1.fixed_adjacency, *(getattr(module, name) for module, name in block.places)]
-        weights = [w.detach().clone() for w in weights]
+        weights = [w.detach().clone() for w in block.weights()]
         return {"x": torch.randn(B, 17, 240)} | dict(zip(PARAMETERS, weights))
 
     def call(i, backend):

@@ -86,26 +86,24 @@ const Bf16Block with_dot[max_rows + 1] = POSEKERNELS_BLOCKS(dot_block);
 #endif
 const Bf16Block plain[max_rows + 1] = POSEKERNELS_BLOCKS(block);
 
-const Bf16Block* choose() {
 #if defined(__AVX512F__)
+bool look_for_bf16() {
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512bf16")) return with_dot;
-#endif
-    return plain;
+    return __builtin_cpu_supports("avx512bf16");
 }
+#endif
 
 }  // namespace
 
-const Bf16Block* bf16_blocks = choose();
+#if defined(__AVX512F__)
+const bool bf16_instructions = look_for_bf16();
+const Bf16Block* bf16_blocks = bf16_instructions ? with_dot : plain;
+#else
+const Bf16Block* bf16_blocks = plain;
+#endif
 
 void round_to_bf16(const float* source, int64_t n, uint16_t* rounded) {
-    typedef uint16_t Halves __attribute__((vector_size(2 * lanes)));
-    typedef uint16_t UnalignedHalves __attribute__((vector_size(2 * lanes), aligned(2), may_alias));
-    int64_t i = 0;
-    for (; i + lanes <= n; i += lanes)
-        *reinterpret_cast<UnalignedHalves*>(rounded + i) =
-            __builtin_convertvector(bf16_words(load(source + i)) >> 16, Halves);
-    for (; i < n; ++i) rounded[i] = to_bf16(source[i]);
+    for (int64_t i = 0; i < n; i += lanes) store(rounded + i, load(source + i, n - i), n - i);
 }
 
 POSEKERNELS_END

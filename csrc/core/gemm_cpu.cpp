@@ -111,6 +111,46 @@ void pack_bf16(const float* source, int64_t row_stride, int64_t column_stride, i
     }
 }
 
+void pack_bf16(const uint16_t* source, int64_t row_stride, int64_t column_stride, int64_t K, int64_t N,
+               uint16_t* packed) {
+    const int64_t depth = (K + 1) / 2 * 2;
+    const auto words = [](const uint16_t* p, int64_t n) { return bits_of(load(p, n)); };  // in the upper halves
+    const auto pairs = [](const uint16_t* p, int64_t n) {  // `lanes` of them; 0 past n numbers
+        Vec v{};
+        if (n >= 2 * lanes) {
+            std::memcpy(&v, p, sizeof v);
+        } else {
+            std::memcpy(&v, p, sizeof(uint16_t) * static_cast<size_t>(n));
+        }
+        return v;
+    };
+    for (int64_t p = 0; p < panels_of(N); ++p) {
+        const int64_t column = p * panel;
+        const int64_t n = N - column < panel ? N - column : panel;
+        const uint16_t* in = source + column * column_stride;
+        uint32_t* out = reinterpret_cast<uint32_t*>(packed + column * depth);
+        for (int64_t c = 0; c < panel; c += lanes) {
+            if (column_stride == 1) {
+                for (int64_t k = 0; k < K; k += 2) {
+                    const uint16_t* row = in + k * row_stride + c;
+                    const UintVec low = n > c ? words(row, n - c) : UintVec{};
+                    const UintVec high = n > c && k + 1 < K ? words(row + row_stride, n - c) : UintVec{};
+                    *reinterpret_cast<UnalignedUintVec*>(out + k / 2 * panel + c) = low >> 16 | high;
+                }
+            } else {  // the transpose of rows: squares of pairs turned in registers
+                for (int64_t k = 0; k < K; k += 2 * lanes) {
+                    Vec square[lanes];
+                    for (int64_t i = 0; i < lanes; ++i)
+                        square[i] = c + i < n ? pairs(in + k + (c + i) * column_stride, K - k) : Vec{};
+                    transpose(square);
+                    for (int64_t i = 0; i < lanes && k + 2 * i < K; ++i)
+                        *reinterpret_cast<UnalignedUintVec*>(out + (k / 2 + i) * panel + c) = bits_of(square[i]);
+                }
+            }
+        }
+    }
+}
+
 void add_transposed_product(const float* A, int64_t lda, const float* B, int64_t ldb, float* C, int64_t ldc, int64_t R,
                             int64_t M, int64_t N) {
     // The depth runs over rows, so blocks of rows short enough for A's and B's parts to stay in L2 are added up in C.

@@ -35,7 +35,8 @@ POSEKERNELS_KERNEL(vecmath)
 void layer_norm_rows(const float* x, const float* weight, const float* bias, float* y, int64_t rows, int64_t n,
                      float eps, bool unbiased) {
     for (int64_t r = 0; r < rows; ++r)
-        (unbiased ? layer_norm_row_unbiased : layer_norm_row)(x + r * n, n, weight, bias, eps, y + r * n);
+        (unbiased ? layer_norm_row_unbiased<float, float> : layer_norm_row<float, float>)(x + r * n, n, weight, bias,
+                                                                                          eps, y + r * n);
 }
 POSEKERNELS_KERNEL(layer_norm_rows)
 

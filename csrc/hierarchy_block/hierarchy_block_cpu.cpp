@@ -1,7 +1,8 @@
 // hierarchy_block: joint, part and body level on a third of the channels each, then an MLP on all; in inference.
+// hierarchy_network: such blocks between a linear layer on each joint and a norm and linear layer on each joint.
 //
-// A task takes a tile of poses through the whole block in one core's cache; only x and y touch memory. A single pose is
-// one tile on the calling thread, whose inner loops then go over the threads (inside a task they run in place).
+// A task takes a tile of poses through all blocks in one core's cache; only x and y touch memory. A single pose is one
+// tile on the calling thread, whose inner loops then go over the threads (inside a task they run in place).
 //
 // E is the element of x, y and of the products' factors: float, or bfloat16 with float sums, norms and softmax.
 #include "posekernels/attention.h"
@@ -19,24 +20,21 @@ constexpr int64_t hidden_chunk = 256;  // columns of the MLP that exist at a tim
 // compiler may fuse other multiply-adds, and the last bit would depend on the number of threads.
 #define ONE_BODY __attribute__((noinline))
 
-// ---- products of float rows with panels of E
+// ---- products of rows of E with panels of E
 
-struct Operand {
-    const float* data;
-    int64_t ld;
-};
-struct HalfOperand {
-    const uint16_t* data;
-    int64_t ld;
-};
-
-inline Operand operand(const float*, const float* x, int64_t ld, int64_t, int64_t, Scratch&) {
-    return {x, ld};
+template <class E>
+E* scratch_of(Scratch& scratch, int64_t count) {
+    return static_cast<E*>(scratch.bytes(sizeof(E) * static_cast<size_t>(count)));
 }
-inline HalfOperand operand(const uint16_t*, const float* x, int64_t ld, int64_t rows, int64_t n, Scratch& scratch) {
-    uint16_t* half = static_cast<uint16_t*>(scratch.bytes(static_cast<size_t>(2 * rows * n)));
-    for (int64_t r = 0; r < rows; ++r) round_to_bf16(x + r * ld, n, half + r * n);
-    return {half, n};
+
+// Rows of floats as factors of a product: themselves, or rounded.
+inline const float* factors(const float*, const float* x, int64_t, Scratch&) {
+    return x;
+}
+inline const uint16_t* factors(const uint16_t*, const float* x, int64_t count, Scratch& scratch) {
+    uint16_t* half = scratch_of<uint16_t>(scratch, count);
+    round_to_bf16(x, count, half);
+    return half;
 }
 
 inline int64_t depth_of(const float*, int64_t K) {
@@ -46,18 +44,18 @@ inline int64_t depth_of(const uint16_t*, int64_t K) {
     return (K + 1) / 2 * 2;
 }
 
-inline void block(Operand A, int64_t row, int64_t rows, int64_t K, const float* B, float* sums) {
-    blocks_of_rows[rows](K, A.data + row * A.ld, A.ld, 1, B, sums);
+inline void block(const float* A, int64_t lda, int64_t rows, int64_t K, const float* B, float* sums) {
+    blocks_of_rows[rows](K, A, lda, 1, B, sums);
 }
-inline void block(HalfOperand A, int64_t row, int64_t rows, int64_t K, const uint16_t* B, float* sums) {
-    bf16_blocks[rows](K, A.data + row * A.ld, A.ld, B, sums);
+inline void block(const uint16_t* A, int64_t lda, int64_t rows, int64_t K, const uint16_t* B, float* sums) {
+    bf16_blocks[rows](K, A, lda, B, sums);
 }
 
 // C[M, columns of the panels first .. last] = epilogue(A[M, K] B[k0 .. k0 + K, :]); B has `depth` rows in all, k0 is
 // even. C points at column 0.
-template <class A_, class E, class Epilogue>
-ONE_BODY void product(A_ A, const E* B, int64_t depth, int64_t k0, int64_t K, float* C, int64_t ldc, int64_t M,
-                      int64_t N, int64_t first, int64_t last, const Epilogue& epilogue) {
+template <class E, class Out, class Epilogue>
+ONE_BODY void product(const E* A, int64_t lda, const E* B, int64_t depth, int64_t k0, int64_t K, Out* C, int64_t ldc,
+                      int64_t M, int64_t N, int64_t first, int64_t last, const Epilogue& epilogue) {
     const RowSplit split(M);
     alignas(64) float sums[max_rows * panel];
     for (int64_t p = first; p < last; ++p) {
@@ -65,18 +63,20 @@ ONE_BODY void product(A_ A, const E* B, int64_t depth, int64_t k0, int64_t K, fl
         const E* Bp = B + column * depth_of(B, depth) + k0 * panel;
         for (int64_t b = 0, r = 0; b < split.count; ++b) {
             const int64_t rows = split.rows(b);
-            block(A, r, rows, K, Bp, sums);
+            block(A + r * lda, lda, rows, K, Bp, sums);
             finish_block(sums, C + r * ldc + column, ldc, rows, r, column, n, epilogue);
             r += rows;
         }
     }
 }
 
-template <class A_, class E, class Epilogue>
-void whole_product(A_ A, const E* B, int64_t K, float* C, int64_t ldc, int64_t M, int64_t N, const Epilogue& epilogue) {
+// A: rows without gaps.
+template <class E, class Epilogue>
+void whole_product(const E* A, const E* B, int64_t K, float* C, int64_t ldc, int64_t M, int64_t N,
+                   const Epilogue& epilogue) {
     const int64_t panels = panels_of(N), groups = M * K * N < small_product ? 1 : (panels + 1) / 2;
     parallel_for(groups, [&](int64_t g) {
-        product(A, B, K, 0, K, C, ldc, M, N, panels * g / groups, panels * (g + 1) / groups, epilogue);
+        product(A, K, B, K, 0, K, C, ldc, M, N, panels * g / groups, panels * (g + 1) / groups, epilogue);
     });
 }
 
@@ -137,14 +137,20 @@ struct AddTo {
     }
 };
 
-ONE_BODY void norm_rows(const float* x, int64_t ld, int64_t rows, int64_t n, Norm norm, float eps, float* y,
+template <class In, class Out>
+POSEKERNELS_INLINE void copy_row(const In* x, int64_t n, Out* y) {
+    for (int64_t i = 0; i < n; i += lanes) store(y + i, load(x + i, n - i), n - i);
+}
+
+template <class Out>
+ONE_BODY void norm_rows(const float* x, int64_t ld, int64_t rows, int64_t n, Norm norm, float eps, Out* y,
                         int64_t ldy) {
     for (int64_t r = 0; r < rows; ++r) layer_norm_row(x + r * ld, n, norm.gain, norm.shift, eps, y + r * ldy);
 }
 
 // One panel of columns of out[rows, N] = act(graph convolution of A[rows, K]), pose by pose.
-template <class A_, class E, class Act>
-ONE_BODY void graph_conv_panel(const GraphConv<E>& conv, A_ A, int64_t K, float* out, int64_t N, int64_t poses,
+template <class E, class Out, class Act>
+ONE_BODY void graph_conv_panel(const GraphConv<E>& conv, const E* A, int64_t K, Out* out, int64_t N, int64_t poses,
                                int64_t J, const int32_t* joint, int64_t p, const Act& act) {
     const int64_t rows = poses * J, column = p * panel, n = N - column < panel ? N - column : panel;
     const E* others = conv.panels + panels_of(N) * panel * depth_of(conv.panels, K);
@@ -152,8 +158,8 @@ ONE_BODY void graph_conv_panel(const GraphConv<E>& conv, A_ A, int64_t K, float*
     float* self = scratch.floats(rows * panel);
     float* mixed = scratch.floats(rows * panel);
     for (int64_t i = 0; n < panel && i < rows * panel; ++i) mixed[i] = 0.0f;
-    product(A, conv.panels, K, 0, K, self - column, panel, rows, N, p, p + 1, Modulated{conv.self, joint, N});
-    product(A, others, K, 0, K, mixed - column, panel, rows, N, p, p + 1, Modulated{conv.others, joint, N});
+    product(A, K, conv.panels, K, 0, K, self - column, panel, rows, N, p, p + 1, Modulated{conv.self, joint, N});
+    product(A, K, others, K, 0, K, mixed - column, panel, rows, N, p, p + 1, Modulated{conv.others, joint, N});
     const RowSplit split(J);
     alignas(64) float sums[max_rows * panel];
     for (int64_t pose = 0; pose < poses; ++pose)
@@ -170,36 +176,34 @@ ONE_BODY void graph_conv_panel(const GraphConv<E>& conv, A_ A, int64_t K, float*
         }
 }
 
-template <class E, class Act>
-void graph_conv(const GraphConv<E>& conv, const float* x, int64_t K, float* out, int64_t N, int64_t poses, int64_t J,
+template <class E, class Out, class Act>
+void graph_conv(const GraphConv<E>& conv, const E* x, int64_t K, Out* out, int64_t N, int64_t poses, int64_t J,
                 const int32_t* joint, const Act& act) {
-    Scratch scratch;
-    const auto A = operand(static_cast<const E*>(nullptr), x, K, poses * J, K, scratch);
-    parallel_for(panels_of(N), [&](int64_t p) { graph_conv_panel(conv, A, K, out, N, poses, J, joint, p, act); });
+    parallel_for(panels_of(N), [&](int64_t p) { graph_conv_panel(conv, x, K, out, N, poses, J, joint, p, act); });
 }
 
 // h[rows, C] += fc2(gelu(fc1(n))) + bias2, a chunk of hidden columns at a time, summed in their order.
 template <class E>
-void mlp_onto(const Mlp<E>& mlp, const float* n, float* h, int64_t ldh, int64_t rows, int64_t C, int64_t H) {
+void mlp_onto(const Mlp<E>& mlp, const E* n, float* h, int64_t ldh, int64_t rows, int64_t C, int64_t H) {
     const int64_t chunks = (H + hidden_chunk - 1) / hidden_chunk;
     Scratch outer;
-    const auto A = operand(static_cast<const E*>(nullptr), n, C, rows, C, outer);
     // Few rows: every chunk on its own into a partial sum, so that threads can share the weights.
     const bool apart = rows <= 64 && num_threads() > 1 && chunks > 1;
     float* partial = apart ? outer.floats(chunks * rows * C) : nullptr;
     const auto chunk_of = [&](int64_t chunk) {
         const int64_t k0 = chunk * hidden_chunk, K = H - k0 < hidden_chunk ? H - k0 : hidden_chunk;
         Scratch scratch;
-        float* hidden = scratch.floats(rows * hidden_chunk);
-        product(A, mlp.fc1, C, 0, C, hidden - k0, hidden_chunk, rows, H, k0 / panel, (k0 + K + panel - 1) / panel,
+        E* hidden = scratch_of<E>(scratch, rows * hidden_chunk);
+        product(n, C, mlp.fc1, C, 0, C, hidden - k0, hidden_chunk, rows, H, k0 / panel, (k0 + K + panel - 1) / panel,
                 then(Bias{mlp.bias1}, Gelu{}));
-        const auto B = operand(static_cast<const E*>(nullptr), hidden, hidden_chunk, rows, K, scratch);
         if (apart) {
-            product(B, mlp.fc2, H, k0, K, partial + chunk * rows * C, C, rows, C, 0, panels_of(C), Store{});
+            product(hidden, hidden_chunk, mlp.fc2, H, k0, K, partial + chunk * rows * C, C, rows, C, 0, panels_of(C),
+                    Store{});
         } else if (chunk == 0) {
-            product(B, mlp.fc2, H, k0, K, h, ldh, rows, C, 0, panels_of(C), then(Bias{mlp.bias2}, AddTo{h, ldh}));
+            product(hidden, hidden_chunk, mlp.fc2, H, k0, K, h, ldh, rows, C, 0, panels_of(C),
+                    then(Bias{mlp.bias2}, AddTo{h, ldh}));
         } else {
-            product(B, mlp.fc2, H, k0, K, h, ldh, rows, C, 0, panels_of(C), AddTo{h, ldh});
+            product(hidden, hidden_chunk, mlp.fc2, H, k0, K, h, ldh, rows, C, 0, panels_of(C), AddTo{h, ldh});
         }
     };
     if (!apart) {
@@ -223,33 +227,30 @@ ONE_BODY void limb_branch(const Weights<E>& w, const Branch<E>& branch, const fl
     const int64_t J = w.J, C = w.C, taps = branch.taps, limbs = poses * w.limbs;
     norm_rows(u, ldu, poses * J, C, branch.norm, w.eps, v, C);
     Scratch scratch;
-    float* joined = scratch.floats(limbs * taps * C);
+    E* joined = scratch_of<E>(scratch, limbs * taps * C);
     for (int64_t pose = 0; pose < poses; ++pose)
         for (int64_t i = 0; i < w.limbs * taps; ++i)
-            std::memcpy(joined + (pose * w.limbs * taps + i) * C, v + (pose * J + branch.joints[i]) * C,
-                        sizeof(float) * static_cast<size_t>(C));
+            copy_row(v + (pose * J + branch.joints[i]) * C, C, joined + (pose * w.limbs * taps + i) * C);
     float* limb = scratch.floats(limbs * C);
-    float* normed = scratch.floats(limbs * C);
-    const auto A = operand(static_cast<const E*>(nullptr), joined, taps * C, limbs, taps * C, scratch);
-    product(A, branch.conv, taps * C, 0, taps * C, limb, C, limbs, C, 0, panels_of(C), then(Bias{branch.bias}, Gelu{}));
+    E* normed = scratch_of<E>(scratch, limbs * C);
+    product(joined, taps * C, branch.conv, taps * C, 0, taps * C, limb, C, limbs, C, 0, panels_of(C),
+            then(Bias{branch.bias}, Gelu{}));
     norm_rows(limb, C, limbs, C, branch.norm_mlp, w.eps, normed, C);
     mlp_onto(branch.mlp, normed, limb, C, limbs, C, w.H);
     for (int64_t pose = 0; pose < poses; ++pose)
         for (int64_t l = 0; l < w.limbs; ++l)
             for (int64_t t = 1; t < taps; ++t)
-                std::memcpy(v + (pose * J + branch.joints[l * taps + t]) * C, limb + (pose * w.limbs + l) * C,
-                            sizeof(float) * static_cast<size_t>(C));
+                copy_row(limb + (pose * w.limbs + l) * C, C, v + (pose * J + branch.joints[l * taps + t]) * C);
 }
 
 // t[rows, C] += proj(attention(qkv(n)))
 template <class E>
-void attend(const Weights<E>& w, const float* n, float* t, int64_t ldt, int64_t poses) {
+void attend(const Weights<E>& w, const E* n, float* t, int64_t ldt, int64_t poses) {
     const int64_t J = w.J, C = w.C, rows = poses * J, pairs = poses * w.heads, D = C / w.heads;
     Scratch scratch;
     float* qkv = scratch.floats(rows * 3 * C);
     float* mixed = scratch.floats(rows * C);
-    whole_product(operand(static_cast<const E*>(nullptr), n, C, rows, C, scratch), w.qkv, C, qkv, 3 * C, rows, 3 * C,
-                  Bias{w.qkv_bias});
+    whole_product(n, w.qkv, C, qkv, 3 * C, rows, 3 * C, Bias{w.qkv_bias});
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     for (int64_t first = 0; first < pairs; first += lanes) {
         const int64_t count = pairs - first < lanes ? pairs - first : lanes;
@@ -264,35 +265,19 @@ void attend(const Weights<E>& w, const float* n, float* t, int64_t ldt, int64_t 
         for (auto& r : rows_of) r.stride = 3 * C;
         attention::attend(rows_of[0], rows_of[1], rows_of[2], nullptr, out, C, J, D, scale, count);
     }
-    whole_product(operand(static_cast<const E*>(nullptr), mixed, C, rows, C, scratch), w.proj, C, t, ldt, rows, C,
+    whole_product(factors(static_cast<const E*>(nullptr), mixed, rows * C, scratch), w.proj, C, t, ldt, rows, C,
                   then(Bias{w.proj_bias}, AddTo{t, ldt}));
 }
 
-inline void read_rows(const float* x, int64_t n, float* h) {
-    std::memcpy(h, x, sizeof(float) * static_cast<size_t>(n));
-}
-inline void read_rows(const uint16_t* x, int64_t n, float* h) {
-    for (int64_t i = 0; i < n; ++i) h[i] = from_bf16(x[i]);
-}
-inline void write_rows(const float* h, int64_t n, float* y) {
-    std::memcpy(y, h, sizeof(float) * static_cast<size_t>(n));
-}
-inline void write_rows(const float* h, int64_t n, uint16_t* y) {
-    round_to_bf16(h, n, y);
-}
-
+// A tile of poses through one block: h [poses J, 3 C], in place.
 template <class E>
-void tile(const Weights<E>& w, const E* x, E* y, int64_t poses) {
+void block_of_tile(const Weights<E>& w, float* h, const int32_t* joint, int64_t poses) {
     const int64_t J = w.J, C = w.C, ld = 3 * C, rows = poses * J;
     Scratch scratch;
-    int32_t* joint = static_cast<int32_t*>(scratch.bytes(static_cast<size_t>(4 * rows)));
-    for (int64_t r = 0; r < rows; ++r) joint[r] = static_cast<int32_t>(r % J);
-    float* h = scratch.floats(rows * ld);  // the three thirds, each replaced by its level's result
-    read_rows(x, rows * ld, h);
-    float* n = scratch.floats(rows * ld);
+    E* n = scratch_of<E>(scratch, rows * ld);
     {  // joint level
         Scratch inner;
-        float* hidden = inner.floats(rows * w.G);
+        E* hidden = scratch_of<E>(inner, rows * w.G);
         float* local = inner.floats(rows * C);
         norm_rows(h, ld, rows, C, w.norm_in, w.eps, n, C);
         graph_conv(w.conv1, n, C, hidden, w.G, poses, J, joint, Gelu{});
@@ -326,93 +311,170 @@ void tile(const Weights<E>& w, const E* x, E* y, int64_t poses) {
     attend(w, n, h + 2 * C, ld, poses);
     norm_rows(h, ld, rows, ld, w.norm, w.eps_mlp, n, ld);
     mlp_onto(w.mlp, n, h, ld, rows, ld, w.H);
-    write_rows(h, rows * ld, y);
 }
 
-// Takes the next `count` floats of the constants.
+// Takes what comes next in the constants, or in the panels.
+template <class T>
 struct Reader {
-    const float* at;
-    const float* operator()(int64_t count) {
-        const float* here = at;
+    const T* at;
+    const T* operator()(int64_t count) {
+        const T* here = at;
         at += count;
         return here;
     }
-    Norm norm(int64_t n) {
-        const float* gain = (*this)(n);
-        return {gain, (*this)(n)};
-    }
 };
 
+inline Norm next_norm(Reader<float>& next, int64_t n) {
+    const float* gain = next(n);
+    return {gain, next(n)};
+}
+
 template <class E>
-void run(const E* x, E* y, int64_t B, Weights<E>& w, const int64_t* joints, const float* constants,
-         const E* const panels[12]) {
+void read_block(Weights<E>& w, const int64_t* joints, Reader<float>& next, Reader<E>& panels) {
     const int64_t J = w.J, C = w.C, G = w.G, H = w.H;
-    Reader next{constants};
-    w.norm_in = next.norm(C);
-    const auto conv = [&](const E* p, int64_t out) {
+    const auto matrix = [&](int64_t K, int64_t N) { return panels(panels_of(N) * panel * depth_of(panels.at, K)); };
+    const auto conv = [&](int64_t in, int64_t out) {
         GraphConv<E> c;
-        c.panels = p;
+        c.panels = matrix(in, out);
+        matrix(in, out);
         c.self = next(J * out);
         c.others = next(J * out);
         c.mixing = next(J * J);
         c.bias = next(out);
         return c;
     };
-    w.conv1 = conv(panels[0], G);
-    w.conv2 = conv(panels[1], C);
-    w.norm_out = next.norm(C);
+    const auto mlp = [&](int64_t width) {
+        Mlp<E> m;
+        m.fc1 = matrix(width, H);
+        m.fc2 = matrix(H, width);
+        m.bias1 = next(H);
+        m.bias2 = next(width);
+        return m;
+    };
+    w.norm_in = next_norm(next, C);
+    w.conv1 = conv(C, G);
+    w.conv2 = conv(G, C);
+    w.norm_out = next_norm(next, C);
     for (int i = 0; i < 2; ++i) {
         Branch<E>& branch = w.branch[i];
         branch.taps = 3 - i;
         branch.joints = joints + i * 3 * w.limbs;
-        branch.norm = next.norm(C);
+        branch.norm = next_norm(next, C);
+        branch.conv = matrix(branch.taps * C, C);
         branch.bias = next(C);
-        branch.norm_mlp = next.norm(C);
-        branch.conv = panels[2 + 3 * i];
-        branch.mlp.fc1 = panels[3 + 3 * i];
-        branch.mlp.fc2 = panels[4 + 3 * i];
-        branch.mlp.bias1 = next(H);
-        branch.mlp.bias2 = next(C);
+        branch.norm_mlp = next_norm(next, C);
+        branch.mlp = mlp(C);
     }
-    w.norm_body = next.norm(C);
+    w.norm_body = next_norm(next, C);
+    w.qkv = matrix(C, 3 * C);
     w.qkv_bias = next(3 * C);
+    w.proj = matrix(C, C);
     w.proj_bias = next(C);
-    w.qkv = panels[8];
-    w.proj = panels[9];
-    w.norm = next.norm(3 * C);
-    w.mlp.bias1 = next(H);
-    w.mlp.bias2 = next(3 * C);
-    w.mlp.fc1 = panels[10];
-    w.mlp.fc2 = panels[11];
+    w.norm = next_norm(next, 3 * C);
+    w.mlp = mlp(3 * C);
+}
+
+// What a network has around its blocks; in == 0: nothing, rows of x are the state itself.
+struct Ends {
+    int64_t in, out;
+    const float *embed, *position;  // [in, 3 C]; [J, 3 C], with the bias
+    Norm norm;
+    const float *head, *head_bias;  // [out, 3 C], [out]
+};
+
+// h = x embed + position
+template <class E>
+void enter(const Ends& ends, const E* x, float* h, int64_t ld, int64_t rows, const int32_t* joint) {
+    for (int64_t r = 0; r < rows; ++r) {
+        if (!ends.in) {
+            copy_row(x + r * ld, ld, h + r * ld);
+            continue;
+        }
+        for (int64_t c = 0; c < ld; c += lanes) {
+            Vec v = load(ends.position + joint[r] * ld + c, ld - c);
+            for (int64_t k = 0; k < ends.in; ++k) {
+                const Vec column = load(x + r * ends.in + k, 1);
+                v = splat(column[0]) * load(ends.embed + k * ld + c, ld - c) + v;
+            }
+            store(h + r * ld + c, v, ld - c);
+        }
+    }
+}
+
+// y = norm(h) head' + bias
+template <class E>
+void leave(const Ends& ends, const float* h, E* y, int64_t ld, int64_t rows, float eps) {
+    Scratch scratch;
+    float* normed = scratch.floats(ld);
+    for (int64_t r = 0; r < rows; ++r) {
+        if (!ends.in) {
+            copy_row(h + r * ld, ld, y + r * ld);
+            continue;
+        }
+        layer_norm_row(h + r * ld, ld, ends.norm.gain, ends.norm.shift, eps, normed);
+        for (int64_t o = 0; o < ends.out; ++o) {
+            Vec v{};
+            for (int64_t c = 0; c < ld; c += lanes)
+                v = load(normed + c, ld - c) * load(ends.head + o * ld + c, ld - c) + v;
+            store(y + r * ends.out + o, splat(sum(v) + ends.head_bias[o]), 1);
+        }
+    }
+}
+
+template <class E>
+void run(const E* x, E* y, int64_t B, int64_t blocks, const Weights<E>& sizes, int64_t in, int64_t out,
+         const int64_t* joints, const float* constants, const E* panels) {
+    const int64_t J = sizes.J, ld = 3 * sizes.C;
+    Scratch scratch;
+    Weights<E>* w = scratch_of<Weights<E>>(scratch, blocks);
+    Reader<float> next{constants};
+    Reader<E> next_panel{panels};
+    Ends ends{};
+    if (in) {
+        ends.in = in, ends.out = out;
+        ends.embed = next(in * ld);
+        ends.position = next(J * ld);
+        ends.norm = next_norm(next, ld);
+        ends.head = next(out * ld);
+        ends.head_bias = next(out);
+    }
+    for (int64_t i = 0; i < blocks; ++i) {
+        w[i] = sizes;
+        read_block(w[i], joints, next, next_panel);
+    }
+    const int64_t from = in ? in : ld, to = in ? out : ld;
     // Even tiles, as many for every thread.
     const int64_t threads = num_threads();
     int64_t tiles = (B + tile_poses - 1) / tile_poses;
     tiles = (tiles + threads - 1) / threads * threads;
     if (tiles > B) tiles = B;
     parallel_for(tiles, [&](int64_t t) {
-        const int64_t first = B * t / tiles, last = B * (t + 1) / tiles;
-        tile(w, x + first * J * 3 * C, y + first * J * 3 * C, last - first);
+        const int64_t first = B * t / tiles, last = B * (t + 1) / tiles, rows = (last - first) * J;
+        Scratch inner;
+        int32_t* joint = scratch_of<int32_t>(inner, rows);
+        for (int64_t r = 0; r < rows; ++r) joint[r] = static_cast<int32_t>(r % J);
+        float* h = inner.floats(rows * ld);
+        enter(ends, x + first * J * from, h, ld, rows, joint);
+        for (int64_t i = 0; i < blocks; ++i) block_of_tile(w[i], h, joint, last - first);
+        leave(ends, h, y + first * J * to, ld, rows, sizes.eps_mlp);
     });
 }
 
 }  // namespace
 
-// x, y: [B, J, 3 C] contiguous, of floats or (half) bfloat16. joints: [limbs, 3] then [limbs, 2]. constants: the small
-// tensors one after the other in the order of `run`. The twelve matrices are packed, of the element of x.
-void hierarchy_block(const void* x, void* y, int64_t B, int64_t J, int64_t C, int64_t G, int64_t H, int64_t heads,
-                     int64_t limbs, const int64_t* joints, const float* constants, const void* conv1, const void* conv2,
-                     const void* three_conv, const void* three_fc1, const void* three_fc2, const void* two_conv,
-                     const void* two_fc1, const void* two_fc2, const void* qkv, const void* proj, const void* fc1,
-                     const void* fc2, float eps, float eps_mlp, bool half) {
-    const void* const given[12] = {conv1,   conv2,   three_conv, three_fc1, three_fc2, two_conv,
-                                   two_fc1, two_fc2, qkv,        proj,      fc1,       fc2};
+// x, y: [B, J, 3 C] contiguous, of floats or (half) bfloat16; with in > 0 a whole network's, [B, J, in] and [B, J,
+// out]. joints: [limbs, 3] then [limbs, 2]. constants: the small tensors one after the other in the order of `run` and
+// `read_block`. panels: the matrices, packed, of the element of x, in the order of `read_block`.
+void hierarchy_network(const void* x, void* y, int64_t B, int64_t J, int64_t C, int64_t G, int64_t H, int64_t heads,
+                       int64_t limbs, const int64_t* joints, int64_t blocks, int64_t in, int64_t out,
+                       const float* constants, const void* panels, float eps, float eps_mlp, bool half) {
     const auto go = [&](auto* element) {
         typedef std::remove_pointer_t<decltype(element)> E;
-        const E* panels[12];
-        for (int i = 0; i < 12; ++i) panels[i] = static_cast<const E*>(given[i]);
-        Weights<E> w{};
-        w.J = J, w.C = C, w.G = G, w.H = H, w.heads = heads, w.limbs = limbs, w.eps = eps, w.eps_mlp = eps_mlp;
-        run(static_cast<const E*>(x), static_cast<E*>(y), B, w, joints, constants, panels);
+        Weights<E> sizes{};
+        sizes.J = J, sizes.C = C, sizes.G = G, sizes.H = H, sizes.heads = heads, sizes.limbs = limbs;
+        sizes.eps = eps, sizes.eps_mlp = eps_mlp;
+        run(static_cast<const E*>(x), static_cast<E*>(y), B, blocks, sizes, in, out, joints, constants,
+            static_cast<const E*>(panels));
     };
     if (half) {
         go(static_cast<uint16_t*>(nullptr));
@@ -420,6 +482,6 @@ void hierarchy_block(const void* x, void* y, int64_t B, int64_t J, int64_t C, in
         go(static_cast<float*>(nullptr));
     }
 }
-POSEKERNELS_KERNEL(hierarchy_block)
+POSEKERNELS_KERNEL(hierarchy_network)
 
 POSEKERNELS_END

@@ -13,6 +13,7 @@ POSEKERNELS_BEGIN
 namespace {
 
 constexpr int64_t tile_rows = 112;
+constexpr int64_t query_rows = 2 * max_rows;  // whose scores stay in the L1 cache
 
 template <class E>
 constexpr bool half = sizeof(E) == 2;
@@ -20,42 +21,6 @@ constexpr bool half = sizeof(E) == 2;
 template <class E>
 E* scratch_of(Scratch& scratch, int64_t count) {
     return static_cast<E*>(scratch.bytes(sizeof(E) * static_cast<size_t>(count)));
-}
-
-// A row of E as floats: itself, or unrounded into `room`.
-POSEKERNELS_INLINE const float* as_floats(const float* row, int64_t, float*) {
-    return row;
-}
-POSEKERNELS_INLINE const float* as_floats(const uint16_t* row, int64_t n, float* room) {
-    for (int64_t i = 0; i < n; ++i) {
-        const uint32_t bits = static_cast<uint32_t>(row[i]) << 16;
-        std::memcpy(room + i, &bits, 4);
-    }
-    return room;
-}
-
-// Rows of floats into rows of E.
-inline void put_rows(const float* from, int64_t ld, int64_t rows, int64_t n, float* to, int64_t ldt) {
-    for (int64_t r = 0; r < rows; ++r)
-        if (from + r * ld != to + r * ldt)
-            std::memcpy(to + r * ldt, from + r * ld, sizeof(float) * static_cast<size_t>(n));
-}
-inline void put_rows(const float* from, int64_t ld, int64_t rows, int64_t n, uint16_t* to, int64_t ldt) {
-    for (int64_t r = 0; r < rows; ++r) round_to_bf16(from + r * ld, n, to + r * ldt);
-}
-
-// exp(scale (x - max)) in place; returns 1 / sum, for whoever multiplies by the row.
-inline float exponentials(float* x, int64_t n, float scale) {
-    Vec top = splat(-INFINITY);
-    for (int64_t i = 0; i < n; i += lanes) top = larger(keep_lanes(load(x + i, n - i) * scale, n - i, -INFINITY), top);
-    const Vec shift = splat(largest(top));
-    Vec total{};
-    for (int64_t i = 0; i < n; i += lanes) {
-        const Vec e = keep_lanes(exp(load(x + i, n - i) * scale - shift), n - i, 0.0f);
-        total += e;
-        store(x + i, e, n - i);
-    }
-    return 1.0f / sum(total);
 }
 
 struct RowScale {
@@ -68,8 +33,8 @@ void product(const float* A, int64_t lda, const float* B, float* C, int64_t ldc,
              int64_t first, int64_t last, const Epilogue& epilogue) {
     gemm_panels(A, lda, B, C, ldc, M, N, K, first, last, 0, epilogue);
 }
-template <class Epilogue>
-void product(const uint16_t* A, int64_t lda, const uint16_t* B, float* C, int64_t ldc, int64_t M, int64_t N, int64_t K,
+template <class Out, class Epilogue>
+void product(const uint16_t* A, int64_t lda, const uint16_t* B, Out* C, int64_t ldc, int64_t M, int64_t N, int64_t K,
              int64_t first, int64_t last, const Epilogue& epilogue) {
     gemm_tile_bf16(A, lda, B, C, ldc, M, N, K, epilogue, 0, first, last);
 }
@@ -77,7 +42,7 @@ void product(const uint16_t* A, int64_t lda, const uint16_t* B, float* C, int64_
 inline void pack_for(const float* source, int64_t row, int64_t column, int64_t K, int64_t N, float* to) {
     pack(source, row, column, K, N, to);
 }
-inline void pack_for(const float* source, int64_t row, int64_t column, int64_t K, int64_t N, uint16_t* to) {
+inline void pack_for(const uint16_t* source, int64_t row, int64_t column, int64_t K, int64_t N, uint16_t* to) {
     pack_bf16(source, row, column, K, N, to);
 }
 
@@ -116,29 +81,22 @@ struct Block {
     int64_t start_of(int64_t group) const { return group / groups2 * stride1 + group % groups2 * stride2; }
 
     // softmax(q k' scale) v of one head of one group into rows of `out`.
-    void attend(const float* q, const float* k, const float* v, int64_t ld, E* out, int64_t ldo) const {
+    void attend(const E* q, const E* k, const E* v, int64_t ld, E* out, int64_t ldo) const {
         const int64_t d = C / heads;
         Scratch scratch;
         E* keys = scratch_of<E>(scratch, packed_count<E>(d, N));
         E* values = scratch_of<E>(scratch, packed_count<E>(N, d));
-        float* scores = scratch.floats(N * N);
         pack_for(k, 1, ld, d, N, keys);
         pack_for(v, ld, 1, N, d, values);
-        float* factors = scratch.floats(N);  // the rows' sums divide the mixed values: N x d numbers, not N x N
-        if constexpr (half<E>) {
-            uint16_t* queries = scratch_of<uint16_t>(scratch, N * d);
-            uint16_t* weights = scratch_of<uint16_t>(scratch, N * N);
-            float* mixed = scratch.floats(N * d);
-            put_rows(q, ld, N, d, queries, d);
-            product(queries, d, keys, scores, N, N, N, d, 0, panels_of(N), Store{});
-            for (int64_t n = 0; n < N; ++n) factors[n] = exponentials(scores + n * N, N, scale);
-            round_to_bf16(scores, N * N, weights);
-            product(weights, N, values, mixed, d, N, d, N, 0, panels_of(d), RowScale{factors});
-            put_rows(mixed, d, N, d, out, ldo);
-        } else {
-            product(q, ld, keys, scores, N, N, N, d, 0, panels_of(N), Store{});
-            for (int64_t n = 0; n < N; ++n) factors[n] = exponentials(scores + n * N, N, scale);
-            product(scores, N, values, out, ldo, N, d, N, 0, panels_of(d), RowScale{factors});
+        float* scores = scratch.floats(query_rows * N);
+        E* weights = half<E> ? scratch_of<E>(scratch, query_rows * N) : reinterpret_cast<E*>(scores);
+        float factors[query_rows];  // the rows' sums divide the mixed values: N x d numbers, not N x N
+        for (int64_t first = 0; first < N; first += query_rows) {
+            const int64_t rows = N - first < query_rows ? N - first : query_rows;
+            product(q + first * ld, ld, keys, scores, N, rows, N, d, 0, panels_of(N), Store{});
+            for (int64_t n = 0; n < rows; ++n)
+                factors[n] = 1.0f / exponentials_row(scores + n * N, N, scale, weights + n * N);
+            product(weights, N, values, out + first * ldo, ldo, rows, d, N, 0, panels_of(d), RowScale{factors});
         }
     }
 
@@ -147,15 +105,10 @@ struct Block {
         const int64_t rows = count * N, width = C / parts, from = part * width, d = C / heads;
         Scratch scratch;
         E* a = scratch_of<E>(scratch, rows * C);
-        float* room = scratch.floats(C);
-        float* normed = scratch.floats(C);
         for (int64_t g = 0; g < count; ++g)
-            for (int64_t n = 0; n < N; ++n) {
-                const E* row = x + start_of(first + g) + n * stride;
-                layer_norm_row(as_floats(row, C, room), C, gain1, shift1, eps, normed);
-                put_rows(normed, C, 1, C, a + (g * N + n) * C, C);
-            }
-        float* made = scratch.floats(rows * 3 * width);
+            for (int64_t n = 0; n < N; ++n)
+                layer_norm_row(x + start_of(first + g) + n * stride, C, gain1, shift1, eps, a + (g * N + n) * C);
+        E* made = scratch_of<E>(scratch, rows * 3 * width);
         if (parts == 1) {
             product(a, C, qkv.panels, made, 3 * C, rows, 3 * C, C, 0, panels_of(3 * C), Bias{qkv.bias});
         } else {  // whole panels, as the caller has checked: columns from, C + from and 2 C + from, side by side
@@ -165,7 +118,7 @@ struct Block {
         }
         for (int64_t g = 0; g < count; ++g)
             for (int64_t h = 0; h < width / d; ++h) {
-                const float* q = made + g * N * 3 * width + h * d;
+                const E* q = made + g * N * 3 * width + h * d;
                 attend(q, q + width, q + 2 * width, 3 * width, y + start_of(first + g) + from + h * d, stride);
             }
     }
@@ -174,27 +127,21 @@ struct Block {
     void feed_forward(int64_t first, int64_t rows) const {
         Scratch scratch;
         float* h = scratch.floats(rows * C);
-        float* wide = scratch.floats(rows * hidden);
         E* a = scratch_of<E>(scratch, rows * C);
-        E* b = half<E> ? scratch_of<E>(scratch, rows * hidden) : reinterpret_cast<E*>(wide);
-        float* room = scratch.floats(C);
+        E* wide = scratch_of<E>(scratch, rows * hidden);
         E* to = y + first * C;
-        for (int64_t r = 0; r < rows; ++r) {
-            const float* row = as_floats(x + (first + r) * C, C, h + r * C);
-            if (row != h + r * C) std::memcpy(h + r * C, row, sizeof(float) * static_cast<size_t>(C));
-        }
+        // In the order of memory first: the epilogue would reach a line here, a line there of x.
+        for (int64_t i = 0; i < rows * C; i += lanes) store(h + i, load(x + first * C + i, rows * C - i), rows * C - i);
         const Residual residual{h, C};
         product(to, C, proj.panels, h, C, rows, C, C, 0, panels_of(C), then(Bias{proj.bias}, residual));
-        for (int64_t r = 0; r < rows; ++r) {
-            layer_norm_row(h + r * C, C, gain2, shift2, eps, room);
-            put_rows(room, C, 1, C, a + r * C, C);
-        }
+        for (int64_t r = 0; r < rows; ++r) layer_norm_row(h + r * C, C, gain2, shift2, eps, a + r * C);
         product(a, C, fc1.panels, wide, hidden, rows, hidden, C, 0, panels_of(hidden), then(Bias{fc1.bias}, Gelu{}));
-        if constexpr (half<E>) round_to_bf16(wide, rows * hidden, b);
-        product(b, hidden, fc2.panels, h, C, rows, C, hidden, 0, panels_of(C), then(Bias{fc2.bias}, residual));
-        if (gain3)
-            for (int64_t r = 0; r < rows; ++r) layer_norm_row(h + r * C, C, gain3, shift3, eps, h + r * C);
-        put_rows(h, C, rows, C, to, C);
+        product(wide, hidden, fc2.panels, h, C, rows, C, hidden, 0, panels_of(C), then(Bias{fc2.bias}, residual));
+        if (gain3) {
+            for (int64_t r = 0; r < rows; ++r) layer_norm_row(h + r * C, C, gain3, shift3, eps, to + r * C);
+        } else {
+            for (int64_t i = 0; i < rows * C; i += lanes) store(to + i, load(h + i, rows * C - i), rows * C - i);
+        }
     }
 
     void run() {

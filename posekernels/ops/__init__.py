@@ -9,7 +9,9 @@ from .denoise import graph_transformer as graph_transformer
 from .dropout import dropout as dropout
 from .encoder_layer import encoder_layer as encoder_layer
 from .graph_conv import graph_conv as graph_conv
+from .hierarchy_block import HierarchyNetwork as HierarchyNetwork
 from .hierarchy_block import hierarchy_block as hierarchy_block
+from .hierarchy_block import hierarchy_network as hierarchy_network
 from .joint_attention import joint_attention as joint_attention
 from .merge_hypotheses import merge_hypotheses as merge_hypotheses
 from .norm_activation import norm_activation as norm_activation

@@ -220,6 +220,26 @@ def hierarchy_block(choose: Choices) -> Problem:
     return Problem(tensors, call)
 
 
+@_op(torch.bfloat16, torch_gradient=True)
+def hierarchy_network(choose: Choices) -> Problem:
+    B, J, heads, blocks = choose.batch(3), choose.of(17, 5), choose.of(2, 1, 4), choose.size(2, 3)
+    C, G, H = heads * choose.size(4, 12), choose.size(13, 40), choose.size(19, 50)
+    ends = test_hierarchy_block.ends(J, C, choose.size(2, 5), choose.size(3, 5), seed=choose.seed)
+    tensors = {"x": choose.normal(B, J, ends["embed_weight"].shape[1])} | ends
+    for i in range(blocks):
+        weights = test_hierarchy_block.parameters(J, C, G, H, seed=choose.seed + i)
+        tensors |= {f"{i}.{name}": w for name, w in zip(HIERARCHY_PARAMETERS, weights)}
+    options = {"limbs": test_hierarchy_block.LIMBS[J], "heads": heads}
+
+    def call(t, b):
+        x, *weights = t.values()
+        n, each = len(ends), len(HIERARCHY_PARAMETERS)
+        own = [weights[i : i + each] for i in range(n, len(weights), each)]
+        return (ops.hierarchy_network(x, ops.HierarchyNetwork(weights[:n], own, **options), backend=b),)
+
+    return Problem(tensors, call)
+
+
 @_op(torch.bfloat16)
 def joint_attention(choose: Choices) -> Problem:
     B, N, H, D = choose.batch(4), choose.size(17, 32), choose.size(2, 4), choose.size(10, 40)

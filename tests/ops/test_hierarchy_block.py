@@ -1,4 +1,5 @@
-"""``hierarchy_block`` on every backend here, against the reference in float64, and against HTNet's own modules."""
+"""``hierarchy_block`` and ``hierarchy_network`` on every backend here, against the reference in float64, and against
+HTNet's own modules."""
 
 import functools
 
@@ -7,8 +8,8 @@ import torch
 
 from models import create
 from posekernels import BackendError
-from posekernels.ops import hierarchy_block
-from posekernels.ops.hierarchy_block import PARAMETERS, _shapes
+from posekernels.ops import HierarchyNetwork, hierarchy_block, hierarchy_network
+from posekernels.ops.hierarchy_block import ENDS, PARAMETERS, _shapes
 from posekernels.testing import assert_within_budget, guarded, require
 from tests.native import printed_by
 from tests.ops.calls import working_calls
@@ -38,6 +39,16 @@ def parameters(J, C, G, H, seed=0):
     return found
 
 
+def ends(J, C, features, out, seed=0):
+    """Of a network, by name."""
+    g = torch.Generator().manual_seed(seed)
+    wide = (3 * C,)
+    shapes = ((3 * C, features), wide, (J, 3 * C), wide, wide, (out, 3 * C), (out,))
+    made = {name: 0.3 * torch.randn(shape, generator=g) for name, shape in zip(ENDS, shapes)}
+    made["norm_weight"] += 1
+    return made
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("B,J,C,heads,G,H", SIZES)
 def test_forward(backend, B, J, C, heads, G, H):
@@ -48,6 +59,26 @@ def test_forward(backend, B, J, C, heads, G, H):
     mine = [guarded(w.to(device)) for w in weights]
     assert_within_budget(hierarchy_block(guarded(x.to(device)), mine, **options, backend=backend), want)
     assert_within_budget(hierarchy_block(guarded(x.to(device), strided=True), mine, **options, backend=backend), want)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("B,J,C,heads,G,H", SIZES)
+def test_network(backend, B, J, C, heads, G, H):
+    device = require("hierarchy_network", backend)
+    x, options = (
+        torch.randn(2, B, J, 2, generator=torch.Generator().manual_seed(1)),
+        {"limbs": LIMBS[J], "heads": heads},
+    )
+    weights = [list(ends(J, C, 2, 3).values()), parameters(J, C, G, H), parameters(J, C, G, H, seed=2)]
+    first, *blocks = [[guarded(w.to(device)) for w in part] for part in weights]
+    net = HierarchyNetwork(first, blocks, **options)
+    first, *blocks = [[w.double() for w in part] for part in weights]
+    want = hierarchy_network(x.double(), HierarchyNetwork(first, blocks, **options), backend="reference")
+    with torch.no_grad():
+        for _ in range(2):  # what was prepared is used again
+            got = hierarchy_network(guarded(x.to(device), strided=True), net, backend=backend)
+            assert got.shape == (2, B, J, 3)
+            assert_within_budget(got, want)
 
 
 def test_gradients_are_the_reference_s():
@@ -81,6 +112,23 @@ def test_bfloat16_and_threads():
         torch.set_num_threads(before)
     for whole, single in results:  # the same bits whatever the threads and the batch
         assert torch.equal(whole, results[0][0]) and torch.equal(single, whole[:1])
+
+
+def test_a_network_has_the_same_bits_whatever_the_threads_and_the_batch():
+    require("hierarchy_network", "cpu")
+    net, x = create("htnet").eval(), torch.rand(40, 1, 17, 2)
+    before = torch.get_num_threads()
+    for dtype in (torch.float32, torch.bfloat16):
+        found = []
+        net, x = net.to(dtype), x.to(dtype)
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                with torch.no_grad():
+                    found += [net(x), torch.cat((net(x[:1]), net(x[1:2]), net(x[2:])))]
+        finally:
+            torch.set_num_threads(before)
+        assert all(torch.equal(y, found[0]) for y in found)
 
 
 def test_a_changed_weight_is_seen():
@@ -174,3 +222,22 @@ def test_refusals(change, words):
     arguments = {"x": torch.zeros(2, 17, 24), "parameters": parameters(17, 8, 16, 12), "limbs": LIMBS[17], "heads": 8}
     with pytest.raises(ValueError, match=words):
         hierarchy_block(**arguments | change)
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"blocks": []}, "at least one block"),
+        ({"blocks": [parameters(17, 8, 16, 12), parameters(17, 8, 16, 13)]}, "block 1 must have the first one's"),
+        ({"blocks": [parameters(17, 9, 16, 12)]}, "block 0: joint_norm_in_weight must be"),
+        ({"ends": ends(17, 8, 2, 3) | {"head_bias": torch.zeros(2)}}, "head_bias must be"),
+        ({"limbs": (1, 2, 17)}, "limbs must be"),
+        ({"x": torch.zeros(4, 17, 3)}, "x must be"),
+    ],
+)
+def test_refusals_of_a_network(change, words):
+    made = {"x": torch.zeros(2, 17, 2), "ends": ends(17, 8, 2, 3), "blocks": [parameters(17, 8, 16, 12)]}
+    made |= {"limbs": LIMBS[17]} | change
+    with pytest.raises(ValueError, match=words):
+        net = HierarchyNetwork(list(made["ends"].values()), made["blocks"], limbs=made["limbs"], heads=8)
+        hierarchy_network(made["x"], net)

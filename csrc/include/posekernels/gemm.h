@@ -49,6 +49,9 @@ void pack(const float* source, int64_t row_stride, int64_t column_stride, int64_
 void pack_panels(const float* source, int64_t row_stride, int64_t column_stride, int64_t K, int64_t N, int64_t first,
                  int64_t last, float* packed);
 void pack_bf16(const float* source, int64_t row_stride, int64_t column_stride, int64_t K, int64_t N, uint16_t* packed);
+// Of bfloat16; one of the strides is 1.
+void pack_bf16(const uint16_t* source, int64_t row_stride, int64_t column_stride, int64_t K, int64_t N,
+               uint16_t* packed);
 // n floats -> bfloat16, to nearest even.
 void round_to_bf16(const float* source, int64_t n, uint16_t* rounded);
 
@@ -137,9 +140,9 @@ struct RowSplit {
     int64_t rows(int64_t block) const { return base + (block < longer); }
 };
 
-template <class Epilogue>
-POSEKERNELS_INLINE void finish_block(const float* sums, float* C, int64_t ldc, int64_t rows, int64_t row,
-                                     int64_t column, int64_t n, const Epilogue& epilogue) {
+template <class Out, class Epilogue>
+POSEKERNELS_INLINE void finish_block(const float* sums, Out* C, int64_t ldc, int64_t rows, int64_t row, int64_t column,
+                                     int64_t n, const Epilogue& epilogue) {
     if (n == panel) {
         for (int64_t r = 0; r < rows; ++r) {
             store(C + r * ldc, epilogue(load(sums + r * panel), row + r, column, lanes));
@@ -178,11 +181,10 @@ inline void gemm_tile(const float* A, int64_t lda, const float* B, float* C, int
     gemm_panels(A, lda, B, C, ldc, M, N, K, 0, panels_of(N), row, epilogue);
 }
 
-// The same over bfloat16 A (rounded by the caller) and bfloat16 panels; C is float32.
-template <class Epilogue>
-inline void gemm_tile_bf16(const uint16_t* A, int64_t lda, const uint16_t* B, float* C, int64_t ldc, int64_t M,
-                           int64_t N, int64_t K, const Epilogue& epilogue, int64_t row = 0, int64_t first = 0,
-                           int64_t last = -1) {
+// The same over bfloat16 A (rounded by the caller) and bfloat16 panels; C is float32, or bfloat16 (rounded at the end).
+template <class Out, class Epilogue>
+inline void gemm_tile_bf16(const uint16_t* A, int64_t lda, const uint16_t* B, Out* C, int64_t ldc, int64_t M, int64_t N,
+                           int64_t K, const Epilogue& epilogue, int64_t row = 0, int64_t first = 0, int64_t last = -1) {
     const RowSplit split(M);
     alignas(64) float sums[max_rows * panel];
     if (last < 0) last = panels_of(N);
@@ -216,7 +218,8 @@ struct Split {
         if (even < tile_rows)
             tile_rows = even < 2 * max_rows ? 2 * max_rows : (even + max_rows - 1) / max_rows * max_rows;
         if (threads <= 1 && M <= 16 * max_rows) tile_rows = M > 0 ? M : 1;
-        // Every tile of rows reads all of B: where B is the larger, all rows at once, if L2 holds them, and B by panels.
+        // Every tile of rows reads all of B: where B is the larger, all rows at once, if L2 holds them, and B by
+        // panels.
         if (threads > 1 && M < N && M * K <= (int64_t(96) << 10)) tile_rows = M > 0 ? M : 1;
         row_tiles = (M + tile_rows - 1) / tile_rows;
         panel_groups = 1;

@@ -1,4 +1,5 @@
-// Whole rows of floats: norms and softmax, each as one call that ops make on rows still in the cache.
+// Whole rows of floats (for norms, of bfloat16 too): norms and softmax, each as one call that ops make on rows still in
+// the cache.
 #pragma once
 
 #include <cmath>
@@ -19,7 +20,8 @@ POSEKERNELS_INLINE Vec keep_lanes(Vec v, int64_t n, float fill) {
 #endif
 }
 
-POSEKERNELS_INLINE float row_sum(const float* x, int64_t n) {
+template <class In>
+POSEKERNELS_INLINE float row_sum(const In* x, int64_t n) {
     Vec a{}, b{};
     int64_t i = 0;
     for (; i + 2 * lanes <= n; i += 2 * lanes) {
@@ -35,7 +37,8 @@ struct Moments {
     float mean, squares;
 };
 
-POSEKERNELS_INLINE Moments row_moments(const float* x, int64_t n) {
+template <class In>
+POSEKERNELS_INLINE Moments row_moments(const In* x, int64_t n) {
     const float mean = row_sum(x, n) / static_cast<float>(n);
     Vec a{}, b{};
     int64_t i = 0;
@@ -52,8 +55,9 @@ POSEKERNELS_INLINE Moments row_moments(const float* x, int64_t n) {
 }
 
 // y = weight * ((x - mean) * factor) + bias; weight and bias may be null; y may be x.
-POSEKERNELS_INLINE void scale_row(const float* x, int64_t n, float mean, float factor, const float* weight,
-                                  const float* bias, float* y) {
+template <class In, class Out>
+POSEKERNELS_INLINE void scale_row(const In* x, int64_t n, float mean, float factor, const float* weight,
+                                  const float* bias, Out* y) {
     for (int64_t i = 0; i < n; i += lanes) {
         const int64_t left = n - i;
         Vec v = (load(x + i, left) - mean) * factor;
@@ -64,34 +68,50 @@ POSEKERNELS_INLINE void scale_row(const float* x, int64_t n, float mean, float f
 }
 
 // nn.LayerNorm: the biased variance, eps inside the root.
-inline void layer_norm_row(const float* x, int64_t n, const float* weight, const float* bias, float eps, float* y) {
+template <class In, class Out>
+inline void layer_norm_row(const In* x, int64_t n, const float* weight, const float* bias, float eps, Out* y) {
     const Moments m = row_moments(x, n);
     scale_row(x, n, m.mean, 1.0f / std::sqrt(m.squares / static_cast<float>(n) + eps), weight, bias, y);
 }
 
 // The published transformers' norm: the unbiased standard deviation, eps outside the root.
-inline void layer_norm_row_unbiased(const float* x, int64_t n, const float* weight, const float* bias, float eps,
-                                    float* y) {
+template <class In, class Out>
+inline void layer_norm_row_unbiased(const In* x, int64_t n, const float* weight, const float* bias, float eps, Out* y) {
     const Moments m = row_moments(x, n);
     scale_row(x, n, m.mean, 1.0f / (std::sqrt(m.squares / static_cast<float>(n - 1)) + eps), weight, bias, y);
 }
 
+// y = exp(scale (x - largest x)) for n >= 1 numbers and scale; returns the sum of y. y may be x; a NaN makes the sum
+// one.
+template <class Out>
+inline float exponentials_row(const float* x, int64_t n, float scale, Out* y) {
+    const int64_t whole = n / lanes * lanes, left = n - whole;
+    // Four of everything side by side: a single chain of maxima or sums would take their latency each.
+    Vec top[4] = {splat(-INFINITY), splat(-INFINITY), splat(-INFINITY), splat(-INFINITY)};
+    int64_t i = 0;
+    for (; i + 4 * lanes <= whole; i += 4 * lanes)
+        for (int64_t j = 0; j < 4; ++j) top[j] = larger(load(x + i + j * lanes) * scale, top[j]);
+    for (; i < whole; i += lanes) top[0] = larger(load(x + i) * scale, top[0]);
+    if (left) top[1] = larger(keep_lanes(load(x + i, left) * scale, left, -INFINITY), top[1]);
+    const Vec shift = splat(largest(larger(larger(top[0], top[1]), larger(top[2], top[3]))));
+    Vec total[2] = {};
+    for (i = 0; i + 2 * lanes <= whole; i += 2 * lanes)
+        for (int64_t j = 0; j < 2; ++j) {
+            const Vec e = exp(load(x + i + j * lanes) * scale - shift);
+            total[j] += e;
+            store(y + i + j * lanes, e);
+        }
+    for (; i < n; i += lanes) {
+        const Vec e = keep_lanes(exp(load(x + i, n - i) * scale - shift), n - i, 0.0f);
+        total[0] += e;
+        store(y + i, e, n - i);
+    }
+    return sum(total[0] + total[1]);
+}
+
 // softmax(x * scale) in place, over n >= 1 numbers.
 inline void softmax_row(float* x, int64_t n, float scale) {
-    Vec top = splat(-INFINITY);
-    for (int64_t i = 0; i < n; i += lanes) {
-        const Vec v = keep_lanes(load(x + i, n - i) * scale, n - i, -INFINITY);
-        top = larger(v, top);  // a NaN of v passes
-        store(x + i, v, n - i);
-    }
-    const Vec shift = splat(largest(top));
-    Vec total{};
-    for (int64_t i = 0; i < n; i += lanes) {
-        const Vec e = keep_lanes(exp(load(x + i, n - i) - shift), n - i, 0.0f);
-        total += e;
-        store(x + i, e, n - i);
-    }
-    const Vec factor = splat(1.0f / sum(total));
+    const Vec factor = splat(1.0f / exponentials_row(x, n, scale, x));
     for (int64_t i = 0; i < n; i += lanes) store(x + i, load(x + i, n - i) * factor, n - i);
 }
 

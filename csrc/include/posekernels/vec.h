@@ -82,18 +82,31 @@ POSEKERNELS_INLINE float sum(Vec v) {
 
 // NaN in either: NaN in the first argument wins, as the comparison is then false.
 POSEKERNELS_INLINE Vec larger(Vec x, Vec y) {
+#if defined(__AVX512F__)
+    return _mm512_max_ps(y, x);
+#else
     return x < y ? y : x;
+#endif
 }
 POSEKERNELS_INLINE Vec smaller(Vec x, Vec y) {
+#if defined(__AVX512F__)
+    return _mm512_min_ps(y, x);
+#else
     return x > y ? y : x;
+#endif
 }
 
+// Of numbers; a NaN may be passed over.
 POSEKERNELS_INLINE float largest(Vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps(v);
+#else
     float parts[lanes];
     store(parts, v);
-    float result = parts[0];
-    for (int i = 1; i < lanes; ++i) result = parts[i] > result || parts[i] != parts[i] ? parts[i] : result;
-    return result;
+    for (int step = lanes / 2; step; step /= 2)
+        for (int i = 0; i < step; ++i) parts[i] = parts[i] < parts[i + step] ? parts[i + step] : parts[i];
+    return parts[0];
+#endif
 }
 
 POSEKERNELS_INLINE Vec square_root(Vec v) {
@@ -158,6 +171,52 @@ POSEKERNELS_INLINE UintVec bf16_words(Vec v) {
     const UintVec bits = bits_of(v);
     const UintVec rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
     return (v == v ? rounded : bits | 0x400000u) & 0xffff0000u;
+}
+
+// Rows of bfloat16 read as floats and written rounded, as `load` and `store` of floats do.
+typedef uint16_t Halves __attribute__((vector_size(2 * lanes)));
+typedef uint16_t UnalignedHalves __attribute__((vector_size(2 * lanes), aligned(2), may_alias));
+
+#if defined(__AVX512F__)
+extern const bool bf16_instructions;  // whether this CPU has AVX512-BF16
+#endif
+
+// To nearest even. The instruction takes denormal numbers for 0, as AVX512-BF16's products do.
+POSEKERNELS_INLINE Halves rounded(Vec v) {
+#if defined(__AVX512F__)
+    if (bf16_instructions) {
+        Halves halves;
+        asm("vcvtneps2bf16 %1, %0" : "=v"(halves) : "v"(v));
+        return halves;
+    }
+#endif
+    return __builtin_convertvector(bf16_words(v) >> 16, Halves);
+}
+
+POSEKERNELS_INLINE Vec load(const uint16_t* p) {
+    return floats_of(__builtin_convertvector(*reinterpret_cast<const UnalignedHalves*>(p), UintVec) << 16);
+}
+POSEKERNELS_INLINE Vec load(const uint16_t* p, int64_t n) {
+    if (n >= lanes) return load(p);
+#if defined(__AVX512F__)
+    const __m256i halves = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#else
+    Vec v{};
+    for (int64_t i = 0; i < n; ++i) v[i] = from_bf16(p[i]);
+    return v;
+#endif
+}
+POSEKERNELS_INLINE void store(uint16_t* p, Vec v) {
+    *reinterpret_cast<UnalignedHalves*>(p) = rounded(v);
+}
+POSEKERNELS_INLINE void store(uint16_t* p, Vec v, int64_t n) {
+    if (n >= lanes) return store(p, v);
+#if defined(__AVX512F__)
+    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), reinterpret_cast<__m256i>(rounded(v)));
+#else
+    for (int64_t i = 0; i < n; ++i) p[i] = to_bf16(v[i]);
+#endif
 }
 
 POSEKERNELS_END

@@ -7,7 +7,7 @@ POSEKERNELS_BEGIN
 
 // e^x. Below -104 it is 0 and above 88.8 infinity, through the right denormals.
 POSEKERNELS_INLINE Vec exp(Vec x) {
-    x = x < splat(-104.0f) ? splat(-104.0f) : x > splat(89.0f) ? splat(89.0f) : x;
+    x = smaller(larger(x, splat(-104.0f)), splat(89.0f));
     const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
     const Vec shifted = x * 1.44269504f + magic;
     const Vec n = shifted - magic;
@@ -20,11 +20,15 @@ POSEKERNELS_INLINE Vec exp(Vec x) {
     p = p * r + 1.66666654e-1f;
     p = p * r + 0.5f;
     p = p * (r * r) + r + 1.0f;
+#if defined(__AVX512F__)
+    return _mm512_scalef_ps(p, n);
+#else
     // 2^n in two halves, so that neither overflows before the product does.
     const IntVec integer = reinterpret_cast<IntVec>(shifted) - 0x4B400000;
     const IntVec half = integer >> 1;
     const IntVec rest = integer - half;
     return p * reinterpret_cast<Vec>((half + 127) << 23) * reinterpret_cast<Vec>((rest + 127) << 23);
+#endif
 }
 
 // erf(x) as x P(x^2) / Q(x^2), fitted on |x| <= 3.925, beyond which erf is 1 in float32. Relative error 3.5e-7.

@@ -1,8 +1,9 @@
-"""``hierarchy_block``: a skeleton seen by joints, limbs and as a whole, then an MLP. ``reference.py`` defines it."""
+"""``hierarchy_block``: a skeleton seen by joints, limbs and as a whole, then an MLP; ``hierarchy_network``: such blocks
+between their first and their last layer. ``reference.py`` defines both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import OPS, Kernel, no_triton, not_for_triton, requested, resolve
 from ..._library import register
 from ..._native import no_cuda
 from ..._recompute import recomputed
@@ -34,36 +35,50 @@ PARAMETERS = (
     *("norm_weight", "norm_bias"),
     *_MLP,
 )
+ENDS = ("embed_weight", "embed_bias", "position", "norm_weight", "norm_bias", "head_weight", "head_bias")
 
 
-def _too_wide(x: Tensor, heads: int) -> str | None:
-    width = x.shape[-1] // 3 // heads
+def _too_wide(weights: list[Tensor], heads: int) -> str | None:
+    width = weights[1].shape[0] // heads
     return f"takes heads of at most {MAX_HEAD} channels, got {width}" if width > MAX_HEAD else None
 
 
-def _not_for_triton(x, weights, joints, heads) -> str | None:
-    return _too_wide(x, heads) or not_for_triton(x, *weights)
+def _not_for_triton(x, weights, joints, heads, *_rest) -> str | None:
+    return _too_wide(weights, heads) or not_for_triton(x, *weights)
 
 
 def _no_cuda() -> str | None:
     return no_cuda("graph_conv_cuda", "joint_attention_cuda")
 
 
-def _not_for_cuda(x, weights, joints, heads) -> str | None:
-    return _too_wide(x, heads) or _cuda.refuses(x, *weights)
+def _not_for_cuda(x, weights, joints, heads, *_rest) -> str | None:
+    return _too_wide(weights, heads) or _cuda.refuses(x, *weights)
 
 
-_FOLDER = "posekernels.ops.hierarchy_block"
-_forward = register(
+def _register(name: str, extra: str, fake: Callable, function: Callable) -> Callable:
+    gpu = f"posekernels.ops.hierarchy_block.{{}}:{name}"
+    kernels = {
+        "cpu": Kernel(getattr(cpu, name), cpu.missing, cpu.refuses),
+        "triton": Kernel(gpu.format("triton"), no_triton, _not_for_triton),
+        "cuda": Kernel(gpu.format("cuda"), _no_cuda, _not_for_cuda, proven=False),
+        "reference": Kernel(function),
+    }
+    return register(
+        name, f"(Tensor x, Tensor[] weights, int[] joints, int heads, {extra}str backend) -> Tensor", fake, kernels
+    )
+
+
+_forward = _register(
     "hierarchy_block",
-    "(Tensor x, Tensor[] weights, int[] joints, int heads, str backend) -> Tensor",
-    lambda x, weights, joints, heads, backend: torch.empty_like(x, memory_format=torch.contiguous_format),
-    {
-        "cpu": Kernel(cpu.hierarchy_block, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:hierarchy_block", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:hierarchy_block", _no_cuda, _not_for_cuda, proven=False),
-        "reference": Kernel(reference.inference),
-    },
+    "",
+    lambda x, *_rest: torch.empty_like(x, memory_format=torch.contiguous_format),
+    reference.inference,
+)
+_forward_network = _register(
+    "hierarchy_network",
+    "Tensor[] ends, int blocks, ",
+    lambda x, weights, joints, heads, ends, *_rest: x.new_empty(*x.shape[:-1], ends[-1].shape[0]),
+    reference.hierarchy_network,
 )
 
 
@@ -75,6 +90,26 @@ def _shapes(J: int, C: int, G: int, H: int) -> list[tuple[int, ...]]:
     body = [(C,), (C,), (3 * C, C), (3 * C,), (C, C), (C,)]
     last = [(3 * C,), (3 * C,), (H, 3 * C), (H,), (3 * C, H), (3 * C,)]
     return [(J, J), (C,), (C,), *conv1, *conv2, (C,), (C,), *branches[0], *branches[1], *body, *last]
+
+
+def _checked_limbs(op: str, limbs: Sequence[int], J: int) -> list[int]:
+    limbs = [int(j) for j in limbs]
+    if not limbs or len(limbs) % 3 or len(set(limbs)) != len(limbs) or not all(0 <= j < J for j in limbs):
+        raise ValueError(f"{op}: limbs must be different joints of {J}, three for each limb, got {limbs}")
+    return limbs
+
+
+def _check_block(op: str, parameters: Sequence[Tensor], like: Tensor, J: int, C: int, heads: int, because: str) -> None:
+    if heads < 1 or C % heads:
+        raise ValueError(f"{op}: heads must divide C = {C}, got {heads}")
+    if len(parameters) != len(PARAMETERS):
+        raise ValueError(f"{op}: parameters must be {len(PARAMETERS)} tensors, got {len(parameters)}")
+    G, H = parameters[3].shape[-1], parameters[-4].shape[0]
+    if not torch.compiler.is_compiling():  # 45 checks: traced once is enough
+        for name, tensor, shape in zip(PARAMETERS, parameters, _shapes(J, C, G, H)):
+            if tensor.shape != shape or tensor.dtype is not like.dtype:
+                check_tensor(op, name, tensor, like=like)
+                check_shape(op, name, tensor, shape, because)
 
 
 @follows_autocast
@@ -108,20 +143,8 @@ def hierarchy_block(
     J, channels = x.shape[-2:]
     if channels % 3 or not 1 <= J <= MAX_JOINTS:
         raise ValueError(f"{op}: x must be [..., J <= {MAX_JOINTS}, 3 C], got {list(x.shape)}")
-    C = channels // 3
-    if heads < 1 or C % heads:
-        raise ValueError(f"{op}: heads must divide C = {C}, got {heads}")
-    if len(parameters) != len(PARAMETERS):
-        raise ValueError(f"{op}: parameters must be {len(PARAMETERS)} tensors, got {len(parameters)}")
-    limbs = [int(j) for j in limbs]
-    if not limbs or len(limbs) % 3 or len(set(limbs)) != len(limbs) or not all(0 <= j < J for j in limbs):
-        raise ValueError(f"{op}: limbs must be different joints of {J}, three for each limb, got {limbs}")
-    G, H = parameters[3].shape[-1], parameters[-4].shape[0]
-    if not torch.compiler.is_compiling():  # 45 checks: traced once is enough
-        for name, tensor, shape in zip(PARAMETERS, parameters, _shapes(J, C, G, H)):
-            if tensor.shape != shape or tensor.dtype is not x.dtype:
-                check_tensor(op, name, tensor, like=x)
-                check_shape(op, name, tensor, shape, f"x is {list(x.shape)}")
+    limbs = _checked_limbs(op, limbs, J)
+    _check_block(op, parameters, x, J, channels // 3, heads, f"x is {list(x.shape)}")
     backend = requested(backend)
     flat = x.reshape(-1, J, channels)
     if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
@@ -132,3 +155,89 @@ def hierarchy_block(
         (flat, *parameters),
     )
     return y.view(x.shape)
+
+
+class HierarchyNetwork:
+    """A network that ``hierarchy_network`` runs, checked once.
+
+    What the C++ kernel makes of the weights is made once and kept here, so make a new one when a weight changes
+    (``posekernels._derived.PreparedWeights`` sees to that).
+
+    Args:
+        ends: seven tensors in the order of ``ENDS``: [3 C, in], [3 C], [J, 3 C]; [3 C], [3 C], [out, 3 C], [out].
+        blocks: of each block its parameters, as for ``hierarchy_block``; at least one, all of the same widths.
+        limbs, heads: as for ``hierarchy_block``.
+    Raises:
+        ValueError, TypeError: a tensor that does not fit the others, naming it.
+    """
+
+    def __init__(self, ends: Sequence[Tensor], blocks: Sequence[Sequence[Tensor]], *, limbs: Sequence[int], heads: int):
+        op = "hierarchy_network"
+        if len(ends) != len(ENDS) or not blocks:
+            raise ValueError(
+                f"{op}: ends must be {len(ENDS)} tensors, with at least one block between, got {len(ends)}"
+            )
+        embed, position, head = ends[0], ends[2], ends[5]
+        check_tensor(op, ENDS[0], embed, rank=2)
+        for name, tensor, rank in zip(ENDS, ends, (2, 1, 2, 1, 1, 2, 1)):
+            check_tensor(op, name, tensor, like=embed, rank=rank)
+        (J, channels), (out, _) = position.shape, head.shape
+        if channels % 3 or not 1 <= J <= MAX_JOINTS:
+            raise ValueError(f"{op}: position must be [J <= {MAX_JOINTS}, 3 C], got {list(position.shape)}")
+        wide = (channels,)
+        shapes = ((channels, embed.shape[1]), wide, (J, channels), wide, wide, (out, channels), (out,))
+        for name, tensor, shape in zip(ENDS, ends, shapes):
+            check_shape(op, name, tensor, shape, f"position is {list(position.shape)}")
+        self.limbs, self.heads = _checked_limbs(op, limbs, J), heads
+        for i, parameters in enumerate(blocks):
+            _check_block(f"{op}, block {i}", parameters, embed, J, channels // 3, heads, f"3 C is {channels}")
+            widths = [(p[3].shape[-1], p[-4].shape[0]) for p in (parameters, blocks[0])]
+            if widths[0] != widths[1]:
+                raise ValueError(
+                    f"{op}: block {i} must have the first one's hidden widths {widths[1]}, got {widths[0]}"
+                )
+        self.ends, self.weights, self.blocks = list(ends), [w for block in blocks for w in block], len(blocks)
+        self.takes = (J, embed.shape[1])
+        self.prepared: cpu.Prepared | None = None
+
+
+@follows_autocast
+def hierarchy_network(x: Tensor, network: HierarchyNetwork, *, backend: str | None = None) -> Tensor:
+    """HTNet in inference, one call: ``head(norm(blocks(embed(x) + position)))``, see ``hierarchy_block``.
+
+    Args:
+        x: [..., J, in]; float32, float64 or bfloat16 as the weights, any strides.
+        network: make it once and keep it while no weight changes.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        [..., J, out], dtype of ``x``, contiguous. In bfloat16 the C++ kernel keeps the state between blocks in float32.
+    Raises:
+        ValueError, TypeError: a wrong shape, dtype or device, naming the argument.
+        BackendError: a named backend that cannot run this.
+    Gradient: with respect to ``x`` and every weight, by running the reference again.
+    Source: Cai et al., ICASSP 2023; the last norm has eps 1e-6.
+    """
+    op = "hierarchy_network"
+    check_tensor(op, "x", x, like=network.ends[0], min_rank=2)
+    if x.shape[-2:] != network.takes:
+        raise ValueError(f"{op}: x must be [..., {network.takes[0]}, {network.takes[1]}], got {list(x.shape)}")
+    backend = requested(backend)
+    flat = x.reshape(-1, *network.takes)
+    limbs, heads, blocks, count = network.limbs, network.heads, network.blocks, len(ENDS)
+    if backend == "reference":
+        y = reference.hierarchy_network(flat, network.weights, limbs, heads, network.ends, blocks)
+    elif torch.is_grad_enabled():
+        y = recomputed(
+            lambda x, *w: _forward_network(x, list(w[count:]), limbs, heads, list(w[:count]), blocks, backend),
+            lambda x, *w: reference.hierarchy_network(x, list(w[count:]), limbs, heads, list(w[:count]), blocks),
+            (flat, *network.ends, *network.weights),
+        )
+    else:
+        args = (flat, network.weights, limbs, heads, network.ends, blocks)
+        if torch.compiler.is_compiling() or resolve(op, backend, args) is not OPS[op]["cpu"]:
+            y = _forward_network(*args, backend)
+        else:
+            if network.prepared is None:
+                network.prepared = cpu.Prepared(reference.by_block(network.weights, blocks), limbs, heads, network.ends)
+            y = network.prepared(flat)
+    return y.view(*x.shape[:-1], y.shape[-1])

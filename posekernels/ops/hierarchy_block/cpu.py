@@ -1,8 +1,8 @@
-"""The C++ kernel of ``hierarchy_block``: ``csrc/hierarchy_block/hierarchy_block_cpu.cpp``."""
+"""The C++ kernel of both ops: ``csrc/hierarchy_block/hierarchy_block_cpu.cpp``."""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,15 +10,15 @@ from torch import Tensor
 from ... import _native
 from ..._derived import derived
 from ..._dispatch import not_on
-from ..._packing import packed
-from .reference import mixing
+from ..._packing import pack
+from .reference import by_block, mixing
 
 
 def missing() -> str | None:
-    return _native.no_cpu("hierarchy_block")
+    return _native.no_cpu("hierarchy_network")
 
 
-def refuses(x, weights, joints, heads) -> str | None:
+def refuses(x, weights, *_rest) -> str | None:
     """Why the kernel cannot take these, or None."""
     if x.dtype not in (torch.float32, torch.bfloat16):
         return f"needs float32 or bfloat16, got {x.dtype}"
@@ -46,45 +46,61 @@ def _constants(weights: list[Tensor]) -> Tensor:
     return torch.cat([t.reshape(-1) for t in parts])
 
 
-@functools.lru_cache
-def _joints(joints: tuple[int, ...]) -> Tensor:
-    """[limbs, 3], then the outer two of each limb."""
-    three = torch.tensor(joints).view(-1, 3)
-    return torch.cat((three.flatten(), three[:, 1:].flatten()))
+def _matrices(weights: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The twelve of a block, packed, in the kernel's order."""
+    w = [t.detach() for t in weights[1:]]
+    order = (2, 6, 14, 18, 20, 24, 28, 30, 34, 36, 40, 42)
+    convolutions = {2: w[2], 6: w[6], 14: _taps_first(w[14]), 24: _taps_first(w[24])}  # the others: of nn.Linear
+    return [pack(convolutions.get(i, w[i]), i not in convolutions, dtype).view(-1) for i in order]
 
 
-def _prepare(weights: list[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The constants and the twelve packed matrices."""
-    w = weights[1:]
-    plain = {"dtype": dtype}
-    linear = plain | {"transposed": True}
-    convolution = plain | {"arrange": _taps_first}
-    matrices = ((2, plain), (6, plain), (14, convolution), (18, linear), (20, linear), (24, convolution))
-    matrices += ((28, linear), (30, linear), (34, linear), (36, linear), (40, linear), (42, linear))
-    return _constants(weights), *(packed(w[i], **how) for i, how in matrices)
+class Prepared:
+    """What the kernel takes beside x and y, made once per state of the weights.
+
+    Args:
+        blocks: of each block its weights, as for ``reference.hierarchy_block``.
+        joints, heads: as there.
+        ends: as for ``reference.hierarchy_network``; () for blocks alone.
+    """
+
+    def __init__(self, blocks: Sequence[list[Tensor]], joints: Sequence[int], heads: int, ends: Sequence[Tensor] = ()):
+        first = blocks[0]
+        dtype = first[0].dtype
+        constants = [_constants(weights) for weights in blocks]
+        self.out = 3 * len(first[1])
+        if ends:
+            embed, bias, position, gain, shift, head, head_bias = (t.detach().float() for t in ends)
+            constants = [t.reshape(-1) for t in (embed.T, position + bias, gain, shift, head, head_bias)] + constants
+            self.out = len(head)
+        self.constants = torch.cat(constants)
+        panels = [panel for weights in blocks for panel in _matrices(weights, dtype)]
+        self.panels = torch.empty(sum(map(len, panels)), dtype=dtype)
+        place = self.panels.data_ptr()
+        _native.core.advise_large_pages(1, place, self.panels.numel() * self.panels.element_size())
+        torch.cat(panels, out=self.panels)
+        three = torch.tensor(joints).view(-1, 3)
+        self.limbs = torch.cat((three.flatten(), three[:, 1:].flatten()))
+        sizes = (len(first[1]), first[3].shape[2], first[-4].shape[0], heads, len(three))
+        around = (ends[0].shape[1], self.out) if ends else (0, 0)
+        made = (self.constants.data_ptr(), place, 1e-5, 1e-6, dtype is torch.bfloat16)
+        self.arguments = (*sizes, self.limbs.data_ptr(), len(blocks), *around, *made)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[B, J, in] -> [B, J, out]."""
+        x = x.contiguous()
+        B, J, _ = x.shape
+        y = x.new_empty(B, J, self.out)
+        _native.core.hierarchy_network(torch.get_num_threads(), x.data_ptr(), y.data_ptr(), B, J, *self.arguments)
+        return y
 
 
 def hierarchy_block(x, weights, joints, heads):
     """See ``reference.hierarchy_block``."""
-    x = x.contiguous()
-    y = torch.empty_like(x)
-    ready = derived(("hierarchy_block", x.dtype), lambda: _prepare(weights, x.dtype), *weights)
-    limbs = _joints(tuple(joints))
-    _native.core.hierarchy_block(
-        torch.get_num_threads(),
-        x.data_ptr(),
-        y.data_ptr(),
-        x.shape[0],
-        x.shape[1],
-        x.shape[2] // 3,
-        weights[3].shape[2],
-        weights[-4].shape[0],
-        heads,
-        len(joints) // 3,
-        limbs.data_ptr(),
-        *(t.data_ptr() for t in ready),
-        1e-5,
-        1e-6,
-        x.dtype is torch.bfloat16,
-    )
-    return y
+    key = ("hierarchy_block", tuple(joints), heads)
+    return derived(key, lambda: Prepared([weights], joints, heads), *weights)(x)
+
+
+def hierarchy_network(x, weights, joints, heads, ends, blocks):
+    """See ``reference.hierarchy_network``: the raw op, for compiled graphs."""
+    key = ("hierarchy_network", tuple(joints), heads)
+    return derived(key, lambda: Prepared(by_block(weights, blocks), joints, heads, ends), *ends, *weights)(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -104,3 +105,30 @@ def hierarchy_block(
 def inference(x: Tensor, weights: list[Tensor], joints: list[int], heads: int) -> Tensor:
     """``hierarchy_block``, as the raw op has it."""
     return hierarchy_block(x, weights, joints, heads)
+
+
+def by_block(weights: list[Tensor], blocks: int) -> list[list[Tensor]]:
+    """The weights of ``blocks`` blocks, one after the other -> those of each."""
+    each = len(weights) // blocks
+    return [weights[i : i + each] for i in range(0, len(weights), each)]
+
+
+def hierarchy_network(
+    x: Tensor,
+    weights: list[Tensor],
+    joints: list[int],
+    heads: int,
+    ends: list[Tensor],
+    blocks: int,
+    block: Callable[..., Tensor] = inference,
+) -> Tensor:
+    """[B, J, in] -> [B, J, out]: a linear layer and a position per joint, the blocks, a norm and a linear layer.
+
+    ``ends``: embed weight [3 C, in], embed bias, position [J, 3 C], norm gain and shift, head weight [out, 3 C], head
+    bias. ``block`` runs one.
+    """
+    embed, bias, position, gain, shift, head, head_bias = ends
+    x = F.linear(x, embed, bias) + position
+    for own in by_block(weights, blocks):
+        x = block(x, own, joints, heads)
+    return F.linear(_norm(x, gain, shift, eps=1e-6), head, head_bias)

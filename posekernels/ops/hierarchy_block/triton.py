@@ -179,6 +179,11 @@ def hierarchy_block(x, weights, joints, heads) -> Tensor:
     return graph_conv.linear(h, kept.mlp[1], w[43], out.view(N, channels)).view(x.shape)
 
 
+def hierarchy_network(*args) -> Tensor:
+    """As ``reference.hierarchy_network``."""
+    return reference.hierarchy_network(*args, hierarchy_block)
+
+
 def _compilations(C: int = 80, hidden: int = 1024) -> list[Compilation]:
     """Every kernel at the published size."""
     found = layer_norm_compilations("hierarchy_block", C, sums=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ... import _native
+from ..._derived import derived
 from ..._dispatch import not_on
 from ..._packing import packed
 
@@ -22,6 +23,12 @@ def refuses(x, weights, heads, scale, eps) -> str | None:
     return not_on("cpu", x, *weights)
 
 
+def _floats(bias: torch.Tensor) -> torch.Tensor:
+    if bias.dtype == torch.float32:
+        return bias.contiguous()
+    return derived("floats", lambda: bias.detach().float(), bias)
+
+
 def transformer_block(x, weights, heads, scale, eps):
     """See ``reference.transformer_block``; the result lies in memory as ``x`` does."""
     gain1, shift1, qkv, qkv_bias, proj, proj_bias, gain2, shift2, fc1, fc1_bias, fc2, fc2_bias, gain3, shift3 = weights
@@ -32,14 +39,13 @@ def transformer_block(x, weights, heads, scale, eps):
     if x.numel() == 0:
         return y
     C, hidden, tokens = x.shape[-1], fc1.shape[0], x.numel() // x.shape[-1]
-    norms = torch.cat([t.detach().float() for t in (gain1, shift1, gain2, shift2, gain3, shift3) if t is not None])
+    given = [t for t in (gain1, shift1, gain2, shift2, gain3, shift3) if t is not None]
+    norms = derived("norms", lambda: torch.cat([t.detach().float() for t in given]), *given)
     keep = not half and tokens >= PACK_AT_EVERY_CALL
     layers = []
     for weight, bias in ((qkv, qkv_bias), (proj, proj_bias), (fc1, fc1_bias), (fc2, fc2_bias)):
         panels = None if keep else packed(weight, transposed=True, dtype=x.dtype)
-        layers.append(
-            (weight.contiguous() if keep else None, panels, None if bias is None else bias.float().contiguous())
-        )
+        layers.append((weight.contiguous() if keep else None, panels, None if bias is None else _floats(bias)))
     groups = list(zip(x.shape[:-2], x.stride()[:-2]))
     groups = [(1, 0)] * (2 - len(groups)) + groups
     _native.core.transformer_block(
