@@ -20,7 +20,8 @@ from .._cpu import not_float32
 from . import reference
 
 _OP = "norm_activation"
-_SMALL = 1 << 12  # numbers below which, with gradients, PyTorch's own layers take as long
+# PyTorch's own layers take no longer with gradients below so many numbers, nor without gradients from so many on.
+_SMALL, _LARGE = 1 << 12, 1 << 20
 
 
 def _not_for_cpu(x, *_rest) -> str | None:
@@ -132,7 +133,8 @@ def norm_activation(
     options = float(eps), float(negative_slope), float(dropout)
     if seed is None:
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
-        if takes_reference(_OP, backend, (x,)) or (backend == "auto" and training and x.numel() < _SMALL):
+        layers = x.numel() < _SMALL if training else x.numel() >= _LARGE
+        if takes_reference(_OP, backend, (x,)) or (backend == "auto" and layers and x.device.type == "cpu"):
             return _layers(x, weight, bias, *options)
         seed = draw_seed() if dropout else 0
     return _NormActivation.apply(x, weight, bias, *options, seed, backend)
