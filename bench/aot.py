@@ -12,12 +12,12 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 import sys
 from pathlib import Path
 
 from posekernels import aot
+from posekernels._files import write_aside
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
@@ -102,9 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     document = facts | {"kernels": [dataclasses.asdict(r) | {"problem": r.problem()} for r in reports]}
     title = f"# GPU kernels, compiled ahead of time\n\nTriton {facts['triton']}; `python -m bench.aot` writes this.\n\n"
     for name, text in (("aot.json", json.dumps(document, indent=1)), ("aot.md", title + aot.table(reports))):
-        fresh = args.out / f".{name}"
-        fresh.write_text(text + "\n")
-        os.replace(fresh, args.out / name)
+        with write_aside(args.out / name) as aside:
+            aside.write_text(text + "\n")
         print(f"wrote {args.out / name}")
     return int(any(r.problem() for r in reports))
 

@@ -47,6 +47,15 @@ class OpCase:
     gpu_only: bool = False
 
 
+def keypoints(frames: int) -> Callable[[int], tuple[Tensor, ...]]:
+    """``inputs`` of a lifter: batch -> ([batch, frames, 17, 2] in [-1, 1],)."""
+
+    def inputs(batch: int) -> tuple[Tensor, ...]:
+        return (torch.rand(batch, frames, 17, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1,)
+
+    return inputs
+
+
 @dataclass
 class ModelCase:
     """One network in inference, and one training iteration of it.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.engine import write_aside
+from posekernels._files import write_aside
 
 from . import scaling
 from .report import Results

@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 import torch
 
 from posekernels._cli import Parser, run_cli
+from posekernels._files import write_aside
 
 from .cases import model_cases, op_cases
 
@@ -144,9 +145,8 @@ def machine() -> dict:
 
 
 def _write(path: Path, document: dict) -> None:
-    fresh = path.with_name(f".{path.name}")
-    fresh.write_text(json.dumps(document, indent=1) + "\n")
-    os.replace(fresh, path)
+    with write_aside(path) as aside:
+        aside.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:

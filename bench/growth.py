@@ -16,7 +16,7 @@ import torch
 from models import create
 from models.ws_anl import WsAnl
 from posekernels._cli import Parser, run_cli
-from train.engine import write_aside
+from posekernels._files import write_aside
 
 from . import plan
 from .cases import ModelCase, model_cases

@@ -20,7 +20,7 @@ import torch
 
 import posekernels
 from posekernels._cli import Parser, run_cli
-from train.engine import write_aside
+from posekernels._files import write_aside
 
 from .suite import Row
 

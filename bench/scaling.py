@@ -24,7 +24,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from posekernels._cli import Parser, run_cli
-from train.engine import run_place, write_aside
+from posekernels._files import write_aside
+from train.engine import run_place
 
 from . import report
 from .cases import ModelCase, model_cases

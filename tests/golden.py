@@ -2,7 +2,7 @@
 
 A case is ``CASE.json`` (system, config, seed, published parameter names and shapes) and ``CASE.npz`` (``in.*`` and
 ``out.*``); ``fill.py`` beside the cases draws the weights. What a case is, is read off its manifest, never its name.
-Prints ``CASE ok|FAIL max-relative-error`` or ``CASE unsupported``; exits with 1 on any FAIL.
+Prints ``CASE ok|FAIL max-relative-error`` or ``CASE unsupported``, and how many of each; exits with 1 on any FAIL.
 """
 
 from __future__ import annotations
@@ -126,20 +126,21 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         print(f"no case {', '.join(unknown)} in {args.folder}; it has: {', '.join(available)}", file=sys.stderr)
         return 2
-    found, failed = handlers(), False
+    found, counts = handlers(), {"ok": 0, "unsupported": 0, "skipped": 0, "FAIL": 0}
     for name in args.case or available:
         try:
             status, errors = run(load(args.folder, name), found)
         except Skip as reason:
+            counts["skipped"] += 1
             print(f"{name} skipped: {reason}")
             continue
         except Exception as error:
-            failed = True
+            counts["FAIL"] += 1
             print(f"{name} FAIL {type(error).__name__}: {error}")
             if args.verbose:
                 traceback.print_exc()
             continue
-        failed |= status == "FAIL"
+        counts[status] += 1
         worst = max(errors, key=errors.get) if errors else ""
         print(
             f"{name} {status}"
@@ -149,7 +150,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.verbose:
             for output, error in errors.items():
                 print(f"    {output:<40} {error:.2e}")
-    return int(failed)
+    skipped = f"{counts['skipped']} skipped, " if counts["skipped"] else ""
+    print(f"{counts['ok']} ok, {counts['unsupported']} unsupported, {skipped}{counts['FAIL']} failed")
+    return int(counts["FAIL"] > 0)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from bench.cases import ModelCase
+from bench.cases import ModelCase, keypoints
 from models import create
 from models.streaming import windows
 
@@ -16,8 +16,7 @@ from .strided_transformer import push
 MULTIPLY_ADDS = 95_100_000  # per window
 
 
-def inputs(batch: int) -> tuple[torch.Tensor, ...]:
-    return (torch.rand(batch, 243, 17, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1,)
+inputs = keypoints(243)
 
 
 def every_window(net, inputs) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from bench.cases import ModelCase
+from bench.cases import ModelCase, keypoints
 from models import create, stream
 
 MULTIPLY_ADDS = 659_600_000 - 3_170_000  # per window: rows that nobody reads, and the full head, left out
@@ -23,8 +23,7 @@ def network():
     return net
 
 
-def inputs(batch: int) -> tuple[torch.Tensor, ...]:
-    return (torch.rand(batch, 243, 17, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1,)
+inputs = keypoints(243)
 
 
 def push(net, inputs):

@@ -5,9 +5,7 @@ The memory of an evaluation is measured at 512 poses, 200 hypotheses each.
 
 from __future__ import annotations
 
-import torch
-
-from bench.cases import ModelCase
+from bench.cases import ModelCase, keypoints
 from models import create
 from models.ws_anl import WsAnl
 
@@ -17,8 +15,7 @@ SAMPLES = 200
 MULTIPLY_ADDS = {"mgcn_lw": 2_572_899, "variance_gcn": 19_184_194, "variance_linear": 11_456}  # per pose
 
 
-def inputs(batch: int) -> tuple[torch.Tensor, ...]:
-    return (torch.rand(batch, 1, 17, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1,)
+inputs = keypoints(1)
 
 
 CASES = [
