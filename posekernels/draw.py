@@ -47,6 +47,7 @@ class Panel:
         focus: [T, 2] the ground point that 3D is centred on; None to follow the root.
         side: metres, of the space drawn in 3D. zoom: width of that space relative to the panel's.
         faded: joints drawn in grey, with the bones to them.
+        captions: one line per frame, at the foot of the panel; none by default.
 
     Joints that are NaN, and bones to them, are left out.
     """
@@ -61,6 +62,7 @@ class Panel:
     side: float = CUBE
     faded: Sequence[int] = ()
     zoom: float = 1 / 1.4
+    captions: Sequence[str] = ()
 
     def __post_init__(self):
         self.points = np.asarray(self.points, np.float32)
@@ -71,6 +73,8 @@ class Panel:
                 f"panel {self.title!r}: skeleton {self.skeleton.name} has {self.skeleton.num_joints} joints, "
                 f"points have {self.points.shape[1]}"
             )
+        if self.captions and len(self.captions) != len(self.points):
+            raise ValueError(f"panel {self.title!r}: {len(self.captions)} captions for {len(self.points)} frames")
         if np.isinf(self.points).any():
             raise ValueError(f"panel {self.title!r}: points hold infinity")
         if self.is_3d:
@@ -235,7 +239,10 @@ def picture(panels: Sequence[Panel], t: int, size: int = 360) -> Image.Image:
         image = Image.new("RGB", (big, big), BACKGROUND)
         (_draw_3d if panel.is_3d else _draw_2d)(image, panel, t, big)
         sheet.paste(image.reduce(_SMOOTH), (i * size, bar))
-        ImageDraw.Draw(sheet).text(((i + 0.5) * size, bar / 2), panel.title, fill=TEXT, font=font, anchor="mm")
+        middle, write = (i + 0.5) * size, ImageDraw.Draw(sheet).text
+        write((middle, bar / 2), panel.title, fill=TEXT, font=font, anchor="mm")
+        if panel.captions:
+            write((middle, size + bar / 2), panel.captions[t], fill=TEXT, font=font, anchor="mm")
     return sheet
 
 
@@ -366,6 +373,7 @@ def page(panels: Iterable[Panel], fps: float, title: str) -> str:
         "panels": [
             {
                 "title": p.title,
+                "captions": list(p.captions),
                 "threeD": p.is_3d,
                 "extent": list(p.extent),
                 "azimuth": p.azimuth,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import models
+from models.diffpose import chunked, stitched
 from models.pretrained import load_weights, pretrained
 from posekernels.pose.camera import looking_at, normalise_screen
 from posekernels.pose.keypoints import centre_on_person
@@ -87,6 +88,11 @@ class Lifter:
         """Frames that the network sees at once; 1 for networks of single frames."""
         return getattr(self.net, "frames", 1)
 
+    @property
+    def whole_chunks(self) -> bool:
+        """Whether the network answers for every frame of a chunk at once, not for one frame of a window."""
+        return hasattr(self.net, "frames") and not hasattr(self.net, "target")
+
     def check_size(self, size: tuple[int, int] | None) -> None:
         """Raises ValueError where the image's size is needed and not known."""
         if self.sees == "screen" and size is None:
@@ -104,16 +110,23 @@ class Lifter:
 
     def _run(self, keypoints: Tensor) -> np.ndarray:
         keypoints = keypoints.to(self.device)
-        if hasattr(self.net, "frames"):
+        if hasattr(self.net, "frames") and not self.whole_chunks:
             return models.lift(self.net, keypoints).float().cpu().numpy()
         both = torch.stack((keypoints, H36M_17.mirror(keypoints)))
-        if self.name == "gcnpose":  # its poses are a batch, not frames
+        if self.whole_chunks:
+            poses = torch.stack([self._in_chunks(view) for view in both])
+        elif self.name == "gcnpose":  # its poses are a batch, not frames
             poses = torch.cat([self.net(part) for part in both.flatten(0, 1).split(512)]).unflatten(0, both.shape[:2])
         else:
             poses = torch.cat([self.net(chunk) for chunk in both.split(256, 1)], 1)
         poses = (poses[0] + H36M_17.mirror(poses[1])) / 2
         poses[:, 0] = 0
         return poses.float().cpu().numpy()
+
+    def _in_chunks(self, keypoints: Tensor) -> Tensor:
+        """[T, 17, 2] -> [T, 17, 3]; a clip shorter than a chunk repeats its last frame."""
+        found = [self.net(part) for part in chunked(keypoints, self.frames).split(4)]
+        return stitched(torch.cat(found), len(keypoints))
 
 
 def focal_of(size: tuple[int, int] | None, focal: float | None) -> float | None:
@@ -155,14 +168,15 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
             raise ValueError(f"{weights}: weights of {about.network}, not of --model {model}")
     else:
         net, about = load_weights(weights, None if model == recipes.ANY_CAMERA else model)
-    if hasattr(net, "frames") and not hasattr(net, "target"):
-        raise ValueError(
-            f"--model: {about.network} answers for all frames of a chunk at once; lifting takes one frame's"
-        )
-    if getattr(net, "outputs", 3) != 3 or not hasattr(net, "skeleton") or net.skeleton.num_joints != 17:
-        raise ValueError(f"--model: {about.network} does not lift 17 keypoints to 17 joints")
     chosen = torch.device(device)
-    return Lifter(net.to(chosen).eval(), about.network, about.sees, chosen)
+    lifter = Lifter(net.to(chosen).eval(), about.network, about.sees, chosen)
+    if lifter.whole_chunks:
+        fits = (getattr(net, "joints", 0), getattr(net, "in_channels", 0)) == (17, 2)
+    else:
+        fits = getattr(net, "outputs", 3) == 3 and hasattr(net, "skeleton") and net.skeleton.num_joints == 17
+    if not fits:
+        raise ValueError(f"--model: {about.network} does not lift 17 keypoints to 17 joints")
+    return lifter
 
 
 # -- people ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ import torch
 import models
 from models.pretrained import load_weights, save_weights
 from models.registry import CheckpointError, read_checkpoint
+from posekernels.pose.camera import normalise_screen
+from posekernels.pose.skeleton import H36M_17
 from tests.train.synthetic import synthetic
 from train import any_motion, engine, forecast, h36m, lifting
 from train.commands import convert_weights
@@ -19,6 +21,7 @@ from train.data.forecasting import CMU
 from train.infer import Lifter, load_lifter
 from train.recipes import trained
 from train.recipes.any_motion import AnyMotionRecipe
+from train.recipes.mixste import lift_clip
 
 LIFTERS = {
     "any_camera": ["--strides", "3", "3", "--layers", "1", "--channels", "16", "--hidden", "16", "--heads", "2"],
@@ -124,10 +127,17 @@ def test_networks_of_single_frames_lift(name):
     assert poses.shape == (5, 17, 3) and np.isfinite(poses).all()
 
 
-def test_mixste_says_why_it_does_not_lift(tmp_path):
-    path, _ = run_of("mixste", tmp_path)
-    with pytest.raises(ValueError, match="mixste answers for all frames of a chunk"):
-        load_lifter(weights=path)
+@pytest.mark.parametrize("frames", [1, 9, 20])
+def test_mixste_lifts_in_chunks_of_its_own_length(tmp_path, frames):
+    path, recipe = run_of("mixste", tmp_path)
+    lifter = load_lifter("mixste", path)
+    points = np.random.default_rng(0).random((frames, 17, 2), np.float32) * 100
+    poses = lifter(points, (100, 100), None)
+    clip = SimpleNamespace(keypoints=normalise_screen(torch.from_numpy(points), 100, 100).numpy())
+    with torch.no_grad():
+        want = lift_clip(recipe.model.eval(), clip, SimpleNamespace(sides=[(H36M_17.left, H36M_17.right)] * 2), "cpu")
+    want[:, 0] = 0
+    np.testing.assert_allclose(poses, want.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("text", ["0x-5", "640x0", "640"])

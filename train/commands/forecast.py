@@ -88,20 +88,29 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
 
 def panels(lifted: Lifted, seen: int) -> list[draw.Panel]:
     """The past until frame ``seen``, which then stands still beside the future that walks on from it."""
-    people = len(lifted.people)
-    past = np.concatenate([p.world for p in lifted.people], 1)
+    people = lifted.people
+    past = np.concatenate([p.world for p in people], 1)
     future = past.copy()
+    roots = np.stack([draw.held(p.world[:, H36M_17.root, :2]) for p in people])
     past[seen:] = draw.held(past[:seen].reshape(seen, -1))[-1].reshape(1, -1, 3)
     future[:seen] = np.nan
     both = np.concatenate((past, future), 1)
-    body = draw.crowd(H36M_17, 2 * people)
-    span = np.nanmax(both, (0, 1)) - np.nanmin(both, (0, 1))
-    middle = (np.nanmax(both, (0, 1)) + np.nanmin(both, (0, 1)))[:2] / 2
-    side, focus = min(max(draw.CUBE, 1.1 * float(span[:2].max())), 8.0), np.tile(middle, (len(both), 1))
-    grey = tuple(range(people * 17))
+    focus = roots.mean(0)  # the view goes along, so that people fill it
+    reach = float(np.nanmax(np.abs(both[..., :2] - focus[:, None])))
+    milliseconds = (np.arange(len(both)) - seen + 1) * 1000 / lifted.fps
+    shared = {
+        "focus": focus,
+        "side": min(max(draw.CUBE, 2.1 * reach), 8.0),
+        "zoom": 0.9,
+        "faded": tuple(range(len(people) * 17)),
+        "captions": [f"{'predicted' if ms > 0 else 'observed'} {ms:+.0f} ms" for ms in milliseconds.tolist()],
+    }
+    body = draw.crowd(H36M_17, 2 * len(people))
+    who = ", ".join(str(p.identity) for p in people)
+    name = f"{Path(lifted.source).stem}, {'person' if len(people) == 1 else 'people'} {who}"
     return [
-        draw.Panel("Past (grey) and forecast", both, body, azimuth=-90, focus=focus, side=side, faded=grey),
-        draw.Panel("from the side", both, body, azimuth=0, focus=focus, side=side, faded=grey),
+        draw.Panel(name, both, body, azimuth=-90, **shared),
+        draw.Panel("from the side; past in grey", both, body, azimuth=0, **shared),
     ]
 
 

@@ -487,6 +487,8 @@ def main(arguments: list[str]) -> int:
     lifter = load_lifter(options.model, options.weights, options.device)
     if options.latency is not None and lifter.frames == 1:
         raise ValueError(f"--latency: {lifter.name} looks at single frames; there is nothing to wait for")
+    if options.latency is not None and lifter.whole_chunks:
+        raise ValueError(f"--latency: {lifter.name} answers for {lifter.frames} frames at once, when all are there")
     if options.latency is not None and options.resume:
         raise ValueError("--resume goes on with a recording; --latency is for frames as they come")
     clock = Clock()
@@ -536,6 +538,8 @@ def finish(
             people = live.finish()[: options.people or 4]
         if not people:
             raise DataError(f"{options.input}: nobody to lift in {keypoints.frames} frames")
+    for number, person in enumerate(people, 1):  # whatever numbers those who are left out had
+        person.identity = number
     span = window(2 * options.smooth, keypoints.fps) if options.smooth else 1
     stand(people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span)
     lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes)
