@@ -166,6 +166,16 @@ def test_people_stand_on_the_floor(walk):
     assert np.median(tilt) < 8, "from a camera that looks down on them, people come out upright"
 
 
+def test_people_who_are_kept_are_numbered_from_one(folder, tmp_path, capsys):
+    two = np.load(folder / "two.npy")
+    np.save(tmp_path / "three.npy", np.stack((two[0], np.full_like(two[0], np.nan), two[1])))
+    weights, out = folder / "lifter.safetensors", tmp_path / "x.npz"
+    assert go("lift", tmp_path / "three.npy", "--weights", weights, "--size", "1000x1000", "-o", out) == 0
+    assert [person.identity for person in pose_files.read(out).people] == [1, 2]
+    said = capsys.readouterr().err
+    assert "person 2: frames" in said and "person 3" not in said
+
+
 def test_forecast_walks_on_from_the_last_frame(folder, tmp_path, capsys):
     lift(folder, tmp_path / "past.npz")
     out = tmp_path / "future.npz"
