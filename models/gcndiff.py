@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels._derived import PreparedWeights
+from posekernels.ops import graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .graph import ChebBlock, GraphTransformer
@@ -46,7 +47,12 @@ class TimedChebBlock(ChebBlock):
         return super().forward(x, self.time_shift(embedding))
 
 
-def _no_shifts(_net: nn.Module) -> dict[tuple[int, ...], Tensor]:
+def _one_timestep(t: Tensor) -> bool:
+    """Whether all poses are known to be at one timestep; a GPU or a compiler is not made to wait for the answer."""
+    return t.device.type == "cpu" and not torch.compiler.is_compiling() and len(t) > 0 and bool((t == t[0]).all())
+
+
+def _no_shifts(_net: nn.Module) -> dict[tuple[float, ...], Tensor]:
     return {}
 
 
@@ -77,7 +83,7 @@ class GCNdiff(GraphTransformer):
         self.time_embedding = TimeEmbedding(channels)
         self._prepared_shifts = PreparedWeights(_no_shifts)
 
-    def time_shifts(self, timesteps: list[int]) -> Tensor:
+    def time_shifts(self, timesteps: list[float]) -> Tensor:
         """[S, L, C]: what each timestep adds in each layer, for ``denoise_loop``; kept like ``prepared()``."""
         kept, key = self._prepared_shifts(self), tuple(timesteps)
         if key not in kept:
@@ -92,4 +98,6 @@ class GCNdiff(GraphTransformer):
         self.check(x)
         if t.shape != x.shape[:1]:
             raise ValueError(f"gcndiff: t must be [{len(x)}], one timestep per pose, got {list(t.shape)}")
+        if not self.training and not torch.is_grad_enabled() and _one_timestep(t):
+            return graph_transformer(x, self.prepared(), self.time_shifts([t[0].item()])[0])
         return self.layer_by_layer(x, self.time_embedding(t))

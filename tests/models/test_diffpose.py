@@ -33,12 +33,14 @@ def small_video():
 
 
 def test_the_fused_network_is_the_network():
-    net = small_denoiser()
-    x, t = torch.randn(3, 17, 5), torch.tensor([7, 7, 7])
+    net = small_denoiser().eval()
+    x = torch.randn(3, 17, 5)
     with torch.no_grad():
-        want = net(x, t)
-        got = graph_transformer(x, net.prepared(), net.time_shifts([7])[0])
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        for t in (torch.tensor([7, 7, 7]), torch.tensor([7, 2, 7]), torch.tensor([2.5, 2.5, 2.5])):
+            want = net.layer_by_layer(x, net.time_embedding(t))
+            torch.testing.assert_close(net(x, t), want, rtol=1e-4, atol=1e-5)
+        assert torch.equal(net(x, t), graph_transformer(x, net.prepared(), net.time_shifts([2.5])[0]))
+        assert net(x[:0], t[:0]).shape == (0, 17, 5)
 
 
 def test_prepared_weights_follow_the_parameters():
