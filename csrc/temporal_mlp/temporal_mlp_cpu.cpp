@@ -713,8 +713,8 @@ void network_by_coordinate(const Network& net, int64_t sample, int branch, float
     const Sizes& s = net.s;
     const int64_t C = s.C, T = s.T, S = net.S, G = net.columns(), width = G * lanes;
     Scratch scratch;
-    float* v = scratch.floats(width * T);
-    float* h = scratch.floats(width * T);
+    float* v = scratch.floats(width * (T > S ? T : S));  // both hold the future in the end
+    float* h = scratch.floats(width * (T > S ? T : S));
     const float* x = net.history + sample * net.per_sample;
     // Coordinates first: rows are the frames of the history, vectors the columns of weight_in^T.
     multiply(

@@ -7,7 +7,7 @@ import torch
 
 from posekernels import _dispatch
 from posekernels.ops import temporal_mlp, temporal_mlp_forecast
-from posekernels.testing import assert_within_budget, guarded, require
+from posekernels.testing import assert_within_budget, guarded, relative_error, require
 
 BACKENDS = [b for b in _dispatch.OPS["temporal_mlp"] if b != "reference"]
 # (B, C, T, N): empty, single, below and above the vector widths and register blocks, the sizes of the papers.
@@ -170,3 +170,14 @@ def test_forecast_refusals():
         temporal_mlp_forecast(history, net[0][:4], *net[1:])
     with pytest.raises(ValueError, match="main has wait"):
         temporal_mlp_forecast(history, *net[:4], net[4] | {"wait": history}, *net[5:])
+
+
+@pytest.mark.parametrize("B", [1, 3, 17])
+def test_a_future_longer_than_the_history(B):
+    C, T, S = 15, 11, 14
+    net = network(C, T, S, 2, 1, "temporal", "spatial", dtype=torch.float32)
+    history = torch.randn(B, T, C, generator=torch.Generator().manual_seed(B))
+    with torch.no_grad():
+        got = temporal_mlp_forecast(history, *net)
+        want = temporal_mlp_forecast(history, *net, backend="reference")
+    assert relative_error(got, want) < 1e-5
