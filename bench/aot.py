@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     facts = {"triton": importlib.metadata.version("triton"), "targets": list(aot.TARGETS)}
-    facts["sources"] = {} if args.no_cuda else dict(sorted((made | made_from).items()))
+    facts["sources"] = dict(sorted((made if args.no_cuda else made | made_from).items()))
     document = facts | {"kernels": [dataclasses.asdict(r) | {"problem": r.problem()} for r in reports]}
     title = f"# GPU kernels, compiled ahead of time\n\nTriton {facts['triton']}; `python -m bench.aot` writes this.\n\n"
     for name, text in (("aot.json", json.dumps(document, indent=1)), ("aot.md", title + aot.table(reports))):

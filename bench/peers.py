@@ -70,7 +70,8 @@ def session(net: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Callabl
         try:
             made = ort.InferenceSession(path, options, providers=providers)
         except Exception as error:  # its own types: an operator it has no kernel for in bfloat16, say
-            raise Unavailable(f"ONNX Runtime: {str(error).strip().splitlines()[0]}") from error
+            reason = str(error).strip().splitlines()[0].replace(path, "the export")
+            raise Unavailable(f"ONNX Runtime: {reason}") from error
     names = [i.name for i in made.get_inputs()]
 
     def run(*tensors: Tensor) -> Tensor:

@@ -47,9 +47,13 @@ class TimedChebBlock(ChebBlock):
         return super().forward(x, self.time_shift(embedding))
 
 
+_SEQUENCES = 64  # of timesteps, whose shifts are kept
+
+
 def _one_timestep(t: Tensor) -> bool:
-    """Whether all poses are known to be at one timestep; a GPU or a compiler is not made to wait for the answer."""
-    return t.device.type == "cpu" and not torch.compiler.is_compiling() and len(t) > 0 and bool((t == t[0]).all())
+    """Whether all poses are known to be at one timestep; neither a GPU nor what records a graph is asked."""
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return t.device.type == "cpu" and not recorded and len(t) > 0 and bool((t == t[0]).all())
 
 
 def _no_shifts(_net: nn.Module) -> dict[tuple[float, ...], Tensor]:
@@ -86,18 +90,21 @@ class GCNdiff(GraphTransformer):
     def time_shifts(self, timesteps: list[float]) -> Tensor:
         """[S, L, C]: what each timestep adds in each layer, for ``denoise_loop``; kept like ``prepared()``."""
         kept, key = self._prepared_shifts(self), tuple(timesteps)
-        if key not in kept:
-            kept.clear()  # one sequence is enough: a run repeats its own
+        shifts = kept.get(key)
+        if shifts is None:
             with torch.no_grad():
                 time = self.time_embedding(torch.tensor(timesteps, device=self.conv_in.weight.device))
-                kept[key] = torch.stack([block.time_shift(time) for block in self.blocks], dim=1)
-        return kept[key]
+                shifts = torch.stack([block.time_shift(time) for block in self.blocks], dim=1)
+            if len(kept) >= _SEQUENCES:
+                kept.clear()
+            kept[key] = shifts
+        return shifts
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """[B, J, 5] and timesteps [B] -> noise [B, J, 5]. Poses are independent of each other."""
         self.check(x)
         if t.shape != x.shape[:1]:
             raise ValueError(f"gcndiff: t must be [{len(x)}], one timestep per pose, got {list(t.shape)}")
-        if not self.training and not torch.is_grad_enabled() and _one_timestep(t):
+        if self.in_one_call(x) and _one_timestep(t):
             return graph_transformer(x, self.prepared(), self.time_shifts([t[0].item()])[0])
         return self.layer_by_layer(x, self.time_embedding(t))

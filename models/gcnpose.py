@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from posekernels.ops import graph_transformer
@@ -32,6 +31,6 @@ class GCNpose(GraphTransformer):
     def forward(self, keypoints: Tensor) -> Tensor:
         """[B, J, 2] normalised screen units -> [B, J, 3] metres; the root is predicted like the others."""
         self.check(keypoints)
-        if not self.training and not torch.is_grad_enabled():
+        if self.in_one_call(keypoints):
             return graph_transformer(keypoints, self.prepared())
         return self.layer_by_layer(keypoints)

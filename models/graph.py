@@ -231,6 +231,10 @@ class GraphTransformer(nn.Module):
         if x.dim() != 3 or x.shape[1:] != want:
             raise ValueError(f"{self.name}: x must be [B, {want[0]}, {want[1]}], got {list(x.shape)}")
 
+    def in_one_call(self, x: Tensor) -> bool:
+        """Whether ``graph_transformer`` computes this: no gradients are asked for, and dtypes agree."""
+        return not self.training and not torch.is_grad_enabled() and x.dtype == self.conv_in.weight.dtype
+
     def layer_by_layer(self, x: Tensor, *time: Tensor) -> Tensor:
         """[B, J, Cin] -> [B, J, Cout]; ``time``: what every block takes beside the pose."""
         x = self.conv_in(x)

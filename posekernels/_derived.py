@@ -73,13 +73,16 @@ class PreparedWeights:
     """
 
     def __init__(self, derive):
-        self._derive, self._key, self._value = derive, None, None
+        self._derive, self._made = (
+            derive,
+            (None, None),
+        )  # state and value, replaced together: threads may share a network
         self._containers: list[tuple[nn.Module, list[nn.Module | None]]] = []  # with what each contained
         self._parameters: list[dict[str, Tensor | None]] = []
         self._buffers: list[dict[str, Tensor | None]] = []
 
     def forget(self) -> None:
-        self._key = self._value = None
+        self._made = None, None
 
     def _state(self, net: nn.Module) -> list[int]:
         """Equal to the one before when nothing has changed. The tree is walked again only when it is another."""
@@ -99,13 +102,15 @@ class PreparedWeights:
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._derive(net)
         try:
-            key = self._state(net)
+            state = self._state(net)
         except RuntimeError:  # made under inference_mode, they keep no version; a functorch stand-in has no memory
             return self._derive(net)
-        if key != self._key:
+        known, value = self._made
+        if state != known:
             with torch.no_grad():
-                self._key, self._value = key, self._derive(net)
-        return self._value
+                value = self._derive(net)
+            self._made = state, value
+        return value
 
     def __deepcopy__(self, memo):
         return PreparedWeights(self._derive)

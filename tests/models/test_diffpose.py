@@ -41,6 +41,8 @@ def test_the_fused_network_is_the_network():
             torch.testing.assert_close(net(x, t), want, rtol=1e-4, atol=1e-5)
         assert torch.equal(net(x, t), graph_transformer(x, net.prepared(), net.time_shifts([2.5])[0]))
         assert net(x[:0], t[:0]).shape == (0, 17, 5)
+        traced = torch.jit.trace(net, (x, torch.tensor([7, 7, 7])))
+        torch.testing.assert_close(traced(x, t), net(x, t), rtol=1e-4, atol=1e-5)
 
 
 def test_prepared_weights_follow_the_parameters():

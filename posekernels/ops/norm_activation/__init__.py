@@ -20,8 +20,7 @@ from .._cpu import not_float32
 from . import reference
 
 _OP = "norm_activation"
-# PyTorch's own layers take no longer with gradients below so many numbers, nor without gradients from so many on.
-_SMALL, _LARGE = 1 << 12, 1 << 20
+_SMALL = 1 << 12  # numbers below which, with gradients, PyTorch's own layers take as long
 
 
 def _not_for_cpu(x, *_rest) -> str | None:
@@ -113,7 +112,8 @@ def norm_activation(
         negative_slope: of the leaky ReLU; 0 for a ReLU.
         dropout: share of elements dropped. seed: of its mask, a function of (seed, element) that is the same on every
             backend (``posekernels._dropout``); drawn from PyTorch's generator when None.
-        backend: see ``posekernels.use_backend``. Without a seed, where there is no kernel, PyTorch draws the mask.
+        backend: see ``posekernels.use_backend``. Without a seed PyTorch's own layers run, and draw
+            the mask, where there is no kernel and, with gradients, below 4,096 numbers.
     Returns:
         y like ``x``, and mean and biased variance [C], from which running statistics are made.
     Raises:
@@ -133,8 +133,7 @@ def norm_activation(
     options = float(eps), float(negative_slope), float(dropout)
     if seed is None:
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
-        layers = x.numel() < _SMALL if training else x.numel() >= _LARGE
-        if takes_reference(_OP, backend, (x,)) or (backend == "auto" and layers and x.device.type == "cpu"):
+        if takes_reference(_OP, backend, (x,)) or (backend == "auto" and training and x.numel() < _SMALL):
             return _layers(x, weight, bias, *options)
         seed = draw_seed() if dropout else 0
     return _NormActivation.apply(x, weight, bias, *options, seed, backend)
