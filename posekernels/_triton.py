@@ -23,7 +23,8 @@ class Compilation:
         name: what the table calls it, ``<op>/<kernel>/<configuration>``.
         kernel: the ``triton.jit`` function.
         types: argument -> type ("*bf16", "i32", "fp32", or "constexpr" for one that ``constants`` gives). ":16" after
-            it says that the address or number is a multiple of 16, as the launcher finds out for itself.
+            it says that the address or number is a multiple of 16, as the launcher finds out for itself. A tuple of
+            types for an argument that is a tuple.
         constants: the constexpr arguments. None is a pointer that is not passed.
         num_warps, num_stages: as the launcher gives them.
         matrix_units: whether matrix instructions must be in the result.
@@ -32,7 +33,7 @@ class Compilation:
 
     name: str
     kernel: object
-    types: dict[str, str]
+    types: dict[str, str | tuple[str, ...]]
     constants: dict[str, object] = field(default_factory=dict)
     num_warps: int = 4
     num_stages: int = 2

@@ -113,9 +113,15 @@ def compile_one(declared, target: int) -> Report:
     missing = [a for a in kernel.arg_names if a not in declared.types]
     if missing:
         raise ValueError(f"{declared.name}: no type declared for {', '.join(missing)}")
-    types = {a: declared.types[a].partition(":") for a in kernel.arg_names}
-    aligned = {(i,): [["tt.divisibility", int(n)]] for i, (_, _, n) in enumerate(types.values()) if n}
-    source = ASTSource(kernel, {a: t for a, (t, _, _) in types.items()}, constexprs=declared.constants, attrs=aligned)
+    signature, aligned = {}, {}
+    for i, name in enumerate(kernel.arg_names):
+        given = declared.types[name]
+        parts = [t.partition(":") for t in (given if isinstance(given, tuple) else (given,))]
+        signature[name] = tuple(t for t, _, _ in parts) if isinstance(given, tuple) else parts[0][0]
+        for j, (_, _, multiple) in enumerate(parts):
+            if multiple:
+                aligned[(i, j) if isinstance(given, tuple) else (i,)] = [["tt.divisibility", int(multiple)]]
+    source = ASTSource(kernel, signature, constexprs=declared.constants, attrs=aligned)
     compiled = triton.compile(
         source,
         target=GPUTarget("cuda", target, 32),

@@ -127,6 +127,10 @@ TRITON = {
         ('weights, heads, «scale», eps, "triton"', "1.0"),
         ('eps, "triton", «annotated_norm.layer_norm»)', "lambda x, *rest: annotated_norm.layer_norm(x * 2, *rest)"),
     ],
+    "strided_temporal_conv": [
+        ("found = tl.where(group == «i», values[i], found)", "0"),
+        ("_of(stride, group) + «_of(tap, group)») * columns)", "0"),
+    ],
     "joint_attention": [
         ("seen = «seen & (allowed != 0)»", "seen"),
         ("seen = (token < N)[None, :, None] & (token < «N»)[None, None, :]", "N + 1"),

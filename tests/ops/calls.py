@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 _MOVE_NOTHING = {
     *("view", "_unsafe_view", "unsqueeze", "select", "slice", "permute", "t", "transpose", "split", "unbind", "detach"),
-    *("empty", "empty_like", "new_empty"),
+    *("split_with_sizes", "empty", "empty_like", "new_empty"),
 }
 
 

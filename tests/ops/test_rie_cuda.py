@@ -1,10 +1,10 @@
-"""RIE's ops in CUDA C++: emulated on the CPU thread by thread, and as they are where there is a GPU."""
+"""RIE's ops in CUDA C++: emulated on the CPU thread by thread, and as they are on a GPU; its launches on Triton too."""
 
 import pytest
 import torch
 
 from models.rie import RIE
-from posekernels import _native
+from posekernels import _native, use_backend
 from posekernels.ops.relative_encoding import cuda as encoding
 from posekernels.ops.relative_encoding import reference as encoding_reference
 from posekernels.ops.strided_temporal_conv import cuda as conv
@@ -12,8 +12,9 @@ from posekernels.ops.strided_temporal_conv import reference as conv_reference
 from posekernels.ops.temporal_networks import TemporalNetworks
 from posekernels.ops.temporal_networks import cuda as networks
 from posekernels.ops.temporal_networks import reference as networks_reference
-from posekernels.testing import assert_within_budget, guarded
+from posekernels.testing import assert_within_budget, guarded, require
 from tests.cuda_emulation import EmulatedModule, cuda_device
+from tests.ops.calls import working_calls
 from tests.ops.test_relative_encoding_triton import SHAPES
 from tests.ops.test_strided_temporal_conv import SIZES, inputs
 from tests.ops.test_temporal_networks import CHAINS, chain
@@ -81,8 +82,15 @@ def test_temporal_networks(device, case):
         assert_within_budget(a, b)
 
 
+def published_depth(monkeypatch):
+    """RIE of 243 frames with few channels, and a window."""
+    monkeypatch.setattr("models.rie.HIDDEN", 8)
+    torch.manual_seed(0)
+    return RIE((3, 3, 3, 3, 3), stage=3, latent=4, channels=4).eval(), torch.randn(1, 243, 17, 2)
+
+
 def test_a_forward_of_rie_is_19_launches(monkeypatch):
-    """The published depth (243 frames), with few channels; the launches that join features between are PyTorch's."""
+    """The launches that join features between are PyTorch's."""
     calls = []
 
     class Counting(EmulatedModule):
@@ -91,10 +99,7 @@ def test_a_forward_of_rie_is_19_launches(monkeypatch):
             return lambda *args: (calls.append(name), run(*args))[1]
 
     monkeypatch.setattr(_native, "cuda", Counting)
-    monkeypatch.setattr("models.rie.HIDDEN", 8)
-    torch.manual_seed(0)
-    net = RIE((3, 3, 3, 3, 3), stage=3, latent=4, channels=4).eval()
-    x = torch.randn(1, 243, 17, 2)
+    net, x = published_depth(monkeypatch)
 
     def run(xs, networks):
         return tuple(emulated(list(xs), networks.weight, networks.affine, *networks.options))
@@ -110,5 +115,21 @@ def test_a_forward_of_rie_is_19_launches(monkeypatch):
     monkeypatch.undo()
     assert calls.count("relative_encoding_cuda") == 1
     assert calls.count("strided_temporal_conv_cuda") == 18
+    with torch.no_grad():
+        assert_within_budget(got, net.double()(x.double()))
+
+
+def test_a_forward_of_rie_is_23_launches_of_triton(monkeypatch):
+    device = require("temporal_networks", "triton")
+    from posekernels.ops.strided_temporal_conv.triton import _conv_fwd_kernel
+
+    net, x = published_depth(monkeypatch)
+    net, x = net.to(device), x.to(device)
+    with torch.no_grad(), use_backend("triton"):
+        got = net(x)
+        calls = working_calls(lambda: net(x), _conv_fwd_kernel, monkeypatch)
+    assert calls.count("encoding_fwd") == 5  # a part each
+    assert calls.count("conv_fwd") == 18
+    assert [c for c in calls if not c.endswith("_fwd")] == ["cat"] * 3 + ["index"]
     with torch.no_grad():
         assert_within_budget(got, net.double()(x.double()))

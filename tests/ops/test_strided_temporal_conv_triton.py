@@ -76,3 +76,14 @@ def test_gradients_and_same_bits(size, dtype):
     for a, b, again in zip(first, want, second, strict=True):
         assert_within_budget(a, b)
         assert torch.equal(a, again)
+
+
+def test_more_groups_than_a_launch_takes():
+    device = require("strided_temporal_conv", "triton")
+    values = inputs(2, 1, 1, range(1, 19), range(18, 0, -1), torch.float32)
+    want = strided_temporal_conv([x.double() for x in values["x"]], [w.double() for w in values["weight"]])
+    got = strided_temporal_conv(
+        [x.to(device) for x in values["x"]], [w.to(device) for w in values["weight"]], backend="triton"
+    )
+    for a, b in zip(got, want, strict=True):
+        assert_within_budget(a, b)

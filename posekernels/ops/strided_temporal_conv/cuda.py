@@ -4,35 +4,15 @@ from __future__ import annotations
 
 from array import array
 from functools import partial
-from typing import NamedTuple
 
 from torch import Tensor
 
 from ..._cuda import launch
 from ..._derived import derived
-from .reference import at, width_of
+from .groups import Group, groups_of, rows_of
+from .reference import width_of
 
 _MOST = 16  # groups of a launch
-
-
-class Group(NamedTuple):
-    """One network's layer: y = lrelu(scale * (windows(x) weight' + bias) + shift) + residual[:, tap::stride]."""
-
-    x: Tensor  # [B, T, Ci]
-    weight: Tensor  # [Co, Ci, w] or [Co, Ci]
-    bias: Tensor | None
-    scale: Tensor | None
-    shift: Tensor | None
-    residual: Tensor | None  # [B, T / w * stride, Co]
-    slope: float
-    stride: int
-    tap: int
-
-
-def _rows(x: Tensor, width: int) -> tuple[Tensor, int]:
-    """x with its windows in rows, and the distance of the rows: a slice of wider rows is not copied."""
-    rows_apart = x.shape[1] == width and x.stride(2) == 1 and (width == 1 or x.stride(1) == x.shape[2])
-    return (x, x.stride(0)) if rows_apart else (x.contiguous(), width * x.shape[2])
 
 
 def _matrix(weight: Tensor) -> Tensor:
@@ -47,7 +27,7 @@ def run(groups: list[Group]) -> list[Tensor]:
         table, slopes, alive = array("q"), array("d"), []
         for group in groups[first : first + _MOST]:
             width, Co = width_of(group.weight), group.weight.shape[0]
-            x, pitch = _rows(group.x, width)
+            x, pitch = rows_of(group.x, width)
             weight = derived("windows in rows", partial(_matrix, group.weight), group.weight)
             vectors = [v if v is None else v.contiguous() for v in group[2:6]]
             y = x.new_empty(x.shape[0], x.shape[1] // width, Co)
@@ -68,7 +48,6 @@ def run(groups: list[Group]) -> list[Tensor]:
     return results
 
 
-def strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride, tap) -> list[Tensor]:
+def strided_temporal_conv(*args) -> list[Tensor]:
     """As ``reference.strided_temporal_conv``."""
-    lists = (bias, scale, shift, residual)
-    return run([Group(x[i], weight[i], *(at(v, i) for v in lists), slope, stride, tap) for i in range(len(x))])
+    return run(groups_of(*args))

@@ -1,4 +1,4 @@
-"""Triton kernels of ``strided_temporal_conv``: products over non-overlapping windows, a launch for every group.
+"""Triton kernels of ``strided_temporal_conv``: products over non-overlapping windows, one forward launch for 16 groups.
 
 A window of w frames of [B, T, Ci] is one row of w Ci numbers, frame after frame, as it lies in memory: column ``depth``
 of that row is channel depth % Ci of frame depth // Ci. A filter [Co, Ci, w] is read in that order; nothing is copied.
@@ -6,20 +6,25 @@ of that row is channel depth % Ci of frame depth // Ci. A filter [Co, Ci, w] is 
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import PRECISIONS, compilation, dot_precision, launch_on, power_of_2, splits
-from .reference import at, width_of
+from ..._triton import PRECISIONS, Compilation, compilation, dot_precision, launch_on, power_of_2, splits
+from .groups import Group, groups_of, rows_of
+from .reference import width_of
+
+_MOST = 16  # groups of a launch
 
 
 @triton.jit
-def _tile(ptr, row, rows, column, columns):
-    """[len(row), len(column)] of a [rows, columns] matrix; row is int64; 0 outside."""
+def _tile(ptr, pitch, row, rows, column, columns):
+    """[len(row), len(column)] of a [rows, columns] matrix whose rows are ``pitch`` apart; row is int64; 0 outside."""
     mask = (row < rows)[:, None] & (column < columns)[None, :]
-    return tl.load((ptr + row * columns)[:, None] + column[None, :], mask=mask, other=0.0)
+    return tl.load((ptr + row * pitch)[:, None] + column[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -31,56 +36,73 @@ def _filter(ptr, out, Co, depth, Ci, width):
 
 
 @triton.jit
-def _vector(ptr, column, columns):
-    """[1, len(column)] float32."""
-    return tl.load(ptr + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
+def _vector(ptr, column, columns, otherwise):
+    """[1, len(column)] float32; ``otherwise`` from ``columns`` on."""
+    return tl.load(ptr + column, mask=column < columns, other=otherwise).to(tl.float32)[None, :]
+
+
+@triton.jit
+def _of(values, group):
+    """values[group] of a tuple, for a group that only the running program knows."""
+    found = values[0]
+    for i in tl.static_range(1, len(values)):
+        found = tl.where(group == i, values[i], found)
+    return found
 
 
 @triton.jit
 def _conv_fwd_kernel(
-    x_ptr,  # [rows, width Ci]
+    x_ptr,  # [rows, width Ci], rows ``pitch`` apart; like every argument a tuple, an entry per group
     weight_ptr,  # [Co, Ci, width]
-    bias_ptr,  # [Co] or None
-    scale_ptr,  # [Co] or None
-    shift_ptr,  # [Co] or None
-    residual_ptr,  # [rows stride, Co] or None
+    bias_ptr,  # [Co], as scale and shift
+    scale_ptr,
+    shift_ptr,
+    residual_ptr,  # [rows stride, Co]
     out_ptr,  # [rows, Co]
     rows,  # windows
+    pitch,
     Ci,
     Co,
     width,
     stride,
     tap,
+    parts,  # which of bias, scale, shift and residual the group has, a bit each
     slope,
-    LEAKY: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    # grid (blocks of rows * blocks of Co,)
-    blocks = tl.cdiv(Co, BLOCK_N)
-    row = (tl.program_id(0) // blocks).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-    out = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    # grid (blocks of rows * blocks of Co, summed over groups,). The table of pointers and sizes is the kernel's
+    # parameters: in device memory it would cost a copy a call, whose source a CUDA graph would need to stay alive. And
+    # pointers keep their alignment through ``tl.where``, which numbers cast to pointers do not have.
+    group, first, end = 0, 0, 0
+    for i in tl.static_range(len(rows)):
+        group, first = tl.where(tl.program_id(0) >= end, i, group), tl.where(tl.program_id(0) >= end, end, first)
+        end += tl.cdiv(rows[i], BLOCK_M) * tl.cdiv(Co[i], BLOCK_N)
+    windows, channels, columns, taps, has = (
+        _of(rows, group), _of(Ci, group), _of(Co, group), _of(width, group), _of(parts, group)
+    )  # fmt: skip
+    x_of, pitch_of, weight_of = _of(x_ptr, group), _of(pitch, group), _of(weight_ptr, group)
+    blocks = tl.cdiv(columns, BLOCK_N)
+    tile = tl.program_id(0) - first
+    row = (tile // blocks).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    out = tile % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     y = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for start in range(0, Ci * width, BLOCK_K):
+    for start in range(0, channels * taps, BLOCK_K):
         depth = start + tl.arange(0, BLOCK_K)
-        x = _tile(x_ptr, row, rows, depth, Ci * width)
-        weight = _filter(weight_ptr, out, Co, depth, Ci, width)
+        x = _tile(x_of, pitch_of, row, windows, depth, channels * taps)
+        weight = _filter(weight_of, out, columns, depth, channels, taps)
         y = tl.dot(x, tl.trans(weight), y, input_precision=PRECISION)
-    if bias_ptr is not None:
-        y += _vector(bias_ptr, out, Co)
-    if scale_ptr is not None:
-        y *= _vector(scale_ptr, out, Co)
-    if shift_ptr is not None:
-        y += _vector(shift_ptr, out, Co)
-    if LEAKY:
-        y = tl.where(y > 0, y, y * slope)
-    mask = (row < rows)[:, None] & (out < Co)[None, :]
-    if residual_ptr is not None:
-        place = ((row * stride + tap) * Co)[:, None] + out[None, :]
-        y += tl.load(residual_ptr + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out_ptr + (row * Co)[:, None] + out[None, :], y, mask=mask)
+    y += _vector(_of(bias_ptr, group), out, columns * (has & 1), 0.0)  # of what the group has not, nothing is read
+    y *= _vector(_of(scale_ptr, group), out, columns * (has >> 1 & 1), 1.0)
+    y += _vector(_of(shift_ptr, group), out, columns * (has >> 2 & 1), 0.0)
+    y = tl.where(y > 0, y, y * _of(slope, group))
+    mask = (row < windows)[:, None] & (out < columns)[None, :]
+    place = ((row * _of(stride, group) + _of(tap, group)) * columns)[:, None] + out[None, :]
+    added = (row < windows * (has >> 3))[:, None] & (out < columns)[None, :]
+    y += tl.load(_of(residual_ptr, group) + place, mask=added, other=0.0).to(tl.float32)
+    tl.store(_of(out_ptr, group) + (row * columns)[:, None] + out[None, :], y, mask=mask)
 
 
 @triton.jit
@@ -104,7 +126,7 @@ def _conv_bwd_x_kernel(
     y = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, Co, BLOCK_K):
         out = start + tl.arange(0, BLOCK_K)
-        grad = _tile(grad_ptr, row, rows, out, Co)
+        grad = _tile(grad_ptr, Co, row, rows, out, Co)
         weight = _filter(weight_ptr, out, Co, depth, Ci, width)
         y = tl.dot(grad, weight, y, input_precision=PRECISION)
     mask = (row < rows)[:, None] & (depth < Ci * width)[None, :]
@@ -134,8 +156,8 @@ def _conv_bwd_weight_kernel(
     first = tl.program_id(1).to(tl.int64) * tiles_per_split * BLOCK_K
     for tile in range(tiles_per_split):
         row = first + tile * BLOCK_K + tl.arange(0, BLOCK_K)
-        grad = _tile(grad_ptr, row, rows, out, Co)
-        x = _tile(x_ptr, row, rows, depth, Ci * width)
+        grad = _tile(grad_ptr, Co, row, rows, out, Co)
+        x = _tile(x_ptr, Ci * width, row, rows, depth, Ci * width)
         y = tl.dot(tl.trans(grad), x, y, input_precision=PRECISION)
     place = (out * (Ci * width))[:, None] + (depth % Ci * width + depth // Ci)[None, :]
     mask = (out < Co)[:, None] & (depth < Ci * width)[None, :]
@@ -154,27 +176,34 @@ def _plan(precision: str, dtype: torch.dtype, M: int, N: int, K: int) -> dict[st
     }
 
 
-def strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride, tap) -> list[Tensor]:
+def _launch(groups: list[Group]) -> list[Tensor]:
+    tensors, numbers = [], []
+    for group in groups:
+        (Co, Ci), width = group.weight.shape[:2], width_of(group.weight)
+        x, pitch = rows_of(group.x, width)
+        y = x.new_empty(x.shape[0], x.shape[1] // width, Co)
+        vectors = [y if v is None else v.contiguous() for v in group[2:6]]  # any address does for one not there
+        parts = sum(1 << i for i, v in enumerate(group[2:6]) if v is not None)
+        tensors.append((x, group.weight.contiguous(), *vectors, y))
+        numbers.append((y.shape[0] * y.shape[1], pitch, Ci, Co, width, group.stride, group.tap, parts, group.slope))
+    rows, _, Ci, Co, width, *_ = columns = list(zip(*numbers))
+    x, precision = tensors[0][0], dot_precision(tensors[0][0].dtype)
+    plan = _plan(precision, x.dtype, max(rows), max(Co), max(c * w for c, w in zip(Ci, width)))
+    tiles = sum(triton.cdiv(m, plan["BLOCK_M"]) * triton.cdiv(n, plan["BLOCK_N"]) for m, n in zip(rows, Co))
+    if tiles:
+        with launch_on(x):
+            _conv_fwd_kernel[(tiles,)](*zip(*tensors), *columns, PRECISION=precision, **plan)
+    return [made[-1] for made in tensors]
+
+
+def run(groups: list[Group]) -> list[Tensor]:
+    """The results [B, T // w, Co] of networks side by side; sizes may differ from one to the next."""
+    return [y for first in range(0, len(groups), _MOST) for y in _launch(groups[first : first + _MOST])]
+
+
+def strided_temporal_conv(*args) -> list[Tensor]:
     """As ``reference.strided_temporal_conv``."""
-    results = []
-    for i in range(len(x)):
-        a, w, b, s, t, r = (
-            v if v is None else v.contiguous()
-            for v in (x[i], weight[i], at(bias, i), at(scale, i), at(shift, i), at(residual, i))
-        )
-        width, Ci, Co = width_of(w), w.shape[1], w.shape[0]
-        y = a.new_empty(a.shape[0], a.shape[1] // width, Co)
-        if y.numel():
-            rows, precision = y.shape[0] * y.shape[1], dot_precision(a.dtype)
-            plan = _plan(precision, a.dtype, rows, Co, width * Ci)
-            grid = (triton.cdiv(rows, plan["BLOCK_M"]) * triton.cdiv(Co, plan["BLOCK_N"]),)
-            with launch_on(a):
-                _conv_fwd_kernel[grid](
-                    a, w, b, s, t, r, y, rows, Ci, Co, width, stride, tap, slope,
-                    LEAKY=slope != 1, PRECISION=precision, **plan,
-                )  # fmt: skip
-        results.append(y)
-    return results
+    return run(groups_of(*args))
 
 
 def strided_temporal_conv_backward(grads, x, weight, bias, needs) -> list[Tensor]:
@@ -212,18 +241,18 @@ def strided_temporal_conv_backward(grads, x, weight, bias, needs) -> list[Tensor
     return results
 
 
-AOT = [  # RIE's inner layers (256 channels, 3 frames)
-    compilation(
-        f"strided_temporal_conv/{name}",
-        kernel,
-        dtype,
-        _plan(precision, dtype, 4096, 4096, 4096) | {"PRECISION": precision, "LEAKY": True},
-        {"partial_ptr": "*fp32:16", "slope": "fp32", "Ci": "i32:16", "Co": "i32:16"},
-    )
-    for dtype, precision in PRECISIONS
-    for name, kernel in (
-        ("fwd", _conv_fwd_kernel),
-        ("bwd_x", _conv_bwd_x_kernel),
-        ("bwd_weight", _conv_bwd_weight_kernel),
-    )
-]
+def _compilations() -> list[Compilation]:
+    """RIE's inner layers (256 channels, 3 frames): the five parts in one launch."""
+    found = []
+    for dtype, precision in PRECISIONS:
+        plan = _plan(precision, dtype, 4096, 4096, 4096) | {"PRECISION": precision}
+        types = {"partial_ptr": "*fp32:16", "slope": "fp32", "Ci": "i32:16", "Co": "i32:16", "pitch": "i32:16"}
+        usual = compilation("strided_temporal_conv/fwd", _conv_fwd_kernel, dtype, plan, types)
+        grouped = {a: t if t == "constexpr" else (t,) * 5 for a, t in usual.types.items()}
+        found.append(dataclasses.replace(usual, types=grouped))
+        for name, kernel in (("bwd_x", _conv_bwd_x_kernel), ("bwd_weight", _conv_bwd_weight_kernel)):
+            found.append(compilation(f"strided_temporal_conv/{name}", kernel, dtype, plan, types))
+    return found
+
+
+AOT = _compilations()

@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, not_on, requested, resolve
+from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested, resolve
 from ..._library import register
 from ..._native import no_cpu, no_cuda
 from ..._recompute import recomputed
@@ -135,6 +135,7 @@ _forward = register(
     {
         "cpu": _CPU,
         "cuda": Kernel(f"posekernels.ops.{_OP}.cuda:{_OP}", _no_cuda, _not_for_cuda, proven=False),
+        "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}", no_triton, not_for_triton),
         "reference": Kernel(reference.temporal_networks),
     },
 )

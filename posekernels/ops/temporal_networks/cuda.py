@@ -1,31 +1,8 @@
-"""``temporal_networks`` on a GPU: step l of all networks is one launch of ``strided_temporal_conv``'s CUDA kernel."""
-
-from __future__ import annotations
+"""``temporal_networks`` in CUDA C++: the launches of ``strided_temporal_conv``, step by step."""
 
 from functools import partial
 
-from torch import Tensor
+from ..strided_temporal_conv.cuda import run
+from .walk import walk
 
-from ..._derived import derived
-from ..strided_temporal_conv import cuda
-from ..strided_temporal_conv.reference import width_of
-from .reference import split
-
-
-def temporal_networks(x, weight, affine, depths, slopes, residuals, taps) -> list[Tensor]:
-    """As ``reference.temporal_networks``."""
-    affine = [derived(("as", w.dtype), partial(Tensor.to, a, w.dtype), a) for a, w in zip(affine, weight)]
-    networks = list(split(depths, weight, affine, slopes, residuals, taps))
-    results = [[a] for a in x]  # of each network: its input, then its layers'
-    for step in range(max(depths)):
-        running = [n for n, depth in enumerate(depths) if depth > step]
-        groups = []
-        for n in running:
-            w, (scale, shift), slope, residual, tap = (values[step] for values in networks[n])
-            source = results[n][-1]
-            other = results[n][residual + 1] if residual >= -1 else None
-            stride = 1 if other is None else other.shape[1] * width_of(w) // source.shape[1]
-            groups.append(cuda.Group(source, w, None, scale, shift, other, slope, stride, tap))
-        for n, y in zip(running, cuda.run(groups)):
-            results[n].append(y)
-    return [made[-1] for made in results]
+temporal_networks = partial(walk, run)
