@@ -4,7 +4,7 @@
 
 POSEKERNELS_BEGIN
 
-// 0 exp, 1 erf, 2 gelu, 3 gelu_gradient, 4 tanh, 5 relu
+// 0 exp, 1 erf, 2 gelu, 3 gelu_gradient, 4 tanh, 5 relu, 6 coarse_exp2, 7 coarse_gelu
 void vecmath(const float* x, float* y, int64_t n, int function) {
     for (int64_t i = 0; i < n; i += lanes) {
         Vec v = load(x + i, n - i);
@@ -24,8 +24,14 @@ void vecmath(const float* x, float* y, int64_t n, int function) {
             case 4:
                 v = tanh(v);
                 break;
-            default:
+            case 5:
                 v = relu(v);
+                break;
+            case 6:
+                v = coarse_exp2(v);
+                break;
+            default:
+                v = coarse_gelu(v);
         }
         store(y + i, v, n - i);
     }

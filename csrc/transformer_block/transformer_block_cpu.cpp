@@ -23,6 +23,9 @@ E* scratch_of(Scratch& scratch, int64_t count) {
     return static_cast<E*>(scratch.bytes(sizeof(E) * static_cast<size_t>(count)));
 }
 
+template <class E>
+using GeluOf = std::conditional_t<half<E>, CoarseGelu, Gelu>;
+
 struct RowScale {
     const float* factors;
     POSEKERNELS_INLINE Vec operator()(Vec v, int64_t row, int64_t, int64_t) const { return v * splat(factors[row]); }
@@ -135,7 +138,8 @@ struct Block {
         const Residual residual{h, C};
         product(to, C, proj.panels, h, C, rows, C, C, 0, panels_of(C), then(Bias{proj.bias}, residual));
         for (int64_t r = 0; r < rows; ++r) layer_norm_row(h + r * C, C, gain2, shift2, eps, a + r * C);
-        product(a, C, fc1.panels, wide, hidden, rows, hidden, C, 0, panels_of(hidden), then(Bias{fc1.bias}, Gelu{}));
+        product(a, C, fc1.panels, wide, hidden, rows, hidden, C, 0, panels_of(hidden),
+                then(Bias{fc1.bias}, GeluOf<E>{}));
         product(wide, hidden, fc2.panels, h, C, rows, C, hidden, 0, panels_of(C), then(Bias{fc2.bias}, residual));
         if (gain3) {
             for (int64_t r = 0; r < rows; ++r) layer_norm_row(h + r * C, C, gain3, shift3, eps, to + r * C);

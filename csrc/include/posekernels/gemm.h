@@ -84,6 +84,10 @@ struct Gelu {
     POSEKERNELS_INLINE Vec operator()(Vec v, int64_t, int64_t, int64_t) const { return gelu(v); }
 };
 
+struct CoarseGelu {  // for products stored as bfloat16
+    POSEKERNELS_INLINE Vec operator()(Vec v, int64_t, int64_t, int64_t) const { return coarse_gelu(v); }
+};
+
 struct LeakyRelu {
     float slope;
     POSEKERNELS_INLINE Vec operator()(Vec v, int64_t, int64_t, int64_t) const { return leaky_relu(v, slope); }

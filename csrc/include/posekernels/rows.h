@@ -54,23 +54,47 @@ POSEKERNELS_INLINE Moments row_moments(const In* x, int64_t n) {
     return {mean, sum(a + b)};
 }
 
+// The same in one pass, as distances from the row's first number: that one lies within sqrt(n) standard deviations of
+// the mean, so what cancels costs `squares` n roundings of a float at most.
+template <class In>
+POSEKERNELS_INLINE Moments coarse_row_moments(const In* x, int64_t n) {
+    const Vec origin = splat(load(x, 1)[0]);
+    Vec totals[4] = {}, squares[4] = {};
+    int64_t i = 0;
+    for (; i + 4 * lanes <= n; i += 4 * lanes)
+        for (int64_t j = 0; j < 4; ++j) {
+            const Vec v = load(x + i + j * lanes) - origin;
+            totals[j] += v;
+            squares[j] += v * v;
+        }
+    for (; i < n; i += lanes) {
+        const Vec v = keep_lanes(load(x + i, n - i) - origin, n - i, 0.0f);
+        totals[0] += v;
+        squares[0] += v * v;
+    }
+    const float total = sum((totals[0] + totals[1]) + (totals[2] + totals[3])), mean = total / static_cast<float>(n);
+    return {origin[0] + mean, sum((squares[0] + squares[1]) + (squares[2] + squares[3])) - total * mean};
+}
+
 // y = weight * ((x - mean) * factor) + bias; weight and bias may be null; y may be x.
 template <class In, class Out>
 POSEKERNELS_INLINE void scale_row(const In* x, int64_t n, float mean, float factor, const float* weight,
                                   const float* bias, Out* y) {
-    for (int64_t i = 0; i < n; i += lanes) {
-        const int64_t left = n - i;
+    const auto part = [&](int64_t i, int64_t left) POSEKERNELS_INLINE_LAMBDA {
         Vec v = (load(x + i, left) - mean) * factor;
         if (weight) v = v * load(weight + i, left);
         if (bias) v = v + load(bias + i, left);
         store(y + i, v, left);
-    }
+    };
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) part(i, lanes);
+    if (i < n) part(i, n - i);
 }
 
-// nn.LayerNorm: the biased variance, eps inside the root.
+// nn.LayerNorm: the biased variance, eps inside the root. bfloat16 y takes the coarse moments.
 template <class In, class Out>
 inline void layer_norm_row(const In* x, int64_t n, const float* weight, const float* bias, float eps, Out* y) {
-    const Moments m = row_moments(x, n);
+    const Moments m = sizeof(Out) == 2 ? coarse_row_moments(x, n) : row_moments(x, n);
     scale_row(x, n, m.mean, 1.0f / std::sqrt(m.squares / static_cast<float>(n) + eps), weight, bias, y);
 }
 
@@ -82,27 +106,30 @@ inline void layer_norm_row_unbiased(const In* x, int64_t n, const float* weight,
 }
 
 // y = exp(scale (x - largest x)) for n >= 1 numbers and scale; returns the sum of y. y may be x; a NaN makes the sum
-// one.
+// one. bfloat16 y takes the coarse function.
 template <class Out>
 inline float exponentials_row(const float* x, int64_t n, float scale, Out* y) {
+    constexpr bool coarse = sizeof(Out) == 2;
+    const float factor = coarse ? scale * 1.44269504f : scale;
+    const auto power = [](Vec v) POSEKERNELS_INLINE_LAMBDA { return coarse ? coarse_exp2(v) : exp(v); };
     const int64_t whole = n / lanes * lanes, left = n - whole;
     // Four of everything side by side: a single chain of maxima or sums would take their latency each.
     Vec top[4] = {splat(-INFINITY), splat(-INFINITY), splat(-INFINITY), splat(-INFINITY)};
     int64_t i = 0;
     for (; i + 4 * lanes <= whole; i += 4 * lanes)
-        for (int64_t j = 0; j < 4; ++j) top[j] = larger(load(x + i + j * lanes) * scale, top[j]);
-    for (; i < whole; i += lanes) top[0] = larger(load(x + i) * scale, top[0]);
-    if (left) top[1] = larger(keep_lanes(load(x + i, left) * scale, left, -INFINITY), top[1]);
+        for (int64_t j = 0; j < 4; ++j) top[j] = larger(load(x + i + j * lanes) * factor, top[j]);
+    for (; i < whole; i += lanes) top[0] = larger(load(x + i) * factor, top[0]);
+    if (left) top[1] = larger(keep_lanes(load(x + i, left) * factor, left, -INFINITY), top[1]);
     const Vec shift = splat(largest(larger(larger(top[0], top[1]), larger(top[2], top[3]))));
     Vec total[2] = {};
     for (i = 0; i + 2 * lanes <= whole; i += 2 * lanes)
         for (int64_t j = 0; j < 2; ++j) {
-            const Vec e = exp(load(x + i + j * lanes) * scale - shift);
+            const Vec e = power(load(x + i + j * lanes) * factor - shift);
             total[j] += e;
             store(y + i + j * lanes, e);
         }
     for (; i < n; i += lanes) {
-        const Vec e = keep_lanes(exp(load(x + i, n - i) * scale - shift), n - i, 0.0f);
+        const Vec e = keep_lanes(power(load(x + i, n - i) * factor - shift), n - i, 0.0f);
         total[0] += e;
         store(y + i, e, n - i);
     }
