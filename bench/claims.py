@@ -368,6 +368,7 @@ def slower(results: list[Results]) -> list[str]:
         for row in result.rows:
             eager = result.find(*row.group[:3], "eager", row.dtype) if row.contender == "auto" else None
             slow = eager and eager.median_us and row.median_us and row.median_us > NOISE * eager.median_us + RESOLVE_US
+            slow = slow and row.low_us > eager.median_us  # else it is as often faster: memory new to the process, say
             if slow and kernels.get(row.group, True):
                 times = f"{row.median_us:,.1f} us, eager {eager.median_us:,.1f} us"
                 found.append(f"{result.path.name}: {' '.join(row.group)}: auto takes {times}")

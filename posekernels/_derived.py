@@ -42,12 +42,6 @@ def _state(tensors: tuple[Tensor, ...]) -> list[int] | None:
         return None
 
 
-def captured() -> bool:
-    """Whether calls are being recorded or watched: by torch.compile, torch.jit.trace or a dispatch mode (export, a FLOP
-    counter). Nothing made then may be kept, and nothing may go past the raw ops."""
-    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack())
-
-
 def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value:
     """``make()``, or what it returned before if none of ``tensors`` was written to since.
 
@@ -55,7 +49,8 @@ def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value
         key: tells apart what is derived from the same first tensor.
         make: computes the value from ``tensors`` and constants alone; call it where no gradient is recorded.
     """
-    if captured():  # export, for one, would leave its fake tensors behind
+    # A dispatch mode (export's fake tensors, for one) would leave its own kind of tensor behind.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
         return make()
     state = _state(tensors)
     if state is None:
@@ -78,10 +73,8 @@ class PreparedWeights:
     """
 
     def __init__(self, derive):
-        self._derive, self._made = (
-            derive,
-            (None, None),
-        )  # state and value, replaced together: threads may share a network
+        # State and value, replaced together: threads may share a network.
+        self._derive, self._made = derive, (None, None)
         self._containers: list[tuple[nn.Module, list[nn.Module | None]]] = []  # with what each contained
         self._parameters: list[dict[str, Tensor | None]] = []
         self._buffers: list[dict[str, Tensor | None]] = []
