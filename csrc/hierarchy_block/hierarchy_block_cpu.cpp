@@ -22,11 +22,6 @@ constexpr int64_t hidden_chunk = 256;  // columns of the MLP that exist at a tim
 
 // ---- products of rows of E with panels of E
 
-template <class E>
-E* scratch_of(Scratch& scratch, int64_t count) {
-    return static_cast<E*>(scratch.bytes(sizeof(E) * static_cast<size_t>(count)));
-}
-
 // Rows of floats as factors of a product: themselves, or rounded.
 inline const float* factors(const float*, const float* x, int64_t, Scratch&) {
     return x;

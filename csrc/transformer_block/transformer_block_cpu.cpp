@@ -19,11 +19,6 @@ template <class E>
 constexpr bool half = sizeof(E) == 2;
 
 template <class E>
-E* scratch_of(Scratch& scratch, int64_t count) {
-    return static_cast<E*>(scratch.bytes(sizeof(E) * static_cast<size_t>(count)));
-}
-
-template <class E>
 using GeluOf = std::conditional_t<half<E>, CoarseGelu, Gelu>;
 
 struct RowScale {

@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "posekernels/isa.h"
+
 namespace posekernels {
 
 class Scratch {
@@ -24,3 +26,15 @@ class Scratch {
 };
 
 }  // namespace posekernels
+
+#ifdef POSEKERNELS_ISA
+POSEKERNELS_BEGIN
+
+// `count` elements, not constructed.
+template <class E>
+E* scratch_of(Scratch& scratch, int64_t count) {
+    return static_cast<E*>(scratch.bytes(sizeof(E) * static_cast<size_t>(count)));
+}
+
+POSEKERNELS_END
+#endif
