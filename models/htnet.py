@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels._arrays import in_autocast_dtype
 from posekernels._derived import PreparedWeights
 from posekernels.ops import HierarchyNetwork, dropout, hierarchy_network, joint_attention
 from posekernels.pose.skeleton import H36M_17
@@ -120,7 +121,7 @@ class Block(nn.Module):
 
 def fused(net: HTNet) -> HierarchyNetwork:
     """The whole network as one op takes it."""
-    ends = net.embed.weight, net.embed.bias, net.position[0], *net.norm.parameters(), *net.head.parameters()
+    ends = net.embed.weight, net.embed.bias, net.position, *net.norm.parameters(), *net.head.parameters()
     return HierarchyNetwork(ends, [block.weights() for block in net.blocks], limbs=LIMB_JOINTS, heads=HEADS)
 
 
@@ -163,7 +164,7 @@ class HTNet(nn.Module):
         if keypoints.dim() != 4 or keypoints.shape[2:] != (17, 2):
             raise ValueError(f"htnet: keypoints must be [B, T, 17, 2], got {list(keypoints.shape)}")
         if not (self.training or torch.is_grad_enabled()):  # inference: one op
-            return hierarchy_network(keypoints, self._fused(self))
+            return hierarchy_network(in_autocast_dtype(keypoints), self._fused(self))
         x = self.embed(keypoints.flatten(0, 1)) + self.position
         for block in self.blocks:
             x = block(x)

@@ -22,7 +22,10 @@ def _wrap(value):
 
 
 def _cast(value, dtype: torch.dtype):
-    """``value`` with the floating-point tensors in it (in containers too) in ``dtype``; float64 stays."""
+    """``value`` with the floating-point tensors in it (in containers too) in ``dtype``; float64 stays.
+
+    What holds tensors in a class of its own says by a method ``in_dtype`` what it is in another dtype.
+    """
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() and value.dtype != torch.float64 else value
     if isinstance(value, dict):
@@ -30,7 +33,13 @@ def _cast(value, dtype: torch.dtype):
     if isinstance(value, (list, tuple)):
         inside = [_cast(v, dtype) for v in value]
         return type(value)(*inside) if hasattr(value, "_fields") else type(value)(inside)
-    return value
+    return value.in_dtype(dtype) if hasattr(value, "in_dtype") else value
+
+
+def in_autocast_dtype(x: Tensor) -> Tensor:
+    """What autocast's first product would make of ``x``: for a network that begins inside an op."""
+    device = x.device.type
+    return _cast(x, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 _MISSING = object()

@@ -42,6 +42,12 @@ def _state(tensors: tuple[Tensor, ...]) -> list[int] | None:
         return None
 
 
+def captured() -> bool:
+    """Whether calls are being recorded or watched: by torch.compile, torch.jit.trace or a dispatch mode (export, a FLOP
+    counter). Nothing made then may be kept, and nothing may go past the raw ops."""
+    return bool(torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack())
+
+
 def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value:
     """``make()``, or what it returned before if none of ``tensors`` was written to since.
 
@@ -49,8 +55,7 @@ def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value
         key: tells apart what is derived from the same first tensor.
         make: computes the value from ``tensors`` and constants alone; call it where no gradient is recorded.
     """
-    # A dispatch mode (export's fake tensors, for one) would leave its own kind of tensor behind.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
+    if captured():  # export, for one, would leave its fake tensors behind
         return make()
     state = _state(tensors)
     if state is None:

@@ -18,7 +18,7 @@ def pack(weight: Tensor, transposed: bool = False, dtype: torch.dtype = torch.fl
     """``packed``, made anew and kept by nobody: for who keeps many in one tensor."""
     core, threads = _native.core, torch.get_num_threads()
     weight = weight.detach().float()
-    K, N = weight.shape[-2:]
+    K, N = map(int, weight.shape[-2:])  # torch.jit.trace has tensors for sizes
     row, column = weight.stride()[-2:]
     if transposed:
         K, N, row, column = N, K, column, row

@@ -1,6 +1,6 @@
-"""``hierarchy_block`` at HTNet's sizes.
+"""``hierarchy_block`` and ``hierarchy_network`` at HTNet's sizes, the network also at an awkward one.
 
-For inference: its gradient is the reference's, so only the forward pass is timed.
+For inference: their gradient is the reference's, so only the forward pass is timed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,20 @@ import torch
 
 from bench.cases import OpCase
 from models import create
-from models.htnet import HEADS, LIMB_JOINTS
-from posekernels.ops import hierarchy_block
-from posekernels.ops.hierarchy_block import PARAMETERS
+from models.htnet import GRAPH_HIDDEN, HEADS, LIMB_JOINTS, fused
+from posekernels.ops import HierarchyNetwork, hierarchy_block, hierarchy_network
+from posekernels.ops.hierarchy_block import ENDS, PARAMETERS
+from posekernels.ops.hierarchy_block.reference import by_block
 
-MULTIPLY_ADDS = 12_633_152  # per pose: ws_anl section 16
+J, LIMBS = 17, len(LIMB_JOINTS) // 3
+
+
+def multiply_adds(C: int, H: int) -> int:
+    """Of a block, per pose; 12,633,152 at the published size (ws_anl section 16)."""
+    graph = 4 * J * C * GRAPH_HIDDEN + 2 * J * J * (C + GRAPH_HIDDEN)
+    limbs = LIMBS * ((3 + 2) * C * C + 4 * C * H)
+    attention = 4 * J * C * C + 2 * J * J * C
+    return graph + limbs + attention + 6 * J * C * H
 
 
 def case(B: int, **extra) -> OpCase:
@@ -21,13 +30,44 @@ def case(B: int, **extra) -> OpCase:
         torch.manual_seed(0)
         block = create("htnet", depth=1).blocks[0]
         weights = [w.detach().clone() for w in block.weights()]
-        return {"x": torch.randn(B, 17, 240)} | dict(zip(PARAMETERS, weights))
+        return {"x": torch.randn(B, J, 240)} | dict(zip(PARAMETERS, weights))
 
     def call(i, backend):
         return hierarchy_block(i["x"], [i[n] for n in PARAMETERS], limbs=LIMB_JOINTS, heads=HEADS, backend=backend)
 
-    values = 2 * B * 17 * 240 + 1_014_162
-    return OpCase("hierarchy_block", f"B={B}", make, call, 2.0 * B * MULTIPLY_ADDS, lambda size: values * size, **extra)
+    values, flops = 2 * B * J * 240 + 1_014_162, 2.0 * B * multiply_adds(80, 1024)
+    return OpCase("hierarchy_block", f"B={B}", make, call, flops, lambda size: values * size, **extra)
 
 
-CASES = [case(1, quick=True), case(33), case(400, dtypes=(torch.bfloat16,))]
+def network(B: int, depth: int = 3, channels: int = 240, hidden: int = 1024, **extra) -> OpCase:
+    def tensors() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        whole = fused(create("htnet", depth=depth, channels=channels, hidden=hidden))
+        return [w.detach().clone() for w in (*whole.ends, *whole.weights)]
+
+    def make():
+        return {"x": torch.rand(B, J, 2)} | {f"w{n}": w for n, w in enumerate(tensors())}
+
+    def call(i, backend):
+        if "network" not in i:  # made once, as HTNet does
+            weights = [w for n, w in i.items() if n != "x"]
+            ends, blocks = weights[: len(ENDS)], by_block(weights[len(ENDS) :], depth)
+            i["network"] = HierarchyNetwork(ends, blocks, limbs=LIMB_JOINTS, heads=HEADS)
+        return hierarchy_network(i["x"], i["network"], backend=backend)
+
+    def moved(size: int) -> float:
+        return (B * J * (2 + 3) + sum(w.numel() for w in tensors())) * size
+
+    flops = 2.0 * B * (depth * multiply_adds(channels // 3, hidden) + J * channels * (2 + 3))
+    name = f"B={B} C={channels} H={hidden} blocks={depth}"
+    return OpCase("hierarchy_network", name, make, call, flops, moved, **extra)
+
+
+CASES = [
+    case(1, quick=True),
+    case(33),
+    case(400, dtypes=(torch.bfloat16,)),
+    network(1, quick=True),
+    network(400, dtypes=(torch.bfloat16,)),
+    network(15, depth=2, channels=72, hidden=301),
+]

@@ -35,6 +35,33 @@ def test_networks_train_under_autocast(name):
     assert grads and all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
 
 
+_NOT_YET = {  # what it gives to its op must have the weights' dtype
+    "rie": pytest.mark.xfail(raises=TypeError, strict=True),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_NOT_YET.get(name, ())) for name in INPUTS])
+def test_networks_infer_under_autocast(name):
+    torch.manual_seed(0)
+    net = models.create(name, **SMALL.get(name, {})).eval()
+    inputs = INPUTS[name](net)
+    with torch.no_grad():
+        want = net(*inputs)
+        for dtype in (torch.float32, torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16):
+                got = net(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
+            for a, b in zip(*((r if isinstance(r, tuple) else (r,)) for r in (got, want))):
+                assert a.dtype in (dtype, torch.bfloat16)
+                assert (a.float() - b).norm() < 0.02 * b.norm()
+
+
+@pytest.mark.parametrize("name", ["htnet", "mixste"])
+def test_networks_whose_first_product_is_in_an_op_answer_in_autocast_s_dtype(name):
+    net = models.create(name, **SMALL.get(name, {})).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert net(*INPUTS[name](net)).dtype == torch.bfloat16
+
+
 def test_ops_follow_their_first_argument_only_under_autocast():
     x, weight, adjacency = torch.randn(2, 17, 4).bfloat16(), torch.randn(1, 4, 5), torch.randn(1, 17, 17)
     with pytest.raises(TypeError, match="bfloat16"):

@@ -1,15 +1,17 @@
 """``hierarchy_block`` and ``hierarchy_network`` on every backend here, against the reference in float64, and against
 HTNet's own modules."""
 
+import copy
 import functools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import create
 from posekernels import BackendError
 from posekernels.ops import HierarchyNetwork, hierarchy_block, hierarchy_network
-from posekernels.ops.hierarchy_block import ENDS, PARAMETERS, _shapes
+from posekernels.ops.hierarchy_block import ENDS, PARAMETERS, _shapes, cpu
 from posekernels.testing import assert_within_budget, guarded, require
 from tests.native import printed_by
 from tests.ops.calls import working_calls
@@ -193,18 +195,98 @@ def test_between_triton_s_kernels_only_products_and_gathers(monkeypatch):
     ]
 
 
+@pytest.fixture
+def prepared(monkeypatch):
+    """Grows by one whenever weights are made ready for the C++ kernel."""
+    require("hierarchy_network", "cpu")
+    made = []
+
+    class Counted(cpu.Prepared):
+        def __init__(self, *args):
+            made.append(args)
+            super().__init__(*args)
+
+    monkeypatch.setattr(cpu, "Prepared", Counted)
+    return made
+
+
+def test_a_network_sees_weights_that_change(prepared):
+    first, block = list(ends(17, 8, 2, 3).values()), parameters(17, 8, 16, 12)
+    net, x = HierarchyNetwork(first, [block], limbs=LIMBS[17], heads=8), torch.randn(2, 17, 2)
+    with torch.no_grad():
+        for i, changed in enumerate((first[2], block[8], block[-2]), 1):
+            changed.mul_(2)
+            for _ in range(2):
+                got = hierarchy_network(x, net, backend="cpu")
+            torch.testing.assert_close(got, hierarchy_network(x, net, backend="reference"), rtol=1e-5, atol=1e-5)
+            assert len(prepared) == i
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_casts_and_prepares_once(dtype, prepared):
+    net, x = create("htnet", depth=1, channels=24, hidden=16).eval(), torch.rand(2, 1, 17, 2).bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for calls in (1, 2):
+            found = [net(x.to(dtype)) for _ in range(3)]
+            assert len(prepared) == calls
+            with torch.autocast("cpu", enabled=False):
+                assert all(torch.equal(y, copy.deepcopy(net).bfloat16()(x)) for y in found)
+            del prepared[calls:]
+            net.blocks[0].mlp.fc2.weight.mul_(2)
+
+
+def test_gradients_under_autocast_reach_the_network_s_own_weights():
+    weights = [w.requires_grad_() for w in (*ends(17, 8, 2, 3).values(), *parameters(17, 8, 16, 12))]
+    net = HierarchyNetwork(weights[: len(ENDS)], [weights[len(ENDS) :]], limbs=LIMBS[17], heads=8)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = hierarchy_network(torch.randn(2, 17, 2).bfloat16(), net)
+        assert y.dtype == torch.bfloat16
+        assert all(g.dtype == torch.float32 for g in torch.autograd.grad(y.float().sum(), weights))
+
+
+def test_htnet_compiles_as_one_graph_that_prepares_its_weights_once(prepared):
+    net, x = create("htnet", depth=1, channels=24, hidden=16).eval(), torch.rand(3, 1, 17, 2)
+    compiled = torch.compile(net, fullgraph=True)
+    with torch.no_grad():
+        for _ in range(4):
+            y = compiled(x)
+        assert len(prepared) == 1
+        torch.testing.assert_close(y, net(x))
+
+
+@pytest.mark.filterwarnings("ignore")  # of checks that a trace does not record, and that tracing is deprecated
+def test_htnet_traced_and_watched_calls_the_raw_op():
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(function.name())
+            return function(*args, **kwargs or {})
+
+    net, x, names = create("htnet", depth=1, channels=24, hidden=16).eval(), torch.rand(3, 1, 17, 2), []
+    with torch.no_grad():
+        traced, more = torch.jit.trace(net, x), torch.rand(5, 1, 17, 2)
+        assert "posekernels::_hierarchy_network" in str(traced.graph)
+        assert torch.equal(traced(more), net(more))
+        with Seen():
+            assert torch.equal(net(x), traced(x))
+    assert "posekernels::_hierarchy_network" in names
+
+
+def test_weights_on_another_device_are_refused():
+    x, weights, options = torch.zeros(2, 17, 24), parameters(17, 8, 16, 12), {"limbs": LIMBS[17], "heads": 8}
+    for i in (0, PARAMETERS.index("part_two_fc1_weight"), len(PARAMETERS) - 1):
+        moved = [*weights[:i], weights[i].to("meta"), *weights[i + 1 :]]
+        with pytest.raises(ValueError, match=f"{PARAMETERS[i]} must be on the first argument's device cpu, got meta"):
+            hierarchy_block(x, moved, **options)
+        with pytest.raises(ValueError, match=f"{PARAMETERS[i]} must be on the first argument's device cpu, got meta"):
+            HierarchyNetwork(list(ends(17, 8, 2, 3).values()), [weights, moved], **options)
+
+
 def test_nan_stays_in_its_pose():
     x, weights = torch.randn(4, 17, 24), parameters(17, 8, 16, 12)
     x[2, 5, 3] = torch.nan
     y = hierarchy_block(x, weights, limbs=LIMBS[17], heads=8)
     assert y[2].isnan().all() and not y[[0, 1, 3]].isnan().any()
-
-
-def test_htnet_compiles_as_one_graph():
-    net = create("htnet", depth=1, channels=24, hidden=16).eval()
-    x = torch.rand(3, 1, 17, 2)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.compile(net, fullgraph=True)(x), net(x))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +309,10 @@ def test_refusals(change, words):
 @pytest.mark.parametrize(
     "change,words",
     [
-        ({"blocks": []}, "at least one block"),
+        ({"blocks": []}, "blocks must be at least one, got none"),
+        ({"ends": {"embed_weight": torch.zeros(24, 2)}}, "ends must be 7 tensors, got 1"),
+        ({"ends": ends(17, 8, 2, 3) | {"position": torch.zeros(2, 17, 24)}}, "position must be .*got \\[2, 17, 24\\]"),
+        ({"ends": ends(17, 8, 2, 3) | {"norm_bias": torch.zeros(1, 24)}}, "norm_bias must be"),
         ({"blocks": [parameters(17, 8, 16, 12), parameters(17, 8, 16, 13)]}, "block 1 must have the first one's"),
         ({"blocks": [parameters(17, 9, 16, 12)]}, "block 0: joint_norm_in_weight must be"),
         ({"ends": ends(17, 8, 2, 3) | {"head_bias": torch.zeros(2)}}, "head_bias must be"),
@@ -241,3 +326,8 @@ def test_refusals_of_a_network(change, words):
     with pytest.raises(ValueError, match=words):
         net = HierarchyNetwork(list(made["ends"].values()), made["blocks"], limbs=made["limbs"], heads=8)
         hierarchy_network(made["x"], net)
+
+
+def test_a_network_must_be_one():
+    with pytest.raises(TypeError, match="network must be a HierarchyNetwork, got str"):
+        hierarchy_network(torch.zeros(2, 17, 2), "net")

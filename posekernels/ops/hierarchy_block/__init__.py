@@ -3,6 +3,7 @@ between their first and their last layer. ``reference.py`` defines both."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import OPS, Kernel, no_triton, not_for_triton, requested, resolve
+from ..._derived import captured, derived
+from ..._dispatch import Kernel, no_triton, not_for_triton, requested, resolve
 from ..._library import register
 from ..._native import no_cuda
 from ..._recompute import recomputed
@@ -107,7 +109,7 @@ def _check_block(op: str, parameters: Sequence[Tensor], like: Tensor, J: int, C:
     G, H = parameters[3].shape[-1], parameters[-4].shape[0]
     if not torch.compiler.is_compiling():  # 45 checks: traced once is enough
         for name, tensor, shape in zip(PARAMETERS, parameters, _shapes(J, C, G, H)):
-            if tensor.shape != shape or tensor.dtype is not like.dtype:
+            if tensor.shape != shape or tensor.dtype is not like.dtype or tensor.device != like.device:
                 check_tensor(op, name, tensor, like=like)
                 check_shape(op, name, tensor, shape, because)
 
@@ -160,11 +162,12 @@ def hierarchy_block(
 class HierarchyNetwork:
     """A network that ``hierarchy_network`` runs, checked once.
 
-    What the C++ kernel makes of the weights is made once and kept here, so make a new one when a weight changes
-    (``posekernels._derived.PreparedWeights`` sees to that).
+    What the kernels make of the weights, and the network in autocast's dtype, are kept until one of the weights changes
+    (``posekernels._derived``): give the parameters themselves, not views of them.
 
     Args:
-        ends: seven tensors in the order of ``ENDS``: [3 C, in], [3 C], [J, 3 C]; [3 C], [3 C], [out, 3 C], [out].
+        ends: seven tensors in the order of ``ENDS``: [3 C, in], [3 C], [J, 3 C] or [1, J, 3 C]; [3 C], [3 C],
+            [out, 3 C], [out].
         blocks: of each block its parameters, as for ``hierarchy_block``; at least one, all of the same widths.
         limbs, heads: as for ``hierarchy_block``.
     Raises:
@@ -173,19 +176,19 @@ class HierarchyNetwork:
 
     def __init__(self, ends: Sequence[Tensor], blocks: Sequence[Sequence[Tensor]], *, limbs: Sequence[int], heads: int):
         op = "hierarchy_network"
-        if len(ends) != len(ENDS) or not blocks:
-            raise ValueError(
-                f"{op}: ends must be {len(ENDS)} tensors, with at least one block between, got {len(ends)}"
-            )
+        if len(ends) != len(ENDS):
+            raise ValueError(f"{op}: ends must be {len(ENDS)} tensors, got {len(ends)}")
+        if not blocks:
+            raise ValueError(f"{op}: blocks must be at least one, got none")
         embed, position, head = ends[0], ends[2], ends[5]
         check_tensor(op, ENDS[0], embed, rank=2)
         for name, tensor, rank in zip(ENDS, ends, (2, 1, 2, 1, 1, 2, 1)):
-            check_tensor(op, name, tensor, like=embed, rank=rank)
-        (J, channels), (out, _) = position.shape, head.shape
-        if channels % 3 or not 1 <= J <= MAX_JOINTS:
+            check_tensor(op, name, tensor, like=embed, min_rank=rank)
+        (*one, J, channels), out = position.shape, head.shape[0]
+        if channels % 3 or not 1 <= J <= MAX_JOINTS or one not in ([], [1]):
             raise ValueError(f"{op}: position must be [J <= {MAX_JOINTS}, 3 C], got {list(position.shape)}")
         wide = (channels,)
-        shapes = ((channels, embed.shape[1]), wide, (J, channels), wide, wide, (out, channels), (out,))
+        shapes = ((channels, embed.shape[1]), wide, position.shape, wide, wide, (out, channels), (out,))
         for name, tensor, shape in zip(ENDS, ends, shapes):
             check_shape(op, name, tensor, shape, f"position is {list(position.shape)}")
         self.limbs, self.heads = _checked_limbs(op, limbs, J), heads
@@ -198,7 +201,21 @@ class HierarchyNetwork:
                 )
         self.ends, self.weights, self.blocks = list(ends), [w for block in blocks for w in block], len(blocks)
         self.takes = (J, embed.shape[1])
-        self.prepared: cpu.Prepared | None = None
+
+    def in_dtype(self, dtype: torch.dtype) -> HierarchyNetwork:
+        """Itself, or itself with its weights in ``dtype``: as autocast wants it. Float64 stays."""
+        tensors = (*self.ends, *self.weights)
+        if tensors[0].dtype in (dtype, torch.float64):
+            return self
+
+        def make() -> HierarchyNetwork:
+            made = copy.copy(self)
+            made.ends, made.weights = ([t.to(dtype) for t in part] for part in (self.ends, self.weights))
+            return made
+
+        if torch.is_grad_enabled():
+            return make()
+        return derived(("HierarchyNetwork", dtype, tuple(self.limbs), self.heads), make, *tensors)
 
 
 @follows_autocast
@@ -207,7 +224,7 @@ def hierarchy_network(x: Tensor, network: HierarchyNetwork, *, backend: str | No
 
     Args:
         x: [..., J, in]; float32, float64 or bfloat16 as the weights, any strides.
-        network: make it once and keep it while no weight changes.
+        network: make it once and keep it; weights may be written to.
         backend: see ``posekernels.use_backend``.
     Returns:
         [..., J, out], dtype of ``x``, contiguous. In bfloat16 the C++ kernel keeps the state between blocks in float32.
@@ -218,6 +235,8 @@ def hierarchy_network(x: Tensor, network: HierarchyNetwork, *, backend: str | No
     Source: Cai et al., ICASSP 2023; the last norm has eps 1e-6.
     """
     op = "hierarchy_network"
+    if not isinstance(network, HierarchyNetwork):
+        raise TypeError(f"{op}: network must be a HierarchyNetwork, got {type(network).__qualname__}")
     check_tensor(op, "x", x, like=network.ends[0], min_rank=2)
     if x.shape[-2:] != network.takes:
         raise ValueError(f"{op}: x must be [..., {network.takes[0]}, {network.takes[1]}], got {list(x.shape)}")
@@ -234,10 +253,8 @@ def hierarchy_network(x: Tensor, network: HierarchyNetwork, *, backend: str | No
         )
     else:
         args = (flat, network.weights, limbs, heads, network.ends, blocks)
-        if torch.compiler.is_compiling() or resolve(op, backend, args) is not OPS[op]["cpu"]:
+        if captured():
             y = _forward_network(*args, backend)
-        else:
-            if network.prepared is None:
-                network.prepared = cpu.Prepared(reference.by_block(network.weights, blocks), limbs, heads, network.ends)
-            y = network.prepared(flat)
+        else:  # past PyTorch's dispatcher, which looks at every weight
+            y = resolve(op, backend, args)(*args)
     return y.view(*x.shape[:-1], y.shape[-1])

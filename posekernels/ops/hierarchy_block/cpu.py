@@ -101,6 +101,6 @@ def hierarchy_block(x, weights, joints, heads):
 
 
 def hierarchy_network(x, weights, joints, heads, ends, blocks):
-    """See ``reference.hierarchy_network``: the raw op, for compiled graphs."""
+    """See ``reference.hierarchy_network``."""
     key = ("hierarchy_network", tuple(joints), heads)
     return derived(key, lambda: Prepared(by_block(weights, blocks), joints, heads, ends), *ends, *weights)(x)

@@ -124,8 +124,8 @@ def hierarchy_network(
 ) -> Tensor:
     """[B, J, in] -> [B, J, out]: a linear layer and a position per joint, the blocks, a norm and a linear layer.
 
-    ``ends``: embed weight [3 C, in], embed bias, position [J, 3 C], norm gain and shift, head weight [out, 3 C], head
-    bias. ``block`` runs one.
+    ``ends``: embed weight [3 C, in], embed bias, position [J, 3 C] or [1, J, 3 C], norm gain and shift, head
+    weight [out, 3 C], head bias. ``block`` runs one.
     """
     embed, bias, position, gain, shift, head, head_bias = ends
     x = F.linear(x, embed, bias) + position

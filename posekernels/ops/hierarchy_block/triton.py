@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._derived import derived
-from ..._triton import TYPE_NAMES, Compilation, launch_on, layer_norm_rows, load_rows, row_plan, store_rows
+from ..._triton import Compilation, compilation, launch_on, layer_norm_rows, load_rows, row_plan, store_rows
 from ..annotated_norm.triton import layer_norm, layer_norm_compilations
 from ..graph_conv import triton as graph_conv
 from ..joint_attention import triton as attention
@@ -187,17 +187,12 @@ def hierarchy_network(*args) -> Tensor:
 def _compilations(C: int = 80, hidden: int = 1024) -> list[Compilation]:
     """Every kernel at the published size."""
     found = layer_norm_compilations("hierarchy_block", C, sums=False)
+    types = dict.fromkeys(("three_of_ptr", "two_of_ptr"), "*i32:16") | {"C": "i32:16", "eps": "fp32"}
     for dtype in (torch.float32, torch.bfloat16):
         for name, kernel in (("joint", _joint_kernel), ("part", _part_kernel), ("body", _body_kernel)):
             plan = row_plan(3 * C if name == "body" else C)
-            constants = {k: v for k, v in plan.items() if k.startswith("BLOCK")}
-            types = dict.fromkeys(("three_of_ptr", "two_of_ptr"), "*i32:16")
-            types |= {"C": "i32:16", "eps": "fp32"} | dict.fromkeys(constants, "constexpr")
-            for argument in kernel.arg_names:
-                types.setdefault(argument, f"*{TYPE_NAMES[dtype]}:16" if argument.endswith("_ptr") else "i32")
-            types = {argument: types[argument] for argument in kernel.arg_names}
-            label = f"hierarchy_block/{name}/{TYPE_NAMES[dtype]}"
-            found.append(Compilation(label, kernel, types, constants, plan["num_warps"], matrix_units=False))
+            label = f"hierarchy_block/{name}"
+            found.append(compilation(label, kernel, dtype, plan, types, matrix_units=False))
     found += graph_conv.linear_compilations("hierarchy_block", 3 * C, hidden, "gelu", False)
     return found + graph_conv.linear_compilations("hierarchy_block", hidden, 3 * C, "none", True)
 
