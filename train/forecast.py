@@ -190,7 +190,7 @@ def main(argv: list[str] | None, dataset: str, doc: str) -> int:
         folder, step = (Path(options.out) if options.out else None), None
         if options.evaluate:
             engine.prepare(recipe, options, place)
-            recipe.load_weights(options.evaluate)
+            step = recipe.load_weights(options.evaluate)
             if folder and place.rank == 0:
                 folder.mkdir(parents=True, exist_ok=True)
         else:

@@ -35,12 +35,7 @@ def test_networks_train_under_autocast(name):
     assert grads and all(g.dtype == torch.float32 and g.isfinite().all() for g in grads)
 
 
-_NOT_YET = {  # what it gives to its op must have the weights' dtype
-    "rie": pytest.mark.xfail(raises=TypeError, strict=True),
-}
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=_NOT_YET.get(name, ())) for name in INPUTS])
+@pytest.mark.parametrize("name", INPUTS)
 def test_networks_infer_under_autocast(name):
     torch.manual_seed(0)
     net = models.create(name, **SMALL.get(name, {})).eval()

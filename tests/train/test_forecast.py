@@ -65,6 +65,8 @@ def test_training_resumes_to_the_bit(tmp_path, capsys):
     torch.save(stored, "b/last.pt")
     assert forecast.main([*root, "--out", "b", "--resume"], "cmu", "x") == 0
     assert all(torch.equal(a, b) for a, b in zip(weights("a/last.pt").values(), weights("b/last.pt").values()))
+    assert forecast.main([*root, "--evaluate", "b/last.pt", "--out", "c"], "cmu", "x") == 0
+    assert json.loads((tmp_path / "c/evaluation.json").read_text())["iterations"] == 4
     figures = json.loads((tmp_path / "a/evaluation.json").read_text())
     assert figures["iterations"] == 4 and figures["figures"].keys() == {*data.CMU.labels, "mean"}
     idle = "distiller.0.pre_weight"

@@ -176,19 +176,22 @@ class Recipe(ABC):
     def evaluate(self, place):
         """A ``train.evaluate.Report`` on the test clips."""
 
-    def load_weights(self, path: str | Path) -> None:
+    def load_weights(self, path: str | Path) -> int | None:
         """Fill ``self.model`` from one of our checkpoints or from a published one.
 
+        Returns:
+            Iterations it was trained for, where the file tells.
         Raises:
             CheckpointError: unreadable, of another system, or not fitting; ``self.model`` is left as it was.
         """
         checkpoint = read_checkpoint(path)
         if not is_ours(checkpoint):
             load_published(self.model, path)
-            return
+            return None
         if checkpoint["model"] != self.name:
             raise CheckpointError(f"{path}: a checkpoint of --model {checkpoint['model']}, not of {self.name}")
         load_strict(self.model, checkpoint["ema"] if self.evaluate_ema else checkpoint["weights"], path)
+        return checkpoint.get("step")
 
 
 def load_strict(model: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:

@@ -90,7 +90,8 @@ class TemporalNetworks:
             self.in_channels.append(layers[0].weight.shape[1])
             self.out_channels.append(channels)
             self.windows.append(frames)
-        self.prepared: dict = {}  # a backend's own
+        self.networks = networks
+        self.prepared: dict = {}  # a backend's own, and the networks in other dtypes
         layers = [layer for network in networks for layer in network]
         self.weight = [layer.weight for layer in layers]
         self.affine = [layer.affine for layer in layers]
@@ -100,6 +101,15 @@ class TemporalNetworks:
             [_NONE if layer.residual is None else layer.residual for layer in layers],
             [layer.tap for layer in layers],
         )
+
+    def in_dtype(self, dtype: torch.dtype) -> TemporalNetworks:
+        """Itself, or itself with its weights in ``dtype``: as autocast wants it. Float64 stays."""
+        if self.weight[0].dtype in (dtype, torch.float64):
+            return self
+        if dtype not in self.prepared:
+            others = [[layer._replace(weight=layer.weight.to(dtype)) for layer in layers] for layers in self.networks]
+            self.prepared[dtype] = TemporalNetworks(others)
+        return self.prepared[dtype]
 
 
 def _not_for_cpu(x, weight, *_rest) -> str | None:
