@@ -37,14 +37,27 @@ def _used(file: Path) -> list[Path]:
     return [f for f in found if f.is_file() and "@triton.jit" in f.read_text()]
 
 
+def _kernels(file: Path) -> str:
+    """The constants and Triton functions of a module that other ops take them from; what it launches is not theirs."""
+    text = file.read_text()
+    taken = []
+    for node in ast.parse(text).body:
+        jit = isinstance(node, ast.FunctionDef) and any("triton.jit" in ast.unparse(d) for d in node.decorator_list)
+        if jit or isinstance(node, ast.Assign):
+            taken.append(ast.unparse(node))
+    return "\n".join(taken)
+
+
 def sources(op: str) -> dict[str, str]:
     """{path: hash of its text} of all that the GPU kernels of an op are made from."""
     found: dict[Path, str] = {}
-    todo = [ROOT / "posekernels" / "ops" / op / "triton.py", ROOT / "csrc" / op / f"{op}_cuda.cu"]
+    own = [ROOT / "posekernels" / "ops" / op / "triton.py", ROOT / "csrc" / op / f"{op}_cuda.cu"]
+    todo = list(own)
     while todo:
         file = todo.pop()
         if file.is_file() and file not in found:
-            found[file] = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+            text = _kernels(file) if file.suffix == ".py" and file not in own else file.read_text()
+            found[file] = hashlib.sha256(text.encode()).hexdigest()[:12]
             todo += _used(file)
     return {str(file.relative_to(ROOT)): found[file] for file in sorted(found)}
 
