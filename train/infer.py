@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import models
 from models.diffpose import chunked, stitched
 from models.pretrained import load_weights, pretrained
+from posekernels._checks import nearest
 from posekernels.pose.camera import looking_at, normalise_screen
 from posekernels.pose.keypoints import centre_on_person
 from posekernels.pose.layouts import scores_to_h36m, to_h36m
@@ -160,6 +161,8 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
     """
     if weights is None:
         if model not in (None, recipes.ANY_CAMERA):
+            if model not in models.names():
+                raise ValueError(f"--model: no network named {model!r}{nearest(model, models.names())}")
             raise ValueError(f"--weights: none come with --model {model}; give a file, or leave --model out")
         net, about = pretrained("lifter")
     elif (trained := recipes.trained(weights)) is not None:

@@ -186,7 +186,9 @@ def test_forecast_walks_on_from_the_last_frame(folder, tmp_path, capsys):
     np.testing.assert_array_equal(future.people[0].world[:40], past.people[0].world)
     step = np.linalg.norm(np.diff(future.people[0].world, axis=0), axis=-1)
     assert np.isfinite(step).all() and step[39:].max() < 0.2, "an untrained forecaster stands still: no jump"
-    assert go("forecast", tmp_path / "past.npz", "-o", tmp_path / "f.html", "--weights", weights, "--at", 0.8) == 0
+    two = "-o", tmp_path / "f.html", "-o", tmp_path / "f.json"
+    assert go("forecast", tmp_path / "past.npz", *two, "--weights", weights, "--at", 0.8) == 0
+    assert (tmp_path / "f.html").is_file() and (tmp_path / "f.json").is_file()
     page = (tmp_path / "f.html").read_text()
     assert all(words in page for words in ("two, people 1, 2", "observed +0 ms", "predicted +33 ms", "past in grey"))
 

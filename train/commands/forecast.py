@@ -21,7 +21,7 @@ from ..infer import Lifted, Person
 from ..recipes import trained
 from ..recipes.any_motion import FPS, with_path, without_path
 from . import lift
-from .lift import check_writable, say
+from .lift import say
 
 
 def resampled(motion: np.ndarray, fps: float, target: float, count: int, end: int) -> np.ndarray:
@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> int:
     p.add_argument(
         "input", metavar="INPUT", help="people.npz of posekernels lift; or a video or keypoints, lifted first"
     )
-    p.add_argument("-o", "--out", required=True, type=Path, metavar="OUT", help="as for posekernels lift")
+    p.add_argument("-o", "--out", required=True, action="append", metavar="OUT", help="as for posekernels lift")
     p.add_argument("--seconds", type=float, default=1.0, help="how far ahead")
     p.add_argument("--at", type=float, metavar="SECONDS", help="forecast from there, not from the end")
     p.add_argument("--weights", metavar="FILE", help="a forecaster of 17 joints (default: the project's)")
@@ -131,11 +131,7 @@ def main(arguments: list[str]) -> int:
     names = "options for lifting, without their dashes: people=2 size=1920x1080"
     p.add_argument("--lift", nargs="+", default=[], metavar="OPTION", help=names)
     options = p.parse_args(arguments)
-    if options.out.suffix.lower() not in (*pose_files.SUFFIXES, *draw.SUFFIXES):
-        raise ValueError(f"-o {options.out}: expected one of {', '.join((*pose_files.SUFFIXES, *draw.SUFFIXES))}")
-    if options.out.suffix.lower() in draw.SUFFIXES:
-        draw.check_target(options.out)
-    check_writable(options.out)
+    outs = lift.check_outs(options.out)
     if not 0 < options.seconds <= 10:
         raise ValueError(f"--seconds must be between 0 and 10, got {options.seconds:g}")
     if options.weights is None:
@@ -164,13 +160,14 @@ def main(arguments: list[str]) -> int:
     done, notes = forecast(net, lifted, options.seconds, about.fps or FPS)
     for note in notes:
         say(note)
-    if options.out.suffix.lower() in pose_files.SUFFIXES:
-        written = pose_files.write(options.out, done)
-    else:
-        title = f"{Path(done.source).name}: {options.seconds:g} s ahead"
-        written = [draw.save(options.out, panels(done, seen), done.fps, size=options.panel, title=title)]
-    for path in written:
-        say(f"wrote {path}")
+    title = f"{Path(done.source).name}: {options.seconds:g} s ahead"
+    for out in outs:
+        if out.suffix.lower() in pose_files.SUFFIXES:
+            written = pose_files.write(out, done)
+        else:
+            written = [draw.save(out, panels(done, seen), done.fps, size=options.panel, title=title)]
+        for path in written:
+            say(f"wrote {path}")
     return 0
 
 

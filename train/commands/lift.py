@@ -140,13 +140,13 @@ class Clock:
 
 
 # -- what can go wrong early -----------------------------------------------------------------------------------------
-def check(options: Namespace) -> list[Path]:
-    """The output files; everything that can be refused before the work begins is refused here.
+def check_outs(names: list[str]) -> list[Path]:
+    """The output files.
 
     Raises:
-        ValueError, OSError: an unknown suffix, a folder that is not there or cannot be written to, a bad number.
+        ValueError: an unknown suffix, a folder that is not there or cannot be written to.
     """
-    outs = [Path(out) for out in options.out]
+    outs = [Path(name) for name in names]
     for out in outs:
         suffix = out.suffix.lower()
         if suffix not in (*pose_files.SUFFIXES, *draw.SUFFIXES):
@@ -155,6 +155,16 @@ def check(options: Namespace) -> list[Path]:
         if suffix in draw.SUFFIXES:
             draw.check_target(out)
         check_writable(out)
+    return outs
+
+
+def check(options: Namespace) -> list[Path]:
+    """The output files; everything that can be refused before the work begins is refused here.
+
+    Raises:
+        ValueError, OSError: as ``check_outs``; a bad number.
+    """
+    outs = check_outs(options.out)
     for name, low in (("people", 1), ("latency", 0), ("panel", 32)):
         value = getattr(options, name)
         if value is not None and value < low:
