@@ -46,7 +46,8 @@ def network(B: int, depth: int = 3, channels: int = 240, hidden: int = 1024, **e
         return [w.detach().clone() for w in (*whole.ends, *whole.weights)]
 
     def make():
-        return {"x": torch.rand(B, J, 2)} | {f"w{n}": w for n, w in enumerate(tensors())}
+        weights = {f"w{n}": w for n, w in enumerate(tensors())}  # seeds the generator
+        return {"x": torch.rand(B, J, 2)} | weights
 
     def call(i, backend):
         if "network" not in i:  # made once, as HTNet does
