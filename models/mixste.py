@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels.ops import joint_attention, temporal_attention, transformer_block
-from posekernels.ops.joint_attention import MAX_HEAD, MAX_TOKENS
+from posekernels.ops import transformer_block
+from posekernels.ops.transformer_block.attention import attention
 
 from .layers import DropPath, Mlp
 
@@ -18,9 +18,7 @@ class Block(nn.Module):
     """A pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
 
     Training takes ``joint_attention`` and ``temporal_attention`` with their gradients, on tensors that stay in the
-    order [B, T, J, C]. On two cores a training step of a block takes 0.91 (joints) and 0.85 (frames) of its time with
-    PyTorch's fused attention, at 243 frames of 512 channels; 0.64 and 0.72 at 16 x 27 frames of 64. Under bfloat16
-    autocast it is 0.96, 0.79, 0.68 and 0.70.
+    order [B, T, J, C].
     """
 
     def __init__(self, channels: int, heads: int, hidden: int, qkv_bias: bool, scale: float | None, drop_path: float):
@@ -47,19 +45,13 @@ class Block(nn.Module):
             q, k, v = (F.linear(h, w, b).reshape(B, T, J * self.heads, C // self.heads) for w, b in layers)
         else:
             q, k, v = self.qkv(h).reshape(B * T, J, 3, self.heads, C // self.heads).unbind(2)
-        x = x + self.drop_path(self.proj(attention(q, k, v, self.scale).reshape(x.shape)))
+        x = x + self.drop_path(self.proj(attention(q, k, v, scale=self.scale).reshape(x.shape)))
         return norm(x + self.drop_path(self.mlp(self.norm2(x))))
 
     def weights(self, norm: nn.LayerNorm) -> tuple[Tensor | None, ...]:
         """As ``transformer_block`` takes them."""
         layers = (self.norm1, self.qkv, self.proj, self.norm2, self.mlp.fc1, self.mlp.fc2, norm)
         return tuple(t for layer in layers for t in (layer.weight, layer.bias))
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-    """softmax(q k' scale) v for [B, N, H, D], by the op that takes so many tokens."""
-    few = q.shape[1] <= MAX_TOKENS and q.shape[3] <= MAX_HEAD
-    return (joint_attention if few else temporal_attention)(q, k, v, scale=scale)
 
 
 class MixSTE(nn.Module):

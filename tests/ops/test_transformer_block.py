@@ -8,7 +8,7 @@ from torch import nn
 
 from posekernels import BackendError, _native
 from posekernels.ops import transformer_block
-from posekernels.ops.transformer_block import PARAMETERS, cpu, cuda, gpu, reference
+from posekernels.ops.transformer_block import PARAMETERS, attention, cpu, cuda, reference
 from posekernels.testing import assert_within_budget, guarded, require
 from tests.cuda_emulation import EmulatedModule
 from tests.ops.calls import working_calls
@@ -123,10 +123,10 @@ def test_cuda_emulated(monkeypatch):
     monkeypatch.setattr(_native, "cuda", EmulatedModule)
     few, many = (importlib.import_module(f"posekernels.ops.{n}_attention.cuda") for n in ("joint", "temporal"))
     monkeypatch.setattr(
-        gpu, "joint_attention", lambda q, k, v, scale, backend: few.joint_attention(q, k, v, None, scale)
+        attention, "joint_attention", lambda q, k, v, scale, backend: few.joint_attention(q, k, v, None, scale)
     )
     monkeypatch.setattr(
-        gpu,
+        attention,
         "temporal_attention",
         lambda q, k, v, scale, backend: many.temporal_attention(q, k, v, None, scale, False, 0.0, 0)[0],
     )

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..joint_attention import MAX_TOKENS, joint_attention
-from ..temporal_attention import temporal_attention
+from .attention import attention
 
 # (x, weight, bias, eps, residual or None, where to put the norm or None) -> (norm(x + residual), x + residual or None)
 Norm = Callable[[Tensor, Tensor, Tensor, float, Tensor | None, Tensor | None], tuple[Tensor, Tensor | None]]
@@ -43,7 +42,6 @@ def transformer_block(
     else:  # projected apart, (group, head) is one axis with one stride, and attention writes rows in their order
         biases = (None,) * 3 if qkv_bias is None else qkv_bias.chunk(3)
         q, k, v = (F.linear(h, w, b).view(tokens) for w, b in zip(qkv.chunk(3), biases))
-    attention = joint_attention if sizes[at] <= MAX_TOKENS else temporal_attention
     mixed = attention(q, k, v, scale=scale, backend=backend).view(-1, C)
     h, rows = norm(F.linear(mixed, proj, proj_bias), gain2, shift2, eps, rows, None)
     h = torch.ops.aten.gelu_(F.linear(h, fc1, fc1_bias))
