@@ -98,6 +98,15 @@ def test_variants_and_gradients(backend, variant, B):
         assert error <= 2e-5 * size, f"gradient of {name}: relative error {error / size:.1e}"
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_of_no_blocks(backend):
+    device = require("temporal_mlp", backend)
+    x = state(2, 5, 7).float().to(device).requires_grad_()
+    made = {name: tensor.float().to(device).requires_grad_() for name, tensor in parameters(5, 7, 0).items()}
+    run(x, made, "temporal", "spatial", backend).sum().backward()
+    assert (x.grad == 1).all() and all(tensor.grad.numel() == 0 for tensor in made.values())
+
+
 def network(C, T, S, N, M, mix="temporal", norm="spatial", dtype=torch.float64):
     g = torch.Generator().manual_seed(7)
 

@@ -57,10 +57,15 @@ def _not_for_cpu(*args) -> str | None:
     return None
 
 
-def _not_for_cpu_backward(grad, saved, *args) -> str | None:
-    if saved.numel() == 0 and grad.numel():
+def _kept_nothing(grad, saved, x, weight, *args) -> str | None:
+    """Any kernel but the reference keeps every block's input; a stack of no blocks has none."""
+    if saved.numel() == 0 and grad.numel() and len(weight):
         return "the forward pass ran on another backend and kept nothing for this one"
-    return _not_for_cpu(grad, *args)
+    return None
+
+
+def _not_for_cpu_backward(grad, saved, *args) -> str | None:
+    return _kept_nothing(grad, saved, *args) or _not_for_cpu(grad, *args)
 
 
 def _not_for_triton(*args) -> str | None:
@@ -72,9 +77,7 @@ def _not_for_triton(*args) -> str | None:
 
 
 def _not_for_triton_backward(grad, saved, *args) -> str | None:
-    if saved.numel() == 0 and grad.numel():
-        return "the forward pass ran on another backend and kept nothing for this one"
-    return _not_for_triton(grad, *args)
+    return _kept_nothing(grad, saved, *args) or _not_for_triton(grad, *args)
 
 
 def _cuda_limits(C: int, T: int) -> str | None:
@@ -88,9 +91,7 @@ def _not_for_cuda(*args) -> str | None:
 
 
 def _not_for_cuda_backward(grad, saved, *args) -> str | None:
-    if saved.numel() == 0 and grad.numel():
-        return "the forward pass ran on another backend and kept nothing for this one"
-    return _not_for_cuda(grad, *args)
+    return _kept_nothing(grad, saved, *args) or _not_for_cuda(grad, *args)
 
 
 def _not_for_cuda_forecast(history, transform, inverse, *args) -> str | None:
