@@ -78,8 +78,9 @@ def earlier(argv: list[str] | None) -> tuple[Namespace, dict]:
         ValueError: both --evaluate and --resume; a file that is no checkpoint.
     """
     early = Parser(add_help=False)
-    for option in ("--model", "--evaluate", "--out"):
+    for option in ("--model", "--out"):
         early.add_argument(option)
+    early.add_argument("--evaluate", "--model-pth")
     early.add_argument("-r", "--resume", nargs="?", const="last.pt")
     first, _ = early.parse_known_args(argv)
     if first.evaluate and first.resume:

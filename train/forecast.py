@@ -5,6 +5,7 @@ Errors are in millimetres, at the frame, over the whole skeleton as published: j
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -14,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from models.published.pkd import family
+from models.registry import CheckpointError, read_checkpoint
 from posekernels import draw
 from posekernels._cli import Parser
 from posekernels._files import write_aside
 
 from . import engine, recipes
-from .data.forecasting import CMU, EVALUATED, OBSERVED, PW3D, SAMPLINGS, ForecastData
+from .data.forecasting import CMU, EVALUATED, OBSERVED, PW3D, SAMPLINGS, ForecastData, Layout
 from .evaluate import Report
 from .recipes.pkd import network_forecast, published_options, repeat_last, report_of
 
@@ -39,6 +42,9 @@ FOLDERS = {
 def named(argv: list[str] | None) -> str | None:
     """The model that a command line asks for, by name or by the checkpoint it goes on from; None where it does not."""
     first, stored = engine.earlier(argv)
+    if first.source and not stored:
+        with contextlib.suppress(CheckpointError):  # of another network, which the lifters' program may know
+            stored = published_options(first.source)
     return first.model or stored.get("model")
 
 
@@ -60,12 +66,16 @@ def parse(argv: list[str] | None, dataset: str, doc: str) -> tuple[Namespace, ty
         group.add_argument("--true-time", action="store_true", help="24 frames per second, true millimetres")
         group.add_argument("--drop-rest-pose", action="store_true", help="without row 0, a synthetic rest pose")
     group.add_argument(
-        "--sampling", choices=SAMPLINGS, default="all", help="test windows: all, or the field's 256 or 8 an action"
+        "--sampling",
+        choices=SAMPLINGS,
+        help="test windows: all (PKD's program), or the field's 256 (siMLPe's, on Human3.6M) or 8 an action",
     )
     group.add_argument("--averaged", action="store_true", help="errors averaged up to a frame, not at the frame")
     engine.add_arguments(parser)
     group = parser.add_argument_group("instead of training")
-    group.add_argument("--evaluate", metavar="CHECKPOINT", help="test a checkpoint, ours or a published one")
+    group.add_argument(
+        "--evaluate", "--model-pth", metavar="CHECKPOINT", help="test a checkpoint, ours or a published one"
+    )
     group = parser.add_argument_group("pictures")
     group.add_argument("--render", metavar="FILE", help="history, truth and forecast as FILE.gif, .mp4 or .html")
     group.add_argument("--viz-action", metavar="NAME", help="default: the first test clip's")
@@ -77,6 +87,8 @@ def parse(argv: list[str] | None, dataset: str, doc: str) -> tuple[Namespace, ty
     for name, value in (recipe.defaults(starter=options.data_root is None) | DATASETS[dataset]).items():
         if getattr(options, name, None) is None:
             setattr(options, name, recipe.defaults(options.data_root is None).get(name, value))
+    if options.sampling is None:
+        options.sampling = "256" if (dataset, recipe.name) == ("h36m", "simlpe") and options.data_root else "all"
     return options, recipe
 
 
@@ -101,17 +113,21 @@ def load_data(options: Namespace, dataset: str) -> ForecastData:
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
-def table(title: str, report: Report, others: dict[str, Report], decimals: int, most_rows: int = 20) -> str:
-    """Lines for a terminal: one per action (if not too many), the figures over all, and those of ``others``."""
-    columns = list(report.figures)
+def table(title: str, report: Report, others: dict[str, Report], layout: Layout, most_rows: int = 20) -> str:
+    """Lines for a terminal: one per action (if not too many), the figures over all, and those of ``others``.
+
+    Frames stand above the milliseconds, which are nominal on most data sets.
+    """
+    columns, decimals = list(report.figures), layout.decimals
     rows = report.rows if len(report.rows) <= most_rows else {}
-    width = max(map(len, [*rows, *others, "mm at ms"])) + 2
+    width = max(map(len, [*rows, *others, "future frame"])) + 2
 
     def line(name: str, values: dict[str, float]) -> str:
         return f"{name:<{width}}" + "".join(f"{values[c]:>9.{decimals}f}" for c in columns)
 
     rule = "-" * (width + 9 * len(columns))
-    lines = [title, f"{'mm at ms':<{width}}" + "".join(f"{c:>9}" for c in columns), rule]
+    lines = [title, f"{'future frame':<{width}}" + "".join(f"{f:>9}" for f in layout.reported)]
+    lines += [f"{'mm at ms':<{width}}" + "".join(f"{c:>9}" for c in columns), rule]
     lines += [line(name, values) for name, values in rows.items()]
     lines += [rule] if rows else []
     return "\n".join(lines + [line(name, other.figures) for name, other in {"all": report, **others}.items()])
@@ -122,7 +138,7 @@ def reports(recipe, place) -> tuple[Report, dict[str, Report]]:
     layout, averaged = recipe.data.layout, recipe.options.averaged
     with torch.no_grad():
         errors, repeated = recipe.errors(place), recipe.errors(place, repeat_last)
-    beside = {"all, moving joints only": report_of(errors, layout, averaged, moving=True)}
+    beside = {"all, used joints only": report_of(errors, layout, averaged, used=True)}
     beside["repeat the last frame"] = report_of(repeated, layout, averaged)
     return report_of(errors, layout, averaged), beside
 
@@ -191,6 +207,8 @@ def main(argv: list[str] | None, dataset: str, doc: str) -> int:
         if options.evaluate:
             engine.prepare(recipe, options, place)
             step = recipe.load_weights(options.evaluate)
+            if first and not recipes.is_ours(checkpoint := read_checkpoint(options.evaluate)):
+                print(f"{options.evaluate}: published {recipe.name} weights, blocks named {family(checkpoint)}")
             if folder and place.rank == 0:
                 folder.mkdir(parents=True, exist_ok=True)
         else:
@@ -214,7 +232,7 @@ def main(argv: list[str] | None, dataset: str, doc: str) -> int:
             title = (
                 f"{data.name}: {count} test windows ({options.sampling}), --model {recipe.name}{when}, {what}{nominal}"
             )
-            print(table(title, report, beside, data.layout.decimals))
+            print(table(title, report, beside, data.layout))
             if folder:
                 save_reports(folder / "evaluation.json", data, options, report, beside, step)
             if options.render:

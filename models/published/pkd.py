@@ -41,6 +41,11 @@ def unwrap(checkpoint: dict) -> dict:
     return {re.sub(f"^{re.escape(_LEGACY)}", _CURRENT, name): tensor for name, tensor in checkpoint.items()}
 
 
+def family(checkpoint: dict[str, Tensor]) -> str:
+    """How a published state dict names its blocks: PKD's way, siMLPe's code's, or that of siMLPe's published files."""
+    return next(prefix + "N" for prefix in (_LEGACY, _CURRENT, "MLPBlocks.") if any(prefix in n for n in checkpoint))
+
+
 def configuration(checkpoint: dict[str, Tensor]) -> tuple[str, dict]:
     """(name, arguments) for ``models.create``: the network that a published state dict belongs to.
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models import create, save_published
+from models.registry import published_state
 from train import forecast, h36m
 from train.data import forecasting as data
 from train.recipes import pkd
@@ -80,20 +81,42 @@ def test_evaluate_published_files(tmp_path, capsys):
     torch.manual_seed(0)
     net = create("pkd", blocks=2, distill_blocks=3)
     save_published(net, "net.pth")
-    argv = ["--data-root", str(root), "--actions", "walking,eating", "--evaluate", "net.pth", "--model", "pkd"]
-    assert h36m.main([*argv, "--sampling", "256", "--out", "e"]) == 0
+    argv = ["--data-root", str(root), "--actions", "walking,eating", "--evaluate", "net.pth"]
+    assert h36m.main([*argv, "--sampling", "256", "--out", "e"]) == 0  # the file tells its network
     out = capsys.readouterr().out
-    assert "512 test windows (256)" in out
+    assert "512 test windows (256), --model pkd" in out and "blocks named MLPBlocks.N" in out
     rows = {line.split("  ")[0]: re.findall(r"\d+\.\d+", line) for line in out.splitlines()}
     assert rows["all"] == rows["repeat the last frame"]  # an untrained network is the baseline
     both = np.array([rows["walking"], rows["eating"]], float).mean(0)
     assert np.allclose(both, np.array(rows["all"], float), atol=2e-3)  # the mean of the actions' means
-    save_published(create("simlpe", blocks=3), "simlpe.pth")
-    assert h36m.main([*argv[:4], "--evaluate", "simlpe.pth", "--model", "simlpe", "--averaged"]) == 0
-    assert "averaged up to the frame" in capsys.readouterr().out
+    heads = [line.split()[2:] for line in out.splitlines() if line.startswith(("future frame", "mm at ms"))]
+    assert heads[0] == ["2", "4", "8", "10", "14", "18", "22", "25"] and heads[1][1:3] == ["80", "160"]
+    legacy = {n.replace("motion_mlp.mlps", "motion_transformer.transformer"): t
+              for n, t in published_state(create("simlpe", blocks=3)).items()}  # fmt: skip
+    torch.save(legacy, "simlpe.pth")
+    assert h36m.main([*argv[:4], "--model-pth", "simlpe.pth", "--averaged"]) == 0
+    out = capsys.readouterr().out
+    assert "512 test windows (256), --model simlpe, averaged up to the frame" in out  # siMLPe's own sampling
+    assert "motion_transformer.transformer.N" in out
     save_published(create("pkd", joints=25, blocks=2, distill_blocks=3), "cmu.pth")
     with pytest.raises(ValueError, match="a network of 25 joints; Human3.6M has 22"):
         h36m.main([*argv[:4], "--evaluate", "cmu.pth", "--model", "pkd"])
+
+
+def test_published_options_without_effect():
+    given = ["--weight", "1.0", "--exp-name", "x", "--temporal-only", "--num", "2"]
+    with pytest.warns(UserWarning, match="without effect"):
+        options, _ = forecast.parse(given, "cmu", "x")
+    assert (options.num, options.sampling) == (2, "all")
+
+
+def test_used_joints_are_those_that_are_forecast():
+    window = torch.zeros(1, 75, 32, 3)
+    predicted = torch.zeros(1, 25, 22, 3)
+    predicted[:, :, 9] = 0.022  # joint 13, of which 16 and 24 are copies
+    errors = pkd.errors_of(predicted, window, data.H36M)
+    distance = 22 * 3**0.5
+    assert np.allclose(errors.used_mpjpe_mm, distance / 22) and np.allclose(errors.mpjpe_mm, 3 * distance / 32)
 
 
 def test_starter_and_simlpe(capsys):
@@ -128,4 +151,4 @@ def test_pooling_over_windows_or_actions():
     groups = {"a": one, "b": two, "empty": pkd.ForecastErrors(np.zeros(25), np.zeros(25), 0)}
     assert pkd.report_of(groups, data.CMU).figures["80"] == 2.5  # windows pooled
     assert pkd.report_of(groups, data.H36M).figures["80"] == 5.0  # mean of actions
-    assert pkd.report_of(groups, data.CMU, moving=True).figures["1000"] == 5.0
+    assert pkd.report_of(groups, data.CMU, used=True).figures["1000"] == 5.0

@@ -53,11 +53,6 @@ class Layout:
         """Nominal milliseconds of the reported frames."""
         return [f"{f * self.milliseconds:.0f}" for f in self.reported]
 
-    @property
-    def moving(self) -> list[int]:
-        """Used joints and their copies: those that can be wrong."""
-        return sorted({*self.used, *self.copies})
-
     def restore(self, predicted: Tensor, truth: Tensor) -> Tensor:
         """Used joints [..., U, 3] -> the whole skeleton [..., J, 3]; constant joints are taken from ``truth``."""
         whole = truth.clone()

@@ -18,6 +18,7 @@ from ..data.forecasting import OBSERVED, TRAINED, Layout, TrainingLoader, Window
 from ..engine import positive
 from ..evaluate import Report
 from . import Recipe, is_ours
+from ._lifting import add_without_effect
 
 EVALUATION_BATCH = 128
 LEARNING_RATE, LOW_RATE = 3e-4, 1e-5
@@ -77,7 +78,7 @@ class ForecastErrors:
     """Sums over windows of the mean error over joints, per future frame, in millimetres.
 
     Args:
-        total, used: [F] float64: over all joints of the skeleton (published), over those that can be wrong.
+        total, used: [F] float64: over all joints of the skeleton (published), over those that the network forecasts.
         windows: how many.
     """
 
@@ -107,7 +108,7 @@ def errors_of(predicted: Tensor, window: Tensor, layout: Layout) -> ForecastErro
     """
     truth = window[:, window.shape[1] - predicted.shape[1] :]
     distance = 1000 * (layout.restore(predicted.to(truth.dtype), truth) - truth).norm(dim=-1).double()  # [B, F, J]
-    totals = (distance[..., joints].mean(-1).sum(0).numpy() for joints in (slice(None), layout.moving))
+    totals = (distance[..., joints].mean(-1).sum(0).numpy() for joints in (slice(None), list(layout.used)))
     return ForecastErrors(*totals, len(window))
 
 
@@ -139,14 +140,12 @@ def network_forecast(net, **options):
     return forecast
 
 
-def report_of(
-    groups: dict[str, ForecastErrors], layout: Layout, averaged: bool = False, moving: bool = False
-) -> Report:
+def report_of(groups: dict[str, ForecastErrors], layout: Layout, averaged: bool = False, used: bool = False) -> Report:
     """A table by action, and the figures over all: of the actions' means, or of all windows pooled, as published.
 
     Args:
         averaged: each figure is the mean of all frames up to its own, not the error at that frame alone.
-        moving: over the joints that can be wrong, instead of all of the skeleton.
+        used: over the joints that the network forecasts, instead of all of the skeleton.
     """
 
     def row(mpjpe: np.ndarray) -> dict[str, float]:
@@ -156,7 +155,7 @@ def report_of(
         return values | {"mean": float(np.mean(list(values.values())))}
 
     def errors(part: ForecastErrors) -> np.ndarray:
-        return part.used_mpjpe_mm if moving else part.mpjpe_mm
+        return part.used_mpjpe_mm if used else part.mpjpe_mm
 
     groups = {name: part for name, part in groups.items() if part.windows}
     if layout.per_action:
@@ -195,6 +194,7 @@ class PKDRecipe(Recipe):
         parser.add_argument(
             "--with-normalization", action=BooleanOptionalAction, default=True, help="the norm at a block's end"
         )
+        add_without_effect(parser, {"--exp-name": "runs are named by --out"})
         parser.add_argument(
             "--reversal", action=BooleanOptionalAction, default=True, help="half of the training windows backwards"
         )
@@ -213,6 +213,7 @@ class PKDRecipe(Recipe):
         parser.add_argument(
             "--preliminary", action="store_true", help="evaluate the prediction alone, without the posterior"
         )
+        add_without_effect(parser, dict.fromkeys(("--temporal-only", "--weight"), "in the published program too"))
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
@@ -288,7 +289,11 @@ class PKDRecipe(Recipe):
 
 
 def published_options(path) -> dict:
-    """The options that a published checkpoint's shapes imply, "model" and "joints" among them; {} for one of ours."""
+    """The options that a published checkpoint's shapes imply, "model" and "joints" among them; {} for one of ours.
+
+    Raises:
+        CheckpointError: a checkpoint of another network.
+    """
     checkpoint = read_checkpoint(path)
     if is_ours(checkpoint):
         return {}
