@@ -265,6 +265,11 @@ class VideoDiffPose(DiffPose):
 
     initial: MixSTE
 
+    @property
+    def frames(self) -> int:
+        """F of a chunk."""
+        return self.initial.frames
+
     def estimate(self, chunks: Tensor) -> Tensor:
         """[k, F, J, 2] -> [k, F, J, 3] metres: the mean over the chunks and their mirror images."""
         skeleton = self.denoiser.skeleton

@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import numbers
 import re
+import typing
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from posekernels._checks import nearest
 from posekernels._files import write_aside
 
 _NETWORKS = {  # name -> module:class; imported when asked for
@@ -51,15 +54,43 @@ def create(name: str, **config) -> nn.Module:
         The network; its ``created`` is (name, config): what it takes to create it again.
     Raises:
         ValueError: an unknown name (the nearest one is told), or a configuration the network refuses.
+        TypeError: an argument that the network does not have, or of another kind than it expects.
     """
     if name not in _NETWORKS:
-        near = difflib.get_close_matches(name, _NETWORKS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no network named {name!r}{hint} (networks: {', '.join(names())})")
+        raise ValueError(f"no network named {name!r}{nearest(name, _NETWORKS)} (networks: {', '.join(names())})")
     module, cls = _NETWORKS[name].split(":")
-    net = getattr(importlib.import_module(module), cls)(**config)
+    network = getattr(importlib.import_module(module), cls)
+    _check_config(name, network, config)
+    net = network(**config)
     net.created = name, config
     return net
+
+
+def _check_config(name: str, network: type[nn.Module], config: dict) -> None:
+    """Raises TypeError for an argument that ``network`` does not have, or of another kind than it expects."""
+    expected = typing.get_type_hints(network.__init__)
+    expected.pop("return", None)
+    for key, value in config.items():
+        if key not in expected:
+            raise TypeError(f"{name} has no {key!r}{nearest(key, expected)} (it has: {', '.join(expected)})")
+        kind = expected[key]
+        if not _is_a(value, kind):
+            kind = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+            raise TypeError(f"{name}: {key} must be {kind}, got {value!r}")
+
+
+def _is_a(value, kind) -> bool:
+    """Whether ``value`` passes for ``kind``: a class, a union or a tuple; a list does for a tuple, 1 for 1.0."""
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (tuple, list)) or parts[-1] is not ... and len(value) != len(parts):
+            return False
+        return all(_is_a(v, k) for v, k in zip(value, parts if parts[-1] is not ... else parts[:1] * len(value)))
+    if parts:
+        return any(_is_a(value, part) for part in parts)
+    if kind in (int, float):
+        return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 class _Ignored:
@@ -98,13 +129,12 @@ def read_checkpoint(path: str | Path) -> dict | list:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
+        with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint of tensors (truncated, or another kind of file): "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"holds {refused[1]}, which is refused" if refused else "truncated, empty or another kind of file"
+        raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why})") from error
 
 
 def published_table(net: nn.Module):
@@ -155,7 +185,9 @@ def load_published(net: nn.Module, source: str | Path | dict | list, **container
         state = table.unwrap(checkpoint, **container) if hasattr(table, "unwrap") else checkpoint
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from error
-    bad = [k for k, v in state.items() if not isinstance(v, Tensor)] if isinstance(state, dict) else ["(not a dict)"]
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{where}: expected a dict of tensors, got {type(state).__name__}")
+    bad = [k for k, v in state.items() if not isinstance(v, Tensor)]
     if bad:
         raise CheckpointError(f"{where}: expected a dict of tensors; not tensors: {', '.join(map(str, bad[:5]))}")
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}

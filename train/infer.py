@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import models
-from models.diffpose import chunked, stitched
+from models.diffpose import Sampling, chunked, stitched
 from models.pretrained import load_weights, pretrained
 from posekernels._checks import nearest
 from posekernels.pose.camera import looking_at, normalise_screen
@@ -77,12 +77,15 @@ class Lifter:
         net: in eval mode, on ``device``. name: of the network.
         sees: "person" for keypoints centred and scaled on the person, "screen" for normalised screen units (needs the
             image size).
+        sampling: how DiffPose refines; for its networks only. seed: of its noise.
     """
 
     net: nn.Module
     name: str
     sees: str
     device: torch.device
+    sampling: Sampling | None = None
+    seed: int = 0
 
     @property
     def frames(self) -> int:
@@ -111,6 +114,8 @@ class Lifter:
 
     def _run(self, keypoints: Tensor) -> np.ndarray:
         keypoints = keypoints.to(self.device)
+        if self.sampling is not None:
+            return self._refined(keypoints).float().cpu().numpy()
         if hasattr(self.net, "frames") and not self.whole_chunks:
             return models.lift(self.net, keypoints).float().cpu().numpy()
         both = torch.stack((keypoints, H36M_17.mirror(keypoints)))
@@ -123,6 +128,12 @@ class Lifter:
         poses = (poses[0] + H36M_17.mirror(poses[1])) / 2
         poses[:, 0] = 0
         return poses.float().cpu().numpy()
+
+    def _refined(self, keypoints: Tensor) -> Tensor:
+        """[T, 17, 2] -> [T, 17, 3] by DiffPose, as its paper tests it."""
+        chunks = chunked(keypoints, self.frames).split(4) if self.whole_chunks else keypoints.split(512)
+        found = [self.net(part, self.sampling, seed=self.seed + i).xyz for i, part in enumerate(chunks)]
+        return stitched(torch.cat(found), len(keypoints)) if self.whole_chunks else torch.cat(found)
 
     def _in_chunks(self, keypoints: Tensor) -> Tensor:
         """[T, 17, 2] -> [T, 17, 3]; a clip shorter than a chunk repeats its last frame."""
@@ -159,19 +170,28 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
     Raises:
         ValueError: weights of another network, no weights for this network, an unreadable file.
     """
+    chosen, run = torch.device(device), None if weights is None else recipes.run_of(weights)
+    if run is not None and run.name == "diffpose":
+        if model not in (None, "diffpose"):
+            raise ValueError(f"{weights}: a run of diffpose, not of --model {model}")
+        if not run.refining:
+            raise ValueError(f"{weights}: of the stage before GCNdiff was trained; let the run finish (--resume)")
+        return Lifter(run.model.to(chosen), "diffpose", "screen", chosen, run.sampling, run.options.seed)
     if weights is None:
         if model not in (None, recipes.ANY_CAMERA):
-            if model not in models.names():
-                raise ValueError(f"--model: no network named {model!r}{nearest(model, models.names())}")
+            known = [*models.names(), "diffpose"]
+            if model not in known:
+                raise ValueError(f"--model: no network named {model!r}{nearest(model, known)}")
             raise ValueError(f"--weights: none come with --model {model}; give a file, or leave --model out")
         net, about = pretrained("lifter")
-    elif (trained := recipes.trained(weights)) is not None:
-        net, about = trained
+    elif run is not None:
+        net, about = recipes.network_of(run, weights)
         if model not in (None, about.network, recipes.ANY_CAMERA):
             raise ValueError(f"{weights}: weights of {about.network}, not of --model {model}")
+    elif model == "diffpose":
+        raise ValueError(f"{weights}: --model diffpose takes best.pt of python -m train.h36m --model diffpose")
     else:
         net, about = load_weights(weights, None if model == recipes.ANY_CAMERA else model)
-    chosen = torch.device(device)
     lifter = Lifter(net.to(chosen).eval(), about.network, about.sees, chosen)
     if lifter.whole_chunks:
         fits = (getattr(net, "joints", 0), getattr(net, "in_channels", 0)) == (17, 2)

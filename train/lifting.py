@@ -112,14 +112,13 @@ def run(job: Job, argv: list[str] | None = None) -> int:
                 )
             engine.fit(recipe, options, place, folder)
         recipe.model.eval()
-        if not (options.evaluate and options.render):
-            with place.autocast():
-                report = recipe.evaluate(place)
-            baseline = Report.of(evaluate_mean_pose(data.train, data.test, place))
-            if first:
-                print_report(report, data, baseline, options)
-                if folder:
-                    save_report(folder, report, data, baseline)
+        with place.autocast():
+            report = recipe.evaluate(place)
+        baseline = Report.of(evaluate_mean_pose(data.train, data.test, place))
+        if first:
+            print_report(report, data, baseline, options)
+            if folder:
+                save_report(folder, report, data, baseline)
         if (options.render or options.viz_export) and first:
             for path in render(recipe, data, options, folder):
                 print(f"wrote {path}")

@@ -52,9 +52,12 @@ def test_main_job_trains_evaluates_and_draws(tmp_path, capsys, data):
     assert saved["data"] == "synthetic" and saved["figures"]["P1"] == read_checkpoint(out / "best.pt")["figures"]["P1"]
 
     # the checkpoint knows its sizes and its system; its figures come back
-    code, again, _ = run(capsys, "--evaluate", out / "best.pt")
-    assert code == 0 and len(again.splitlines()) == 9  # a line on the data, and the table
-    assert "\n".join(again.splitlines()[1:]) in printed
+    picture = tmp_path / "again.gif"
+    code, again, _ = run(capsys, "--evaluate", out / "best.pt", "--render", picture, "--viz-limit", 2)
+    again, wrote = again.splitlines()[:-1], again.splitlines()[-1]
+    assert code == 0 and len(again) == 9  # a line on the data, and the table
+    assert "\n".join(again[1:]) in printed
+    assert wrote == f"wrote {picture}" and picture.is_file()
 
 
 def test_a_published_checkpoint_is_evaluated(tmp_path, capsys, data):
@@ -123,10 +126,17 @@ def test_wrong_checkpoints(tmp_path, capsys, data):
     good = (tmp_path / "r" / "best.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(good[: len(good) // 2])
     torch.save({"x": torch.zeros(3)}, tmp_path / "other.pth")
+    torch.save({"x": torch.nn.Linear(1, 1)}, tmp_path / "module.pth")
+    (tmp_path / "empty.pt").touch()
     torch.save(read_checkpoint(tmp_path / "r" / "best.pt") | {"model": "rie"}, tmp_path / "rie.pt")
     for arguments, expected in (
         (["--evaluate", tmp_path / "cut.pt"], "truncated"),
         (["--evaluate", tmp_path / "other.pth"], "does not fit HTNet"),
+        (
+            ["--evaluate", tmp_path / "module.pth"],
+            "containers (holds torch.nn.modules.linear.Linear, which is refused)",
+        ),
+        (["--evaluate", tmp_path / "empty.pt"], "(truncated, empty or another kind of file)"),
         (["--evaluate", tmp_path / "rie.pt", "--model", "htnet"], "--model rie"),
         (["--evaluate", tmp_path / "r" / "best.pt", "--channel", 48], "does not fit this network"),
         ([*SMALL, "--out", tmp_path / "r"], "--overwrite"),

@@ -193,6 +193,59 @@ def test_forecast_walks_on_from_the_last_frame(folder, tmp_path, capsys):
     assert all(words in page for words in ("two, people 1, 2", "observed +0 ms", "predicted +33 ms", "past in grey"))
 
 
+def test_forecast_lifts_first_and_speaks_of_no_file_but_its_own(folder, tmp_path, capsys):
+    weights = ["--weights", folder / "forecaster.safetensors"]
+    how = ["--lift", f"weights={folder / 'lifter.safetensors'}", "size=1000x1000"]
+    out = tmp_path / "f.npz"
+    assert go("forecast", folder / "two.npy", "-o", out, *weights, *how) == 0
+    said = capsys.readouterr().err
+    assert said.count("wrote") == 1 and f"wrote {out}" in said and "people.npz" not in said
+    lift(folder, tmp_path / "past.npz")
+    assert go("forecast", tmp_path / "past.npz", "-o", tmp_path / "g.npz", *weights) == 0
+    a, b = pose_files.read(out), pose_files.read(tmp_path / "g.npz")
+    np.testing.assert_array_equal(a.people[1].world, b.people[1].world)
+
+
+def test_forecast_of_a_video_goes_on_after_ctrl_c(folder, pictures, tmp_path, monkeypatch, capsys):
+    arguments = ["forecast", pictures, "-o", tmp_path / "f.npz", "--weights", folder / "forecaster.safetensors"]
+    arguments += ["--lift", f"weights={folder / 'lifter.safetensors'}"]
+    monkeypatch.setattr(FakeDetector, "until", 12)
+    assert go(*arguments) == 130
+    assert "--lift resume goes on" in capsys.readouterr().err and not (tmp_path / "f.npz").exists()
+    monkeypatch.setattr(FakeDetector, "until", 8)  # exactly what is left
+    assert go(*arguments, "resume") == 0 and pose_files.read(tmp_path / "f.npz").frames == 20 + 30
+    assert not list(tmp_path.glob(".f*"))
+
+
+def test_keypoints_that_are_filled_in_are_counted(folder, tmp_path, capsys):
+    two = np.load(folder / "two.npy")
+    two[0, 3:6, 9], two[0, 7, 10, 1], two[1, :, 10] = np.nan, np.inf, np.nan  # wrists: left, right, right
+    np.save(tmp_path / "gaps.npy", two)
+    arguments = ["lift", tmp_path / "gaps.npy", "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    assert go(*arguments) == 0
+    said = capsys.readouterr().err
+    assert "person 1: 4 of 680 keypoints missing, not finite" in said and "interpolated over time" in said
+    assert "person 2: 40 of 680" in said and said.count("never seen, put on its parent: right_wrist") == 1
+    assert go(*arguments, "--latency", 2) == 0
+    assert "person 1: 4 of 680" in (said := capsys.readouterr().err) and "held where they were" in said
+    assert lift(folder, tmp_path / "x.npz") == 0
+    assert "filled in" not in capsys.readouterr().err
+
+
+def test_a_layout_that_is_guessed_is_told(folder, tmp_path, walk, capsys):
+    np.save(tmp_path / "h36m.npy", walk)
+    arguments = ["--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    assert go("lift", tmp_path / "h36m.npy", *arguments) == 0
+    said = capsys.readouterr().err
+    assert "17 joints, taken for coco-17; --layout NAME" in said and "look like Human3.6M's" in said
+    assert go("lift", folder / "two.npy", *arguments) == 0
+    said = capsys.readouterr().err
+    assert "17 joints, taken for coco-17; --layout NAME" in said and "look like" not in said
+    assert go("lift", tmp_path / "h36m.npy", *arguments, "--layout", "h36m-17") == 0
+    assert go("lift", tmp_path / "x.npz", *arguments[:2], "-o", tmp_path / "y.npz") == 0  # says so itself
+    assert "taken for" not in capsys.readouterr().err
+
+
 def test_render_draws_what_lift_wrote(folder, tmp_path):
     lift(folder, tmp_path / "x.npz")
     assert go("render", tmp_path / "x.npz", "-o", tmp_path / "x.html", "-o", tmp_path / "x.trc") == 0
@@ -396,5 +449,10 @@ def test_export_refuses_before_it_works(tmp_path):
         go("export", "--onnx", tmp_path / "x.pt")
     with pytest.raises(ValueError, match="no network named 'htnett'; did you mean 'htnet'"):
         go("export", "--model", "htnett", "--onnx", tmp_path / "x.onnx")
-    with pytest.raises(ValueError, match="--config"):
-        go("export", "--model", "htnet", "--config", "chanels=24", "--onnx", tmp_path / "x.onnx")
+    for model, config, message in (
+        ("htnet", "chanels=24", "--config: htnet has no 'chanels'; did you mean 'channels'"),
+        ("mixste", "frames=abc", "--config: mixste: frames must be int, got 'abc'"),
+        ("strided_transformer", "strides=3", "strides must be tuple.int, .... | None, got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            go("export", "--model", model, "--config", config, "--onnx", tmp_path / "x.onnx")

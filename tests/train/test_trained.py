@@ -140,6 +140,49 @@ def test_mixste_lifts_in_chunks_of_its_own_length(tmp_path, frames):
     np.testing.assert_allclose(poses, want.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("setting", ["frame", "video"])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_runs_of_diffpose_lift_as_they_are_evaluated(tmp_path, monkeypatch, setting, eta):
+    sizes = [
+        "--setting",
+        setting,
+        "--hid_dim",
+        "8",
+        "--num_layer",
+        "1",
+        "--n_head",
+        "2",
+        "-k",
+        "gt",
+        *LIFTERS["mixste"],
+    ]
+    monkeypatch.setitem(TOGETHER, "diffpose", [*sizes, "--eta", str(eta), "--test_times", "3"])
+    torch.manual_seed(0)
+    path, recipe = run_of("diffpose", tmp_path, stage=1)
+    lifter = load_lifter("diffpose", path)
+    points = np.random.default_rng(0).random((20, 17, 2), np.float32) * 100
+    poses = lifter(points, (100, 100), None)
+    recipe.model.eval()
+    recipe.data = SimpleNamespace(sides=[(H36M_17.left, H36M_17.right)] * 2)
+    want = recipe.predict(SimpleNamespace(keypoints=normalise_screen(torch.from_numpy(points), 100, 100).numpy()))
+    if eta:  # the frames of the last chunk come in another order, with noise of their own
+        assert np.isfinite(poses).all() and not poses[:, 0].any() and np.abs(poses - want.numpy()).max() < 1
+        np.testing.assert_array_equal(poses, lifter(points, (100, 100), None))
+    else:
+        np.testing.assert_allclose(poses, want.numpy(), atol=1e-6)
+
+
+def test_what_diffpose_cannot_lift_is_told(tmp_path):
+    path, _ = run_of("diffpose", tmp_path)
+    with pytest.raises(ValueError, match="before GCNdiff was trained"):
+        load_lifter(None, path)
+    with pytest.raises(ValueError, match="a run of diffpose, not of --model htnet"):
+        load_lifter("htnet", path)
+    torch.save({}, tmp_path / "published.pth")
+    with pytest.raises(ValueError, match="takes best.pt of python -m train.h36m --model diffpose"):
+        load_lifter("diffpose", tmp_path / "published.pth")
+
+
 @pytest.mark.parametrize("text", ["0x-5", "640x0", "640"])
 def test_sizes_of_images_are_positive(text):
     with pytest.raises(ArgumentTypeError, match="WIDTHxHEIGHT"):

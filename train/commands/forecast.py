@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -143,13 +142,12 @@ def main(arguments: list[str]) -> int:
     if _is_lifted(options.input):
         lifted = pose_files.read(options.input)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            between = f"{folder}/people.npz"
-            extra = [word for pair in options.lift for word in _option(pair)]
-            code = lift.main([options.input, "-o", between, *extra])
-            if code:
-                return code
-            lifted = pose_files.read(between)
+        extra = [word for pair in options.lift for word in _option(pair)]
+        how = lift.parser().parse_args([options.input, "-o", options.out[0], *extra])
+        lift.check(how)
+        lifted = lift.run(how, [], outs[0], "--lift resume")
+        if lifted is None:
+            return 130
     if options.at is not None:
         seen = round(options.at * lifted.fps)
         if not 1 <= seen <= lifted.frames:

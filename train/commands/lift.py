@@ -27,6 +27,7 @@ from ..data.keypoint_files import Keypoints
 from ..data.video import Backgrounds, Video
 from ..infer import (
     ENOUGH,
+    SURE,
     Lifted,
     Lifter,
     LiveLifter,
@@ -436,14 +437,21 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def describe(lifted: Lifted) -> Iterator[str]:
-    """A line per person: where they are seen, and where not."""
+def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
+    """A line per person: where they are seen, and where not; and one on the joints that nobody saw."""
     for person in lifted.people:
         there = person.present
         frames = np.flatnonzero(there)
         line = f"person {person.identity}: frames {frames[0] + 1} to {frames[-1] + 1} of {lifted.frames}"
         missing = int((~there[frames[0] : frames[-1] + 1]).sum())
         yield line + (f", {missing} of them empty (not seen for longer than {BRIDGE:g} s)" if missing else "")
+        unseen = person.scores[there] == 0
+        if unseen.any():
+            how = "held where they were" if live else "interpolated over time, held at the ends"
+            never = [name for name, gone in zip(H36M_17.joints, unseen.all(0)) if gone]
+            line = f"person {person.identity}: {unseen.sum()} of {unseen.size} keypoints missing, not finite or of a "
+            line += f"score under {SURE:g}: filled in, {how}"
+            yield line + (f"; never seen, put on its parent: {', '.join(never)}" if never else "")
 
 
 def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Keypoints, Live | None]:
@@ -494,6 +502,18 @@ def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock
 def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     outs = check(options)
+    return 130 if run(options, outs, outs[0]) is None else 0
+
+
+def run(options: Namespace, outs: list[Path], beside: Path, again: str = "--resume") -> Lifted | None:
+    """All of ``posekernels lift`` after its options are checked.
+
+    Args:
+        outs: files to write. beside: where a search that is cut short keeps what it found.
+        again: the option that goes on from there, as the user calls it.
+    Returns:
+        The people; None where Ctrl-C cut the run short.
+    """
     lifter = load_lifter(options.model, options.weights, options.device)
     if options.latency is not None and lifter.frames == 1:
         raise ValueError(f"--latency: {lifter.name} looks at single frames; there is nothing to wait for")
@@ -504,12 +524,11 @@ def main(arguments: list[str]) -> int:
     clock = Clock()
     if is_keypoints(options.input):
         keypoints, live = from_keypoints(options, lifter, clock)
-        finish(outs, keypoints, live, None, options, lifter, clock)
-        return 0
+        return finish(outs, keypoints, live, None, options, lifter, clock)
     from tqdm import tqdm
 
     video = Video(options.input, fps=options.fps)
-    partial = outs[0].with_name(f".{outs[0].name}.partial.npz")
+    partial = beside.with_name(f".{beside.name}.partial.npz")
     show = sys.stderr.isatty() if options.progress is None else options.progress
     with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as bar:
         search = Search(video, partial, finder(options), clock, bar)
@@ -520,15 +539,15 @@ def main(arguments: list[str]) -> int:
     if interrupted:
         search.save()
     try:
-        finish(outs, search.keypoints(), live, video, options, lifter, clock)
+        lifted = finish(outs, search.keypoints(), live, video, options, lifter, clock)
     except KeyboardInterrupt:  # while lifting or drawing
         interrupted = True
         search.save()
     if interrupted:
-        say(f"interrupted; {len(search.found)} frames are kept, and the same command with --resume goes on from there")
-        return 130
+        say(f"interrupted; {len(search.found)} frames are kept, and the same command with {again} goes on from there")
+        return None
     partial.unlink(missing_ok=True)
-    return 0
+    return lifted
 
 
 def finish(
@@ -539,7 +558,7 @@ def finish(
     options: Namespace,
     lifter: Lifter,
     clock: Clock,
-) -> None:
+) -> Lifted:
     """Lift what is not lifted yet, put people into the world, write, and say what was done."""
     if live is None:
         people = lift(keypoints, lifter, options, clock)
@@ -553,7 +572,7 @@ def finish(
     span = window(2 * options.smooth, keypoints.fps) if options.smooth else 1
     stand(people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span)
     lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes)
-    for note in (*keypoints.notes, *describe(lifted)):
+    for note in (*keypoints.notes, *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
     for out in outs:
@@ -561,6 +580,7 @@ def finish(
             for path in save(out, lifted, under, options.panel, options.picture_fps):
                 say(f"wrote {path}")
     say(str(clock))
+    return lifted
 
 
 def _frame(identity: int, sighting: Sighting, layout: str) -> tuple[int, np.ndarray, np.ndarray]:

@@ -125,7 +125,7 @@ def _arrays(path: Path, array: np.ndarray, layout: str | None, scores: np.ndarra
     array = array[None] if array.ndim == 3 else array
     if not array.shape[1] or not array.shape[0]:
         raise DataError(f"{path}: no frames: {list(array.shape)}")
-    layout = _checked(path, array, layout)
+    layout, guessed = _checked(path, array, layout), layout is None
     given = None
     if scores is not None:
         given = np.asarray(scores, np.float32).reshape(array.shape[:3])
@@ -133,7 +133,7 @@ def _arrays(path: Path, array: np.ndarray, layout: str | None, scores: np.ndarra
     for number, points in enumerate(array.astype(np.float32)):
         score = given[number] if given is not None else points[..., 2] if points.shape[-1] == 3 else None
         people.append(_track(number + 1, points[..., :2], score))
-    return _done(path, Keypoints(people, layout, array.shape[1], **known))
+    return _done(path, Keypoints(people, layout, array.shape[1], **known), guessed)
 
 
 def _track(identity: int, points: np.ndarray, scores: np.ndarray | None) -> Track:
@@ -151,11 +151,31 @@ def _checked(path: Path, points: np.ndarray, layout: str | None) -> str:
     return layout
 
 
-def _done(path: Path, found: Keypoints) -> Keypoints:
+def _done(path: Path, found: Keypoints, guessed: bool) -> Keypoints:
+    """``found`` without people of whom no joint was found; says so if its layout is a guess."""
     found.people = [track for track in found.people if (track.scores > 0).any()]
     if not found.people:
         raise DataError(f"{path}: nobody in it: no joint was found in any of {found.frames} frames")
+    if guessed:
+        joints = SKELETONS[found.layout].num_joints
+        found.notes.append(f"{joints} joints, taken for {found.layout}; --layout NAME if they are others")
+        if found.layout == "coco-17" and looks_like_h36m(np.concatenate([t.points for t in found.people])):
+            found.notes.append("warning: these look like Human3.6M's joints, not COCO's; if so, --layout h36m-17")
     return found
+
+
+def looks_like_h36m(points: np.ndarray) -> bool:
+    """Whether 17 joints [T, 17, 2] without a layout are H36M-17's and not COCO's: the right one has the shorter bones.
+
+    In the starter set H36M's bones are 0.36 to 0.66 as long as COCO's if the joints are H36M's, else 0.72 to 1.7.
+    """
+
+    def bone(layout: str) -> float:
+        joints, parents = zip(*((j, p) for j, p in enumerate(SKELETONS[layout].parents) if p >= 0))
+        lengths = np.linalg.norm(points[:, joints] - points[:, parents], axis=-1)
+        return float(lengths[np.isfinite(lengths)].sum() / max(np.isfinite(lengths).sum(), 1))
+
+    return bone("h36m-17") < 0.7 * bone("coco-17")
 
 
 def _npz(path: Path, layout: str | None) -> Keypoints:
@@ -230,7 +250,7 @@ def _json(path: Path, layout: str | None) -> Keypoints:
         ]
         size = tuple(content["size"]) if content.get("size") else None
         layout = _checked(path, tracks[0].points, layout or content["layout"])
-        return _done(path, Keypoints(tracks, layout, frames, content.get("fps"), size))
+        return _done(path, Keypoints(tracks, layout, frames, content.get("fps"), size), guessed=False)
     if isinstance(content, dict) and "instance_info" in content:
         content = content["instance_info"]
     if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
@@ -277,6 +297,7 @@ def _tracked(path: Path, frames: Iterable[list[tuple[np.ndarray, int | None]]], 
     others = counts.total() - counts[joints]
     frames = [[(points, number) for points, number in people if len(points) == joints] for people in frames]
     keep = PARTS_OF_WHOLE_BODY.get(joints)
+    guessed = layout is None
     layout = _checked(path, np.stack([points for people in frames for points, _ in people])[:, :keep], layout)
     numbered = all(number is not None for people in frames for _, number in people)
     tracker = Tracker()
@@ -290,7 +311,7 @@ def _tracked(path: Path, frames: Iterable[list[tuple[np.ndarray, int | None]]], 
             tracker.add_numbered(sightings)
         else:
             tracker.add([sighting for sighting, _ in sightings])
-    found = _done(path, Keypoints(tracker.tracks(), layout, len(frames)))
+    found = _done(path, Keypoints(tracker.tracks(), layout, len(frames)), guessed)
     if others:
         found.notes.append(f"{others} detections left out, whose number of joints is not {joints} like the others'")
     return found

@@ -228,11 +228,11 @@ ANY_CAMERA = "any_camera"
 """The recipe whose networks see keypoints centred and scaled on the person."""
 
 
-def trained(path: str | Path) -> tuple[nn.Module, About] | None:
-    """The network of a checkpoint of ours, in eval mode, and what it is; None for any other file.
+def run_of(path: str | Path) -> Recipe | None:
+    """The recipe of a checkpoint of ours, its ``model`` filled and in eval mode; None for any other file.
 
     Raises:
-        CheckpointError: weights that do not fit the options beside them; several networks that work together.
+        CheckpointError: weights that do not fit the options beside them.
     """
     if Path(path).suffix == ".safetensors" or not Path(path).is_file():
         return None
@@ -249,13 +249,28 @@ def trained(path: str | Path) -> tuple[nn.Module, About] | None:
     recipe.place = SimpleNamespace(device=torch.device("cpu"))
     recipe.model = recipe.make_model()
     recipe.load_weights(path)
+    recipe.model.eval()
+    return recipe
+
+
+def trained(path: str | Path) -> tuple[nn.Module, About] | None:
+    """The network of a checkpoint of ours, in eval mode, and what it is; None for any other file.
+
+    Raises:
+        CheckpointError: weights that do not fit the options beside them; several networks that work together.
+    """
+    recipe = run_of(path)
+    return None if recipe is None else network_of(recipe, path)
+
+
+def network_of(recipe: Recipe, path: str | Path) -> tuple[nn.Module, About]:
+    """As ``trained``, of a recipe that ``run_of`` read from ``path``."""
     if not hasattr(recipe.model, "created"):
         raise CheckpointError(f"{path}: a run of --model {recipe.name}: several networks that work together, not one")
     network, config = recipe.model.created
     config = {k: v for k, v in config.items() if v is not H36M_17}  # the default, and nothing for a file
-    sees = "person" if checkpoint["model"] == ANY_CAMERA else "screen"
-    about = About(network, config, sees, getattr(recipe, "fps", 0.0))
-    return recipe.model.eval(), about
+    sees = "person" if recipe.name == ANY_CAMERA else "screen"
+    return recipe.model, About(network, config, sees, getattr(recipe, "fps", 0.0))
 
 
 def _recipe(name: str) -> type[Recipe] | None:
