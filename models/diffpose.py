@@ -17,6 +17,7 @@ from posekernels.ops import denoise_loop
 
 from .gcndiff import GCNdiff
 from .gcnpose import GCNpose
+from .layers import KeepsBuffers
 from .mixste import MixSTE
 
 SCHEDULES = ("linear", "quad", "const", "jsd", "sigmoid")
@@ -109,7 +110,7 @@ PUBLISHED_SAMPLING = {  # (setting, 2D input) -> as in the published configurati
 }
 
 
-class Diffusion(nn.Module):
+class Diffusion(KeepsBuffers):
     """The forward process and the DDIM coefficients of the reverse one.
 
     Args: as ``beta_schedule``.
@@ -128,8 +129,8 @@ class Diffusion(nn.Module):
 
     def add_noise(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise, for [B, J, C] and timesteps [B]."""
-        alpha = self.alpha_bar[t + 1].to(x.dtype)[:, None, None]
-        return alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+        alpha = self.alpha_bar[t + 1].to(torch.promote_types(x.dtype, torch.float32))[:, None, None]
+        return alpha.sqrt().to(x.dtype) * x + (1 - alpha).sqrt().to(x.dtype) * noise
 
     def coefficients(self, sampling: Sampling) -> tuple[list[int], Tensor]:
         """(visited timesteps, [S, 5] float32 for ``denoise_loop``), from the largest timestep to the smallest.
@@ -253,7 +254,7 @@ class DiffPose(nn.Module):
             x,
             self.denoiser.prepared(),
             self.denoiser.time_shifts(timesteps),
-            coefficients.to(x.device),
+            coefficients.to(x),
             noise=noise,
             seed=seed,
         )
@@ -273,7 +274,7 @@ class VideoDiffPose(DiffPose):
     def estimate(self, chunks: Tensor) -> Tensor:
         """[k, F, J, 2] -> [k, F, J, 3] metres: the mean over the chunks and their mirror images."""
         skeleton = self.denoiser.skeleton
-        plain, mirrored = self.initial(chunks), self.initial(skeleton.mirror(chunks))
+        plain, mirrored = self.initial.in_pieces(chunks), self.initial.in_pieces(skeleton.mirror(chunks))
         return (plain + skeleton.mirror(mirrored)) / 2
 
     @torch.no_grad()

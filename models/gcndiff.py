@@ -13,9 +13,10 @@ from posekernels.ops import graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .graph import ChebBlock, GraphTransformer
+from .layers import KeepsBuffers
 
 
-class TimeEmbedding(nn.Module):
+class TimeEmbedding(KeepsBuffers):
     """Timestep [B] -> [B, 4C]: sine half, cosine half, two linear layers. Published quirk: the denominator is C/2-1."""
 
     def __init__(self, channels: int):
@@ -28,9 +29,10 @@ class TimeEmbedding(nn.Module):
         self.fc2 = nn.Linear(4 * channels, 4 * channels)
 
     def forward(self, t: Tensor) -> Tensor:
-        angle = t.to(self.frequencies.dtype)[:, None] * self.frequencies
+        dtype = self.fc1.weight.dtype
+        angle = t.to(torch.promote_types(dtype, torch.float32))[:, None] * self.frequencies
         waves = F.pad(torch.cat((angle.sin(), angle.cos()), dim=1), (0, self.odd))
-        return self.fc2(F.silu(self.fc1(waves)))
+        return self.fc2(F.silu(self.fc1(waves.to(dtype))))
 
 
 class TimedChebBlock(ChebBlock):

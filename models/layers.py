@@ -10,6 +10,17 @@ from posekernels._derived import derived
 from posekernels.ops import annotated_norm, dropout
 
 
+class KeepsBuffers(nn.Module):
+    """A module whose own buffers move with its parameters but keep their dtype: they would not survive 16 bits."""
+
+    def _apply(self, fn, recurse=True):
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            self._buffers[name] = buffer.to(self._buffers[name].device)
+        return self
+
+
 class DropPath(nn.Module):
     """Stochastic depth: drops a branch for whole samples (axis 0) in training, scaling the survivors by 1/keep."""
 

@@ -12,6 +12,7 @@ from posekernels.ops.transformer_block.attention import attention
 from .layers import DropPath, Mlp
 
 EPS = 1e-6  # of all norms but the head's
+PIECE = 1024  # frames at once, in inference on many chunks: enough to keep a machine busy
 
 
 class Block(nn.Module):
@@ -114,3 +115,7 @@ class MixSTE(nn.Module):
                 x = x + self.frame_position[:, :, None]
             x = temporal(x, self.temporal_norm, over_frames=True)
         return self.head(self.head_norm(x))
+
+    def in_pieces(self, chunks: Tensor) -> Tensor:
+        """``self(chunks)``, a few chunks at a time: they do not know of each other, and a long clip has many."""
+        return torch.cat([self(part) for part in chunks.split(max(1, PIECE // self.frames))])

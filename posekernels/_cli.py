@@ -29,15 +29,17 @@ def run_cli(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with what it returns.
 
     A ValueError, TypeError or OSError (a bad argument or file; every check in this project raises one of them) and a
-    BackendError are printed as one line and exit with 2; Ctrl-C exits with 130. ``POSEKERNELS_TRACEBACK=1`` shows
-    where an error came from instead.
+    BackendError are printed as one line and exit with 2, and so is PyTorch running out of memory; Ctrl-C exits with
+    130. ``POSEKERNELS_TRACEBACK=1`` shows where an error came from instead.
     """
     try:
         code = main()
     except KeyboardInterrupt:
         code = 130
-    except (ValueError, TypeError, OSError, BackendError) as error:
-        if os.environ.get("POSEKERNELS_TRACEBACK") == "1":
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        ours = not isinstance(error, RuntimeError) or isinstance(error, BackendError)
+        out_of_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)  # on a GPU, on a CPU
+        if not (ours or out_of_memory) or os.environ.get("POSEKERNELS_TRACEBACK") == "1":
             raise
         line = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
         rank = os.environ.get("RANK", "0")

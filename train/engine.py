@@ -180,6 +180,21 @@ def run_place(device: str = "auto", precision: str = "float32") -> Iterator[Plac
             dist.destroy_process_group()
 
 
+def free_memory() -> int | None:
+    """Bytes that programs here may still take, a container's limit minded; None where that is not known (no Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip() if (group / "memory.max").is_file() else "max"
+        if limit != "max":  # what is cached from files counts as used there, and gives way
+            used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            free = min(free, int(limit) - int(used["anon"]))
+        return max(free, 0)
+    except (OSError, StopIteration, KeyError, ValueError):
+        return None
+
+
 def move(batch, device: torch.device):
     """``batch`` with every tensor inside its tuples, lists, dicts and dataclasses on ``device``."""
     if isinstance(batch, Tensor):

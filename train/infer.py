@@ -137,8 +137,7 @@ class Lifter:
 
     def _in_chunks(self, keypoints: Tensor) -> Tensor:
         """[T, 17, 2] -> [T, 17, 3]; a clip shorter than a chunk repeats its last frame."""
-        found = [self.net(part) for part in chunked(keypoints, self.frames).split(4)]
-        return stitched(torch.cat(found), len(keypoints))
+        return stitched(self.net.in_pieces(chunked(keypoints, self.frames)), len(keypoints))
 
 
 def focal_of(size: tuple[int, int] | None, focal: float | None) -> float | None:

@@ -38,6 +38,63 @@ def auc(poses: Tensor, target: Tensor, thresholds: Sequence[float] = AUC_31) -> 
     return reached.where(~distance.isnan().any(-1), math.nan)
 
 
+def median_pose(poses: Tensor) -> Tensor:
+    """[..., J, 3]: the median of hypotheses [..., S, J, 3], coordinate by coordinate; of an even number the mean of the
+    two in the middle, where ``Tensor.median`` takes the lower one."""
+    S = poses.shape[-3]
+    ordered = poses.sort(-3).values
+    return (ordered.select(-3, (S - 1) // 2) + ordered.select(-3, S // 2)) / 2
+
+
+def spread(poses: Tensor) -> Tensor:
+    """[..., J]: how far apart hypotheses [..., S, J, 3] are, joint by joint, in their unit: the root of the mean
+    squared distance to their mean. Small where they agree."""
+    return (poses - poses.mean(-3, keepdim=True)).square().sum(-1).mean(-2).sqrt()
+
+
+def fitting_root(poses: Tensor, ray: Tensor) -> Tensor:
+    """[..., 3] where the root must be for poses [..., J, 3] to be seen along rays [..., J, 2] (X/Z, Y/Z).
+
+    Least squares of X + x = ray (Z + z), at least half a metre in front of the camera.
+    """
+    right = ray * poses[..., 2:] - poses[..., :2]
+    middle, mean = ray.mean(-2, keepdim=True), right.mean(-2)
+    away = ray - middle
+    depth = -(away * right).sum((-1, -2)) / away.square().sum((-1, -2)).clamp(min=1e-12)
+    depth = depth.clamp(min=0.5)[..., None]
+    return torch.cat((mean + middle.squeeze(-2) * depth, depth), -1)
+
+
+def by_reprojection(poses: Tensor, keypoints: Tensor, intrinsics: Tensor, root: Tensor | None = None) -> Tensor:
+    """One pose out of many without the truth: each joint from the hypothesis whose projection is nearest its keypoint.
+
+    Args:
+        poses: [..., S, J, 3] metres, camera axes, relative to the root.
+        keypoints: [..., J, 2] screen units, as detected.
+        intrinsics: [9] or [..., 9] of the camera, as for ``camera.project``; lens distortion is left out.
+        root: [..., 3] metres, where the root is in camera space; None: where each hypothesis fits the keypoints best.
+    Returns:
+        [..., J, 3]
+    Raises:
+        ValueError: shapes that do not belong together; a camera without a focal length (zeros stand for unknown).
+    Source: the joint-wise aggregation of D3DP, Shan et al., ICCV 2023.
+    """
+    if poses.shape[-1] != 3 or keypoints.shape != (*poses.shape[:-3], poses.shape[-2], 2):
+        raise ValueError(
+            "by_reprojection: poses must be [..., S, J, 3] and keypoints [..., J, 2], got "
+            f"{list(poses.shape)} and {list(keypoints.shape)}"
+        )
+    if intrinsics.shape[-1:] != (9,) or not (intrinsics[..., :2] > 0).all():
+        raise ValueError(f"by_reprojection: intrinsics must be [..., 9], focal lengths above 0, got {intrinsics}")
+    focal, centre = intrinsics[..., None, :2], intrinsics[..., None, 2:4]
+    ray = ((keypoints - centre) / focal).unsqueeze(-3)
+    root = fitting_root(poses, ray.expand(*poses.shape[:-1], 2)) if root is None else root.unsqueeze(-2)
+    points = poses + root.unsqueeze(-2)
+    error = (points[..., :2] / points[..., 2:] - ray).norm(dim=-1)
+    chosen = error.argmin(-2, keepdim=True)[..., None].expand(*poses.shape[:-3], 1, poses.shape[-2], 3)
+    return poses.gather(-3, chosen).squeeze(-3)
+
+
 @dataclass
 class HypothesisScores:
     """Sums up poses with their hypotheses into the published tables: per action group, and the mean over groups.
@@ -71,7 +128,7 @@ class HypothesisScores:
             columns["PCK"] = 100 * pck(poses, target).amax(1).double()
             columns["AUC"] = 100 * auc(poses, target).amax(1).double()
         if self.without_truth:
-            for name, pose in (("mean P1", poses.mean(1)), ("median P1", poses.median(1).values)):
+            for name, pose in (("mean P1", poses.mean(1)), ("median P1", median_pose(poses))):
                 columns[name] = 1000 * (pose - target).norm(dim=-1).mean(-1).double()
         for name, values in (columns | more).items():
             for group, value in zip(groups, values.tolist()):

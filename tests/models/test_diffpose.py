@@ -125,6 +125,28 @@ def test_clip_of_any_length():
         assert pose.shape == (n, 17, 3) and (pose[:, 0] == 0).all() and pose.isfinite().all()
 
 
+def test_pieces_change_nothing(monkeypatch):
+    net, clip = small_video(), torch.randn(47, 17, 2) * 0.3
+    want, called = net.lift(clip), []
+    monkeypatch.setattr("models.mixste.PIECE", 20)
+    net.initial.register_forward_hook(lambda _, given, __: called.append(len(given[0])))
+    torch.testing.assert_close(net.lift(clip), want)
+    assert called == [2, 2, 2] * 2  # six chunks of nine frames, and their mirror images
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-5), (torch.bfloat16, 3e-2)])
+def test_in_other_dtypes(dtype, bound):
+    net, clip = small_video(), torch.randn(11, 17, 2) * 0.3
+    want, times = net.lift(clip, Sampling(3, 12)), net.denoiser.time_shifts([7, 50])
+    net.to(dtype)
+    got = net.lift(clip.to(dtype), Sampling(3, 12))
+    assert got.dtype == dtype and (got.double() - want).norm() < bound * want.norm()
+    assert (net.denoiser.time_shifts([7, 50]).double() - times).norm() < bound / 3 * times.norm()
+    t = torch.tensor([0, 50])
+    noisy = net.diffusion.add_noise(torch.zeros(2, 17, 5, dtype=dtype), torch.ones(2, 17, 5, dtype=dtype), t)
+    torch.testing.assert_close(noisy[:, 0, 0].double(), torch.tensor([0.01, 0.16634]).double(), rtol=5e-3, atol=0)
+
+
 def test_mirrored_input_gives_mirrored_estimate():
     net = small_video()
     chunks = torch.randn(2, 9, 17, 2)

@@ -84,6 +84,41 @@ def test_sampling_is_the_published_one_of_the_2d_input(tmp_path):
         assert recipe(options, h36m.load(options)).sampling == PUBLISHED_SAMPLING["video", source]
 
 
+def test_long_clips_train_on_few_and_are_refused_where_they_do_not_fit(monkeypatch):
+    def recipe(*arguments, root=None):
+        options, recipe = lifting.parse(h36m.JOB, ["--model", "mixste", "--device", "cpu", *arguments])
+        options.data_root = root
+        return recipe(options, synthetic(12))
+
+    for frames, root, chunks in ((27, None, 16), (5000, None, 1), (243, "there", 4), (81, "there", 12)):
+        monkeypatch.setattr(engine, "free_memory", lambda: None)
+        assert recipe("-f", str(frames), root=root).options.batch_size == chunks
+    monkeypatch.setattr(engine, "free_memory", lambda: 8 << 30)
+    recipe("-f", "5000")
+    with pytest.raises(
+        ValueError, match=r"--batch-size 16: .*5000 frames.* 35.* GiB .* 8.0 GiB are free: at most 3 fit"
+    ):
+        recipe("-f", "5000", "-b", "16")
+    with pytest.raises(ValueError, match="--pose_batch_size 16: .*not even one"):
+        recipe("--model", "diffpose", "-f", "50000", "--pose_batch_size", "16")
+    recipe("-f", "5000", "-b", "16", "--evaluate", "nothing.pt")  # nothing is trained
+
+
+def test_free_memory_minds_the_container(monkeypatch):
+    if engine.free_memory() is None:
+        pytest.skip("not Linux")
+    files = {
+        "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 5000 kB\n",
+        "/sys/fs/cgroup/memory.max": "3000000\n",
+        "/sys/fs/cgroup/memory.stat": "anon 1000000\nfile 1900000\n",
+    }
+    monkeypatch.setattr(engine.Path, "is_file", lambda path: str(path) in files)
+    monkeypatch.setattr(engine.Path, "read_text", lambda path: files[str(path)])
+    assert engine.free_memory() == 2_000_000
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert engine.free_memory() == 5_120_000
+
+
 def test_mixste_loss_by_hand():
     target = torch.zeros(1, 3, 17, 3)
     predicted = target.clone()

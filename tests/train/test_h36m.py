@@ -38,6 +38,18 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     return end.value.code or 0, out.out, out.err
 
 
+def test_memory_that_runs_out_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(h36m, "main", lambda _: torch.empty(2**60))
+    assert run(capsys)[0] == 2
+
+    def failing(_):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(h36m, "main", failing)
+    with pytest.raises(RuntimeError, match="mistake"):
+        run_cli(lambda: h36m.main([]))
+
+
 def test_main_job_trains_evaluates_and_draws(tmp_path, capsys, data):
     out = tmp_path / "run"
     code, printed, _ = run(capsys, *SMALL, "--out", out, "--render", "walk.gif", "--viz-limit", 3, "--by-subject")

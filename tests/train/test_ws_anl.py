@@ -44,7 +44,9 @@ def test_trains_lifter_then_variance_and_samples(tmp_path, capsys, data, monkeyp
     curve = tmp_path / "curve.json"
     code, printed, error = train(capsys, tmp_path, lifter, "--mutilhyp_test", "--sample_nums", 5, "--curve", curve)
     assert code == 0, error
-    assert all(word in printed for word in ("P1", "P2", "single P1", "mean P1", "median P1", "average"))
+    assert all(
+        word in printed for word in ("P1", "P2", "single P1", "mean P1", "median P1", "reprojected P1", "average")
+    )
     best = read_checkpoint(tmp_path / lifter / "best.pt")
     assert best["stage"] == 1 and best["epoch"] == 1  # the last epoch is kept
     before = read_checkpoint(tmp_path / lifter / "best-stage1.pt")["weights"]

@@ -220,6 +220,8 @@ class DiffPoseRecipe(LiftingRecipe):
             raise ValueError("--published_repeated_frames is for --setting video: single frames are not repeated")
         if o.mixture and (o.data_root is None or o.downsample != 1 or o.subset != 1):
             raise ValueError("--mixture needs --data-root, and neither --downsample nor --subset")
+        if self.video and self.stages == 2:
+            mixste.check_memory(o, o.pose_batch_size or mixste.chunks_in_batch(o), "--pose_batch_size")
         self.diffusion().coefficients(self.sampling)  # refuses timesteps that the schedule does not have
 
     def diffusion(self) -> Diffusion:
@@ -274,7 +276,7 @@ class DiffPoseRecipe(LiftingRecipe):
     def make_loader(self, rank: int, world: int):
         o = self.options
         if not self.refining and self.video:
-            return mixste.make_chunks(self, o.pose_batch_size or 16, rank, world)
+            return mixste.make_chunks(self, o.pose_batch_size or mixste.chunks_in_batch(o), rank, world)
         if self.refining and o.mixture:
             mixtures = clip_mixtures(mixture_file(o.data_root, o.mixture), self.data.train)
         else:

@@ -12,6 +12,7 @@ import models
 from models.diffpose import chunked, stitched
 from models.mixste import MixSTE
 
+from .. import engine
 from ..data.clips import Clip
 from ..data.windows import Batch, average_mirrored, mirror_points
 from ._lifting import LiftingRecipe, Windows, boolean, target_of_batch
@@ -45,10 +46,10 @@ def mixste_loss(predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
 def lift_clip(network: MixSTE, clip: Clip, data, device, mirrored: bool = True) -> Tensor:
     """[T, J, 3] metres, roots as predicted: chunks of a clip, the mean with their mirror images if ``mirrored``."""
     chunks = chunked(torch.from_numpy(clip.keypoints[..., :2]).to(device), network.frames)
-    pose = network(chunks)
+    pose = network.in_pieces(chunks)
     if mirrored:
         keypoint_sides, joint_sides = data.sides
-        pose = average_mirrored(pose, network(mirror_points(chunks, *keypoint_sides)), *joint_sides)
+        pose = average_mirrored(pose, network.in_pieces(mirror_points(chunks, *keypoint_sides)), *joint_sides)
     return stitched(pose.float(), len(clip.keypoints))
 
 
@@ -79,10 +80,12 @@ class MixSTERecipe(LiftingRecipe):
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
-        # The published batch size counts frames: 1024, hence 4 chunks of 243.
-        return network_defaults(starter) | (
-            {"epochs": 3, "batch_size": 16, "lr": 1e-3} if starter else {"epochs": 120, "batch_size": 4, "lr": 4e-5}
-        )
+        return network_defaults(starter) | ({"epochs": 3, "lr": 1e-3} if starter else {"epochs": 120, "lr": 4e-5})
+
+    def __init__(self, options, data):
+        super().__init__(options, data)
+        options.batch_size = options.batch_size or chunks_in_batch(options)
+        check_memory(options, options.batch_size, "--batch-size")
 
     def make_model(self) -> nn.Module:
         return make_network(self.options, self.data, self.options.drop_path)
@@ -124,6 +127,37 @@ def network_defaults(starter: bool) -> dict:
     if starter:
         return {"frames": 27, "channels": 64, "depth": 3, "heads": 4}
     return {"frames": 243, "channels": 512, "depth": 8, "heads": 8}
+
+
+def chunks_in_batch(options) -> int:
+    """Default batch size: the published one counts frames, 1024, hence 4 chunks of 243; on the starter set 432."""
+    return max(1, (432 if options.data_root is None else 1024) // max(options.frames, 1))
+
+
+def training_bytes(options, chunks: int) -> int:
+    """About what a training step on so many chunks holds at its height, in float32: mostly what backward reads."""
+    values = chunks * options.frames * len(JOINT_WEIGHTS) * options.channels
+    scores = 2 * options.frames**2 * torch.get_num_threads()  # of one head, while its attention goes backward
+    return 4 * (18 * 2 * options.depth * values + scores)  # 18 for each block: measured, 17.3 to 18.8
+
+
+def check_memory(options, chunks: int, option: str) -> None:
+    """Refuse a training that this machine's memory cannot hold; a GPU's driver says so itself.
+
+    Raises:
+        ValueError: tells what it needs, what there is, and how many chunks would fit.
+    """
+    free = engine.free_memory()
+    if options.evaluate or free is None or (options.device != "cpu" and torch.cuda.is_available()):
+        return
+    need = training_bytes(options, chunks)
+    if need > free:
+        fit = max((n for n in range(1, chunks) if training_bytes(options, n) <= free), default=0)
+        raise ValueError(
+            f"{option} {chunks}: so many chunks of {options.frames} frames need about {need / 2**30:.1f} GiB of memory "
+            f"to train on, and {free / 2**30:.1f} GiB are free: "
+            + (f"at most {fit} fit" if fit else "not even one fits, take fewer --frames, --channels or --depth")
+        )
 
 
 def make_network(options, data, drop_path: float = 0.0) -> MixSTE:

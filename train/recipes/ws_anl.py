@@ -21,7 +21,7 @@ from models.registry import CheckpointError, load_published, read_checkpoint
 from models.ws_anl import ALPHA, CHUNK, PAIRS, WsAnl, with_mirror
 from posekernels._files import write_aside
 from posekernels.ops import best_hypothesis, procrustes_error
-from posekernels.pose.hypotheses import HypothesisScores
+from posekernels.pose.hypotheses import HypothesisScores, by_reprojection
 
 from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
@@ -313,16 +313,23 @@ class WsAnlRecipe(LiftingRecipe):
     def evaluate_hypotheses(self, place, **options) -> HypothesisScores:
         """Best of ``--samples`` over the test clips, beside what needs no truth to choose.
 
-        Without ``--multihyp_test`` the single pose is the only hypothesis.
+        Without ``--multihyp_test`` the single pose is the only hypothesis. Where the cameras are known there is a
+        column for the pose that reprojection chooses.
         """
         many = self.options.multihyp_test
+        seen = many and all((c.intrinsics[:2] > 0).all() for c in self.data.test)
         scores = HypothesisScores(published_p2=self.options.published_p2, without_truth=many, **options)
         for clip, first in self.numbered_clips(place):
             truth = torch.from_numpy(target_of(clip))
             for frames, poses, single in self.hypotheses(clip, first, self.options.samples if many else 0):
                 target = truth[frames]
                 alone = 1000 * (single - target).norm(dim=-1).mean(-1).double()
-                scores.add(poses, target, [clip.action] * len(target), **{"single P1": alone})
+                columns = {"single P1": alone}
+                if seen:
+                    keypoints = torch.from_numpy(clip.keypoints[frames, :, :2])
+                    chosen = by_reprojection(poses, keypoints, torch.from_numpy(clip.intrinsics))
+                    columns["reprojected P1"] = 1000 * (chosen - target).norm(dim=-1).mean(-1).double()
+                scores.add(poses, target, [clip.action] * len(target), **columns)
         merged = HypothesisScores()
         for part in place.gather(scores):
             merged.merge(part)
