@@ -42,6 +42,29 @@ def test_videopose3d_archive(pixels, tmp_path):
     np.testing.assert_array_equal(found.people[0].points, coco)
 
 
+def test_videopose3d_detections(pixels, tmp_path):
+    coco = from_h36m(pixels, "coco-17").astype(np.float32)
+    boxes, keypoints = np.empty(30, object), np.empty(30, object)
+    for t in range(30):
+        nobody = t in (0, 8, 9, 29)
+        best = np.concatenate((coco[t].T, np.zeros((1, 17)), np.full((1, 17), 0.01)))  # x, y, logit, probability
+        boxes[t] = [[], [] if nobody else np.array([[0, 0, 9, 9, 0.3], [0, 0, 9, 9, 0.9]], np.float32)]
+        keypoints[t] = [[], [] if nobody else np.stack((best * 0 + 7, best)).astype(np.float32)]
+    np.savez(tmp_path / "clip.npz", boxes=boxes, keypoints=keypoints, metadata={"w": 1280, "h": 720})
+    found = keypoint_files.read(tmp_path / "clip.npz")
+    want = coco.copy()
+    want[[0, 29]] = coco[[1, 28]]
+    want[8], want[9] = (2 * coco[7] + coco[10]) / 3, (coco[7] + 2 * coco[10]) / 3
+    np.testing.assert_allclose(found.people[0].points, want, rtol=1e-5)
+    assert found.size == (1280, 720) and (found.people[0].scores == 1).all() and "4 of 30 frames" in found.notes[0]
+    np.savez(tmp_path / "none.npz", boxes=boxes[:1], keypoints=keypoints[:1])
+    with pytest.raises(DataError, match="nobody in it"):
+        keypoint_files.read(tmp_path / "none.npz")
+    np.savez(tmp_path / "bad.npz", boxes=boxes, keypoints=keypoints[:3])
+    with pytest.raises(DataError, match="must hold, for each frame, a pair"):
+        keypoint_files.read(tmp_path / "bad.npz")
+
+
 def openpose(folder, frames):
     folder.mkdir()
     for t, people in enumerate(frames):

@@ -1,8 +1,8 @@
 """2D keypoints from files of other programs: ``read(path)`` finds out which one wrote them.
 
-- ``.npz``: VideoPose3D's custom data sets (``positions_2d``), the Strided Transformer demo's ``reconstruction``, our
-  own (``posekernels lift -o x.npz``), or one array ``keypoints``; ``.npy``: one array. Arrays are [T, J, 2 or 3] or
-  [P, T, J, 2 or 3].
+- ``.npz``: VideoPose3D's custom data sets (``positions_2d``) and its detector's files (``boxes``), the Strided
+  Transformer demo's ``reconstruction``, our own (``posekernels lift -o x.npz``), or one array ``keypoints``; ``.npy``:
+  one array. Arrays are [T, J, 2 or 3] or [P, T, J, 2 or 3].
 - ``.json``: AlphaPose (a list of rows with ``image_id``), MMPose (``instance_info``), OpenPose of one frame, ours, or
   the numbers of such an array in nested lists.
 - a folder of OpenPose or Sports2D files, one per frame.
@@ -182,6 +182,8 @@ def _npz(path: Path, layout: str | None) -> Keypoints:
     content = read_npz(path)
     if "positions_2d" in content:
         return _videopose(path, content, layout)
+    if {"boxes", "keypoints"} <= set(content):
+        return _detections(path, content, layout)
     if "keypoints" in content:
         size = tuple(int(v) for v in content["size"]) if "size" in content and np.size(content["size"]) == 2 else None
         fps = float(content["fps"]) if "fps" in content else None
@@ -227,6 +229,36 @@ def _videopose(path: Path, content: dict, layout: str | None) -> Keypoints:
     if len(positions) > 1 or len(views) > 1:
         found.notes.append(f"{path} holds several videos or views; taken is the first one of {video}")
     return found
+
+
+def _detections(path: Path, content: dict, layout: str | None) -> Keypoints:
+    """What VideoPose3D's detector script writes: boxes and keypoints of everybody, frame by frame.
+
+    As published: in each frame the person with the highest box score is taken, frames without one are filled by linear
+    interpolation and held at the ends, and the keypoints' own scores are not used.
+    """
+
+    def of_people(entry) -> np.ndarray:  # one entry per class of objects; the second is people
+        return np.asarray(entry[1], np.float32)
+
+    try:
+        found = [(of_people(b), of_people(k)) for b, k in zip(content["boxes"], content["keypoints"], strict=True)]
+        chosen = {t: k[b[:, 4].argmax(), :2].T for t, (b, k) in enumerate(found) if len(b) and len(k)}
+        there, seen = np.array(list(chosen)), np.array([points.reshape(-1) for points in chosen.values()])
+        points = [np.interp(np.arange(len(found)), there, column) for column in seen.T] if chosen else []
+    except (IndexError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: boxes and keypoints must hold, for each frame, a pair whose second entry is [people, 5] and "
+            f"[people, 4, joints] ({str(error).splitlines()[0]})"
+        ) from error
+    if not chosen:
+        raise DataError(f"{path}: nobody in it: no person was found in any of {len(found)} frames")
+    about = content.get("metadata")
+    size = (int(about["w"]), int(about["h"])) if isinstance(about, dict) and {"w", "h"} <= set(about) else None
+    result = _arrays(path, np.stack(points, 1).reshape(len(found), -1, 2), layout, size=size)
+    if len(chosen) < len(found):
+        result.notes.append(f"{len(found) - len(chosen)} of {len(found)} frames without a person: filled in")
+    return result
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------------
