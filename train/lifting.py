@@ -7,7 +7,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from posekernels._cli import Parser
@@ -31,6 +31,7 @@ class Job:
         model: default of ``--model``.
         add_data_arguments: adds the options that say what to read.
         load: options -> the data; without ``--data-root`` too, if it can do without.
+        defaults: {model: options that this data set is usually trained with, in place of the model's own}.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Job:
     model: str
     add_data_arguments: Callable
     load: Callable[[Namespace], LiftingData]
+    defaults: dict[str, dict] = field(default_factory=dict)
 
 
 def add_sampling_arguments(group) -> None:
@@ -64,6 +66,7 @@ def parse(job: Job, argv: list[str] | None) -> tuple[Namespace, type[recipes.Rec
     add_render_arguments(parser)
     mine = parser.add_argument_group(f"--model {recipe.name}")
     recipe.add_arguments(mine)
+    parser.set_defaults(**job.defaults.get(recipe.name, {}))
     engine.take_over(parser, recipe, stored, bool(first.resume))
     options = parser.parse_args(argv)
     for name, value in recipe.defaults(starter=options.data_root is None).items():

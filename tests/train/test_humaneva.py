@@ -3,7 +3,7 @@
 import numpy as np
 
 import models.rie
-from train import humaneva
+from train import humaneva, lifting
 from train.data.archive import write_npz
 
 
@@ -26,3 +26,9 @@ def test_trains_and_reports_fifteen_joints(tmp_path, monkeypatch, capsys):
     assert humaneva.main([*map(str, options), "--stage", "1", "-b", "64"]) == 0
     printed = capsys.readouterr().out
     assert "Walking" in printed and "Box" in printed and "HumanEva" in printed
+
+
+def test_the_usual_protocol_is_the_default():
+    options, _ = lifting.parse(humaneva.JOB, ["--data-root", "x", "-b", "64"])
+    assert (options.architecture, options.batch_size, options.epochs) == ((3, 3, 3), 64, 1000)
+    assert options.lr_decay == 0.996 and options.channels == 256
