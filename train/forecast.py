@@ -33,7 +33,7 @@ DATASETS = {  # what the published programs do on each: iterations, when the rat
     "pw3d": {"iter": 10_000, "drop": 5_000, "every": 100, "distill_layer_num": 6},
 }
 FOLDERS = {
-    "h36m": "folder with S1/walking_1.txt ... (exponential maps)",
+    "h36m": "folder with S1/walking_1.txt ... (exponential maps), or data_3d_h36m.npz",
     "cmu": "folder with train/walking/walking_1.txt ... and test",
     "pw3d": "folder with train/*.pkl and test (sequenceFiles)",
 }

@@ -9,6 +9,7 @@ import torch
 from posekernels.pose.kinematics import CMU_BODY, H36M_BODY, forward_kinematics
 from train.data import cmu_text, h36m_expmap, pw3d
 from train.data import forecasting as data
+from train.data.archive import write_npz
 from train.data.errors import DataError
 from train.data.expmap import PositionCache, read_rows
 
@@ -187,3 +188,24 @@ def test_restore_copies_predictions():
     whole = data.CMU.restore(predicted, truth)
     constant = [0, 1, 2, 7, 8, 13]
     assert whole[..., constant, :].eq(0).all() and whole.sum() == (38 - len(constant)) * 3
+
+
+def test_h36m_from_positions(tmp_path):
+    """Positions of exponential maps, turned and moved about, come out as they were, but for the pelvis's own pitch."""
+    generator = np.random.default_rng(0)
+    rows = np.zeros((140, 99), np.float32)
+    rows[:, 39:99] = 0.3 * generator.standard_normal((140, 60))  # joints from Spine1 on: the spine itself stays upright
+    rows[:, 6:36] = 0.3 * generator.standard_normal((140, 30))  # legs
+    body = forward_kinematics(torch.from_numpy(rows), H36M_BODY).numpy() / 1000
+    turn = np.linalg.qr(generator.standard_normal((140, 3, 3)))[0]
+    turn[:, 0] *= np.linalg.det(turn)[:, None]
+    world = (body @ turn + generator.standard_normal((140, 1, 3))).astype(np.float32)
+    actions = {"Photo": world, "Photo 1": world[:120], "Walking 1": world, "WalkTogether": world}
+    write_npz(tmp_path / "data_3d_h36m.npz", positions_3d={s: actions for s in ("S1", "S9", "S5", "S11")})
+    loaded = h36m_expmap.load_h36m_expmap(tmp_path)
+    assert [str(m) for m in loaded.test] == ["S5/walking_1", "S5/takingphoto_1", "S5/takingphoto_2",
+                                             "S5/walkingtogether_1"]  # fmt: skip
+    assert {m.subject for m in loaded.train} == {"S1", "S9"} and "do not compare" in loaded.notes[0]
+    assert np.allclose(loaded.test[0].positions, body[::2], atol=2e-6) and len(loaded.test[2].positions) == 60
+    with pytest.raises(DataError, match="nothing to train on"):
+        h36m_expmap.load_h36m_expmap(tmp_path, "eating")
