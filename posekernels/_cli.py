@@ -41,7 +41,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
         out_of_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)  # on a GPU, on a CPU
         if not (ours or out_of_memory) or os.environ.get("POSEKERNELS_TRACEBACK") == "1":
             raise
-        line = "; ".join(part.strip() for part in str(error).splitlines() if part.strip())
+        line = "; ".join(part.strip() for part in str(error).splitlines() if part.strip()).replace(":; ", ": ")
         rank = os.environ.get("RANK", "0")
         print(f"{'' if rank == '0' else f'[rank {rank}] '}error: {line or type(error).__name__}", file=sys.stderr)
         code = 2

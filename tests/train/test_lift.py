@@ -206,6 +206,38 @@ def test_forecast_lifts_first_and_speaks_of_no_file_but_its_own(folder, tmp_path
     np.testing.assert_array_equal(a.people[1].world, b.people[1].world)
 
 
+def test_forecast_takes_published_checkpoints_of_any_size(folder, tmp_path):
+    lift(folder, tmp_path / "past.npz")
+    arguments = ["forecast", tmp_path / "past.npz", "-o", tmp_path / "f.npz", "--seconds", 0.5, "--weights"]
+    config = {"history": 10, "future": 5, "blocks": 2}
+    models.save_published(models.create("simlpe", joints=17, **config), tmp_path / "17.pth")
+    assert go(*arguments, tmp_path / "17.pth") == 0 and pose_files.read(tmp_path / "f.npz").frames == 40 + 15
+    models.save_published(models.create("pkd", joints=22, **config), tmp_path / "22.pth")
+    with pytest.raises(ValueError, match="22.pth: pkd of 22 joints is not a forecaster of 17"):
+        go(*arguments, tmp_path / "22.pth")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="other.pth: not a PKD or siMLPe state dict"):
+        go(*arguments, tmp_path / "other.pth")
+    for options, message in (
+        (["--at", "nan"], "--at must be a time"),
+        (["--panel", "3"], "--panel must be at least 32"),
+        (["--lift", "people=2"], "past.npz is lifted already"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            go(*arguments[:4], *options)
+    with pytest.raises(ValueError, match="x.json: lifted people are read from the .npz"):
+        go("render", tmp_path / "x.json", "-o", tmp_path / "x.html")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.0])
+def test_keypoints_of_a_tiny_unit_are_drawn_and_told(folder, tmp_path, walk, capsys, scale):
+    np.save(tmp_path / "unit.npy", from_h36m(walk, "coco-17") * scale + 0.1)
+    arguments = ["lift", tmp_path / "unit.npy", "--weights", folder / "lifter.safetensors", "--panel", 48]
+    assert go(*arguments, "-o", tmp_path / "x.gif") == 0 and "pixels" not in capsys.readouterr().err
+    assert go(*arguments, "-o", tmp_path / "x.npz", "--size", "1000x1000") == 0
+    assert "keypoints must be in pixels, not normalised" in capsys.readouterr().err
+
+
 def test_forecast_of_a_video_goes_on_after_ctrl_c(folder, pictures, tmp_path, monkeypatch, capsys):
     arguments = ["forecast", pictures, "-o", tmp_path / "f.npz", "--weights", folder / "forecaster.safetensors"]
     arguments += ["--lift", f"weights={folder / 'lifter.safetensors'}"]
@@ -276,6 +308,8 @@ def test_convert_weights_keeps_the_function(folder, tmp_path, capsys):
         (["-o", "x.npz", "--layout", "coco"], "invalid choice"),
         (["-o", "x.npz", "--lattency", "1"], "did you mean '--latency'"),
         (["-o", "x.npz", "--device", "tpu"], "expected cpu or cuda"),
+        (["-o", "x.npz", "--tilt", "nan"], "expected auto or degrees between -90 and 90"),
+        (["-o", "x.npz", "--rtmpose", "a.onnx", "b.onnx"], "--rtmpose finds people in images"),
     ],
 )
 def test_mistakes_are_one_clear_line(folder, tmp_path, monkeypatch, options, message):
@@ -298,6 +332,11 @@ def test_bad_inputs_are_one_clear_line(folder, tmp_path):
         source = source if source == "7" else tmp_path / source
         with pytest.raises(ValueError, match=message):
             go("lift", source, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="--layout and --size are for keypoint files"):
+        go("lift", tmp_path / "a.mp4", "--size", "9x9", "-o", tmp_path / "x.npz")
+    np.savez(tmp_path / "named.npz", keypoints=weak, layout="coco")
+    with pytest.raises(ValueError, match="names its layout 'coco'; did you mean 'coco-17'"):
+        go("lift", tmp_path / "named.npz", "-o", tmp_path / "x.npz")
     with pytest.raises(ValueError, match="did you mean 'lift'"):
         run(["lfit"])
 

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from models.pkd import roll_out
-from models.pretrained import load_weights, pretrained
+from models.pretrained import About, load_weights, pretrained
+from models.published.pkd import configuration
+from models.registry import CheckpointError, create, load_published, read_checkpoint
 from posekernels import draw
 from posekernels._cli import Parser
 from posekernels.pose.skeleton import H36M_17
@@ -113,6 +115,23 @@ def panels(lifted: Lifted, seen: int) -> list[draw.Panel]:
     ]
 
 
+def load_forecaster(path: str) -> tuple[torch.nn.Module, About]:
+    """A forecaster from a ``.safetensors`` file, a run of ours or a published checkpoint, whose shapes say what it is.
+
+    Raises:
+        CheckpointError: unreadable, or of no forecaster that is known.
+    """
+    found = trained(path)
+    if found is not None or not Path(path).is_file() or Path(path).suffix == ".safetensors":
+        return found or load_weights(path)
+    checkpoint = read_checkpoint(path)
+    try:
+        name, config = configuration(checkpoint)
+        return load_published(create(name, **config), checkpoint).eval(), About(name, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
 def _is_lifted(source: str) -> bool:
     return Path(source).suffix.lower() == ".npz" and Path(source).is_file() and "world" in read_npz(source)
 
@@ -133,13 +152,20 @@ def main(arguments: list[str]) -> int:
     outs = lift.check_outs(options.out)
     if not 0 < options.seconds <= 10:
         raise ValueError(f"--seconds must be between 0 and 10, got {options.seconds:g}")
+    if options.at is not None and not 0 < options.at < float("inf"):
+        raise ValueError(f"--at must be a time after 0, in seconds, got {options.at:g}")
+    if options.panel < 32:
+        raise ValueError(f"--panel must be at least 32, got {options.panel}")
     if options.weights is None:
         net, about = pretrained("forecaster")
     else:
-        net, about = trained(options.weights) or load_weights(options.weights)
+        net, about = load_forecaster(options.weights)
     if getattr(net, "joints", None) != 17 or not hasattr(net, "history"):
-        raise ValueError(f"{options.weights}: {about.network} is not a forecaster of 17 joints")
+        of = f" of {net.joints} joints" if hasattr(net, "joints") else ""
+        raise ValueError(f"{options.weights}: {about.network}{of} is not a forecaster of 17 joints")
     if _is_lifted(options.input):
+        if options.lift:
+            raise ValueError(f"--lift: {options.input} is lifted already")
         lifted = pose_files.read(options.input)
     else:
         extra = [word for pair in options.lift for word in _option(pair)]

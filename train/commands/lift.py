@@ -59,7 +59,14 @@ def size(text: str) -> tuple[int, int]:
 
 
 def tilt(text: str) -> str | float:
-    return text if text == "auto" else float(text)
+    """``auto``, or degrees as a number."""
+    try:
+        degrees = 0.0 if text == "auto" else float(text)
+    except ValueError:
+        degrees = np.inf
+    if not -90 <= degrees <= 90:
+        raise ArgumentTypeError(f"expected auto or degrees between -90 and 90, got {text!r}")
+    return text if text == "auto" else degrees
 
 
 def parser() -> Parser:
@@ -174,6 +181,11 @@ def check(options: Namespace) -> list[Path]:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    if is_keypoints(options.input):
+        if options.rtmpose:
+            raise ValueError(f"--rtmpose finds people in images; {options.input} holds keypoints already")
+    elif options.layout or options.size:
+        raise ValueError(f"--layout and --size are for keypoint files; {options.input} is not one")
     if not 0 <= options.smooth < 60:
         raise ValueError(f"--smooth is a span in seconds, 0 or more, got {options.smooth}")
     if options.device not in ("cpu", "cuda"):
@@ -385,9 +397,9 @@ def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list
     extent = lifted.size
     if extent is None:  # unknown: the box around everything
         low, high = np.nanmin(points, (0, 1)), np.nanmax(points, (0, 1))
-        margin = 0.1 * (high - low).max()
-        points = points - low + margin
-        extent = tuple(int(v) for v in high - low + 2 * margin)
+        reach = max(float((high - low).max()), 1e-9)
+        points = (points - low) / reach * 1000 + 100  # whatever their unit, a picture of 1200 pixels
+        extent = tuple(int(v) for v in (high - low) / reach * 1000 + 200)
     background = None
     if video is not None:
         width = min(extent[0], panel * 2)
@@ -462,6 +474,8 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     keypoints.fps = options.fps or keypoints.fps or FPS
     keypoints.size = options.size or keypoints.size
     lifter.check_size(keypoints.size)
+    if keypoints.size and max(np.nanmax(np.abs(track.points)) for track in keypoints.people) <= 2:
+        keypoints.notes.append("warning: no coordinate is over 2; keypoints must be in pixels, not normalised")
     if options.latency is None:
         return keypoints, None
     live = Live(lifter, options.latency, options, keypoints.fps, keypoints.size)

@@ -146,6 +146,8 @@ def _track(identity: int, points: np.ndarray, scores: np.ndarray | None) -> Trac
 
 def _checked(path: Path, points: np.ndarray, layout: str | None) -> str:
     layout = layout or layout_of(points, path)
+    if layout not in LAYOUTS:
+        raise DataError(f"{path}: names its layout {layout!r}{nearest(layout, LAYOUTS)}; say --layout NAME")
     if SKELETONS[layout].num_joints != points.shape[-2]:
         raise DataError(f"{path}: {points.shape[-2]} joints, but layout {layout} has {SKELETONS[layout].num_joints}")
     return layout

@@ -102,6 +102,8 @@ def read(path: str | Path) -> Lifted:
     Raises:
         DataError: missing, another kind of file, or without 3D.
     """
+    if Path(path).suffix.lower() != ".npz":
+        raise DataError(f"{path}: lifted people are read from the .npz that posekernels lift writes")
     content = read_npz(path)
     missing = [k for k in ("keypoints", "scores", "poses", "world", "identities", "fps") if k not in content]
     if missing:
