@@ -19,10 +19,10 @@ def inputs_of(name: str, net: nn.Module, batch: int, seed: int = 0) -> tuple[Ten
     if name == "gcndiff":
         return normal(joints, net.conv_in.weight.shape[2]), torch.arange(batch) % 50
     if name == "gcnpose":
-        return (normal(joints, 2),)
+        return (normal(joints, net.conv_in.weight.shape[2]),)
     if name == "strided_refine":
         return normal(1, joints, 3), normal(1, joints, 3)
-    return (normal(getattr(net, "frames", 1), joints, 2),)
+    return (normal(getattr(net, "frames", 1), joints, getattr(net, "in_channels", 2)),)
 
 
 def names_of(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -61,14 +61,16 @@ def export(net: nn.Module, name: str, path: Path) -> float:
                     verbose=False,
                 )
             except (RuntimeError, TypeError, ValueError, BackendError) as error:
-                raise ValueError(f"{name} cannot be exported: {str(error).strip().splitlines()[0]}") from error
+                why = str(error.__cause__ or error).strip().splitlines()[0]  # the cause of what torch makes of it
+                raise ValueError(f"{name} cannot be exported: {why}") from error
             session = runtime.InferenceSession(str(aside), providers=["CPUExecutionProvider"])
             worst = 0.0
             for size in BATCHES:
                 inputs = inputs_of(name, net, size, seed=size)
                 got = session.run(None, {n: x.numpy() for n, x in zip(given, inputs)})[0]
                 wanted = net(*inputs).numpy()
-                worst = max(worst, float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), 1e-12)))
+                off = np.abs(got - wanted).max() / max(np.abs(wanted).max(), 1e-12)
+                worst = float(np.maximum(worst, off))  # not max(), which passes over NaN
         if not worst <= CLOSE:
             raise ValueError(
                 f"{name}: onnxruntime differs from PyTorch by {worst:.1e}, more than {CLOSE:g}; not written"

@@ -53,17 +53,20 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
         first = there[0] if run else (there[np.flatnonzero(np.diff(there) > 1)[-1] + 1] if len(there) else 0)
         have = (there[-1] - first) / lifted.fps if len(there) else 0.0
         if not len(there) or lifted.frames - 1 - there[-1] > 0.2 * lifted.fps:
-            notes.append(f"person {person.identity} is not there at the end: nothing to forecast")
+            last = f"last seen at {(there[-1] + 1) / lifted.fps:.1f} s" if len(there) else "never seen before it"
+            notes.append(f"person {person.identity} is not there at the end ({last}): nothing to forecast")
         elif have < 0.5 * need:
             notes.append(
-                f"person {person.identity}: seen for {have:.1f} s at the end, too short ({0.5 * need:.1f} s needed)"
+                f"person {person.identity}: seen for {have:.2f} s at the end, too short ({0.5 * need:.2f} s needed)"
             )
         else:
             past = resampled(person.world[first : there[-1] + 1], lifted.fps, rate, net.history, there[-1] - first)
             people.append((person, int(there[-1])))
             futures.append(past)
     if not people:
-        raise DataError(f"{lifted.source}: nobody to forecast; {'; '.join(notes)}")
+        raise DataError(
+            f"{lifted.source}: nobody to forecast; {'; '.join(notes)}; --at SECONDS forecasts from another moment"
+        )
     world = torch.from_numpy(np.stack(futures)).float()
     origin = world[:, -1, 0]
     steps = int(np.ceil(seconds * rate))
