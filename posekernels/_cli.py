@@ -6,10 +6,15 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 
 from ._checks import nearest
 from ._dispatch import BackendError
+
+
+class Notice(UserWarning):
+    """A warning to whoever typed the command; ``run_cli`` prints it as one line, without the place in the code."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +37,12 @@ def run_cli(main: Callable[[], int | None]) -> None:
     BackendError are printed as one line and exit with 2, and so is PyTorch running out of memory; Ctrl-C exits with
     130. ``POSEKERNELS_TRACEBACK=1`` shows where an error came from instead.
     """
+    plain = warnings.formatwarning
+
+    def words(message, category, *place):
+        return f"warning: {message}\n" if issubclass(category, Notice) else plain(message, category, *place)
+
+    warnings.formatwarning = words
     try:
         code = main()
     except KeyboardInterrupt:
@@ -45,4 +56,6 @@ def run_cli(main: Callable[[], int | None]) -> None:
         rank = os.environ.get("RANK", "0")
         print(f"{'' if rank == '0' else f'[rank {rank}] '}error: {line or type(error).__name__}", file=sys.stderr)
         code = 2
+    finally:
+        warnings.formatwarning = plain
     sys.exit(code)

@@ -96,7 +96,8 @@ def run(job: Job, argv: list[str] | None = None) -> int:
     with engine.run_place(options.device, options.precision) as place:
         data = job.load(options)
         recipe = recipe_class(options, data)
-        if options.render or options.viz_export:
+        drawn = options.render is not None
+        if drawn or options.viz_export:
             check_render(data, options)
         folder = Path(options.out) if options.out else None
         if options.evaluate:
@@ -122,7 +123,7 @@ def run(job: Job, argv: list[str] | None = None) -> int:
             print_report(report, data, baseline, options)
             if folder:
                 save_report(folder, report, data, baseline)
-        if (options.render or options.viz_export) and first:
+        if (drawn or options.viz_export) and first:
             for path in render(recipe, data, options, folder):
                 print(f"wrote {path}")
     return 0

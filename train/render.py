@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import Action, Namespace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,22 @@ from posekernels._files import write_aside
 from .data.clips import Clip, LiftingData
 
 
+class _Render(Action):
+    """``--render FILE``; or as published: ``--render``, which asks, and ``--viz-output FILE``, which says where to."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        namespace.render = values or namespace.render or ""
+
+
 def add_arguments(parser) -> None:
     """``--render`` and the ``--viz-*`` options, named as in RIE and VideoPose3D (rie section 10)."""
     group = parser.add_argument_group("pictures")
-    group.add_argument("--render", "--viz-output", metavar="FILE", help="draw a test clip to FILE.gif, .mp4 or .html")
+    group.add_argument(
+        "--render", action=_Render, nargs="?", metavar="FILE", help="draw a test clip to FILE.gif, .mp4 or .html"
+    )
+    group.add_argument(
+        "--viz-output", dest="render", action=_Render, metavar="FILE", help="published: FILE of --render"
+    )
     group.add_argument(
         "--viz-export", metavar="FILE.npy", help="predicted poses, [T, J, 3] float32 metres, camera axes"
     )
@@ -68,7 +80,7 @@ def panels_of(
     """Input, prediction and, where known and wanted, ground truth of one clip as panels of ``posekernels.draw``.
 
     Args:
-        predicted: [T, J, 3] metres, camera axes, root at 0: all frames of the clip.
+        predicted: [T, J, 3] metres, camera axes, relative to the root: all frames of the clip.
         frames: which of them to draw.
         downsample: average groups of so many frames.
         video: images for ``frames``, before ``downsample``.
@@ -116,6 +128,8 @@ def check(data: LiftingData, options: Namespace) -> tuple[Clip, slice]:
     """
     if options.render:
         draw.check_target(options.render)
+    elif not options.viz_export:
+        raise ValueError("--render: to which file? give --render FILE, --viz-output FILE or --viz-export FILE.npy")
     clip = choose_clip(data.test, options.viz_subject, options.viz_action, options.viz_camera)
     count, start, limit = len(clip.keypoints), options.viz_start, options.viz_limit
     if not 0 <= start < count:

@@ -182,6 +182,19 @@ def test_render_draws_the_chosen_frames(tmp_path, data):
     assert Image.open(tmp_path / "b.gif").size[0] == 2 * 72
 
 
+def test_published_form_of_the_command():
+    """``--render`` asks, ``--viz-output`` says where to."""
+    for words in (("--render", "--viz-output", "a.gif"), ("--viz-output", "a.gif", "--render"), ("--render", "a.gif")):
+        assert options(*words).render == "a.gif"
+    assert options().render is None
+
+
+def test_a_picture_must_go_somewhere(data):
+    with pytest.raises(ValueError, match="--render: to which file"):
+        render.check(data, options("--render"))
+    render.check(data, options("--render", "--viz-export", "p.npy"))
+
+
 def test_prediction_and_truth_stand_in_the_same_world(data):
     clip = data.test[0]
     shown = render.panels_of(clip, target_of(clip), data)

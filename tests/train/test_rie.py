@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,9 +68,18 @@ def test_momentum_of_the_encoders_only(train):
     assert math.isclose(recipe.model.decoders["torso"].first_norm.momentum, 0.1)
 
 
+def test_the_root_counts_as_any_other_joint(train):
+    """Published: it is measured against 0 and exported as predicted."""
+    assert train("one", "-e", 1, "--stage", 1) == 0
+    options = [*OPTIONS, "--data-root", str(train.folder), "--evaluate", str(train.folder / "one" / "best.pt")]
+    assert h36m.main([*options, "--render", "--viz-export", str(train.folder / "poses.npy")]) == 0
+    assert np.linalg.norm(np.load(train.folder / "poses.npy")[:, 0], axis=-1).min() > 1e-4
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
+        (("-s", 2), "--stride: only 1 works"),
         (("--stage", 2), "--stage 2 needs -p/--pretrain FILE, a checkpoint of stage 1"),
         (("--stage", 3), "--stage 3 needs -ft/--finetune FILE, a checkpoint of stage 2"),
         (("--stage", 1, "-ft", "x"), "-ft/--finetune is for --stage 3, got --stage 1"),

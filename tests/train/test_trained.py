@@ -1,5 +1,7 @@
 """Checkpoints of training runs as networks: what ``convert-weights``, ``export`` and the like start from."""
 
+import sys
+import warnings
 from argparse import ArgumentTypeError
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import torch
 import models
 from models.pretrained import load_weights, save_weights
 from models.registry import CheckpointError, read_checkpoint
+from posekernels._cli import run_cli
 from posekernels.pose.camera import normalise_screen
 from posekernels.pose.skeleton import H36M_17
 from tests.train.synthetic import synthetic
@@ -195,6 +198,16 @@ def test_sizes_of_images_are_positive(text):
 def test_published_options_without_effect_are_told(name, options):
     with pytest.warns(UserWarning, match=f"{options[0]}: without effect"):
         lifting.parse(h36m.JOB, ["--model", name, *options])
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(capsys):
+    def main():
+        warnings.showwarning = lambda *warning: sys.stderr.write(warnings.formatwarning(*warning))  # pytest has its own
+        lifting.parse(h36m.JOB, ["--model", "rie", "--dense"])
+
+    with pytest.raises(SystemExit), warnings.catch_warnings():
+        run_cli(main)
+    assert capsys.readouterr().err == "warning: --dense: without effect: never read\n"
 
 
 @pytest.mark.parametrize(

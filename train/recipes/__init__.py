@@ -38,7 +38,7 @@ rounding, for dropout, which each draws for itself, and for batch norms, which s
 - Nothing prints but the engine; refuse a bad option with ValueError naming it.
 
 A lifting recipe's ``predict(clip)`` gives all frames of one clip, [T, J, 3] float32, metres, root-relative with the
-root at 0: what evaluation, ``--render`` and export all use.
+root at 0 (but RIE's, whose root is an output as any other): what evaluation, ``--render`` and export all use.
 """
 
 from __future__ import annotations

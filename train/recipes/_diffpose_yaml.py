@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from posekernels._checks import nearest
+from posekernels._cli import Notice
 
 OPTIONS = {  # YAML key -> our option
     "model.hid_dim": "hid_dim",
@@ -83,7 +84,8 @@ def read(path: str | Path) -> dict:
             raise ValueError(f"--config: {path}: {key} must be {value}, got {flat[key]!r}")
     idle = {k: why for k, why in WITHOUT_EFFECT.items() if k in flat}
     if idle:
-        warnings.warn(f"{path}: without effect: " + "; ".join(f"{k} ({why})" for k, why in idle.items()), stacklevel=2)
+        told = "; ".join(f"{k} ({why})" for k, why in idle.items())
+        warnings.warn(f"{path}: without effect: {told}", Notice, stacklevel=2)
     found = {}
     for key, option in OPTIONS.items():
         if key in flat:

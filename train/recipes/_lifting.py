@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posekernels._cli import Notice
+
 from ..data.clips import Clip, LiftingData
 from ..data.windows import Batch, EvalWindows, TrainWindows, average_mirrored
 from ..evaluate import Report, evaluate_clips
@@ -28,7 +30,7 @@ class WithoutEffect(Action):
     """An option of a published program that does nothing here: taken, so that its command lines run, with a warning."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        warnings.warn(f"{option_string}: {self.help}", stacklevel=2)
+        warnings.warn(f"{option_string}: {self.help}", Notice, stacklevel=2)
 
 
 def add_without_effect(parser: ArgumentParser, options: dict[str, str]) -> None:

@@ -53,6 +53,7 @@ class RIERecipe(LiftingRecipe):
         parser.add_argument("-ch", "--channels", type=int, help="of the temporal convolutions")
         parser.add_argument("-lfd", "--latent-features-dim", type=int, help="width of a feature vector")
         parser.add_argument("-drop", "--dropout", type=float, default=0.2, help="of the temporal encoders")
+        parser.add_argument("-s", "--stride", type=int, default=1, help="frames per training sample; only 1")
         parser.add_argument("--causal", action="store_true", help="windows end at the frame they answer for")
         parser.add_argument("-lrd", "--lr-decay", type=float, default=0.95, help="rate factor after every epoch")
         parser.add_argument("-p", "--pretrain", metavar="FILE", help="stage 1 checkpoint for --stage 2")
@@ -83,6 +84,8 @@ class RIERecipe(LiftingRecipe):
 
     def __init__(self, options, data):
         super().__init__(options, data)
+        if getattr(options, "stride", 1) != 1:  # runs of before did not note it
+            raise ValueError(f"--stride: only 1 works (in the published program too), got {options.stride}")
         self.numbers = (1, 2, 3) if options.stage == "all" else (int(options.stage),)
         self.stages = len(self.numbers)
         self.number = self.numbers[0]
@@ -169,13 +172,13 @@ class RIERecipe(LiftingRecipe):
 
     @torch.no_grad()
     def predict(self, clip: Clip) -> Tensor:
+        """[T, J, 3] metres. Published: the root's own prediction stays, and counts in every figure (quirk 6)."""
         keypoint_sides, joint_sides = self.data.sides
         keypoints = torch.from_numpy(clip.keypoints[..., :2]).to(self.place.device)
         pose = self.model.sequence(keypoints).float()
         if self.test_augment:
             mirrored = self.model.sequence(mirror_points(keypoints, *keypoint_sides)).float()
             pose = average_mirrored(pose, mirrored, *joint_sides)
-        pose[:, 0] = 0
         return pose
 
     def loss_step(self, batch: Batch) -> Tensor:
