@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from posekernels._checks import nearest
 from posekernels._files import write_aside
 
-from .registry import CheckpointError, create, load_published, published_names
+from .registry import CheckpointError, configuration, create, load_published, published_names, read_checkpoint
 
 OURS = {"lifter": "lifter.safetensors", "forecaster": "forecaster.safetensors"}
 SEES = ("person", "screen")
@@ -75,27 +75,23 @@ def load_weights(path: str | Path, network: str | None = None) -> tuple[nn.Modul
 
     Args:
         path: ``.safetensors`` of ours, or a published checkpoint.
-        network: name in the registry; needed for published checkpoints, which are taken at the published size.
+        network: name in the registry; needed for published checkpoints, which are taken at the size that their shapes
+            tell (RIE, Strided Transformer, PKD, siMLPe), else at the published one.
     Raises:
         CheckpointError: unreadable, of another network, not fitting, or nameless and no ``network`` given.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
-    if path.suffix == ".safetensors":
-        state, about = _read_safetensors(path)
-        if about is None and network is None:
-            raise CheckpointError(f"{path}: does not say which network it is for; name it with --model")
-        about = about or About(network, {})
-    else:
-        if network is None:
-            raise CheckpointError(f"{path}: does not say which network it is for; name it with --model")
-        return load_published(create(network), path).eval(), About(network, {})
-    if network not in (None, about.network):
+    ours = path.suffix == ".safetensors"
+    state, about = _read_safetensors(path) if ours else (read_checkpoint(path), None)
+    if about is None and network is None:
+        raise CheckpointError(f"{path}: does not say which network it is for; name it with --model")
+    if about is not None and network not in (None, about.network):
         raise CheckpointError(f"{path}: weights of {about.network}, not of --model {network}")
-    net = create(about.network, **about.config)
     try:
-        return load_published(net, state).eval(), about
+        about = about or About(network, configuration(network, state))
+        return load_published(create(about.network, **about.config), state).eval(), about
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -44,6 +44,14 @@ def names() -> list[str]:
     return sorted(_NETWORKS)
 
 
+def _where(name: str) -> tuple[str, str]:
+    """Module and class of a network."""
+    if name not in _NETWORKS:
+        raise ValueError(f"no network named {name!r}{nearest(name, _NETWORKS)} (networks: {', '.join(names())})")
+    module, cls = _NETWORKS[name].split(":")
+    return module, cls
+
+
 def create(name: str, **config) -> nn.Module:
     """Build a network with fresh weights.
 
@@ -56,9 +64,7 @@ def create(name: str, **config) -> nn.Module:
         ValueError: an unknown name (the nearest one is told), or a configuration the network refuses.
         TypeError: an argument that the network does not have, or of another kind than it expects.
     """
-    if name not in _NETWORKS:
-        raise ValueError(f"no network named {name!r}{nearest(name, _NETWORKS)} (networks: {', '.join(names())})")
-    module, cls = _NETWORKS[name].split(":")
+    module, cls = _where(name)
     network = getattr(importlib.import_module(module), cls)
     _check_config(name, network, config)
     net = network(**config)
@@ -142,6 +148,36 @@ def published_table(net: nn.Module):
     return importlib.import_module(f"models.published.{type(net).__module__.rpartition('.')[2]}")
 
 
+def configuration(name: str, checkpoint) -> dict:
+    """Arguments for ``create(name)`` that a published checkpoint's shapes imply; {} where its table cannot tell.
+
+    Raises:
+        CheckpointError: a checkpoint of another network.
+    """
+    table = importlib.import_module(f"models.published.{_where(name)[0].rpartition('.')[2]}")
+    if not hasattr(table, "configuration"):
+        return {}
+    found, config = table.configuration(checkpoint)
+    if found != name:
+        raise CheckpointError(f"weights of {found}, not of {name}")
+    return config
+
+
+def _hint(net: nn.Module, state: dict[str, Tensor]) -> str | None:
+    """What else to create for a ``state`` that does not fit ``net``, where that can be told."""
+    table = published_table(net)
+    if hasattr(table, "hint"):
+        return table.hint(net, state)
+    if not hasattr(table, "configuration"):
+        return None
+    try:
+        (mine, have), (name, config) = table.configuration(published_state(net)), table.configuration(state)
+    except CheckpointError:
+        return None
+    other = [f"{key}={value}" for key, value in config.items() if have.get(key) != value]
+    return f"it is a file for create({', '.join([repr(name), *other])})" if other or name != mine else None
+
+
 def published_names(net: nn.Module) -> dict[str, str]:
     """{published name: our name} of every stored tensor of ``net``, from its table's ``RENAME`` rules.
 
@@ -202,8 +238,9 @@ def load_published(net: nn.Module, source: str | Path | dict | list, **container
         if n in state and state[n].shape != have[ours].shape
     ]
     if problems:
-        shown = "\n  ".join(problems[:12]) + (f"\n  ... and {len(problems) - 12} more" if len(problems) > 12 else "")
-        hint = table.hint(net, state) if hasattr(table, "hint") else None
+        hint = _hint(net, state)
+        most = 3 if hint else 12
+        shown = "\n  ".join(problems[:most]) + (f"\n  ... and {len(problems) - most} more" if problems[most:] else "")
         shown += f"\n  {hint}" if hint else ""
         raise CheckpointError(f"{where} does not fit {type(net).__name__}; nothing was loaded:\n  {shown}")
     net.load_state_dict({ours: state[n] for n, ours in want.items()})
@@ -218,9 +255,10 @@ def published_state(net: nn.Module) -> dict[str, Tensor]:
 
 
 def save_published(net: nn.Module, path: str | Path) -> None:
-    """Write ``net`` as a checkpoint that the published program reads back: bare state dict, published names.
+    """Write ``net`` as a checkpoint that the published program reads back: a state dict of published names.
 
-    The file appears whole or not at all.
+    Bare, or in the container of the table's ``wrap``. The file appears whole or not at all.
     """
+    state = {name: tensor.detach().cpu().clone() for name, tensor in published_state(net).items()}
     with write_aside(path) as aside:
-        torch.save({name: tensor.detach().cpu().clone() for name, tensor in published_state(net).items()}, aside)
+        torch.save(getattr(published_table(net), "wrap", dict)(state), aside)

@@ -26,6 +26,14 @@ def _check(op: str, net: nn.Module) -> None:
         raise ValueError(f"{op}: the network is in training mode; call net.eval() first")
 
 
+def _check_joints(op: str, net: nn.Module, joints: int, mirrored: bool) -> None:
+    if net.skeleton is None:
+        if mirrored:
+            raise ValueError(f"{op}: left and right of this network's joints are not known; pass mirrored=False")
+    elif joints != net.skeleton.num_joints:
+        raise ValueError(f"{op}: keypoints must have {net.skeleton.num_joints} joints, got {joints}")
+
+
 @torch.no_grad()
 def lift(net: nn.Module, keypoints: Tensor, *, mirrored: bool = True, batch: int = 64) -> Tensor:
     """The 3D pose of every frame of a clip, each from its own window; windows go through the network in batches.
@@ -34,7 +42,7 @@ def lift(net: nn.Module, keypoints: Tensor, *, mirrored: bool = True, batch: int
 
     Args:
         net: in eval mode, [B, F, J, 2] -> [B, 1, J, 3], with ``frames``, ``target`` (the frame of the window whose pose
-            comes out) and ``skeleton``.
+            comes out) and ``skeleton`` (None where its joints cannot be mirrored).
         keypoints: [T, J, 2] normalised screen units, T >= 1.
         mirrored: average with the un-mirrored result of the mirrored clip, as the published evaluation does.
         batch: windows at a time (mirrored ones not counted).
@@ -47,6 +55,7 @@ def lift(net: nn.Module, keypoints: Tensor, *, mirrored: bool = True, batch: int
     _check("lift", net)
     if keypoints.dim() != 3 or keypoints.shape[2] != 2 or not len(keypoints):
         raise ValueError(f"lift: keypoints must be [T >= 1, J, 2], got {list(keypoints.shape)}")
+    _check_joints("lift", net, keypoints.shape[1], mirrored)
     views = [keypoints, net.skeleton.mirror(keypoints)] if mirrored else [keypoints]
     if hasattr(net, "sequence"):  # knows better what its windows share
         found = [net.sequence(view) for view in views]
@@ -93,6 +102,7 @@ class Stream:
         frame = keypoints[None] if single else keypoints
         if frame.dim() != 3 or frame.shape[-1] != 2:
             raise ValueError(f"stream: a frame must be [J, 2] or [B, J, 2], got {list(keypoints.shape)}")
+        _check_joints("stream", net, frame.shape[1], self.mirrored)
         if self.rows is not None and self.rows.shape[1] != len(frame):
             raise ValueError(f"stream: earlier frames held {self.rows.shape[1]} people, this one holds {len(frame)}")
         self.single = single

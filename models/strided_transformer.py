@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels._checks import check_sizes
 from posekernels._dropout import draw_seed
 from posekernels.ops import dropout, encoder_layer
-from posekernels.pose.skeleton import H36M_17
+from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
 
 from .layers import AnnotatedNorm, folded_batch_norm
 
@@ -116,10 +117,10 @@ class StridedTransformer(nn.Module):
             than one frame is left, that many poses come out, and ``lift`` and ``stream`` refuse the network.
         layers: vanilla layers.
         channels, hidden, heads: C, width of the feed-forward blocks, attention heads.
-        joints, out_joints: in 2D and in 3D.
+        joints, out_joints: in 2D and in 3D; ``lift`` mirrors 17 to 17 (Human3.6M) and 15 to 15 (HumanEva).
         dropout, embedding_dropout: in training; everywhere in both transformers, and after the embedding.
     Raises:
-        ValueError: an even F, an F without strides, heads that do not divide C.
+        ValueError: an even F, an F without strides, heads that do not divide C, a size below its least.
     """
 
     def __init__(
@@ -137,6 +138,11 @@ class StridedTransformer(nn.Module):
         embedding_dropout: float = 0.25,
     ):
         super().__init__()
+        check_sizes("strided_transformer", channels=channels, hidden=hidden, heads=heads)
+        check_sizes("strided_transformer", joints=joints, out_joints=out_joints)
+        check_sizes("strided_transformer", 0, layers=layers)
+        if frames is not None:
+            check_sizes("strided_transformer", frames=frames)
         if frames is None:
             frames = math.prod(strides) if strides else 351
         if strides is None:
@@ -147,14 +153,14 @@ class StridedTransformer(nn.Module):
                 )
             strides = STRIDES[frames]
         strides = tuple(strides)
-        if frames < 1 or frames % 2 == 0:
+        if frames % 2 == 0:
             raise ValueError(f"strided_transformer: frames must be odd (a window has a centre), got {frames}")
         if not strides or any(not isinstance(s, int) or s < 1 for s in strides):
             raise ValueError(f"strided_transformer: strides must be integers of at least 1, got {strides}")
-        if heads < 1 or channels % heads:
+        if channels % heads:
             raise ValueError(f"strided_transformer: heads must divide channels={channels}, got {heads}")
         self.frames, self.strides, self.joints = frames, strides, joints
-        self.skeleton = H36M_17
+        self.skeleton = {(s.num_joints,) * 2: s for s in (H36M_17, HUMANEVA_15)}.get((joints, out_joints))
         self.embedding_dropout = embedding_dropout
         self.embed = nn.Conv1d(2 * joints, channels, 1)
         self.embed_norm = nn.BatchNorm1d(channels)

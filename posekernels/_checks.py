@@ -48,6 +48,13 @@ def check_shape(op: str, name: str, tensor: Tensor, shape: tuple[int, ...], beca
         raise ValueError(f"{op}: {name} must be {list(shape)} ({because}), got {list(tensor.shape)}")
 
 
+def check_sizes(what: str, least: int = 1, **sizes: int) -> None:
+    """Raises ValueError for a size below ``least``."""
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"{what}: {name} must be at least {least}, got {size}")
+
+
 def seed_of(op: str, seed: int) -> int:
     """64 bits, written with or without a sign, as the signed integer that an op takes.
 

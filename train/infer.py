@@ -195,7 +195,8 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
     if lifter.whole_chunks:
         fits = (getattr(net, "joints", 0), getattr(net, "in_channels", 0)) == (17, 2)
     else:
-        fits = getattr(net, "outputs", 3) == 3 and hasattr(net, "skeleton") and net.skeleton.num_joints == 17
+        joints = getattr(getattr(net, "skeleton", None), "num_joints", 0)
+        fits = getattr(net, "outputs", 3) == 3 and joints == 17
     if not fits:
         raise ValueError(f"--model: {about.network} does not lift 17 keypoints to 17 joints")
     return lifter

@@ -3,6 +3,10 @@
 Their left/right part names are mirrored with respect to the Human3.6M joints; here is the only place that knows.
 """
 
+from itertools import count, takewhile
+
+from ..registry import CheckpointError
+
 PART = {"torso": "Torso", "right_arm": "LArm", "left_arm": "RArm", "right_leg": "LLeg", "left_leg": "RLeg"}
 RENAME = [  # ours -> published, applied in order
     (r"\.linears\.(\d*[02468])\.", lambda m: f".layers.{int(m[1]) // 2}.w1."),
@@ -26,3 +30,28 @@ RENAME = [  # ours -> published, applied in order
 def unwrap(checkpoint):
     """The state dict of a published training checkpoint (``epoch``, ``lr``, ``random_state``, ``model_pos``, ...)."""
     return checkpoint.get("model_pos", checkpoint) if isinstance(checkpoint, dict) else checkpoint
+
+
+def wrap(state: dict) -> dict:
+    """What the published program looks for in a file that it evaluates or starts a stage from."""
+    return {"epoch": 0, "model_pos": state}
+
+
+def configuration(checkpoint) -> tuple[str, dict]:
+    """(name, arguments) for ``models.create``, read off the shapes; stages 2 and 3 are one architecture.
+
+    Raises:
+        CheckpointError: a checkpoint of another network.
+    """
+    state = unwrap(checkpoint)
+    try:
+        state = {str(name).removeprefix("module."): tensor.shape for name, tensor in state.items()}
+        convs = (f"LocalLayer_Torso.layers_conv.{2 * i}.weight" for i in count())
+        first = state["LocalLayer_Torso.expand_conv.weight"]
+        widths = [first[2], *(state[name][2] for name in takewhile(state.__contains__, convs))]
+        latent = state["GlobalInfo.fc_2.weight"][0]
+    except (AttributeError, KeyError, IndexError) as error:
+        raise CheckpointError(f"not a RIE state dict ({error})") from None
+    stage = 3 if any(name.startswith("FuseBlocks.") for name in state) else 1
+    config = {"filter_widths": widths, "stage": stage, "latent": latent, "channels": first[0]}
+    return "rie", config | ({"skeleton": "humaneva-15"} if first[1] == 18 else {})

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import models
+from models.pretrained import load_weights
 from models.registry import published_state, read_checkpoint
 
 
@@ -73,3 +74,43 @@ def test_files_of_another_kind_are_refused_in_words(name):
     for checkpoint in ([{"a": torch.zeros(2)}, {}, 3, 4, {}], {"model_pos": [1]}, {"state_dict": 3}, [], {}):
         with pytest.raises(models.CheckpointError):
             models.load_published(net, checkpoint)
+
+
+SIZES = [
+    ("rie", {"filter_widths": (3, 5, 1), "stage": 3, "latent": 6, "channels": 10}),
+    ("rie", {"filter_widths": (3,), "stage": 1, "latent": 5, "channels": 4}),
+    ("strided_transformer", {"frames": 27, "layers": 1, "channels": 16, "hidden": 24}),
+    ("strided_transformer", {"frames": 81, "layers": 2, "channels": 8, "hidden": 9, "joints": 15, "out_joints": 16}),
+    ("pkd", {"joints": 21, "blocks": 1, "distill_blocks": 1}),
+]
+
+
+@pytest.mark.parametrize("name, config", SIZES)
+def test_a_published_file_tells_its_own_size(tmp_path, name, config):
+    net = models.create(name, **config)
+    models.save_published(net, tmp_path / "net.pth")
+    again, about = load_weights(tmp_path / "net.pth", name)
+    assert about.network == name
+    state = published_state(again)
+    assert all(torch.equal(state[n], t) for n, t in published_state(net).items())
+
+
+def test_a_file_of_another_size_says_which(tmp_path):
+    file = tmp_path / "net.pth"
+    models.save_published(models.create("rie", filter_widths=(3,), stage=2, latent=6, channels=4), file)
+    with pytest.raises(models.CheckpointError, match=r"create\('rie', stage=3, latent=6\)$"):
+        models.load_published(models.create("rie", filter_widths=(3,), latent=5, channels=4), file)
+    models.save_published(models.create("strided_transformer", frames=27), file)
+    with pytest.raises(models.CheckpointError, match=r"create\('strided_transformer', frames=27\)$"):
+        models.load_published(models.create("strided_transformer", frames=81), file)
+    models.save_published(models.create("strided_transformer", frames=9, strides=(3, 3), layers=1, channels=8), file)
+    for name, message in (("strided_transformer", "no such strides are published"), ("rie", "not a RIE state dict")):
+        with pytest.raises(models.CheckpointError, match=message):
+            load_weights(file, name)
+
+
+def test_rie_is_written_as_its_program_reads_it(tmp_path):
+    net = models.create("rie", filter_widths=(3,), latent=5, channels=4)
+    models.save_published(net, tmp_path / "net.bin")
+    file = read_checkpoint(tmp_path / "net.bin")
+    assert file.keys() == {"epoch", "model_pos"} and file["model_pos"].keys() == published_state(net).keys()

@@ -139,3 +139,21 @@ def test_published_checkpoint_round_trip():
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values()))
     with pytest.raises(models.CheckpointError, match="misshapen|unexpected|missing"):
         models.load_published(models.create("rie", **SMALL, stage=1), published_state(net))
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"filter_widths": (4,)}, r"odd numbers, at least one, got \[4\]"),
+        ({"latent": 0}, "latent must be at least 1, got 0"),
+        ({"channels": -1}, "channels must be"),
+        ({"skeleton": "h36m-32"}, "no body parts for skeleton 'h36m-32'"),
+    ],
+)
+def test_sizes_that_cannot_be_are_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        models.create("rie", **config)
+
+
+def test_a_skeleton_may_be_named():
+    assert models.create("rie", **SMALL, skeleton="humaneva-15").skeleton.num_joints == 15

@@ -98,3 +98,17 @@ def test_bad_requests(net):
         models.stream(net).push(torch.zeros(17, 3))
     with pytest.raises(ValueError, match="keypoints must be"):
         models.lift(net, torch.zeros(0, 17, 2))
+
+
+def test_other_joints(net, clip):
+    """As many as the network has, mirrored where left and right are known."""
+    for run in (models.lift, lambda n, c: models.stream(n).push(c[0])):
+        with pytest.raises(ValueError, match="must have 17 joints, got 16"):
+            run(net, clip[:, :16])
+    config = {"frames": 9, "strides": (9,), "layers": 1, "channels": 8}
+    fifteen = models.create("strided_transformer", joints=15, out_joints=15, **config).eval()
+    assert models.lift(fifteen, clip[:, :15]).shape == (14, 15, 3)
+    other = models.create("strided_transformer", joints=16, out_joints=15, **config).eval()
+    assert models.lift(other, clip[:, :16], mirrored=False).shape == (14, 15, 3)
+    with pytest.raises(ValueError, match="pass mirrored=False"):
+        models.lift(other, clip[:, :16])

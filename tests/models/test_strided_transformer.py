@@ -21,6 +21,8 @@ def test_parameter_counts_are_the_published_ones(frames, count):
         ({"frames": 26, "strides": (2, 13)}, ["odd", "26"]),
         ({"frames": 27, "heads": 7}, ["heads", "256", "7"]),
         ({"frames": 27, "strides": (0, 27)}, ["strides", "at least 1"]),
+        ({"frames": 27, "layers": -1}, ["layers", "at least 0"]),
+        ({"frames": 27, "joints": 0}, ["joints", "at least 1"]),
     ],
 )
 def test_bad_configurations_name_both_sides(config, words):
