@@ -211,6 +211,7 @@ class Person:
         points: [T, 17, 2] pixels, gaps bridged. scores: [T, 17]; 0 where a joint was not seen.
         poses: [T, 17, 3] metres, camera axes (x right, y down, z away), root at 0.
         world: [T, 17, 3] metres, z up, with the root's path; from ``stand``.
+        off: pixels, the median distance of the joints seen from the pose projected back; from ``stand``.
     """
 
     identity: int
@@ -218,6 +219,7 @@ class Person:
     scores: np.ndarray
     poses: np.ndarray
     world: np.ndarray | None = None
+    off: float | None = None
 
     @property
     def present(self) -> np.ndarray:
@@ -353,7 +355,7 @@ def stand(
     tilt: str | float = "auto",
     smooth: int = 1,
 ) -> None:
-    """Give every person ``world``: metres, z up, floor at 0; everybody in the same world.
+    """Give every person ``world``, metres, z up, floor at 0, everybody in the same world; and ``off``.
 
     Args:
         ground: "clip" puts the lowest points of each person's whole path on the floor, "frame" those of every frame,
@@ -368,11 +370,15 @@ def stand(
         turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])
     reach = focal_of(size, focal)
     for person in people:
-        path = np.zeros((len(person.poses), 3))
+        path, person.off = np.zeros((len(person.poses), 3)), None
         if size is not None and reach is not None:
             path = root_path(person, size, reach)
             for part in stretches(person.present, 0):
                 path[part] = savitzky_golay(path[part], smooth, 1)
+            placed = person.poses + path[:, None]
+            projected = placed[..., :2] / placed[..., 2:] * reach + np.array(size) / 2
+            off = np.linalg.norm(projected - person.points, axis=-1)[(person.scores > 0) & person.present[:, None]]
+            person.off = float(np.median(off)) if len(off) else None
         world = (person.poses + path[:, None]) @ turn.T
         if ground != "none":
             lowest = world[..., 2].min(-1)

@@ -14,7 +14,7 @@ from posekernels.pose.skeleton import H36M_17
 from train.commands import lift as command
 from train.data import keypoint_files, pose_files
 from train.data.motion import load_starter
-from train.infer import LiveLifter, filled, in_h36m, lift_person, load_lifter, stretches, upright
+from train.infer import LiveLifter, Person, filled, in_h36m, lift_person, load_lifter, stand, stretches, upright
 from train.tracking import Sighting, Track, Tracker
 
 
@@ -59,7 +59,7 @@ def test_keypoints_to_every_form_in_one_go(folder, tmp_path, capsys):
     said = capsys.readouterr().err
     for stage in ("reading", "lifting", "writing", "drawing"):
         assert f"{stage} " in said
-    assert "person 1: frames 1 to 40 of 40" in said
+    assert "person 1: frames 1 to 40 of 40; projected back, " in said
     people = pose_files.read(outs[0]).people
     assert [p.identity for p in people] == [1, 2]
     assert np.isfinite(people[0].world).all() and abs(people[0].world[..., 2].min()) < 0.5
@@ -164,6 +164,20 @@ def test_people_stand_on_the_floor(walk):
     body = turned[:, 8] - (turned[:, 3] + turned[:, 6]) / 2
     tilt = np.degrees(np.arccos(body[:, 2] / np.linalg.norm(body, axis=-1)))
     assert np.median(tilt) < 8, "from a camera that looks down on them, people come out upright"
+
+
+def test_the_error_of_back_projection_is_that_of_the_keypoints():
+    poses = load_starter().test[0].positions[:40].copy()
+    poses[:, 0] = 0
+    placed = poses + (0.3, -0.2, 4.0)
+    points = (placed[..., :2] / placed[..., 2:] * 1200 + (500, 400)).astype(np.float32)
+    for error, low, high in ((0.0, 0.0, 0.1), (10.0, 8.0, 12.0)):
+        moved = points + error * np.where(np.arange(17) % 2, 1, -1)[:, None] * np.array([1.0, 0.0])
+        someone = Person(1, moved, np.ones((40, 17), np.float32), poses)
+        stand([someone], (1000, 800), 1200.0)
+        assert low <= someone.off <= high
+    stand([someone], None)
+    assert someone.off is None
 
 
 def test_people_who_are_kept_are_numbered_from_one(folder, tmp_path, capsys):

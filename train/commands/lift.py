@@ -456,7 +456,8 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
         frames = np.flatnonzero(there)
         line = f"person {person.identity}: frames {frames[0] + 1} to {frames[-1] + 1} of {lifted.frames}"
         missing = int((~there[frames[0] : frames[-1] + 1]).sum())
-        yield line + (f", {missing} of them empty (not seen for longer than {BRIDGE:g} s)" if missing else "")
+        line += f", {missing} of them empty (not seen for longer than {BRIDGE:g} s)" if missing else ""
+        yield line + (f"; projected back, {person.off:.1f} px off in the median" if person.off is not None else "")
         unseen = person.scores[there] == 0
         if unseen.any():
             how = "held where they were" if live else "interpolated over time, held at the ends"

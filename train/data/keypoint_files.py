@@ -257,6 +257,7 @@ def _detections(path: Path, content: dict, layout: str | None) -> Keypoints:
         raise DataError(f"{path}: nobody in it: no person was found in any of {len(found)} frames")
     about = content.get("metadata")
     size = (int(about["w"]), int(about["h"])) if isinstance(about, dict) and {"w", "h"} <= set(about) else None
+    layout = layout or "coco-17"  # all that its detector knows
     result = _arrays(path, np.stack(points, 1).reshape(len(found), -1, 2), layout, size=size)
     if len(chosen) < len(found):
         result.notes.append(f"{len(found) - len(chosen)} of {len(found)} frames without a person: filled in")
