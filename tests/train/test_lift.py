@@ -9,6 +9,7 @@ import torch
 import models
 from models.pretrained import About, load_weights, save_weights
 from posekernels.__main__ import run
+from posekernels.pose.camera import camera_to_world
 from posekernels.pose.layouts import from_h36m
 from posekernels.pose.skeleton import H36M_17
 from train.commands import lift as command
@@ -205,6 +206,31 @@ def test_forecast_walks_on_from_the_last_frame(folder, tmp_path, capsys):
     assert (tmp_path / "f.html").is_file() and (tmp_path / "f.json").is_file()
     page = (tmp_path / "f.html").read_text()
     assert all(words in page for words in ("two, people 1, 2", "observed +0 ms", "predicted +33 ms", "past in grey"))
+
+
+def test_forecast_of_joints_of_ones_own(folder, tmp_path):
+    """The same motion in two layouts, z or y up, goes on alike."""
+    clip = load_starter().test[0]
+    poses = clip.positions[:40].copy()
+    poses[:, 1:] += poses[:, :1]
+    world = camera_to_world(poses, clip.orientation, clip.translation)
+    z, y, out = tmp_path / "z.npy", tmp_path / "y.npz", tmp_path / "next.npz"
+    np.save(z, world)
+    np.savez(y, joints=np.stack((world[..., 0], world[..., 2], -world[..., 1]), -1))
+    weights = ["--weights", folder / "forecaster.safetensors", "-o", out]
+    futures = []
+    for how in ([z], [y, "--up", "y"]):
+        assert go("forecast", *how, "--joints", "h36m-17", "--fps", 50, *weights) == 0
+        futures.append(pose_files.read(out).people[0].world)
+    np.testing.assert_allclose(futures[1], futures[0], atol=1e-5)
+    np.testing.assert_array_equal(futures[0][:40], world)
+    assert len(futures[0]) == 40 + 50
+    with pytest.raises(ValueError, match="--fps"):
+        go("forecast", z, "--joints", "h36m-17", *weights)
+    with pytest.raises(ValueError, match="coco-17"):
+        go("forecast", z, "--joints", "coco17", "--fps", 50, *weights)
+    with pytest.raises(ValueError, match="one array"):
+        go("forecast", folder / "two.npy", "--joints", "coco-17", "--fps", 50, *weights)
 
 
 def test_forecast_lifts_first_and_speaks_of_no_file_but_its_own(folder, tmp_path, capsys):

@@ -1,4 +1,7 @@
-"""``posekernels forecast INPUT -o OUT``: what people do next; INPUT is lifted people, or anything ``lift`` takes."""
+"""``posekernels forecast INPUT -o OUT``: what people do next.
+
+INPUT is lifted people, anything ``lift`` takes, or, with ``--joints LAYOUT``, 3D joints of your own.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from models.published.pkd import configuration
 from models.registry import CheckpointError, create, load_published, read_checkpoint
 from posekernels import draw
 from posekernels._cli import Parser
+from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17
 
 from ..data import pose_files
@@ -99,6 +103,7 @@ def panels(lifted: Lifted, seen: int) -> list[draw.Panel]:
     past[seen:] = draw.held(past[:seen].reshape(seen, -1))[-1].reshape(1, -1, 3)
     future[:seen] = np.nan
     both = np.concatenate((past, future), 1)
+    both[..., 2] -= min(np.nanmin(both[..., 2]), 0)  # joints of one's own may be relative to the root: on the floor
     focus = roots.mean(0)  # the view goes along, so that people fill it
     reach = float(np.nanmax(np.abs(both[..., :2] - focus[:, None])))
     milliseconds = (np.arange(len(both)) - seen + 1) * 1000 / lifted.fps
@@ -149,6 +154,10 @@ def main(arguments: list[str]) -> int:
     p.add_argument("--at", type=float, metavar="SECONDS", help="forecast from there, not from the end")
     p.add_argument("--weights", metavar="FILE", help="a forecaster of 17 joints (default: the project's)")
     p.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
+    layouts = ", ".join(LAYOUTS)
+    p.add_argument("--joints", metavar="LAYOUT", help=f"INPUT is 3D joints [T, J, 3], .npy or .npz, metres: {layouts}")
+    p.add_argument("--fps", type=float, metavar="F", help="frames per second of --joints")
+    p.add_argument("--up", choices=("y", "z"), help="which axis of --joints points up (default: z)")
     names = "options for lifting, without their dashes: people=2 size=1920x1080"
     p.add_argument("--lift", nargs="+", default=[], metavar="OPTION", help=names)
     options = p.parse_args(arguments)
@@ -166,9 +175,14 @@ def main(arguments: list[str]) -> int:
     if getattr(net, "joints", None) != 17 or not hasattr(net, "history"):
         of = f" of {net.joints} joints" if hasattr(net, "joints") else ""
         raise ValueError(f"{options.weights}: {about.network}{of} is not a forecaster of 17 joints")
-    if _is_lifted(options.input):
-        if options.lift:
-            raise ValueError(f"--lift: {options.input} is lifted already")
+    own = options.joints is not None
+    if own != (options.fps is not None) or (options.up and not own):
+        raise ValueError("--joints LAYOUT and --fps F come together; --up is of --joints")
+    if options.lift and (own or _is_lifted(options.input)):
+        raise ValueError(f"--lift: {options.input} is lifted already")
+    if own:
+        lifted = pose_files.read_joints(options.input, options.joints, options.fps, options.up or "z")
+    elif _is_lifted(options.input):
         lifted = pose_files.read(options.input)
     else:
         extra = [word for pair in options.lift for word in _option(pair)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from posekernels._files import write_aside
+from posekernels.pose.layouts import to_h36m
 from posekernels.pose.skeleton import H36M_17
 
 from ..infer import Lifted, Person
@@ -122,6 +123,36 @@ def read(path: str | Path) -> Lifted:
     size = tuple(int(v) for v in np.ravel(content.get("size", ())))
     found = [Person(int(i), *parts) for i, *parts in zip(identities, *arrays)]
     return Lifted(found, float(content["fps"]), size if len(size) == 2 else None, str(content.get("source", "")))
+
+
+def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lifted:
+    """Somebody's own 3D joints, [T, J, 3] in metres, as a lifted person: what ``posekernels forecast`` goes on from.
+
+    Args:
+        path: ``.npy``, or ``.npz`` with one such array.
+        layout: of the joints, one of ``posekernels.pose.layouts.LAYOUTS``.
+        fps: frames per second. up: the axis that points up, "z" or "y".
+    Raises:
+        DataError: another kind of file or shape. ValueError: an unknown layout, or a rate that is not positive.
+    """
+    path = Path(path)
+    if not fps > 0:
+        raise ValueError(f"--fps must be positive, got {fps:g}")
+    if path.suffix.lower() == ".npz":
+        arrays = [a for a in read_npz(path).values() if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    else:
+        try:
+            arrays = [np.load(path, allow_pickle=False)]
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{path}: not an array of numbers ({str(error).splitlines()[0]})") from error
+    arrays = [a for a in arrays if a.ndim == 3 and a.shape[2] == 3 and len(a)]
+    if len(arrays) != 1:
+        raise DataError(f"{path}: expected one array [T, J, 3] of 3D joints, got {len(arrays)}")
+    world = to_h36m(np.asarray(arrays[0], np.float32), layout)
+    if up == "y":
+        world = np.stack((world[..., 0], -world[..., 2], world[..., 1]), -1)
+    nothing, unseen = np.full((len(world), 17, 2), np.nan, np.float32), np.zeros((len(world), 17), np.float32)
+    return Lifted([Person(1, nothing, unseen, world - world[:, :1], world)], fps, None, str(path))
 
 
 # -- TRC -------------------------------------------------------------------------------------------------------------
