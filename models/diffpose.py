@@ -216,12 +216,15 @@ class DiffPose(nn.Module):
         initial: gives the first estimate.
         denoiser: GCNdiff over (u, v, x, y, z).
         diffusion: the schedule the denoiser was trained with.
+
+    Both start in eval mode: poses are refined there.
     """
 
     def __init__(self, initial: nn.Module, denoiser: GCNdiff, diffusion: Diffusion | None = None):
         super().__init__()
         self.initial, self.denoiser = initial, denoiser
         self.diffusion = Diffusion() if diffusion is None else diffusion
+        self.eval()
 
     def refine(
         self,

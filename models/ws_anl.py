@@ -45,6 +45,8 @@ class WsAnl(nn.Module):
         lifter: [B, 1, J, 2] -> [B, 1, J, 3]; frozen, in eval mode even when the rest trains (see ``freeze``).
         variance: [B, 1, J, 2] -> [B, 1, J, 1], relative to the lifter's mean error; None when only ``single`` is used.
         skeleton: of both.
+
+    All of it starts in eval mode: hypotheses are drawn there.
     """
 
     def __init__(self, lifter: nn.Module, variance: nn.Module | None, skeleton: Skeleton = H36M_17):
@@ -57,7 +59,7 @@ class WsAnl(nn.Module):
                     f"{got}: are lifter and variance model swapped?"
                 )
         self.lifter, self.variance, self.skeleton = lifter, variance, skeleton
-        self.freeze()
+        self.freeze().eval()
 
     def freeze(self, lifter: bool = True) -> WsAnl:
         """Train the variance model around the frozen lifter; with ``lifter=False`` the lifter, before all else."""

@@ -125,6 +125,14 @@ def test_clip_of_any_length():
         assert pose.shape == (n, 17, 3) and (pose[:, 0] == 0).all() and pose.isfinite().all()
 
 
+def test_starts_in_eval_mode():
+    net = FrameDiffPose(
+        create("gcnpose", channels=8, layers=1, heads=2), create("gcndiff", channels=8, layers=1, heads=2)
+    )
+    assert torch.equal(net(torch.ones(2, 17, 2)).xyz, net(torch.ones(2, 17, 2)).xyz)
+    assert not any(module.training for module in net.modules()) and net.train().initial.training
+
+
 def test_pieces_change_nothing(monkeypatch):
     net, clip = small_video(), torch.randn(47, 17, 2) * 0.3
     want, called = net.lift(clip), []

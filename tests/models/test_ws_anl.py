@@ -81,6 +81,13 @@ def test_sigma_of_the_mirrored_pose_is_its_own():
         torch.testing.assert_close(net(x, 3), net(views, 3, sigma=sigma))
 
 
+def test_starts_in_eval_mode():
+    net = WsAnl(create("mgcn_lw", hidden=16, depth=1), create("variance_linear"))
+    keypoints = torch.rand(3, 17, 2)
+    assert torch.equal(net(keypoints, 2), net(keypoints, 2))  # no dropout, no statistics of the batch
+    assert net.train().variance.training and not net.lifter.training
+
+
 def test_the_lifter_is_frozen():
     net = system().train()
     assert net.variance.training and not net.lifter.training
