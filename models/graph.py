@@ -330,6 +330,8 @@ class ModulatedGCN(nn.Module):
         self, hidden: int = 256, outputs: int = 3, weights: int = 2, depth: int = 4, skeleton: Skeleton = H36M_17
     ):
         super().__init__()
+        if hidden < 1 or outputs < 1 or depth < 0:
+            raise ValueError(f"hidden and outputs must be at least 1 and depth 0, got {hidden}, {outputs} and {depth}")
         self.skeleton, self.outputs = skeleton, outputs
         self.input = NormedGraphConv(2, hidden, weights, skeleton)
         self.layers = nn.ModuleList(GraphResidual(hidden, weights, skeleton) for _ in range(depth))

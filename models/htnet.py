@@ -147,6 +147,8 @@ class HTNet(nn.Module):
         super().__init__()
         if channels % 24 or channels <= 0:
             raise ValueError(f"htnet: channels must be a positive multiple of 24 (3 thirds of 8 heads), got {channels}")
+        if depth < 1 or hidden < 1:
+            raise ValueError(f"htnet: depth and hidden must be at least 1, got {depth} and {hidden}")
         self.skeleton, self.outputs = H36M_17, 3
         self.embed = nn.Linear(2, channels)
         self.position = nn.Parameter(torch.zeros(1, self.skeleton.num_joints, channels))

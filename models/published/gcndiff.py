@@ -34,3 +34,13 @@ def unwrap(checkpoint: list | dict, ema: bool = False) -> dict:
         kind = f"a list of {len(checkpoint)}" if isinstance(checkpoint, list) else type(checkpoint).__name__
         raise ValueError(f"expected a list [model, optimiser, epoch, step{', EMA' * ema}] or a state dict, got {kind}")
     return checkpoint[4 * ema]
+
+
+def hint(net, state: dict) -> str | None:
+    """What the file holds, when it is the other of the two graph networks."""
+    if "gconv_input.weight" not in state:
+        return None
+    held = "GCNdiff" if "gconv_layers.0.temb_proj.weight" in state else "GCNpose"
+    if held == type(net).__name__:
+        return None
+    return f"it holds {held}: are the checkpoints of the pose network and of the denoiser swapped?"

@@ -97,6 +97,12 @@ def test_mixste_file_with_a_numpy_random_state(tmp_path):
         load_published(longer, file)
 
 
+def test_swapped_checkpoints_are_told():
+    for net, other, held in (("gcndiff", "gcnpose", "GCNpose"), ("gcnpose", "gcndiff", "GCNdiff")):
+        with pytest.raises(CheckpointError, match=f"it holds {held}"):
+            load_published(create(net), published_state(create(other)))
+
+
 def test_gcnpose_keeps_the_tensors_nobody_reads():
     net = create("gcnpose", channels=16, layers=1, heads=2)
     unused = {"temb.dense.0.weight": torch.randn(64, 16), "temb.dense.0.bias": torch.randn(64)}

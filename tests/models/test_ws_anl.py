@@ -118,6 +118,8 @@ def test_compiles_as_one_graph():
         ),
         (lambda net: load_published(create("variance_linear"), published_state(create("htnet"))), "HTNet, a lifter"),
         (lambda net: load_published(create("htnet"), published_state(create("variance_gcn"))), "a variance model"),
+        (lambda net: create("htnet", depth=0), "depth and hidden must be at least 1, got 0"),
+        (lambda net: create("mgcn_lw", hidden=0), "hidden and outputs must be at least 1"),
         (lambda net: models.create("mgcn_lv"), "did you mean 'mgcn_lw'"),
     ],
 )

@@ -16,7 +16,7 @@ from train.data import mixture
 from train.data.errors import DataError
 from train.evaluate import target_of
 from train.recipes import _diffpose_yaml, mixste
-from train.recipes.diffpose import pick_components, timestep_pairs
+from train.recipes.diffpose import drawn, pick_components, timestep_pairs
 
 SMALL = ["-k", "gt", "-b", "32", "-f", "9", "-cs", "8", "--depth", "1", "--heads", "2", "--seed", "3"]
 GRAPH = ["--hid_dim", "8", "--num_layer", "1", "--n_head", "2", "--pose_epochs", "1", "-e", "1"]
@@ -178,6 +178,33 @@ training: {batch_size: 1024, n_epochs: 80, num_workers: 32}
 testing: {test_times: 1, test_timesteps: 2, test_num_diffusion_timesteps: 12}
 optim: {optimizer: Adam, lr: 2e-5, eps: 1e-8, amsgrad: false, grad_clip: 1.0, lr_gamma: 0.9, decay: 60}
 """
+
+
+def test_drawn_components_and_a_missing_mixture_are_known_before_training(train, capsys):
+    mixture.make(train.folder, "gt")
+    frame = ["--setting", "frame", "--seed", "5"]
+    assert train("diffpose", "plain", *frame, sizes=GRAPH) == 0
+    assert train("diffpose", "drawn", *frame, "--test_mixture", "gt", sizes=GRAPH) == 0
+    plain, drawn = ((train.folder / name / "evaluation.json").read_text() for name in ("plain", "drawn"))
+    assert plain == drawn  # the first component has all the weight and is the detection
+    with pytest.raises(ValueError, match="nowhere_gmm.npz: no such file"):
+        train("diffpose", "missing", *frame, "--mixture", "nowhere", sizes=GRAPH)
+    assert not (train.folder / "missing").exists()
+    with pytest.raises(ValueError, match="frame"):
+        train("diffpose", "video", "--test_mixture", "gt", sizes=GRAPH)
+
+
+def test_drawn_components_follow_their_weights():
+    clip = synthetic(12).test[0]
+    T = len(clip.keypoints)
+    components = np.zeros((T, 17, 3, 5), np.float32)
+    components[..., 0], components[..., 1] = (0.5, 0.0, 0.5), (0, 1, 2)
+    found = drawn([clip, clip], [components] * 2, 1)
+    us = np.concatenate([c.keypoints[..., 0].ravel() for c in found])
+    assert set(us) == {0, 2} and 0.3 < (us == 2).mean() < 0.7
+    assert np.array_equal(
+        us, np.concatenate([c.keypoints[..., 0].ravel() for c in drawn([clip] * 2, [components] * 2, 1)])
+    )
 
 
 def test_published_configuration(tmp_path):

@@ -110,6 +110,29 @@ def published_pair(folder):
     return files
 
 
+def test_published_command_lines(tmp_path, capsys, data):
+    files = published_pair(tmp_path)
+    start = ["--model", "ws_anl", "--shhpe_model", "mgcn_lw", "--lifter_checkpoint", files["lifter"]]
+    with pytest.warns(UserWarning, match="--gpu"):
+        code, printed, error = run(
+            capsys, h36m.main, *start, "--sample_nums", 4, "--mutilhyp_test", "--gpu", 1, "--dataset", "h36m",
+            "--evaluate", files["variance"],
+        )  # fmt: skip
+    assert code == 0 and "reprojected P1" in printed, error
+    code, _, error = run(capsys, h36m.main, *start, "--dataset", "3dhp")
+    assert code == 2 and "train.mpi_inf_3dhp" in error
+    for option in ("--large_decay_epoch", "--lifter_epochs", "--channel"):
+        code, _, error = run(capsys, h36m.main, *start, option, 0)
+        assert code == 2 and option in error
+    torch.save(published_state(create("htnet")), tmp_path / "z.pth")
+    (tmp_path / "htnet").mkdir()
+    (tmp_path / "z.pth").rename(tmp_path / "htnet/z.pth")
+    code, printed, error = run(capsys, h36m.main, "--model", "htnet", "--reload", "--previous_dir", tmp_path / "htnet")
+    assert code == 0 and "average" in printed, error
+    code, _, error = run(capsys, h36m.main, "--model", "htnet", "--reload", "--previous_dir", tmp_path / "none")
+    assert code == 2 and "no .pth file" in error
+
+
 def test_3dhp(tmp_path, capsys):
     write_3dhp(tmp_path)
     files = published_pair(tmp_path)

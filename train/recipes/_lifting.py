@@ -14,6 +14,7 @@ from posekernels._cli import Notice
 
 from ..data.clips import Clip, LiftingData
 from ..data.windows import Batch, EvalWindows, TrainWindows, average_mirrored
+from ..engine import positive
 from ..evaluate import Report, evaluate_clips
 from . import Recipe
 
@@ -51,7 +52,7 @@ def add_decay_arguments(parser: ArgumentParser) -> None:
     """The options of ``decayed``."""
     parser.add_argument("-lrd", "--lr_decay", type=float, default=0.95, help="rate factor after every epoch")
     parser.add_argument("--lr_decay_large", type=float, default=0.5, help="instead, every --large_decay_epoch")
-    parser.add_argument("--large_decay_epoch", type=int, default=5)
+    parser.add_argument("--large_decay_epoch", type=positive, default=5)
 
 
 def decayed(options: Namespace, epoch: int) -> float:

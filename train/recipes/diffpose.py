@@ -6,6 +6,7 @@ one stage trains GCNdiff. Without it, a first stage trains the pose network. Dif
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from models.registry import CheckpointError, load_published, read_checkpoint
 from ..data.clips import Clip, LiftingData
 from ..data.mixture import clip_mixtures, jitter, mixture_file, mixture_of
 from ..data.windows import Batch
+from ..engine import positive
 from ..evaluate import Report, evaluate_pairs
 from . import _diffpose_yaml, is_last_stage, is_ours, load_strict, mixste
 from ._lifting import LiftingRecipe, target_of_batch
@@ -54,6 +56,16 @@ def training_poses(mixture: Tensor, pose: Tensor, uniform: Tensor) -> tuple[Tens
     drawn = mixture.gather(2, index).squeeze(2)
     xyz = pose - pose[:, :1]
     return torch.cat((drawn[..., 1:3], xyz), -1), torch.cat((drawn[..., 3:5], torch.ones_like(xyz)), -1)
+
+
+def drawn(clips: list[Clip], mixtures: list[np.ndarray], seed: int) -> list[Clip]:
+    """The clips with one component of every keypoint's mixture for its 2D, as the published frame setting tests."""
+    generator, found = torch.Generator().manual_seed(seed), []
+    for clip, mixture in zip(clips, map(torch.from_numpy, mixtures), strict=True):
+        index = pick_components(mixture, torch.rand(mixture.shape[:2], generator=generator))
+        keypoints = mixture[..., 1:3].take_along_dim(index[..., None, None], 2).squeeze(2).numpy()
+        found.append(dataclasses.replace(clip, keypoints=keypoints))
+    return found
 
 
 def timestep_pairs(half: Tensor, timesteps: int, count: int) -> Tensor:
@@ -154,32 +166,42 @@ class DiffPoseRecipe(LiftingRecipe):
         add("--config", action=_diffpose_yaml.Load, metavar="YAML", help="a configuration of the published programs")
         add("--model_pose_path", metavar="FILE", help="checkpoint of the pose network; without it, it is trained first")
         add("--mixture", metavar="NAME", help="2D source to learn from: data_2d_h36m_NAME_gmm.npz")
-        add("--pose_epochs", type=int, help="epochs of the pose network's stage")
-        add("--pose_batch_size", type=int, help="its batch size: chunks (video) or frames")
+        add(
+            "--test_mixture",
+            metavar="NAME",
+            help="test on drawn components of data_2d_h36m_NAME_gmm.npz (frame setting)",
+        )
+        add("--pose_epochs", type=positive, help="epochs of the pose network's stage")
+        add("--pose_batch_size", type=positive, help="its batch size: chunks (video) or frames")
         add("--pose_lr", type=float, help="its learning rate")
         add("--lr_gamma", type=float, default=0.9, help="rate factor after every --decay epochs")
-        add("--decay", type=int, default=60, help="epochs between them")
-        add("--hid_dim", type=int, help="channels of GCNdiff and GCNpose")
-        add("--num_layer", type=int, help="their layers")
-        add("--n_head", type=int, help="of their attention")
+        add("--decay", type=positive, default=60, help="epochs between them")
+        add("--hid_dim", type=positive, help="channels of GCNdiff and GCNpose")
+        add("--num_layer", type=positive, help="their layers")
+        add("--n_head", type=positive, help="of their attention")
         add("--dropout", type=float, help="on their sub-layers")
         add("--ema_rate", type=float, help="of the running mean of the weights, kept beside them; 0 for none")
         add("--beta_schedule", choices=models.diffpose.SCHEDULES)
         add("--beta_start", type=float)
         add("--beta_end", type=float)
-        add("--num_diffusion_timesteps", type=int, metavar="T")
+        add("--num_diffusion_timesteps", type=positive, metavar="T")
         add("--optimizer", choices=("Adam", "RMSProp", "SGD"))
         add("--optim_eps", type=float, help="eps of Adam and RMSProp")
         add("--weight_decay", type=float)
         add("--amsgrad", action="store_true", default=None)
-        add("--test_times", type=int, metavar="R", help="hypotheses, averaged")
+        add("--test_times", type=positive, metavar="R", help="hypotheses, averaged")
         add(
             "--published_repeated_frames",
             action="store_true",
             help="figures as published: frames that two chunks share, and those that fill a short one, count twice",
         )
-        add("--test_timesteps", type=int, metavar="S", help="denoising steps")
-        add("--test_num_diffusion_timesteps", type=int, metavar="N", help="they are spread over the first N timesteps")
+        add("--test_timesteps", type=positive, metavar="S", help="denoising steps")
+        add(
+            "--test_num_diffusion_timesteps",
+            type=positive,
+            metavar="N",
+            help="they are spread over the first N timesteps",
+        )
         add("--skip_type", choices=models.diffpose.SKIPS, default="uniform")
         add("--eta", type=float, default=0.0, help="0: deterministic steps; 1: as much noise as DDPM")
         mixste.add_network_arguments(parser)
@@ -205,7 +227,8 @@ class DiffPoseRecipe(LiftingRecipe):
         self.refining = True  # False while the pose network is trained
         if o.pose_epochs is None:
             o.pose_epochs = 60 if o.data_root else 2 if self.video else 8
-        source = "gt" if o.keypoints == "gt" else "cpn"
+        tested = getattr(o, "test_mixture", None)  # runs of before did not have it
+        source = "gt" if (tested or o.keypoints) == "gt" else "cpn"
         published = PUBLISHED_SAMPLING[o.setting, source]
         self.sampling = Sampling(
             steps=o.test_timesteps or published.steps,
@@ -218,8 +241,17 @@ class DiffPoseRecipe(LiftingRecipe):
             raise ValueError(f"diffpose: made for 17 joints, the data has {data.skeleton.num_joints}")
         if o.published_repeated_frames and not self.video:
             raise ValueError("--published_repeated_frames is for --setting video: single frames are not repeated")
-        if o.mixture and (o.data_root is None or o.downsample != 1 or o.subset != 1):
-            raise ValueError("--mixture needs --data-root, and neither --downsample nor --subset")
+        if (o.mixture or tested) and (o.data_root is None or o.downsample != 1 or o.subset != 1):
+            raise ValueError(
+                "--mixture needs --data-root, and neither --downsample nor --subset; so does --test_mixture"
+            )
+        if o.mixture and not o.evaluate:
+            mixture_file(o.data_root, o.mixture)  # it is read in the last stage, and missed now
+        if tested and self.video:
+            raise ValueError("--test_mixture is for --setting frame, as published: the video setting tests on plain 2D")
+        if tested:
+            mixtures = clip_mixtures(mixture_file(o.data_root, tested), data.test)
+            self.data = dataclasses.replace(data, test=drawn(data.test, mixtures, o.seed))
         if self.video and self.stages == 2:
             mixste.check_memory(o, o.pose_batch_size or mixste.chunks_in_batch(o), "--pose_batch_size")
         self.diffusion().coefficients(self.sampling)  # refuses timesteps that the schedule does not have

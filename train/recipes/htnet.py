@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,34 @@ from torch import Tensor, nn
 import models
 
 from ..data.windows import Batch
-from ._lifting import LiftingRecipe, add_decay_arguments, decayed, target_of_batch
+from ..engine import positive
+from ._lifting import LiftingRecipe, add_decay_arguments, add_without_effect, decayed, target_of_batch
+
+# Published options that the published programs never read, or that say here what cannot be otherwise; WS-ANL's too.
+WITHOUT_EFFECT = {
+    "--train": "it trains unless there is a checkpoint to test",
+    "--workers": "windows are gathered in memory",
+    "--gpu": "see --device",
+    "--drop": "never read",
+    "--min_lr": "never read",
+    "--lr_min": "never read",
+    "--stride": "frames are seen one by one",
+    "--out_all": "frames are seen one by one",
+}
+HTNET_WITHOUT_EFFECT = WITHOUT_EFFECT | {
+    "--frames": "frames are seen one by one",
+    "--test": "it tests after every epoch",
+    "-n --model_name": "see --out",
+    "--dataset": "see the job's name",
+    "--n_joints": "the data's",
+    "--out_joints": "the data's",
+    "--in_channels": "2",
+    "--out_channels": "3",
+    "--viz": "never read",
+    "--previous": "never read",
+    "-previous_best_threshold": "see --resume",
+    "-previous_name": "see --resume",
+}
 
 
 class HTNetRecipe(LiftingRecipe):
@@ -19,10 +47,21 @@ class HTNetRecipe(LiftingRecipe):
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--layers", type=int, default=3, help="blocks")
-        parser.add_argument("--channel", type=int, default=240, help="channels, a multiple of 24")
-        parser.add_argument("--d_hid", type=int, default=1024, help="hidden width of the MLPs")
+        parser.add_argument("--layers", type=positive, default=3, help="blocks")
+        parser.add_argument("--channel", type=positive, default=240, help="channels, a multiple of 24")
+        parser.add_argument("--d_hid", type=positive, default=1024, help="hidden width of the MLPs")
+        parser.add_argument("--reload", action="store_true", help="as published: test the file in --previous_dir")
+        parser.add_argument("--previous_dir", metavar="DIR", help="of --reload: its first .pth file in sorted order")
         add_decay_arguments(parser)
+        add_without_effect(parser, HTNET_WITHOUT_EFFECT)
+
+    def __init__(self, options, data):
+        super().__init__(options, data)
+        if getattr(options, "reload", False) and not options.evaluate:  # runs of before did not have it
+            files = sorted(Path(options.previous_dir or "").glob("*.pth"))
+            if not options.previous_dir or not files:
+                raise ValueError(f"--reload: no .pth file in --previous_dir {options.previous_dir}")
+            options.evaluate = str(files[0])
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:

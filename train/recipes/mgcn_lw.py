@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import models
 
 from ..data.windows import Batch
+from ..engine import positive
 from ._lifting import LiftingRecipe, target_of_batch
 
 
@@ -22,10 +23,10 @@ class MgcnLwRecipe(LiftingRecipe):
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--hid_dim", type=int, default=128, help="channels")
+        parser.add_argument("--hid_dim", type=positive, default=128, help="channels")
         parser.add_argument("--num_layers", type=int, default=4, help="residual layers")
         parser.add_argument("-lrd", "--lr_decay", type=float, default=0.9, help="rate factor every --decay_epochs")
-        parser.add_argument("--decay_epochs", type=int, default=4)
+        parser.add_argument("--decay_epochs", type=positive, default=4)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:

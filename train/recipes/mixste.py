@@ -116,10 +116,12 @@ class MixSTERecipe(LiftingRecipe):
 
 def add_network_arguments(parser: ArgumentParser) -> None:
     """Sizes of MixSTE, which DiffPose's video setting has too."""
-    parser.add_argument("-f", "--frames", "--number-of-frames", type=int, metavar="T", help="frames of a chunk")
-    parser.add_argument("-cs", "--channels", type=int, metavar="C", help="width of MixSTE")
-    parser.add_argument("--depth", type=int, help="pairs of spatial and temporal blocks")
-    parser.add_argument("--heads", type=int, help="of MixSTE's attention")
+    parser.add_argument(
+        "-f", "--frames", "--number-of-frames", type=engine.positive, metavar="T", help="frames of a chunk"
+    )
+    parser.add_argument("-cs", "--channels", type=engine.positive, metavar="C", help="width of MixSTE")
+    parser.add_argument("--depth", type=engine.positive, help="pairs of spatial and temporal blocks")
+    parser.add_argument("--heads", type=engine.positive, help="of MixSTE's attention")
 
 
 def network_defaults(starter: bool) -> dict:
@@ -131,7 +133,7 @@ def network_defaults(starter: bool) -> dict:
 
 def chunks_in_batch(options) -> int:
     """Default batch size: the published one counts frames, 1024, hence 4 chunks of 243; on the starter set 432."""
-    return max(1, (432 if options.data_root is None else 1024) // max(options.frames, 1))
+    return max(1, (432 if options.data_root is None else 1024) // options.frames)
 
 
 def training_bytes(options, chunks: int) -> int:

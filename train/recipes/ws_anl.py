@@ -25,10 +25,11 @@ from posekernels.pose.hypotheses import HypothesisScores, by_reprojection
 
 from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
+from ..engine import positive
 from ..evaluate import Report, evaluate_clips, target_of
 from . import is_last_stage, is_ours, load_strict
-from ._lifting import LiftingRecipe, add_decay_arguments, decayed
-from .htnet import HTNetRecipe
+from ._lifting import LiftingRecipe, add_decay_arguments, add_without_effect, decayed
+from .htnet import WITHOUT_EFFECT, HTNetRecipe
 from .mgcn_lw import MgcnLwRecipe
 
 LIFTERS = {"htnet": HTNetRecipe, "mgcn_lw": MgcnLwRecipe}
@@ -125,6 +126,8 @@ class WsAnlRecipe(LiftingRecipe):
         self.stages = 1 if options.lifter_checkpoint or options.evaluate else 2
         self.alpha = ALPHA["h36m"] if options.alpha is None else options.alpha
         self.variance_stage, self.training = True, False
+        if data.train and getattr(options, "dataset", None) == "3dhp":
+            raise ValueError("--dataset 3dhp: test on it with python -m train.mpi_inf_3dhp; nobody trains on it")
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
@@ -135,10 +138,10 @@ class WsAnlRecipe(LiftingRecipe):
         parser.add_argument(
             "--variance_checkpoint", "--variance-checkpoint", metavar="FILE", help="published variance model, to test"
         )
-        parser.add_argument("--layers", type=int, default=3, help="of an HTNet that is trained here")
-        parser.add_argument("--channel", type=int, default=240, help="of an HTNet that is trained here")
-        parser.add_argument("--d_hid", type=int, default=1024, help="of an HTNet that is trained here")
-        parser.add_argument("--lifter_epochs", type=int, help="of the first stage (default: the lifter's own)")
+        parser.add_argument("--layers", type=positive, default=3, help="of an HTNet that is trained here")
+        parser.add_argument("--channel", type=positive, default=240, help="of an HTNet that is trained here")
+        parser.add_argument("--d_hid", type=positive, default=1024, help="of an HTNet that is trained here")
+        parser.add_argument("--lifter_epochs", type=positive, help="of the first stage (default: the lifter's own)")
         add_decay_arguments(parser)
         parser.add_argument(
             "--sigma_cache", default="runs/sigma-targets", metavar="DIR", help="targets, kept by content"
@@ -147,6 +150,9 @@ class WsAnlRecipe(LiftingRecipe):
             "--curve", metavar="FILE", help=f"also write best-of-S for S = {CURVE} as JSON, with plain noise as control"
         )
         add_sampling_arguments(parser)
+        parser.add_argument("--dataset", choices=("h36m", "3dhp"), help="as published; 3dhp is train.mpi_inf_3dhp's")
+        own = {"--reload_sigma": "never read", "--save_ckpt_path": "see --out"}
+        add_without_effect(parser, WITHOUT_EFFECT | own)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
