@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels._arrays import in_autocast_dtype
 from posekernels._checks import check_sizes
 from posekernels._derived import PreparedWeights
 from posekernels.ops import (
@@ -62,9 +63,9 @@ def train_steps(steps: list[Step], xs, dropout: float) -> tuple[Tensor, ...]:
     results: list[tuple[Tensor, ...]] = []
     for step in steps:
         weights, biases = [c.weight for c in step.convs], [c.bias for c in step.convs if c.bias is not None]
-        ys = strided_temporal_conv(results[-1] if results else xs, weights, biases)
-        if step.norms is not None:
-            ys = tuple(_act(y, norm, dropout) for y, norm in zip(ys, step.norms))
+        ys = strided_temporal_conv([in_autocast_dtype(x) for x in (results[-1] if results else xs)], weights, biases)
+        if step.norms is not None:  # statistics keep the precision of the weights
+            ys = tuple(_act(y.to(norm.weight.dtype), norm, dropout) for y, norm in zip(ys, step.norms))
         if step.residual is not None:
             others = results[step.residual]
             ys = tuple(y + r[:, step.tap :: r.shape[1] // y.shape[1]] for y, r in zip(ys, others))
@@ -302,9 +303,10 @@ class RIE(nn.Module):
     def features(self, keypoints: Tensor, networks: Networks | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
         """[B, R, J, 2] -> one [B, 1, L] per part, and [B, 1, L] of the whole body in the middle frame."""
         self.check(keypoints)
-        parts = relative_encoding(keypoints, self.parts)
+        parts = relative_encoding(keypoints, self.parts)  # differences: before anything is rounded
         middle = keypoints[:, keypoints.shape[1] // 2].flatten(1)[:, None]
-        *local, whole = (networks or self.networks()).features((*parts, middle))
+        xs = [in_autocast_dtype(x) for x in (*parts, middle)]
+        *local, whole = (networks or self.networks()).features(xs)
         return tuple(local), whole
 
     def local_features_dilated(self, keypoints: Tensor) -> tuple[Tensor, ...]:

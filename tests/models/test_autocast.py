@@ -50,11 +50,24 @@ def test_networks_infer_under_autocast(name):
                 assert (a.float() - b).norm() < 0.02 * b.norm()
 
 
-@pytest.mark.parametrize("name", ["htnet", "mixste"])
+@pytest.mark.parametrize("name", ["htnet", "mixste", "rie"])
 def test_networks_whose_first_product_is_in_an_op_answer_in_autocast_s_dtype(name):
     net = models.create(name, **SMALL.get(name, {})).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert net(*INPUTS[name](net)).dtype == torch.bfloat16
+
+
+def test_rie_s_training_is_in_autocast_s_dtype_but_for_its_statistics():
+    """Its products are rounded, each result a little; the norms' statistics are those of float32 results."""
+    torch.manual_seed(0)
+    net = models.create("rie", filter_widths=(3, 3), latent=8, channels=12, dropout=0.0, fc_dropout=0.0)
+    x, found = torch.randn(32, 9, 17, 2), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(net(x))
+    assert found[1].dtype == torch.bfloat16
+    assert 0 < (found[1].float() - found[0]).norm() < 0.05 * found[0].norm()
+    assert all(b.dtype == torch.float32 for n, b in net.named_buffers() if "running" in n)
 
 
 def test_ops_follow_their_first_argument_only_under_autocast():
