@@ -51,17 +51,31 @@ def stretches(present: np.ndarray, bridge: int) -> list[slice]:
 
 
 def filled(points: np.ndarray) -> np.ndarray:
-    """[T, 17, 2] without NaN: straight lines over time, held at the ends; a joint never seen sits on its parent."""
-    points = points.copy()
-    times = np.arange(len(points))
-    for joint in range(points.shape[1]):
-        seen = np.isfinite(points[:, joint]).all(-1)
-        if seen.any() and not seen.all():
+    """[T, 17, 2] without NaN: a joint out of sight moves with its neighbour; one never seen sits on its parent.
+
+    The joint seen most is the anchor, and goes straight over time where it is not seen. From there outwards, what is
+    interpolated (and held at the ends) is a joint's offset from the next one towards the anchor.
+    """
+    points, seen = points.copy(), np.isfinite(points).all(-1)
+    never, times = ~seen.any(0), np.arange(len(points))
+    bones = [(joint, parent) for joint, parent in enumerate(H36M_17.parents) if parent >= 0]
+    order, base = [int(seen.sum(0).argmax())], {}
+    for joint in order:  # grows as it goes, from the anchor to the tips
+        for bone in bones:
+            other = sum(bone) - joint
+            if joint in bone and other not in order:
+                order.append(other)
+                base[other] = base.get(joint) if never[joint] else joint
+    for joint in order:
+        gaps = ~seen[:, joint]
+        if gaps.any() and not never[joint]:
+            origin = points[:, base[joint]] if joint in base else np.zeros_like(points[:, joint])
+            offset = points[:, joint] - origin
             for axis in (0, 1):
-                points[:, joint, axis] = np.interp(times, times[seen], points[seen, joint, axis])
-    never = ~np.isfinite(points).all((0, 2))
+                at = np.interp(times[gaps], times[~gaps], offset[~gaps, axis])
+                points[gaps, joint, axis] = origin[gaps, axis] + at
     if never[H36M_17.root]:
-        points[:, H36M_17.root] = np.nanmean(points[:, ~never], axis=1)
+        points[:, H36M_17.root] = points[:, ~never].mean(1)
         never[H36M_17.root] = False
     for joint in np.flatnonzero(never):  # parents come before their children
         points[:, joint] = points[:, H36M_17.parents[joint]]

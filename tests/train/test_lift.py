@@ -98,6 +98,27 @@ def test_gaps():
     assert (filled(points)[:, 3] == points[:, 2]).all()
 
 
+def test_a_joint_out_of_sight_goes_along(folder, walk):
+    walking = walk + 20 * np.arange(40, dtype=np.float32)[:, None, None]  # 800 pixels across the image
+    gone = walking.copy()
+    gone[25:, [2, 3]] = np.nan  # a knee and an ankle, to the end
+    gone[:3, 0], gone[10:13] = np.nan, np.nan
+    found = filled(gone)
+    np.testing.assert_array_equal(found[np.isfinite(gone)], gone[np.isfinite(gone)])
+    np.testing.assert_allclose(
+        found[25:, 3] - found[25:, 1], (gone[24, 3] - gone[24, 1])[None].repeat(15, 0), atol=1e-2
+    )
+    np.testing.assert_allclose(found[11], (2 * gone[9] + 2 * gone[13]) / 4, atol=1e-2)
+    assert np.linalg.norm(found - walking, axis=-1).max() < 60
+    live = command.Live(
+        load_lifter(None, folder / "lifter.safetensors"), 0, command.parser().parse_args(["x", "-o", "x"]), 30, None
+    )
+    for frame in gone:
+        live.push([(1, frame, np.isfinite(frame).all(-1).astype(np.float32))])
+    person = live.finish()[0]
+    np.testing.assert_allclose(person.points[39, 3] - person.points[39, 1], gone[24, 3] - gone[24, 1], atol=1e-2)
+
+
 @pytest.mark.parametrize("sees", ["person", "screen"])
 def test_live_with_full_latency_is_the_offline_result(folder, walk, sees):
     lifter = load_lifter(None, folder / "lifter.safetensors")
@@ -296,10 +317,12 @@ def test_keypoints_that_are_filled_in_are_counted(folder, tmp_path, capsys):
     arguments = ["lift", tmp_path / "gaps.npy", "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
     assert go(*arguments) == 0
     said = capsys.readouterr().err
-    assert "person 1: 4 of 680 keypoints missing, not finite" in said and "interpolated over time" in said
+    assert (
+        "person 1: 4 of 680 keypoints missing, not finite" in said and "filled in, moving with their neighbours" in said
+    )
     assert "person 2: 40 of 680" in said and said.count("never seen, put on its parent: right_wrist") == 1
     assert go(*arguments, "--latency", 2) == 0
-    assert "person 1: 4 of 680" in (said := capsys.readouterr().err) and "held where they were" in said
+    assert "person 1: 4 of 680" in (said := capsys.readouterr().err) and "neighbours, as last seen" in said
     assert lift(folder, tmp_path / "x.npz") == 0
     assert "filled in" not in capsys.readouterr().err
 

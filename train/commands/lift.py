@@ -317,10 +317,8 @@ class Live:
         for identity, points, scores in people:
             if (scores > 0).sum() < ENOUGH:
                 continue
-            before = self.last.get(identity)
-            if before is not None:  # a joint out of sight stays where it was
-                points = np.where(np.isfinite(points), points, before[0])
-            points = filled(points[None])[0]
+            before = [self.last[identity][0]] if identity in self.last else []
+            points = filled(np.stack([*before, points]))[-1]  # a joint out of sight keeps its offset from its neighbour
             self.last[identity] = points, self.frame
             self.seen.setdefault(identity, {})[self.frame] = points, scores
         for identity, (points, last) in list(self.last.items()):
@@ -460,7 +458,7 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
         yield line + (f"; projected back, {person.off:.1f} px off in the median" if person.off is not None else "")
         unseen = person.scores[there] == 0
         if unseen.any():
-            how = "held where they were" if live else "interpolated over time, held at the ends"
+            how = "moving with their neighbours, as last seen" if live else "moving with their neighbours"
             never = [name for name, gone in zip(H36M_17.joints, unseen.all(0)) if gone]
             line = f"person {person.identity}: {unseen.sum()} of {unseen.size} keypoints missing, not finite or of a "
             line += f"score under {SURE:g}: filled in, {how}"
