@@ -157,3 +157,11 @@ def test_sizes_that_cannot_be_are_named(config, message):
 
 def test_a_skeleton_may_be_named():
     assert models.create("rie", **SMALL, skeleton="humaneva-15").skeleton.num_joints == 15
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_takes_other_batches():
+    net, x = fresh(stage=2), torch.randn(3, 9, 17, 2)
+    with torch.no_grad():
+        traced, want = torch.jit.trace(net, (x[:2],)), net(x)
+        torch.testing.assert_close(traced(x), want, rtol=1e-4, atol=1e-5)

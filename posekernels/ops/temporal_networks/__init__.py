@@ -14,6 +14,7 @@ from torch import Tensor
 from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
+from ..._derived import captured
 from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested, resolve
 from ..._library import register
 from ..._native import no_cpu, no_cuda
@@ -198,6 +199,6 @@ def temporal_networks(
             )
         )
     args = (x, networks.weight, networks.affine, *networks.options)
-    if not torch.compiler.is_compiling() and resolve(_OP, backend, args) is _CPU:
+    if not captured() and resolve(_OP, backend, args) is _CPU:
         return cpu.run(x, networks)
     return tuple(_forward(*args, backend))
