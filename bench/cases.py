@@ -70,7 +70,8 @@ class ModelCase:
         losses: of one iteration, each followed by a backward pass and a step of Adam: (net, inputs) -> scalar.
         unchecked_training: why no gradient is compared with float64 before the iteration is timed ("" when it is).
         run: (net, inputs) -> output, when it is not ``net(*inputs)``.
-        plain: the same as a user of PyTorch alone would write it, when that is not ``run`` on the references.
+        plain: the same as a user of PyTorch alone would write it round calls of the network: what eager runs where
+            ``run`` is something else, and what is run on the network that ``torch.compile`` has compiled.
         session: how ONNX Runtime does it when not by one call of the network: (net, inputs, export) -> a call, where
             ``export(inputs)`` gives the network as a function. Needed beside ``run``; without it, it is left out.
         unit: of the table's size column; "B" for a batch.

@@ -21,6 +21,7 @@ CALL_US = 20  # what a call of an op costs in Python and dispatch, about: below 
 NAMES = {  # of networks in README's tables
     "htnet": "HTNet, poses",
     "strided_transformer": "Strided Transformer, windows of 243 frames",
+    "strided_refine": "refine module, poses",
     "pkd": "PKD, windows of 50 frames",
     "simlpe": "siMLPe, windows of 50 frames",
     "rie": "RIE, windows of 243 frames",
@@ -30,6 +31,7 @@ NAMES = {  # of networks in README's tables
     "gcnpose": "GCNpose, poses",
     "mgcn_lw": "MGCN_lw, poses",
     "variance_gcn": "variance model, poses",
+    "variance_linear": "linear variance model, poses",
     "ws_anl 200 hypotheses": "WS-ANL, 200 hypotheses of each of",
 }
 SHOWN = {"eager": "eager", "torch.compile": "`torch.compile`", "onnxruntime": "ONNX Runtime", "auto": "ours"}

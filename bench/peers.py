@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,20 +31,15 @@ def eager(call: Callable) -> Callable:
     return run
 
 
-def compiled(call: Callable, mode: str | None = None) -> Callable:
-    """The eager form under ``torch.compile``."""
-    with posekernels.use_backend("reference"):
-        fast = torch.compile(call, mode=mode, dynamic=False)
-        try:
-            fast()
-        except Exception as error:
-            raise Unavailable(f"torch.compile: {str(error).splitlines()[0]}") from error
-
-    def run():
-        with posekernels.use_backend("reference"):
-            return fast()
-
-    return run
+def compiled(function: Callable, run: Callable[[Callable], Any], mode: str | None = None) -> Callable:
+    """``run`` on ``function``, a network or an op in its eager form, under ``torch.compile``."""
+    fast = torch.compile(function, mode=mode, dynamic=False)
+    call = eager(lambda: run(fast))
+    try:
+        call()
+    except Exception as error:
+        raise Unavailable(f"torch.compile: {str(error).splitlines()[0]}") from error
+    return call
 
 
 def session(net: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Callable[..., Tensor]:

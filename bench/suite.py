@@ -203,7 +203,7 @@ class OpUnit(Unit):
             return self.bound_to(case.peers[way], values)
         backend = "reference" if way in ("eager", *COMPILED) else way
         call = self.bound_to(lambda i: case.call(i, backend), values)
-        return peers.compiled(call, COMPILED[way]) if way in COMPILED else call
+        return peers.compiled(call, lambda fast: fast(), COMPILED[way]) if way in COMPILED else call
 
     def want(self):
         # On the rounded values that the contender sees, so that rounding the inputs is not counted against it.
@@ -234,7 +234,7 @@ class NetworkUnit(Unit):
             return ["auto"]
         onnx = ["onnxruntime"] if case.run is None or case.session else []
         graph = [GRAPH] if self.device.startswith("cuda") and not backends else []
-        return ["eager", *(backends or ["auto"]), *graph, *(compiled if case.run is None else []), *onnx]
+        return ["eager", *(backends or ["auto"]), *graph, *(compiled if case.run is None or case.plain else []), *onnx]
 
     def run(self, net, inputs):
         return (self.network.run or (lambda net, inputs: net(*inputs)))(net, inputs)
@@ -255,16 +255,16 @@ class NetworkUnit(Unit):
         backend = "reference" if way in ("eager", *COMPILED) else way
         run = case.plain if case.plain and backend == "reference" else self.run
 
-        def call():
+        def on(net):
             with torch.no_grad():
                 return run(net, inputs)
 
         if way in COMPILED:
-            return peers.compiled(call, COMPILED[way])
+            return peers.compiled(net, on, COMPILED[way])
 
         def named():
             with posekernels.use_backend(backend):
-                return call()
+                return on(net)
 
         return named
 

@@ -77,7 +77,7 @@ CASES = [
         "gcndiff 50 steps",
         make=denoiser,
         inputs=lambda batch: (0.5 * poses(batch)[0],),
-        batches=(1, 1024),
+        batches=(1, 64, 1024),
         flops=lambda batch: 2 * DENOISER * batch * STEPS,
         run=chain,
         plain=lambda net, inputs: loop(net, *inputs),
@@ -90,5 +90,7 @@ CASES = [
         inputs=keypoints,
         batches=(1, 243, 1024),
         flops=lambda batch: 2 * LIFTER * batch,
+        training_batch=256,
+        unchecked_training="dropout draws other masks",
     ),
 ]

@@ -15,7 +15,7 @@ CASES = [
         "mixste",
         make=lambda: create("mixste"),
         inputs=keypoints(243),
-        batches=(1,),
+        batches=(1, 2, 4),
         flops=lambda batch: 2.0 * MULTIPLY_ADDS * batch,
         training_batch=1,
         dtypes=(torch.bfloat16,),

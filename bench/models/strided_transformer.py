@@ -1,4 +1,4 @@
-"""Strided Transformer, 243 frames: one window, 8, 64; a training step; and a video frame by frame.
+"""Strided Transformer, 243 frames: one window, 8, 64; a training step; the refine module; and a video frame by frame.
 
 The timed training step has no dropout. Its masks here are functions of a seed, which the eager form spells out in
 integer arithmetic that no user of eager PyTorch would pay for; without them the comparison is hardest for the kernels.
@@ -12,6 +12,7 @@ from bench.cases import ModelCase, keypoints
 from models import create, stream
 
 MULTIPLY_ADDS = 659_600_000 - 3_170_000  # per window: rows that nobody reads, and the full head, left out
+REFINE = 1024 * (6 + 2) * 17  # per frame
 
 
 def network():
@@ -45,6 +46,15 @@ CASES = [
         flops=lambda batch: 2.0 * MULTIPLY_ADDS * batch,
         training_batch=64,
         dtypes=(torch.bfloat16,),
+    ),
+    ModelCase(
+        "strided_refine",
+        make=lambda: create("strided_refine"),
+        inputs=lambda batch: tuple(torch.randn(2, batch, 1, 17, 3, generator=torch.Generator().manual_seed(0))),
+        batches=(1, 64, 256),
+        flops=lambda batch: 2.0 * REFINE * batch,
+        training_batch=256,
+        unchecked_training="dropout draws other masks",
     ),
     ModelCase(
         "strided_transformer stream",
