@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels import derived
+from posekernels._arrays import in_autocast_dtype
 from posekernels._derived import PreparedWeights
-from posekernels.ops import GraphDenoiser, dropout, graph_conv
+from posekernels.ops import GraphDenoiser, GraphLayer, GraphNetwork, dropout, graph_conv, graph_network
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .layers import AnnotatedNorm, folded_batch_norm
@@ -69,6 +70,19 @@ class ModulatedGraphConv(nn.Module):
     def forward(self, x: Tensor, **epilogue) -> Tensor:
         """``epilogue``: scale, shift, residual, activation of ``graph_conv``."""
         return graph_conv(x, self.weight, self.adjacency(), self.bias, modulation=self.modulation, **epilogue)
+
+    def folded(
+        self,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        activation: str = "none",
+        residual: int | None = None,
+    ) -> GraphLayer:
+        """The convolution with what comes after it, as a layer of ``graph_network``."""
+        affine = torch.stack((torch.ones_like(self.bias), self.bias))
+        if scale is not None:
+            affine = torch.stack((scale, scale * self.bias + shift))
+        return GraphLayer(self.weight, self.adjacency(), self.modulation, affine, activation, residual)
 
 
 def row_normalised_adjacency(skeleton: Skeleton = H36M_17) -> Tensor:
@@ -294,8 +308,12 @@ class NormedGraphConv(nn.Module):
         self.conv = ModulatedGraphConv(in_features, out_features, weights, skeleton)
         self.norm = nn.BatchNorm1d(out_features)
 
+    def folded(self, residual: int | None = None) -> GraphLayer:
+        """In evaluation: running statistics are constants, and part of the convolution's epilogue."""
+        return self.conv.folded(*folded_batch_norm(self.norm), "relu", residual)
+
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        if not self.training:  # running statistics are constants: fold them into the convolution's epilogue
+        if not self.training:
             scale, shift = folded_batch_norm(self.norm)
             return self.conv(x, scale=scale, shift=shift, activation="relu", residual=residual)
         h = self.conv(x)
@@ -313,6 +331,14 @@ class GraphResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.conv1(x), residual=x)
+
+
+def fused(net: ModulatedGCN) -> GraphNetwork:
+    """The whole network as one op takes it."""
+    layers = [net.input.folded()]
+    for block in net.layers:
+        layers += [block.conv1.folded(), block.conv2.folded(residual=len(layers) - 1)]
+    return GraphNetwork([*layers, net.output.folded()])
 
 
 class ModulatedGCN(nn.Module):
@@ -336,12 +362,15 @@ class ModulatedGCN(nn.Module):
         self.input = NormedGraphConv(2, hidden, weights, skeleton)
         self.layers = nn.ModuleList(GraphResidual(hidden, weights, skeleton) for _ in range(depth))
         self.output = ModulatedGraphConv(hidden, outputs, weights, skeleton)
+        self._fused = PreparedWeights(fused)
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """[B, T, J, 2] normalised screen units -> [B, T, J, outputs]. Frames are independent of each other."""
         joints = self.skeleton.num_joints
         if keypoints.dim() != 4 or keypoints.shape[2:] != (joints, 2):
             raise ValueError(f"keypoints must be [B, T, {joints}, 2], got {list(keypoints.shape)}")
+        if not (self.training or torch.is_grad_enabled()):  # inference: one op
+            return graph_network(in_autocast_dtype(keypoints), self._fused(self))
         x = self.input(keypoints.flatten(0, 1))
         for layer in self.layers:
             x = layer(x)

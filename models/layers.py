@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels._derived import derived
-from posekernels.ops import annotated_norm, dropout
+from posekernels.ops import Layer, annotated_norm, dropout
 
 
 class KeepsBuffers(nn.Module):
@@ -59,6 +59,22 @@ def folded_batch_norm(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Te
     if torch.is_grad_enabled():
         return fold()
     return derived("folded", fold, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+
+
+def folded_layer(
+    layer: nn.Linear | nn.Conv1d,
+    norm: nn.BatchNorm1d | None = None,
+    negative_slope: float = 1.0,
+    residual: int | None = None,
+    tap: int = 0,
+) -> Layer:
+    """``lrelu(norm(layer(x))) + residual`` in evaluation, as ``temporal_networks`` takes it."""
+    bias = layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias
+    scale, shift = torch.ones_like(bias), bias
+    if norm is not None:
+        scale, shift = folded_batch_norm(norm)
+        shift = shift + scale * bias
+    return Layer(layer.weight, torch.stack((scale, shift)), negative_slope, residual, tap)
 
 
 class AnnotatedNorm(nn.Module):

@@ -25,7 +25,7 @@ from posekernels.ops import (
 from posekernels.pose.skeleton import H36M_17, Skeleton
 from posekernels.pose.skeleton import skeleton as skeleton_named
 
-from .layers import folded_batch_norm
+from .layers import folded_batch_norm, folded_layer
 
 SLOPE = 0.2  # of every leaky ReLU
 HIDDEN = 1024  # width of every fully connected network: a constant of the published one
@@ -89,14 +89,10 @@ def folded(steps: list[Step]) -> list[list[Layer]]:
     networks: list[list[Layer]] = [[] for _ in steps[0].convs]
     for step in steps:
         for n, (network, conv) in enumerate(zip(networks, step.convs)):
-            bias = conv.weight.new_zeros(conv.weight.shape[0]) if conv.bias is None else conv.bias
             if step.norms is None:
-                network.append(Layer(conv.weight, torch.stack((torch.ones_like(bias), bias))))
-                continue
-            norm = step.norms[n]
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            shift = (bias - norm.running_mean) * scale + norm.bias
-            network.append(Layer(conv.weight, torch.stack((scale, shift)), SLOPE, step.residual, step.tap))
+                network.append(folded_layer(conv))
+            else:
+                network.append(folded_layer(conv, step.norms[n], SLOPE, step.residual, step.tap))
     return networks
 
 

@@ -8,6 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from posekernels._arrays import in_autocast_dtype
+from posekernels._derived import PreparedWeights
+from posekernels.ops import TemporalNetworks, temporal_networks
+
+from .layers import folded_layer
+
 HIDDEN = 1024  # a constant of the published network
 
 
@@ -29,6 +35,11 @@ def back_project(prediction: Tensor, keypoints: Tensor, intrinsics: Tensor, root
     return points - points[..., :1, :]
 
 
+def fused(net: StridedRefine) -> TemporalNetworks:
+    """Both layers as one op takes them, in evaluation."""
+    return TemporalNetworks([[folded_layer(net.hidden, negative_slope=0.0), folded_layer(net.score)]])
+
+
 class StridedRefine(nn.Module):
     """(prediction, back-projection) -> refined prediction: per joint and axis x, y a weight between the two.
 
@@ -43,6 +54,7 @@ class StridedRefine(nn.Module):
         self.hidden = nn.Linear(6 * joints, HIDDEN)
         self.dropout = nn.Dropout(dropout)
         self.score = nn.Linear(HIDDEN, 2 * joints)
+        self._fused = PreparedWeights(fused)
 
     def weights(self, prediction: Tensor, projected: Tensor) -> Tensor:
         """[B, T, J, 2] in (0, 1): how much of the prediction's x and y is kept."""
@@ -52,7 +64,10 @@ class StridedRefine(nn.Module):
                 f"{list(prediction.shape)} and {list(projected.shape)}"
             )
         x = torch.cat((prediction, projected), -1).flatten(-2)
-        x = self.score(self.dropout(torch.relu(self.hidden(x))))
+        if self.training or torch.is_grad_enabled():
+            x = self.score(self.dropout(torch.relu(self.hidden(x))))
+        else:  # inference: both layers in one op
+            (x,) = temporal_networks([in_autocast_dtype(x)], self._fused(self))
         return x.sigmoid().unflatten(-1, (self.joints, 2))
 
     def forward(self, prediction: Tensor, projected: Tensor) -> Tensor:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels.ops import dropout
+from posekernels._arrays import in_autocast_dtype
+from posekernels._derived import PreparedWeights
+from posekernels.ops import Layer, TemporalNetworks, dropout, temporal_networks
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .graph import ModulatedGCN
+from .layers import folded_layer
 
 
 class VarianceGCN(ModulatedGCN):
@@ -32,6 +36,9 @@ class _LinearNormed(nn.Module):
         self.norm = nn.BatchNorm1d(out_features)
         self.dropout = dropout
 
+    def folded(self, residual: int | None = None) -> Layer:
+        return folded_layer(self.linear, self.norm, 0.0, residual)
+
     def forward(self, x: Tensor) -> Tensor:
         return dropout(F.relu(self.norm(self.linear(x))), self.dropout, self.training)
 
@@ -44,6 +51,14 @@ class _LinearResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))
+
+
+def fused(net: VarianceLinear) -> TemporalNetworks:
+    """The whole network as one op takes it, in evaluation."""
+    layers = [net.embed.folded()]
+    for stage in net.stages:
+        layers += [stage.first.folded(), stage.second.folded(residual=len(layers) - 1)]
+    return TemporalNetworks([[*layers, folded_layer(net.head)]])
 
 
 class VarianceLinear(nn.Module):
@@ -62,12 +77,16 @@ class VarianceLinear(nn.Module):
         self.embed = _LinearNormed(2 * skeleton.num_joints, hidden, dropout)
         self.stages = nn.ModuleList(_LinearResidual(hidden, dropout) for _ in range(stages))
         self.head = nn.Linear(hidden, skeleton.num_joints)
+        self._fused = PreparedWeights(fused)
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """[B, T, J, 2] normalised screen units -> [B, T, J, 1]."""
         joints = self.skeleton.num_joints
         if keypoints.dim() != 4 or keypoints.shape[2:] != (joints, 2):
             raise ValueError(f"variance_linear: keypoints must be [B, T, {joints}, 2], got {list(keypoints.shape)}")
+        if not (self.training or torch.is_grad_enabled()):  # inference: one op
+            (y,) = temporal_networks([in_autocast_dtype(keypoints).flatten(2)], self._fused(self))
+            return y.unsqueeze(-1)
         h = self.embed(keypoints.flatten(0, 1).flatten(1))
         for stage in self.stages:
             h = stage(h)

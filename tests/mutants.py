@@ -55,6 +55,10 @@ CPP = {
         ),
         ("store(out, «d» ? v + load(out) : v);", "0"),
     ],
+    "graph_network": [
+        ("layer.affine + layer.Cout, «at(layer.residual)», out", "nullptr"),
+        ("nullptr, layer.modulation, «layer.affine»,", "nullptr"),
+    ],
     "hierarchy_block": [
         ("joint[r] = static_cast<int32_t>(«r % J»);", "0"),
         ("head = pair % w.heads * «D»;", "0"),

@@ -5,6 +5,7 @@
 // another register block, A_k times the pose's part of the panel. The K intermediates of the eager form never exist.
 // An A_k that is diagonal is a factor per joint, folded into the modulation.
 #include "posekernels/gemm.h"
+#include "posekernels/graph_conv.h"
 #include "posekernels/registry.h"
 
 POSEKERNELS_BEGIN

@@ -9,6 +9,9 @@ from .denoise import graph_transformer as graph_transformer
 from .dropout import dropout as dropout
 from .encoder_layer import encoder_layer as encoder_layer
 from .graph_conv import graph_conv as graph_conv
+from .graph_network import GraphLayer as GraphLayer
+from .graph_network import GraphNetwork as GraphNetwork
+from .graph_network import graph_network as graph_network
 from .hierarchy_block import HierarchyNetwork as HierarchyNetwork
 from .hierarchy_block import hierarchy_block as hierarchy_block
 from .hierarchy_block import hierarchy_network as hierarchy_network

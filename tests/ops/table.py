@@ -25,6 +25,7 @@ from tests.ops import (
     test_denoise,
     test_encoder_layer,
     test_graph_conv,
+    test_graph_network,
     test_hierarchy_block,
     test_joint_attention,
     test_strided_feed_forward,
@@ -242,6 +243,23 @@ def hierarchy_network(choose: Choices) -> Problem:
         n, each = len(ends), len(HIERARCHY_PARAMETERS)
         own = [weights[i : i + each] for i in range(n, len(weights), each)]
         return (ops.hierarchy_network(x, ops.HierarchyNetwork(weights[:n], own, **options), backend=b),)
+
+    return Problem(tensors, call)
+
+
+@_op(torch_gradient=True)
+def graph_network(choose: Choices) -> Problem:
+    J, channels, chain = choose.of(*(case[1:] for case in test_graph_network.CHAINS))
+    x, layers = test_graph_network.chain(choose.batch(3), J, channels, chain, seed=choose.seed)
+    tensors = {"x": x}
+    for i, layer in enumerate(layers):
+        tensors |= {f"{name}.{i}": t for name, t in layer._asdict().items() if isinstance(t, Tensor)}
+
+    def call(t, b):
+        made = [
+            ops.GraphLayer(*(t[f"{n}.{i}"] for n in layer._fields[:4]), *layer[4:]) for i, layer in enumerate(layers)
+        ]
+        return (ops.graph_network(t["x"], ops.GraphNetwork(made), backend=b),)
 
     return Problem(tensors, call)
 

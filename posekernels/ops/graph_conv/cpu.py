@@ -10,7 +10,7 @@ from ..._dispatch import not_on
 from ..._native import core
 from ..._packing import packed
 
-_ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}  # gemm.h, Activation
+ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}  # gemm.h, Activation
 MAX_MATRICES = 16
 
 
@@ -56,7 +56,7 @@ def graph_conv(
         y.data_ptr(),
         h.data_ptr() if keep else None,
         *(B, J, Cin, Cout, K),
-        _ACTIVATIONS[activation],
+        ACTIVATIONS[activation],
     )
     return y, h
 
@@ -88,6 +88,6 @@ def graph_conv_backward(
         address(shift),
         *map(address, gradients),
         *(B, J, Cin, Cout, K),
-        _ACTIVATIONS[activation],
+        ACTIVATIONS[activation],
     )
     return [g for g in gradients if g is not None]

@@ -1,0 +1,178 @@
+"""``graph_network``: a whole chain of graph convolutions in one call. The definition is in ``reference.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ... import _cuda
+from ..._arrays import follows_autocast
+from ..._checks import check_shape, check_tensor
+from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested, resolve
+from ..._library import register
+from ..._native import no_cpu, no_cuda
+from ..._recompute import recomputed
+from ..graph_conv import MAX_JOINTS
+from ..graph_conv.cpu import MAX_MATRICES
+from ..graph_conv.reference import ACTIVATIONS
+from . import cpu, reference
+
+_OP = "graph_network"
+INPUT = -1  # as a residual: the network's own input
+_NONE = -2
+
+
+class GraphLayer(NamedTuple):
+    """``y = act(scale * sum_k A_k (M * (x W_k)) + shift) + residual``: ``graph_conv`` with everything folded.
+
+    Args:
+        weight: [K, Cin, Cout], input-major.
+        adjacency: [K, J, J]; row i of A_k says what joint i gathers.
+        modulation: [J, Cout], M, applied to the source joint.
+        affine: [2, Cout], scale and shift: bias and batch norm.
+        activation: "none", "relu" or "gelu".
+        residual: index of the earlier layer whose result is added, -1 for the network's input, or None.
+    """
+
+    weight: Tensor
+    adjacency: Tensor
+    modulation: Tensor
+    affine: Tensor
+    activation: str = "none"
+    residual: int | None = None
+
+
+class GraphNetwork:
+    """A network that ``graph_network`` runs, checked once.
+
+    What a backend makes of the weights it makes once and keeps here, so make a new one when a weight changes
+    (``posekernels._derived.PreparedWeights`` sees to that).
+
+    Raises:
+        ValueError, TypeError: a layer that does not fit the one before it, naming it.
+    """
+
+    def __init__(self, layers: Sequence[GraphLayer]):
+        if not layers:
+            raise ValueError(f"{_OP}: layers must be at least one, got none")
+        first = layers[0].weight
+        check_tensor(_OP, "weight of layer 0", first, rank=3)
+        joints, widths = layers[0].adjacency.shape[-1], [first.shape[1]]  # of the input and of each result
+        if not 1 <= joints <= MAX_JOINTS:
+            raise ValueError(f"{_OP}: adjacency of layer 0 must have 1 to {MAX_JOINTS} joints, got {joints}")
+        for i, layer in enumerate(layers):
+            where = f"of layer {i}"
+            check_tensor(_OP, f"weight {where}", layer.weight, like=first, rank=3)
+            K, Cin, Cout = layer.weight.shape
+            if Cin != widths[-1]:
+                raise ValueError(f"{_OP}: weight {where} must take {widths[-1]} channels, got {Cin}")
+            for name, shape in (
+                ("adjacency", (K, joints, joints)),
+                ("modulation", (joints, Cout)),
+                ("affine", (2, Cout)),
+            ):
+                check_tensor(_OP, f"{name} {where}", getattr(layer, name), like=first)
+                check_shape(_OP, f"{name} {where}", getattr(layer, name), shape, f"weight is {[K, Cin, Cout]}")
+            if layer.activation not in ACTIVATIONS:
+                raise ValueError(
+                    f"{_OP}: activation {where} must be one of {', '.join(ACTIVATIONS)}, got {layer.activation!r}"
+                )
+            if layer.residual is not None and not INPUT <= layer.residual < i:
+                raise ValueError(f"{_OP}: residual {where} must be -1..{i - 1}, got {layer.residual}")
+            if layer.residual is not None and widths[layer.residual + 1] != Cout:
+                raise ValueError(f"{_OP}: residual {where} must have {Cout} channels, got {widths[layer.residual + 1]}")
+            widths.append(Cout)
+        self.layers = list(layers)
+        self.takes, self.out_channels = (joints, widths[0]), widths[-1]
+        self.prepared: dict = {}  # a backend's own, and the network in other dtypes
+        self.tensors = [t for layer in layers for t in layer[: reference.TENSORS]]
+        self.options = (
+            [layer.activation for layer in layers],
+            [_NONE if layer.residual is None else layer.residual for layer in layers],
+        )
+
+    def in_dtype(self, dtype: torch.dtype) -> GraphNetwork:
+        """Itself, or itself with its weights in ``dtype``: as autocast wants it. Float64 stays."""
+        if self.tensors[0].dtype in (dtype, torch.float64):
+            return self
+        if dtype not in self.prepared:
+            count = reference.TENSORS
+            others = [GraphLayer(*(t.to(dtype) for t in layer[:count]), *layer[count:]) for layer in self.layers]
+            self.prepared[dtype] = GraphNetwork(others)
+        return self.prepared[dtype]
+
+
+def _not_for_cpu(x, tensors, *_rest) -> str | None:
+    if x.dtype is not torch.float32:
+        return f"takes float32, got {x.dtype}"
+    most = max(len(weight) for weight in tensors[:: reference.TENSORS])
+    return f"takes up to {MAX_MATRICES} matrices, got {most}" if most > MAX_MATRICES else not_on("cpu", x, *tensors)
+
+
+def _not_for_cuda(x, tensors, *_rest) -> str | None:
+    return _cuda.refuses(x, *tensors)
+
+
+def _not_for_triton(x, tensors, *_rest) -> str | None:
+    return not_for_triton(x, *tensors)
+
+
+_CPU = Kernel(f"posekernels.ops.{_OP}.cpu:{_OP}", lambda: no_cpu(_OP), _not_for_cpu)
+_forward = register(
+    _OP,
+    "(Tensor x, Tensor[] tensors, str[] activations, int[] residuals, str backend) -> Tensor",
+    lambda x, tensors, *_rest: x.new_empty(*x.shape[:2], tensors[-1].shape[1]),
+    {
+        "cpu": _CPU,
+        "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}", no_triton, _not_for_triton),
+        "cuda": Kernel(
+            f"posekernels.ops.{_OP}.cuda:{_OP}", lambda: no_cuda("graph_conv_cuda"), _not_for_cuda, proven=False
+        ),
+        "reference": Kernel(reference.graph_network),
+    },
+)
+
+
+@follows_autocast
+def graph_network(x: Tensor, network: GraphNetwork, *, backend: str | None = None) -> Tensor:
+    """A chain of graph convolutions, each with its epilogue, in one call: see ``GraphLayer``.
+
+    Args:
+        x: [..., J, Cin], any strides; float32 or float64 as the weights, and float16 or bfloat16 on a GPU.
+        network: the layers; make it once and keep it while no weight changes.
+        backend: see ``posekernels.use_backend``.
+    Returns:
+        [..., J, Cout] of the last layer, dtype of ``x``, contiguous.
+    Raises:
+        ValueError, TypeError: a wrong shape, dtype or device, naming the argument.
+        BackendError: a named backend that cannot run this.
+    Gradient: with respect to ``x`` and every tensor of the layers, by running the reference again: for inference.
+        Training runs layer by layer (``graph_conv``), as batch norms stand between.
+    Source: equal to ``graph_conv`` called layer by layer; Modulated GCN, Zou & Tang, ICCV 2021.
+    """
+    if not isinstance(network, GraphNetwork):
+        raise TypeError(f"{_OP}: network must be a GraphNetwork, got {type(network).__qualname__}")
+    check_tensor(_OP, "x", x, like=network.tensors[0], min_rank=2)
+    if x.shape[-2:] != network.takes:
+        raise ValueError(f"{_OP}: x must be [..., {network.takes[0]}, {network.takes[1]}], got {list(x.shape)}")
+    backend = requested(backend)
+    flat = x.reshape(-1, *network.takes)
+    options = network.options
+    if backend == "reference":
+        y = reference.graph_network(flat, network.tensors, *options)
+    elif torch.is_grad_enabled():
+        y = recomputed(
+            lambda x, *tensors: _forward(x, list(tensors), *options, backend),
+            lambda x, *tensors: reference.graph_network(x, list(tensors), *options),
+            (flat, *network.tensors),
+        )
+    else:
+        args = (flat, network.tensors, *options)
+        if not torch.compiler.is_compiling() and resolve(_OP, backend, args) is _CPU:
+            y = cpu.run(flat, network)
+        else:
+            y = _forward(*args, backend)
+    return y.view(*x.shape[:-1], network.out_channels)

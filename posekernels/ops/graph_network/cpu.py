@@ -1,0 +1,72 @@
+"""``graph_network`` in C++: one call for all layers; packed weights and the table of layers are made once."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..._native import core
+from ..._packing import pack
+from ..graph_conv.cpu import ACTIVATIONS
+from .reference import TENSORS
+
+if TYPE_CHECKING:
+    from . import GraphNetwork
+
+_NOWHERE, _INPUT = -1, -2  # a place: none (the network's own result, or no residual), the network's x
+
+
+def places(residuals: list[int]) -> list[int]:
+    """Where each layer's result lies until its last use, as the number of a buffer; the last one's is the result."""
+    last_use = {i: i + 1 for i in range(len(residuals))}
+    for i, residual in enumerate(residuals):
+        if residual >= 0:
+            last_use[residual] = max(last_use[residual], i)
+    found: list[int] = []
+    for i in range(len(residuals) - 1):
+        taken = {found[k] for k in range(i) if last_use[k] >= i}
+        found.append(next(n for n in range(i + 1) if n not in taken))
+    return [*found, _NOWHERE]
+
+
+class _Prepared:
+    """What the kernel takes beside x and y, for one state of the weights."""
+
+    def __init__(self, tensors: list[Tensor], activations: list[str], residuals: list[int]):
+        at = places(residuals)
+        self.kept, self.table = [], array("q")
+        for i, (activation, residual) in enumerate(zip(activations, residuals)):
+            weight, *others = (t.detach() for t in tensors[TENSORS * i : TENSORS * (i + 1)])
+            K, Cin, Cout = weight.shape
+            kept = pack(weight), *(t.contiguous() for t in others)
+            self.kept += kept  # while the table holds their addresses
+            source = at[i - 1] if i else _INPUT
+            added = _NOWHERE if residual < -1 else _INPUT if residual == -1 else at[residual]
+            addresses = (t.data_ptr() for t in kept)
+            self.table.extend((*addresses, Cin, Cout, K, ACTIVATIONS[activation], source, at[i], added))
+        self.out_channels = Cout
+        widest = max(tensors[TENSORS * i].shape[2] for i in range(len(activations)))
+        self.arguments = (self.table.buffer_info()[0], len(activations), max(at) + 1, widest)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        B, J, _ = x.shape
+        y = x.new_empty(B, J, self.out_channels)
+        core.graph_network(torch.get_num_threads(), x.data_ptr(), y.data_ptr(), B, J, *self.arguments)
+        return y
+
+
+def run(x: Tensor, network: GraphNetwork) -> Tensor:
+    """``network`` on ``x``; what is prepared is kept on ``network``."""
+    made = network.prepared.get("cpu")
+    if made is None:
+        made = network.prepared["cpu"] = _Prepared(network.tensors, *network.options)
+    return made(x)
+
+
+def graph_network(x, tensors, activations, residuals) -> Tensor:
+    """The raw op, for compiled graphs: prepares at every call."""
+    return _Prepared(tensors, activations, residuals)(x)
