@@ -34,9 +34,10 @@ def forward(case: Case) -> dict:
         names = {"embed": "batch_norm1"} | {f"stages.{i}": f"stage{i}" for i in range(len(net.stages))}
     else:
         names = {"input": "input_layer"} | {f"layers.{i}": f"layer{i}" for i in range(len(net.layers))}
-    seen = record(net, names)
+    seen, x = record(net, names), torch.from_numpy(case["x"])
+    net(x)  # with gradients it runs module by module, and the hooks see what is inside
     with torch.no_grad():
-        seen["y"] = net(torch.from_numpy(case["x"]))
+        seen["y"] = net(x)
     return seen
 
 
