@@ -136,11 +136,13 @@ class Diffusion(KeepsBuffers):
         """(visited timesteps, [S, 5] float32 for ``denoise_loop``), from the largest timestep to the smallest.
 
         Raises:
-            ValueError: a timestep outside the schedule, or an ``eta`` > 1 that asks for more noise than a timestep has.
+            ValueError: a timestep outside the schedule or at its end in pure noise, or an ``eta`` > 1 that asks for more noise than a timestep has.
         """
         sequence = sampling.sequence
         for t in (sampling.limit - 1, *sequence):
             self.check(t)
+        if self.alpha_bar[max(sequence) + 1] <= 0:
+            raise ValueError(f"timestep {max(sequence)} leaves nothing of the pose (alpha_bar is 0): start below it")
         alpha = self.alpha_bar.double().cpu()
         rows = []
         for t, previous in zip(reversed(sequence), reversed([-1, *sequence[:-1]])):

@@ -204,6 +204,12 @@ def test_quadratic_timesteps_are_numpys():
             assert Sampling(steps, limit, "quad").sequence == want
 
 
+def test_pure_noise_has_no_pose_in_it():
+    Diffusion("jsd").coefficients(Sampling(50, 50))
+    with pytest.raises(ValueError, match="timestep 50 leaves nothing"):
+        Diffusion("jsd").coefficients(Sampling(51, 51))
+
+
 def test_more_noise_than_ddpm():
     """Only as long as a timestep can hold it: the coefficients are numbers, or the request is refused."""
     assert Diffusion().coefficients(Sampling(steps=50, limit=50, eta=1.2))[1].isfinite().all()
