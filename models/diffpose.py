@@ -136,7 +136,8 @@ class Diffusion(KeepsBuffers):
         """(visited timesteps, [S, 5] float32 for ``denoise_loop``), from the largest timestep to the smallest.
 
         Raises:
-            ValueError: a timestep outside the schedule or at its end in pure noise, or an ``eta`` > 1 that asks for more noise than a timestep has.
+            ValueError: a timestep outside the schedule, or at its end in pure noise; an ``eta`` > 1 that asks for more
+                noise than a timestep has.
         """
         sequence = sampling.sequence
         for t in (sampling.limit - 1, *sequence):
