@@ -76,7 +76,7 @@ def load_weights(path: str | Path, network: str | None = None) -> tuple[nn.Modul
     Args:
         path: ``.safetensors`` of ours, or a published checkpoint.
         network: name in the registry; needed for published checkpoints, which are taken at the size that their shapes
-            tell (RIE, Strided Transformer, PKD, siMLPe), else at the published one.
+            tell (of MixSTE: frames and depth), GCNdiff, GCNpose and the refine module at the published one.
     Raises:
         CheckpointError: unreadable, of another network, not fitting, or nameless and no ``network`` given.
     """

@@ -1,8 +1,8 @@
 """Parameter names of the published modulated GCNs (``xzhouzeng/PRPose``, ``ZhimingZo/Modulated-GCN``)."""
 
-from .ws_anl import hint
+from .ws_anl import configuration, hint
 
-__all__ = ["RENAME", "hint", "unwrap"]
+__all__ = ["RENAME", "configuration", "hint", "unwrap"]
 
 RENAME = [  # ours -> published, applied in order
     (r"^input\.(conv|norm)\.", r"gconv_input.0.\1."),

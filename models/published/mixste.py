@@ -1,5 +1,7 @@
 """Parameter names of the published MixSTE2 checkpoints (``JinluZhang1126/MixSTE``, ``mixste_cpn_243f.bin``)."""
 
+from ..registry import CheckpointError
+
 RENAME = [  # ours -> published, applied in order
     (r"^embed\.", "Spatial_patch_to_embedding."),
     (r"^joint_position$", "Spatial_pos_embed"),
@@ -25,3 +27,19 @@ def hint(net, state: dict) -> str | None:
     if position is None or position.dim() != 3 or position.shape[1] == net.frames:
         return None
     return f"the file is for clips of {position.shape[1]} frames: create('mixste', frames={position.shape[1]}, ...)"
+
+
+def configuration(checkpoint) -> tuple[str, dict]:
+    """(name, arguments) for ``models.create``: frames and depth, read off the shapes. Heads cannot be, so the width is
+    the published one.
+
+    Raises:
+        CheckpointError: a checkpoint of another network.
+    """
+    state = unwrap(checkpoint)
+    try:
+        state = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+        frames = state["Temporal_pos_embed"].shape[1]
+    except (AttributeError, KeyError, IndexError) as error:
+        raise CheckpointError(f"not a MixSTE state dict ({error})") from None
+    return "mixste", {"frames": frames, "depth": sum(n.endswith("norm1.weight") and n[0] == "S" for n in state)}

@@ -2,9 +2,9 @@
 
 from .mgcn_lw import RENAME as MODULATED
 from .mgcn_lw import unwrap
-from .ws_anl import hint
+from .ws_anl import configuration, hint
 
-__all__ = ["RENAME", "hint", "unwrap"]
+__all__ = ["RENAME", "configuration", "hint", "unwrap"]
 
 RENAME = [
     *MODULATED,

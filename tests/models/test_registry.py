@@ -81,6 +81,11 @@ SIZES = [
     ("rie", {"filter_widths": (3,), "stage": 1, "latent": 5, "channels": 4}),
     ("strided_transformer", {"frames": 27, "layers": 1, "channels": 16, "hidden": 24}),
     ("strided_transformer", {"frames": 81, "layers": 2, "channels": 8, "hidden": 9, "joints": 15, "out_joints": 16}),
+    ("htnet", {"depth": 2, "channels": 48, "hidden": 7}),
+    ("mgcn_lw", {"hidden": 5, "depth": 3, "outputs": 3}),
+    ("variance_gcn", {"hidden": 6, "depth": 0, "outputs": 3, "skeleton": "h36m-16"}),
+    ("variance_linear", {"hidden": 9, "stages": 2}),
+    ("mixste", {"frames": 9, "depth": 1}),
     ("pkd", {"joints": 21, "blocks": 1, "distill_blocks": 1}),
 ]
 
