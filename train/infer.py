@@ -53,10 +53,16 @@ def stretches(present: np.ndarray, bridge: int) -> list[slice]:
 def filled(points: np.ndarray) -> np.ndarray:
     """[T, 17, 2] without NaN: a joint out of sight moves with its neighbour; one never seen sits on its parent.
 
-    The joint seen most is the anchor, and goes straight over time where it is not seen. From there outwards, what is
-    interpolated (and held at the ends) is a joint's offset from the next one towards the anchor.
+    Nose and head, of which detectors miss one in profile or from behind, tell each other: the nose lies half way
+    between thorax and head. For the others, the joint seen most is the anchor, and goes straight over time where it is
+    not seen; from there outwards, what is interpolated (and held at the ends) is a joint's offset from the next one
+    towards the anchor.
     """
-    points, seen = points.copy(), np.isfinite(points).all(-1)
+    points = points.copy()
+    thorax, nose, head = points[:, 8], points[:, 9], points[:, 10]  # views
+    nose[:] = np.where(np.isfinite(nose), nose, (thorax + head) / 2)
+    head[:] = np.where(np.isfinite(head), head, 2 * nose - thorax)
+    seen = np.isfinite(points).all(-1)
     never, times = ~seen.any(0), np.arange(len(points))
     bones = [(joint, parent) for joint, parent in enumerate(H36M_17.parents) if parent >= 0]
     order, base = [int(seen.sum(0).argmax())], {}

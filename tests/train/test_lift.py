@@ -98,6 +98,16 @@ def test_gaps():
     assert (filled(points)[:, 3] == points[:, 2]).all()
 
 
+def test_nose_and_head_tell_each_other(walk):
+    gone = walk.copy()
+    gone[:20, 9], gone[20:, 10] = np.nan, np.nan
+    found = filled(gone)
+    np.testing.assert_allclose(found[:20, 9], (walk[:20, 8] + walk[:20, 10]) / 2)
+    np.testing.assert_allclose(found[20:, 10], 2 * walk[20:, 9] - walk[20:, 8])
+    gone[:, 9:11] = np.nan
+    assert (filled(gone)[:, 9:11] == walk[:, 8:9]).all()
+
+
 def test_a_joint_out_of_sight_goes_along(folder, walk):
     walking = walk + 20 * np.arange(40, dtype=np.float32)[:, None, None]  # 800 pixels across the image
     gone = walking.copy()
@@ -358,6 +368,21 @@ def test_convert_weights_keeps_the_function(folder, tmp_path, capsys):
     models.save_published(models.create("mgcn_lw").eval(), published)
     assert go("convert-weights", published, "--model", "mgcn_lw", "-o", tmp_path / "m.safetensors") == 0
     assert load_weights(tmp_path / "m.safetensors")[1].network == "mgcn_lw"
+
+
+def test_no_command_overwrites_its_input(folder, tmp_path):
+    lift(folder, tmp_path / "x.npz")
+    save_weights(models.create("strided_refine"), tmp_path / "w.safetensors", About("strided_refine", {}))
+    before = (tmp_path / "x.npz").read_bytes()
+    for word, name in (
+        ("lift", "x.npz"),
+        ("forecast", "x.npz"),
+        ("render", "x.npz"),
+        ("convert-weights", "w.safetensors"),
+    ):
+        with pytest.raises(ValueError, match="would overwrite the input"):
+            go(word, tmp_path / name, "-o", tmp_path / "." / name)
+    assert (tmp_path / "x.npz").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     options = p.parse_args(arguments)
     if options.out.suffix != ".safetensors":
         raise ValueError(f"-o {options.out}: expected a name that ends in .safetensors")
-    check_writable(options.out)
+    check_writable(options.out, options.weights)
     net, about = _network.load(options, options.weights)
     about = replace(about, made=options.note or about.made)
     dtype = torch.float16 if options.half else torch.float32

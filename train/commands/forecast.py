@@ -161,7 +161,7 @@ def main(arguments: list[str]) -> int:
     names = "options for lifting, without their dashes: people=2 size=1920x1080"
     p.add_argument("--lift", nargs="+", default=[], metavar="OPTION", help=names)
     options = p.parse_args(arguments)
-    outs = lift.check_outs(options.out)
+    outs = lift.check_outs(options.out, options.input)
     if not 0 < options.seconds <= 10:
         raise ValueError(f"--seconds must be between 0 and 10, got {options.seconds:g}")
     if options.at is not None and not 0 < options.at < float("inf"):

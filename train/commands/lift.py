@@ -148,11 +148,11 @@ class Clock:
 
 
 # -- what can go wrong early -----------------------------------------------------------------------------------------
-def check_outs(names: list[str]) -> list[Path]:
-    """The output files.
+def check_outs(names: list[str], source: str) -> list[Path]:
+    """The output files of a command that reads ``source``.
 
     Raises:
-        ValueError: an unknown suffix, a folder that is not there or cannot be written to.
+        ValueError: an unknown suffix, a folder that is not there or cannot be written to, ``source`` itself.
     """
     outs = [Path(name) for name in names]
     for out in outs:
@@ -162,7 +162,7 @@ def check_outs(names: list[str]) -> list[Path]:
             raise ValueError(f"-o {out}: the suffix says what to write; one of {known}, got {suffix or 'none'!r}")
         if suffix in draw.SUFFIXES:
             draw.check_target(out)
-        check_writable(out)
+        check_writable(out, source)
     return outs
 
 
@@ -172,7 +172,7 @@ def check(options: Namespace) -> list[Path]:
     Raises:
         ValueError, OSError: as ``check_outs``; a bad number.
     """
-    outs = check_outs(options.out)
+    outs = check_outs(options.out, options.input)
     for name, low in (("people", 1), ("latency", 0), ("panel", 32)):
         value = getattr(options, name)
         if value is not None and value < low:
@@ -195,8 +195,10 @@ def check(options: Namespace) -> list[Path]:
     return outs
 
 
-def check_writable(out: Path) -> None:
-    """Raises ValueError unless a file can be written there."""
+def check_writable(out: Path, source: str | None = None) -> None:
+    """Raises ValueError unless a file can be written there, and is not the one that is read."""
+    if source is not None and out.exists() and Path(source).exists() and out.samefile(source):
+        raise ValueError(f"-o {out}: would overwrite the input")
     folder = out.parent
     if not folder.is_dir():
         raise ValueError(f"-o {out}: there is no folder {folder}")

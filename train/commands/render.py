@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     for out in options.out:
         if out.suffix.lower() not in pose_files.SUFFIXES:
             draw.check_target(out)
-        check_writable(out)
+        check_writable(out, options.input)
     if options.panel < 32 or (options.picture_fps is not None and not options.picture_fps > 0):
         raise ValueError("--panel must be at least 32 pixels and --picture-fps positive")
     lifted = pose_files.read(options.input)
