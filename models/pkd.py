@@ -77,12 +77,17 @@ class MlpStack(nn.Module):
         return temporal_mlp(x, **self.parameters_by_name(), mix=self.mix, norm=self.norm)
 
     def _stacked(self) -> dict[str, Tensor]:
-        return dict(self.named_parameters()) | dict(self.named_buffers())
+        """In the published order: the last map, the first map and its norm, the last norm."""
+        have = dict(self.named_parameters()) | dict(self.named_buffers())
+        last = [name for name in ("scale", "shift") if name in have]
+        return {name: have[name] for name in [*(n for n in have if n not in last), *last]}
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
-        for name, stacked in self._stacked().items():
-            for n, tensor in enumerate(stacked if keep_vars else stacked.detach()):
-                destination[f"{prefix}{n}.{name}"] = tensor.view(self._stored_as.get(name, tensor.shape))
+        stacked = {name: tensor if keep_vars else tensor.detach() for name, tensor in self._stacked().items()}
+        for n in range(len(self.weight)):
+            for name, tensor in stacked.items():
+                shape = self._stored_as.get(name, tensor.shape[1:])
+                destination[f"{prefix}{n}.{name}"] = tensor[n].view(shape)
 
     def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors):
         known = set()

@@ -30,6 +30,10 @@ def test_published_sizes(config, tensors, stored, active):
     net = create("pkd", **config)
     state = published_state(net)
     assert (len(state), sum(t.numel() for t in state.values())) == (tensors, stored)
+    maps, norms = ("fc0.fc", "fc_temporal.fc"), ("norm_temporal", "norm0")
+    order = [f"MLPBlocks.0.{part}.{leaf}" for part in maps for leaf in ("weight", "bias")]
+    order += [f"MLPBlocks.0.{part}.{leaf}" for part in norms for leaf in ("alpha", "beta")]
+    assert list(state)[:9] == [*order, "MLPBlocks.1.fc0.fc.weight"]  # a published file's, block by block
     assert sum(p.numel() for p in net.parameters()) == active
     assert state["MLPBlocks.0.norm0.alpha"].shape == (1, 3 * config["joints"], 1)
     assert state["PosteriorKnowledgeDistiller.5.norm_temporal.beta"].shape == (1, 1, 50)

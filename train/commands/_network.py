@@ -25,7 +25,7 @@ def _config(pairs: list[str]) -> dict:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         try:
-            config[key] = ast.literal_eval(value) if equals else None
+            config[key] = ast.literal_eval({"true": "True", "false": "False"}.get(value, value)) if equals else None
         except (ValueError, SyntaxError):
             config[key] = value
         if not key or not equals:
