@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from posekernels._checks import nearest
 from posekernels._files import write_aside
+from posekernels.pose.skeleton import skeleton
 
 _NETWORKS = {  # name -> module:class; imported when asked for
     "gcndiff": "models.gcndiff:GCNdiff",
@@ -57,7 +58,7 @@ def create(name: str, **config) -> nn.Module:
 
     Args:
         name: one of ``names()``.
-        config: the constructor's arguments; the defaults are the published configuration.
+        config: the constructor's arguments; the defaults are the published configuration. A skeleton may be named.
     Returns:
         The network; its ``created`` is (name, config): what it takes to create it again.
     Raises:
@@ -66,8 +67,9 @@ def create(name: str, **config) -> nn.Module:
     """
     module, cls = _where(name)
     network = getattr(importlib.import_module(module), cls)
-    _check_config(name, network, config)
-    net = network(**config)
+    given = {k: skeleton(v) if k == "skeleton" and isinstance(v, str) else v for k, v in config.items()}
+    _check_config(name, network, given)
+    net = network(**given)
     net.created = name, config
     return net
 

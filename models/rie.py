@@ -23,7 +23,6 @@ from posekernels.ops import (
     temporal_networks,
 )
 from posekernels.pose.skeleton import H36M_17, Skeleton
-from posekernels.pose.skeleton import skeleton as skeleton_named
 
 from .layers import folded_batch_norm, folded_layer
 
@@ -236,7 +235,7 @@ class RIE(nn.Module):
         dropout, fc_dropout: of the temporal encoders and of the fully connected networks, in training.
         causal: the window ends at the target frame. Published quirk: the middle frame of the window stays the reference
             of the temporal encoding and the input of the global network.
-        skeleton: H36M_17, or HUMANEVA_15 with a grouping of our own; or its name.
+        skeleton: H36M_17, or HUMANEVA_15 with a grouping of our own.
     """
 
     def __init__(
@@ -248,7 +247,7 @@ class RIE(nn.Module):
         dropout: float = 0.2,
         fc_dropout: float = 0.25,
         causal: bool = False,
-        skeleton: Skeleton | str = H36M_17,
+        skeleton: Skeleton = H36M_17,
     ):
         super().__init__()
         check_sizes("rie", latent=latent, channels=channels)
@@ -257,8 +256,6 @@ class RIE(nn.Module):
             raise ValueError(f"rie: filter_widths must be odd numbers, at least one, got {list(filter_widths)}")
         if stage not in (1, 2, 3):
             raise ValueError(f"rie: stage must be 1, 2 or 3, got {stage}")
-        if isinstance(skeleton, str):
-            skeleton = skeleton_named(skeleton)
         if skeleton.name not in PARTS:
             raise ValueError(f"rie: no body parts for skeleton {skeleton.name!r} (known: {', '.join(PARTS)})")
         self.skeleton, self.stage, self.causal = skeleton, stage, causal

@@ -597,6 +597,7 @@ class _Loop:
         return {
             "format": FORMAT,
             "model": self.recipe.name,
+            "skeleton": getattr(getattr(self.recipe.data, "skeleton", None), "name", None),
             "options": _plain(self.options),
             "stage": at.stage,
             "stages": self.recipe.stages,

@@ -59,7 +59,7 @@ from torch.optim import Optimizer
 from models.pretrained import About
 from models.registry import CheckpointError, load_published, read_checkpoint
 from posekernels._checks import nearest
-from posekernels.pose.skeleton import H36M_17
+from posekernels.pose.skeleton import H36M_17, Skeleton, skeleton
 
 
 class Loader(Protocol):
@@ -241,7 +241,8 @@ def run_of(path: str | Path) -> Recipe | None:
         return None
     options = Namespace(**checkpoint["options"])
     options.evaluate = options.evaluate or str(path)  # nothing is to be trained: no need for earlier stages' files
-    data = SimpleNamespace(skeleton=H36M_17, left=H36M_17.left, right=H36M_17.right, train=[], test=[])
+    body = skeleton(checkpoint.get("skeleton") or H36M_17.name)  # runs of before were of Human3.6M's and did not say
+    data = SimpleNamespace(skeleton=body, left=body.left, right=body.right, train=[], test=[])
     if hasattr(options, "joints"):  # a forecaster's; runs of before did not note how many
         options.joints = options.joints or len(checkpoint["weights"]["embed.weight"]) // 3
         data.layout = SimpleNamespace(used=range(options.joints))
@@ -268,7 +269,7 @@ def network_of(recipe: Recipe, path: str | Path) -> tuple[nn.Module, About]:
     if not hasattr(recipe.model, "created"):
         raise CheckpointError(f"{path}: a run of --model {recipe.name}: several networks that work together, not one")
     network, config = recipe.model.created
-    config = {k: v for k, v in config.items() if v is not H36M_17}  # the default, and nothing for a file
+    config = {k: v.name if isinstance(v, Skeleton) else v for k, v in config.items() if v is not H36M_17}
     sees = "person" if recipe.name == ANY_CAMERA else "screen"
     return recipe.model, About(network, config, sees, getattr(recipe, "fps", 0.0))
 

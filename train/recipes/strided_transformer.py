@@ -144,6 +144,12 @@ class StridedTransformerRecipe(LiftingRecipe):
         if o.lr is None:
             o.lr = 1e-5 if o.refine else 1e-3
         self.unused_parameters = o.refine  # the full head learns nothing in stage two
+        for clip in (*data.train, *data.test) if o.refine else ():
+            if clip.positions is None or not clip.intrinsics[:2].all():
+                raise ValueError(
+                    f"--refine: {clip.subject} {clip.action} has no {'root' if clip.positions is None else 'camera'}; "
+                    "the refine module needs the intrinsics and the true depth of the root"
+                )
         self.pad = (o.frames - 1) // 2
 
     # -- networks
@@ -252,11 +258,6 @@ class StridedTransformerRecipe(LiftingRecipe):
     def predictions(self, clip: Clip, chunk: int = 1024) -> tuple[Tensor, Tensor | None]:
         """([T, J, 3] of the transformer, [T, J, 3] refined or None), metres, root at 0."""
         refine = self.model.refine if self.options.refine else None
-        if refine is not None and (clip.positions is None or not clip.intrinsics.any()):
-            raise ValueError(
-                f"--refine: {clip.subject} {clip.action} has no {'camera' if clip.positions is not None else 'root'}; "
-                "the refine module needs the intrinsics and the true depth of the root"
-            )
         found, refined = [], []
         windows = EvalWindows(
             [clip], chunk, *self.data.sides, pad=self.pad, augment=self.test_augment, device=self.place.device
