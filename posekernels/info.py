@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import platform
 import shutil
 import subprocess
-import sys
 
 import torch
 
 from . import __version__, _dispatch, _native
+from ._cli import Parser, run_cli
 
 
 def _version(package: str) -> str:
@@ -91,10 +90,10 @@ def report() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="posekernels info", description=__doc__).parse_args(argv)
+    Parser(prog="posekernels info", description=__doc__).parse_args(argv)
     print(report())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

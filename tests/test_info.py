@@ -1,5 +1,7 @@
 """``python -m posekernels.info`` names every op, and says why what is missing is missing."""
 
+import pytest
+
 from posekernels import _dispatch, _native, info
 from posekernels.__main__ import run
 
@@ -24,3 +26,5 @@ def test_a_missing_module_is_told_with_its_reason(monkeypatch):
 def test_command_line(capsys):
     assert run(["info"]) == 0
     assert "graph_conv" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="unrecognized arguments: --jsn"):
+        run(["info", "--jsn"])

@@ -348,7 +348,18 @@ def test_a_layout_that_is_guessed_is_told(folder, tmp_path, walk, capsys):
     assert "17 joints, taken for coco-17; --layout NAME" in said and "look like" not in said
     assert go("lift", tmp_path / "h36m.npy", *arguments, "--layout", "h36m-17") == 0
     assert go("lift", tmp_path / "x.npz", *arguments[:2], "-o", tmp_path / "y.npz") == 0  # says so itself
-    assert "taken for" not in capsys.readouterr().err
+    assert "taken for coco" not in capsys.readouterr().err
+
+
+def test_what_a_file_does_not_say_is_told(folder, tmp_path, capsys):
+    arguments = ["lift", folder / "two.npy", "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    assert go(*arguments) == 0
+    said = capsys.readouterr().err
+    assert "taken for 30 frames/s; --fps F" in said and "people stay in one place; with --size" in said
+    assert go(*arguments, "--fps", 25, "--size", "1000x1000") == 0
+    assert go("lift", tmp_path / "x.npz", *arguments[2:4], "-o", tmp_path / "y.npz") == 0  # says both itself
+    said = capsys.readouterr().err
+    assert "frame rate" not in said and "size of the image" not in said
 
 
 def test_render_draws_what_lift_wrote(folder, tmp_path):

@@ -472,8 +472,12 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     with clock.stage("reading", 0):
         keypoints = keypoint_files.read(options.input, options.layout)
     clock.frames["reading"] = keypoints.frames
+    if not (options.fps or keypoints.fps):
+        keypoints.notes.append(f"frame rate unknown, taken for {FPS:g} frames/s; --fps F if it is another")
     keypoints.fps = options.fps or keypoints.fps or FPS
     keypoints.size = options.size or keypoints.size
+    if keypoints.size is None:
+        keypoints.notes.append("size of the image unknown: people stay in one place; with --size WxH they move about")
     lifter.check_size(keypoints.size)
     if keypoints.size and max(np.nanmax(np.abs(track.points)) for track in keypoints.people) <= 2:
         keypoints.notes.append("warning: no coordinate is over 2; keypoints must be in pixels, not normalised")
