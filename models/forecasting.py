@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from posekernels.pose.skeleton import CMU_38, Skeleton
+from posekernels.pose.skeleton import CMU_25_OF_38, CMU_38, Skeleton
 
 from .pkd import roll_out
 from .registry import create, load_published
 
 WEIGHTS = Path(__file__).with_name("pkd_cmu.safetensors")
-CMU_USED = (3, 4, 5, 6, 9, 10, 11, 12, 14, 15, 17, 18, 19, 21, 22, 23, 25, 26, 28, 30, 31, 32, 34, 35, 37)
+CMU_USED = CMU_25_OF_38
 TRAJECTORIES = ("still", "straight")
 
 

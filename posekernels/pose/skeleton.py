@@ -56,18 +56,23 @@ class Skeleton:
             order[l], order[r] = r, l
         return tuple(order)
 
-    def reduced(self, name: str, keep: tuple[int, ...], attach: dict[int, int] | None = None) -> Skeleton:
+    def reduced(
+        self, name: str, keep: tuple[int, ...], attach: dict[int, int] | None = None, root: int | None = None
+    ) -> Skeleton:
         """The layout with only the joints ``keep``, in that order; a removed parent becomes its nearest kept ancestor.
 
         Args:
             name: of the new layout.
             keep: joints of this layout, each once; the root among them.
             attach: {joint: parent} in the new numbering, set after the reduction.
+            root: the kept joint of this layout that stands in for a root that is not kept: what has no kept ancestor
+                hangs on it.
         Raises:
             ValueError: a joint outside the layout or given twice, no root, or half of a mirrored pair.
         """
         new = {old: i for i, old in enumerate(keep)}
-        if len(new) != len(keep) or not set(keep) <= set(range(self.num_joints)) or self.root not in new:
+        root = self.root if root is None else root
+        if len(new) != len(keep) or not set(keep) <= set(range(self.num_joints)) or root not in new:
             raise ValueError(
                 f"skeleton {name}: keep must name joints of {self.name} once each, the root too, got {keep}"
             )
@@ -76,7 +81,7 @@ class Skeleton:
             parent = self.parents[joint]
             while parent >= 0 and parent not in new:
                 parent = self.parents[parent]
-            parents.append(new.get(parent, -1))
+            parents.append(new.get(parent, -1 if joint == root else new[root]))
         for joint, parent in (attach or {}).items():
             parents[joint] = parent
         left = tuple(new[j] for j in self.left if j in new)
@@ -197,6 +202,13 @@ CMU_38 = Skeleton(
 H36M_17_OF_CMU_38 = (0, 8, 9, 10, 2, 3, 4, 14, 16, 17, 18, 21, 22, 23, 30, 31, 32)
 """The joints of ``CMU_38`` that stand for those of ``H36M_17``."""
 
+H36M_22_OF_32 = (2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 14, 15, 17, 18, 19, 21, 22, 25, 26, 27, 29, 30)
+CMU_25_OF_38 = (3, 4, 5, 6, 9, 10, 11, 12, 14, 15, 17, 18, 19, 21, 22, 23, 25, 26, 28, 30, 31, 32, 34, 35, 37)
+H36M_22 = H36M_32.reduced("h36m-22", H36M_22_OF_32, root=12)
+CMU_25 = CMU_38.reduced("cmu-25", CMU_25_OF_38, root=14)
+"""The joints that forecasters see of Human3.6M and of CMU, in their order. Hips stand still and are none of them: the
+lowest joint of the spine stands in as the root, and the legs hang on it."""
+
 HUMANEVA_15 = Skeleton(
     "humaneva-15",
     (
@@ -308,7 +320,7 @@ CMU_31 = CMU_38.reduced("cmu-31", keep=tuple(j for j, n in enumerate(CMU_38.join
 """The 38 without the ends of toes, head, fingers and thumbs: the joints of CMU's own skeleton files."""
 
 _DETECTORS = (COCO_17, BODY_25, BODY_25B, HALPE_26, MPII_16, BLAZEPOSE_33)
-_BODIES = (H36M_17, H36M_16, H36M_32, CMU_31, CMU_38, HUMANEVA_15, SMPL_24)
+_BODIES = (H36M_17, H36M_16, H36M_22, H36M_32, CMU_25, CMU_31, CMU_38, HUMANEVA_15, SMPL_24)
 SKELETONS = {s.name: s for s in (*_BODIES, *_DETECTORS)}
 
 

@@ -39,3 +39,12 @@ def test_misspelt_name_tells_the_nearest():
 def test_reduction_refuses(keep):
     with pytest.raises(ValueError, match="keep"):
         sk.H36M_32.reduced("x", keep)
+
+
+def test_a_joint_may_stand_in_for_the_root():
+    """The joints that forecasters see lack the hips; legs hang on the lowest joint of the spine."""
+    names = sk.H36M_22.joints
+    assert names[sk.H36M_22.root] == "spine1" and sk.H36M_22.num_joints == 22 and sk.CMU_25.num_joints == 25
+    bones = {(names[p], names[j]) for p, j in sk.H36M_22.bones}
+    assert {("spine1", "right_leg"), ("spine1", "neck"), ("right_leg", "right_foot"), ("spine1", "left_arm")} <= bones
+    assert sk.CMU_25.joints[sk.CMU_25.root] == "spine"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from posekernels._checks import nearest
-from posekernels.pose.skeleton import CMU_38, H36M_17, H36M_32, SMPL_24, Skeleton
+from posekernels.pose.skeleton import CMU_25_OF_38, CMU_38, H36M_17, H36M_22_OF_32, H36M_32, SMPL_24, Skeleton
 
 from .errors import DataError
 
@@ -65,7 +65,7 @@ class Layout:
 H36M = Layout(
     "Human3.6M",
     H36M_32,
-    (2, 3, 4, 5, 7, 8, 9, 10, 12, 13, 14, 15, 17, 18, 19, 21, 22, 25, 26, 27, 29, 30),
+    H36M_22_OF_32,
     {16: 13, 20: 19, 23: 22, 24: 13, 28: 27, 31: 30},
     decimals=3,
     per_action=True,
@@ -73,7 +73,7 @@ H36M = Layout(
 CMU = Layout(
     "CMU mocap",
     CMU_38,
-    (3, 4, 5, 6, 9, 10, 11, 12, 14, 15, 17, 18, 19, 21, 22, 23, 25, 26, 28, 30, 31, 32, 34, 35, 37),
+    CMU_25_OF_38,
     {16: 15, 20: 15, 24: 23, 27: 23, 29: 15, 33: 32, 36: 32},
 )
 PW3D = Layout("3DPW", SMPL_24, tuple(range(1, 24)), {}, (5, 10, 15, 20, 25))
