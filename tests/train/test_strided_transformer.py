@@ -45,6 +45,12 @@ def test_two_stages(train):
     assert {"P1", "P2", "P1 unrefined", "P2 unrefined"} <= figures(train.folder / "two").keys()
 
 
+def test_a_last_batch_of_one_window_is_left_out(train):
+    """Published: it ends the program, as the norm of the single head takes no statistics of one row."""
+    windows = 5 * 4 * 15 * 2  # subjects, cameras, frames, mirrored
+    assert train("one", "-e", 1, "-b", windows - 1) == 0
+
+
 def test_published_files_are_found_by_their_first_letter(train):
     net = models.create("strided_transformer", frames=9, strides=(3, 3), layers=1, channels=32, hidden=24)
     refine = models.create("strided_refine")

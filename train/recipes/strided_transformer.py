@@ -96,6 +96,7 @@ def find_checkpoint(folder: str, letter: str, what: str) -> Path:
 
 class StridedTransformerRecipe(LiftingRecipe):
     architecture = ("frames", "strides", "layers", "channel", "d_hid", "refine")
+    least = 2  # the norm of the single head takes no statistics of one row
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
@@ -227,6 +228,7 @@ class StridedTransformerRecipe(LiftingRecipe):
             seed=self.shuffle_seed,
             augment=self.augment,
             every=getattr(o, "every", None) or 1,
+            least=self.least,
             rank=rank,
             world=world,
             device=self.place.device,
