@@ -18,7 +18,7 @@ from models.diffpose import Sampling, chunked, stitched
 from models.pretrained import load_weights, pretrained
 from posekernels._checks import nearest
 from posekernels.pose.camera import looking_at, normalise_screen
-from posekernels.pose.keypoints import centre_on_person
+from posekernels.pose.keypoints import centre_on_person, coco_to_h36m
 from posekernels.pose.layouts import scores_to_h36m, to_h36m
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import OneEuro, savitzky_golay
@@ -33,11 +33,19 @@ FOCAL = 1.2  # of an unknown camera, in units of the image's longer side: about 
 
 
 # -- 2D: gaps --------------------------------------------------------------------------------------------------------
-def in_h36m(track: Track, layout: str) -> Track:
-    """The track with Human3.6M's 17 joints; joints of a low score are taken out."""
+def in_h36m(track: Track, layout: str, sees: str = "person") -> Track:
+    """The track with Human3.6M's 17 joints; joints of a low score are taken out.
+
+    Args:
+        sees: of the lifter. "screen" ones were trained on Human3.6M's own keypoints: COCO's joints are converted as the
+            published demos do for them, where all that this takes is seen.
+    """
     seen = np.where((track.scores >= SURE)[..., None], track.points, np.nan).astype(np.float32)
-    scores = scores_to_h36m(track.scores, layout)
-    return Track(track.identity, to_h36m(seen, layout), np.where(scores >= SURE, scores, 0).astype(np.float32))
+    scores, points = scores_to_h36m(track.scores, layout), to_h36m(seen, layout)
+    if sees == "screen" and layout == "coco-17":
+        published = coco_to_h36m(seen)
+        points = np.where(np.isfinite(published), published, points)
+    return Track(track.identity, points, np.where(scores >= SURE, scores, 0).astype(np.float32))
 
 
 def stretches(present: np.ndarray, bridge: int) -> list[slice]:
@@ -272,7 +280,7 @@ def lift_person(
 
 def lift_all(lifter: Lifter, keypoints: Keypoints, people: int | None = None, **options) -> list[Person]:
     """The first ``people`` tracks that hold a person at all, lifted; options as for ``lift_person``."""
-    tracks = [in_h36m(track, keypoints.layout) for track in keypoints.people]
+    tracks = [in_h36m(track, keypoints.layout, lifter.sees) for track in keypoints.people]
     tracks = [track for track in tracks if ((track.scores > 0).sum(-1) >= ENOUGH).any()]
     if not tracks:
         raise ValueError(f"nobody to lift: no frame shows {ENOUGH} joints of one person with a score of {SURE} or more")

@@ -9,7 +9,8 @@ import torch
 import models
 from models.pretrained import About, load_weights, save_weights
 from posekernels.__main__ import run
-from posekernels.pose.camera import camera_to_world
+from posekernels.pose.camera import camera_to_world, normalise_screen
+from posekernels.pose.keypoints import coco_to_h36m
 from posekernels.pose.layouts import from_h36m
 from posekernels.pose.skeleton import H36M_17
 from train.commands import lift as command
@@ -448,6 +449,34 @@ def test_published_weights_need_the_size_of_the_image(folder, tmp_path):
     with pytest.raises(ValueError, match="--size WIDTHxHEIGHT"):
         go(*arguments)
     assert go(*arguments, "--size", "1000x1000") == 0
+
+
+def test_networks_of_human36m_get_coco_as_the_published_demos_convert_it(folder, tmp_path, walk):
+    coco = from_h36m(walk, "coco-17").astype(np.float32)
+    coco[:, :5] += np.random.default_rng(0).normal(0, 5, (40, 5, 2)).astype(np.float32)
+    coco[7, 0] = np.nan  # no nose: as for any other layout
+    track = Track(1, coco, np.isfinite(coco).all(-1).astype(np.float32))
+    screen, person = in_h36m(track, "coco-17", "screen"), in_h36m(track, "coco-17", "person")
+    others = np.arange(40) != 7
+    np.testing.assert_array_equal(screen.points[others], coco_to_h36m(coco)[others])
+    assert np.abs(screen.points - person.points)[others][:, [7, 8, 10]].max() > 1
+    assert np.array_equal(np.isfinite(screen.points), np.isfinite(person.points))
+    net = models.create("strided_transformer", strides=[3, 3], layers=1, channels=16, hidden=16, heads=2).eval()
+    save_weights(net, tmp_path / "w.safetensors", About("strided_transformer", net.created[1]))
+    np.save(tmp_path / "x.npy", coco[8:])
+    arguments = [
+        "lift",
+        tmp_path / "x.npy",
+        "--weights",
+        tmp_path / "w.safetensors",
+        "--size",
+        "1000x800",
+        "--smooth",
+        0,
+    ]
+    assert go(*arguments, "-o", tmp_path / "x.npz") == 0
+    want = models.lift(net, normalise_screen(torch.from_numpy(coco_to_h36m(coco[8:])), 1000, 800))
+    np.testing.assert_allclose(pose_files.read(tmp_path / "x.npz").people[0].poses, want.detach(), atol=1e-5)
 
 
 # -- video, with a detector that needs no package --------------------------------------------------------------------

@@ -376,9 +376,9 @@ def lift(keypoints: Keypoints, lifter: Lifter, options: Namespace, clock: Clock)
         )
 
 
-def live_frames(keypoints: Keypoints, people: int) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
+def live_frames(keypoints: Keypoints, people: int, sees: str) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
     """A keypoints file as if its frames came one by one."""
-    tracks = [in_h36m(track, keypoints.layout) for track in keypoints.people[:people]]
+    tracks = [in_h36m(track, keypoints.layout, sees) for track in keypoints.people[:people]]
     for frame in range(keypoints.frames):
         yield [(t.identity, t.points[frame], t.scores[frame]) for t in tracks]
 
@@ -484,7 +484,7 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     if options.latency is None:
         return keypoints, None
     live = Live(lifter, options.latency, options, keypoints.fps, keypoints.size)
-    for people in live_frames(keypoints, options.people or 4):
+    for people in live_frames(keypoints, options.people or 4, lifter.sees):
         with clock.stage("lifting"):
             live.push(people)
     return keypoints, live
@@ -510,7 +510,8 @@ def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock
         for people in search:
             if live is not None:
                 with clock.stage("lifting"):
-                    live.push([_frame(n, s, search.detector.layout) for n, s in zip(tracker.add(people), people)])
+                    numbered = zip(tracker.add(people), people)
+                    live.push([_frame(n, s, search.detector.layout, lifter.sees) for n, s in numbered])
     except KeyboardInterrupt:
         if not search.found:
             raise
@@ -602,6 +603,6 @@ def finish(
     return lifted
 
 
-def _frame(identity: int, sighting: Sighting, layout: str) -> tuple[int, np.ndarray, np.ndarray]:
-    track = in_h36m(Track(identity, sighting.points[None], sighting.scores[None]), layout)
+def _frame(identity: int, sighting: Sighting, layout: str, sees: str) -> tuple[int, np.ndarray, np.ndarray]:
+    track = in_h36m(Track(identity, sighting.points[None], sighting.scores[None]), layout, sees)
     return identity, track.points[0], track.scores[0]
