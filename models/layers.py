@@ -58,7 +58,9 @@ def folded_batch_norm(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Te
 
     if torch.is_grad_enabled():
         return fold()
-    return derived("folded", fold, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    # PyTorch's batch norm writes its statistics unseen; the counter beside them does show that it did.
+    statistics = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    return derived("folded", fold, norm.weight, norm.bias, *statistics)
 
 
 def folded_layer(

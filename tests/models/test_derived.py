@@ -35,3 +35,18 @@ def test_a_network_follows_its_weights(name):
         net(x)
         net.load_state_dict(other.state_dict())
         torch.testing.assert_close(net(x), other(x))
+
+
+@pytest.mark.parametrize("name", ["mgcn_lw", "variance_linear", "rie", "strided_transformer"])
+def test_a_network_follows_statistics_that_a_pass_in_training_moved(name):
+    others = {"variance_linear": ({}, (2, 1, 17, 2))}
+    others["strided_transformer"] = {"frames": 27, "channels": 16, "hidden": 16}, (2, 27, 17, 2)
+    config, shape = (NETWORKS | others)[name]
+    net, other, x = models.create(name, **config).eval(), models.create(name, **config).eval(), torch.randn(shape)
+    with torch.no_grad():
+        net(x)
+        net.train()(x)
+        net.eval()
+        other.load_state_dict(net.state_dict())
+        got, want = net(x), other(x)
+    torch.testing.assert_close(got, want)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import models
 from models.diffpose import PUBLISHED_SAMPLING
 from models.registry import published_state, read_checkpoint
 from tests.train import fake_h36m
@@ -178,6 +179,17 @@ training: {batch_size: 1024, n_epochs: 80, num_workers: 32}
 testing: {test_times: 1, test_timesteps: 2, test_num_diffusion_timesteps: 12}
 optim: {optimizer: Adam, lr: 2e-5, eps: 1e-8, amsgrad: false, grad_clip: 1.0, lr_gamma: 0.9, decay: 60}
 """
+
+
+def test_a_published_command_line_tests(train, capsys):
+    pose, denoiser = train.folder / "gcnpose.pth", train.folder / "gcndiff.pth"
+    sizes = {"channels": 8, "layers": 1, "heads": 2}
+    torch.save([published_state(models.create("gcnpose", **sizes)), {}, 1, 2], pose)
+    torch.save([published_state(models.create("gcndiff", **sizes)), {}, 1, 2], denoiser)
+    files = ["--model_pose_path", pose, "--model_diff_path", denoiser]
+    with pytest.warns(UserWarning, match="--ni"):
+        assert train("diffpose", "test", "--setting", "frame", *files, "--doc", "test", "--ni", sizes=GRAPH) == 0
+    assert "P1 before" in capsys.readouterr().out and not (train.folder / "test/last.pt").exists()
 
 
 def test_drawn_components_and_a_missing_mixture_are_known_before_training(train, capsys):

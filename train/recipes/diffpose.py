@@ -27,8 +27,19 @@ from ..data.windows import Batch
 from ..engine import positive
 from ..evaluate import Report, evaluate_pairs
 from . import _diffpose_yaml, is_last_stage, is_ours, load_strict, mixste
-from ._lifting import LiftingRecipe, target_of_batch
+from ._lifting import LiftingRecipe, add_without_effect, target_of_batch
 
+WITHOUT_EFFECT = {  # published options that the published programs never read, or that are called otherwise here
+    "--train": "it trains unless there is a checkpoint to test",
+    "--exp --doc": "see --out",
+    "--ni": "see --overwrite",
+    "--verbose": "see --progress",
+    "--sequence": "never read",
+    "--dim_model": "never read; see --hid_dim",
+    "--n_layer": "never read; see --num_layer",
+    "-sun --subjects-unlabeled": "never read",
+    "-mloss --min_loss": "never read",
+}
 VIDEO_NOISE = (0.5, 0.5, 1.0, 1.0, 1.0)  # scale of the noise on u, v, x, y, z in the video setting
 
 
@@ -204,7 +215,9 @@ class DiffPoseRecipe(LiftingRecipe):
         )
         add("--skip_type", choices=models.diffpose.SKIPS, default="uniform")
         add("--eta", type=float, default=0.0, help="0: deterministic steps; 1: as much noise as DDPM")
+        add("--model_diff_path", metavar="FILE", help="as published: test this GCNdiff; the same as --evaluate")
         mixste.add_network_arguments(parser)
+        add_without_effect(parser, WITHOUT_EFFECT)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
@@ -221,6 +234,7 @@ class DiffPoseRecipe(LiftingRecipe):
     def __init__(self, options, data: LiftingData):
         super().__init__(options, data)
         o = options
+        o.evaluate = o.evaluate or getattr(o, "model_diff_path", None)  # runs of before did not have it
         self.video = o.setting == "video"
         self.ema_rate = o.ema_rate or None
         self.stages = 1 if o.model_pose_path else 2

@@ -152,6 +152,7 @@ class WsAnlRecipe(LiftingRecipe):
         add_sampling_arguments(parser)
         parser.add_argument("--dataset", choices=("h36m", "3dhp"), help="as published; 3dhp is train.mpi_inf_3dhp's")
         own = {"--reload_sigma": "never read", "--save_ckpt_path": "see --out"}
+        own |= {f"--{what}_augmentation": "mirrored copies are part of the method" for what in ("data", "test")}
         add_without_effect(parser, WITHOUT_EFFECT | own)
 
     @classmethod
