@@ -94,8 +94,9 @@ class GCNdiff(GraphTransformer):
         kept, key = self._prepared_shifts(self), tuple(timesteps)
         shifts = kept.get(key)
         if shifts is None:
-            with torch.no_grad():
-                time = self.time_embedding(torch.tensor(timesteps, device=self.conv_in.weight.device))
+            device = self.conv_in.weight.device
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):  # they are kept, for calls outside too
+                time = self.time_embedding(torch.tensor(timesteps, device=device))
                 shifts = torch.stack([block.time_shift(time) for block in self.blocks], dim=1)
             if len(kept) >= _SEQUENCES:
                 kept.clear()

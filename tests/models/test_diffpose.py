@@ -139,6 +139,14 @@ def test_starts_in_eval_mode():
     assert not any(module.training for module in net.modules()) and net.train().initial.training
 
 
+def test_under_autocast_and_out_of_it_again():
+    net, clip = small_video(), torch.randn(11, 17, 2) * 0.3
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = net.lift(clip)
+    fine = net.lift(clip)
+    assert (rough.float() - fine).norm() < 3e-2 * fine.norm()
+
+
 def test_pieces_change_nothing(monkeypatch):
     net, clip = small_video(), torch.randn(47, 17, 2) * 0.3
     want, called = net.lift(clip), []
