@@ -45,6 +45,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--against", metavar="REV", help="compare with another commit, built in a folder of its own")
     parser.add_argument("--cmu", metavar="DIR", type=Path, help="time opening this CMU text set, parsed and cached")
     parser.add_argument("--out", type=Path, help="folder of the result file, NAME.json, .csv, .md and .png")
+    parser.add_argument("--rows-only", action="store_true", help="no NAME.csv, .md and .png (python -m bench.report)")
     parser.add_argument("--name", help="NAME; rows already there stay, those measured again are replaced")
     parser.add_argument("--dry-run", action="store_true", help="list the units and about how long they take")
     args = parser.parse_args(argv)
@@ -125,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         keep(measured(unit, ways, args.budget, peak[precision.name], peak_mb if held else None))
     print(f"{len(chosen)} units in {plan.minutes(time.monotonic() - start)}")
     if results and results.rows:
-        for path in [results.path, *results.present()]:
+        for path in [results.path, *([] if args.rows_only else results.present())]:
             print(f"wrote {path}")
     return 0
 

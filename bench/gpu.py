@@ -1,8 +1,10 @@
 """``python -m bench.gpu``: the one command for a GPU machine.
 
-Builds the kernels for its card, runs the tests on it, times every op and network, and writes one file,
-``bench/results/<card>-<date>.json``, in at most ``--limit`` seconds. Every step is a process of its own with a limit of
-its own: what fails or runs over is written down, and the rest still runs. ``--dry-run`` lists the steps.
+Builds the kernels for its card, runs the tests on it (the CUDA kernels under compute-sanitizer too, where that is
+installed), times every op and network, and writes to ``bench/results`` in at most ``--limit`` seconds: the rows as
+``<card>-<date>.json``, the tables and pictures made from them, and how every step went as ``<card>-<date>-steps.json``.
+Every step is a process of its own with a limit of its own: what fails or runs over is written down, and the rest still
+runs. ``--dry-run`` lists the steps.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
 
 from .cases import model_cases, op_cases
+from .report import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -34,7 +37,7 @@ RESULTS = ROOT / "bench" / "results"
 
 @dataclass
 class Step:
-    """One process: ``seconds`` is its limit, ``expected`` what it should take; ``result`` a file it writes."""
+    """One process: ``seconds`` is its limit, ``expected`` what it should take; ``result`` the JUnit file it writes."""
 
     name: str
     command: list[str]
@@ -52,8 +55,19 @@ def golden_folder() -> Path | None:
     return None
 
 
-def steps(scratch: Path, architecture: str) -> list[Step]:
-    """All steps in the order of their worth, so that a limit cuts off the least."""
+def compute_sanitizer() -> str | None:
+    """Where the program lies: on the path, or in the toolkit."""
+    toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin" / "compute-sanitizer"
+    return shutil.which("compute-sanitizer") or (str(toolkit) if toolkit.is_file() else None)
+
+
+def steps(scratch: Path, architecture: str, out: Path, name: str) -> list[Step]:
+    """All steps in the order of their worth, so that a limit cuts off the least.
+
+    Args:
+        scratch: a folder for what a step hands to the report of it.
+        out, name: the rows go to ``out/name.json``.
+    """
     python = sys.executable
     found = [
         Step(
@@ -73,16 +87,29 @@ def steps(scratch: Path, architecture: str) -> list[Step]:
             result=scratch / "tests.xml",
         ),
     ]
-    timed = [("op", case.op) for case in op_cases()] + [("model", case.model) for case in model_cases()]
-    for kind, name in dict.fromkeys(timed):
-        command = [python, "-m", "bench", "--device", "cuda", f"--{kind}", name, "--budget", "0.4"]
-        command += ["--out", str(scratch), "--name", f"{kind}-{name}"]
-        command += ["--no-compile"] if kind == "model" else []  # a network takes torch.compile a minute
-        result = scratch / f"{kind}-{name}.json"
-        found.append(Step(f"bench {kind} {name}", command, seconds=60, expected=10, result=result))
     folder = golden_folder()
     if folder is not None:
         found.append(Step("golden", [python, "-m", "tests.golden", str(folder)], seconds=60, expected=20))
+    bench = [python, "-m", "bench", "--device", "cuda", "--rows-only", "--out", str(out), "--name", name]
+    found.append(Step("bench, a little of everything", [*bench, "--quick"], seconds=120, expected=80))
+    sanitizer = compute_sanitizer()
+    for tool in ("memcheck", "racecheck") if sanitizer else ():
+        found.append(
+            Step(
+                f"compute-sanitizer {tool}",
+                [sanitizer, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", python, "-m"]
+                + ["pytest", "tests/ops/test_contract.py", "-k", "cuda and guarded", "-q"],
+                seconds=60,
+                expected=40,
+                environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},  # else it sees one block in place of tensors
+            )
+        )
+    # One process each: a kernel that fails takes its process's CUDA context with it. torch.compile and memory take
+    # minutes: they are left to "python -m bench --device cuda", which has no limit.
+    for kind, names in (("model", [c.model for c in model_cases()]), ("op", [c.op for c in op_cases()])):
+        for what in dict.fromkeys(names):
+            command = [*bench, f"--{kind}", what, "--budget", "0.4", "--no-compile", "--no-memory"]
+            found.append(Step(f"bench {kind} {what}", command, seconds=45, expected=7))
     return found
 
 
@@ -99,7 +126,7 @@ def _tests(path: Path) -> dict:
 
 
 def run(step: Step, limit: float) -> dict:
-    """Run one step; its outcome, seconds, the end of what it printed, and its result file."""
+    """Run one step; its outcome, seconds, the end of what it printed, and counts of its tests."""
     start, log = time.monotonic(), None
     try:
         done = subprocess.run(
@@ -117,8 +144,7 @@ def run(step: Step, limit: float) -> dict:
     if outcome != "ok" or step.name == "golden":
         report["log"] = (log or b"").decode(errors="replace").splitlines()[-60:]
     if step.result is not None and step.result.is_file():
-        is_tests = step.result.suffix == ".xml"
-        report["result"] = _tests(step.result) if is_tests else json.loads(step.result.read_text())
+        report["result"] = _tests(step.result)
     return report
 
 
@@ -162,8 +188,10 @@ def main(argv: list[str] | None = None) -> int:
     if not has_gpu and not args.dry_run:
         raise ValueError("no CUDA device here (--dry-run lists what would run)")
     architecture = "".join(map(str, torch.cuda.get_device_capability())) if has_gpu else "90"
+    facts = machine() if has_gpu else {"device": "gpu", "date": datetime.date.today().isoformat()}
+    name = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-") + f"-{facts['date']}"
     with tempfile.TemporaryDirectory() as folder:
-        chosen = steps(Path(folder), architecture)
+        chosen = steps(Path(folder), architecture, args.out, name)
         if args.only:
             unmatched = [o for o in args.only if not any(s.name.startswith(o) for s in chosen)]
             if unmatched:
@@ -174,14 +202,12 @@ def main(argv: list[str] | None = None) -> int:
         if args.dry_run:
             for s in chosen:
                 print(
-                    f"{s.name:<28} about {s.expected:>3.0f} s, at most {s.seconds:>3.0f} s   {' '.join(s.command[1:])}"
+                    f"{s.name:<34} about {s.expected:>3.0f} s, at most {s.seconds:>3.0f} s   {' '.join(s.command[1:])}"
                 )
             print(f"about {sum(s.expected for s in chosen):.0f} s; stopped at {args.limit:.0f} s, the last steps first")
             return 0
-        facts = machine()
-        card = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-        path = args.out / f"{card}-{facts['date']}.json"
         args.out.mkdir(parents=True, exist_ok=True)
+        path = args.out / f"{name}-steps.json"
         end, document = time.monotonic() + args.limit, {"machine": facts, "steps": {}}
         for s in chosen:
             left = end - time.monotonic()
@@ -190,9 +216,11 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 document["steps"][s.name] = run(s, min(s.seconds, left))
             report = document["steps"][s.name]
-            print(f"{s.name:<28} {report['outcome']}  {report.get('seconds', '')}", flush=True)
+            print(f"{s.name:<34} {report['outcome']}  {report.get('seconds', '')}", flush=True)
             _write(path, document)  # after every step: a machine that is taken away leaves what it did
-    print(f"wrote {path}")
+    rows = Results(args.out / f"{name}.json")
+    for written in [path, *([rows.path, *rows.present()] if rows.rows else [])]:
+        print(f"wrote {written}")
     return int(any(r["outcome"] != "ok" for r in document["steps"].values()))
 
 

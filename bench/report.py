@@ -44,6 +44,7 @@ def machine(device: str, command: list[str] = ()) -> dict:
         "torch": torch.__version__,
         "posekernels": posekernels.__version__,
         "commit": _commit(),
+        **({"cuda": torch.version.cuda} if device.startswith("cuda") else {}),
         "command": " ".join(Path(word).name if Path(word).is_absolute() else word for word in command),
     }
     for package in ("triton", "onnxruntime"):
@@ -110,6 +111,10 @@ class Results:
         used = {r.run for r in self.rows}
         self.runs = {time: run for time, run in self.runs.items() if time in used}
         self.write()
+
+    @property
+    def on_gpu(self) -> bool:
+        return any("cuda" in run for run in self.runs.values())
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,39 @@ def test_dry_run_lists_every_step_and_fits_the_limit(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["build", "tests"]
     assert any(line.startswith("bench op graph_conv") for line in lines)
+    assert float(lines[-1].split()[1]) <= 570
+
+
+def test_the_cuda_kernels_are_checked_where_there_is_compute_sanitizer(tmp_path, monkeypatch):
+    def names():
+        return [s.name for s in gpu.steps(tmp_path, "90", tmp_path, "card")]
+
+    monkeypatch.setattr(gpu, "compute_sanitizer", lambda: None)
+    assert not any("sanitizer" in name for name in names())
+    monkeypatch.setattr(gpu, "compute_sanitizer", lambda: "compute-sanitizer")
+    found = names()
+    assert found.index("tests") < found.index("compute-sanitizer memcheck") < found.index("bench op graph_conv")
+
+
+def test_steps_rows_tables_and_pictures_are_written(tmp_path, monkeypatch, capsys):
+    """The whole command on a card that is not there: its bench step times a small op on the CPU."""
+
+    def steps(scratch, architecture, out, name):
+        bench = [sys.executable, "-m", "bench", "--op", "annotated_norm", "--backend", "auto", "--budget", "0.1"]
+        bench += ["--no-compile", "--no-memory", "--rows-only", "--out", str(out), "--name", name]
+        return [
+            gpu.Step("tests", [sys.executable, "-c", "raise SystemExit(1)"], 60, 1),
+            gpu.Step("bench op annotated_norm", bench, 200, 10),
+        ]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(gpu, "machine", lambda: {"device": "Some Card 80GB", "date": "2026-01-02"})
+    monkeypatch.setattr(gpu, "steps", steps)
+    assert gpu.main(["--out", str(tmp_path)]) == 1  # a step failed, and the rest still ran
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made >= {f"some-card-80gb-2026-01-02{end}" for end in ("-steps.json", ".json", ".md", ".csv", "-ops.png")}
+    assert "exit code 1" in (tmp_path / "some-card-80gb-2026-01-02-steps.json").read_text()
 
 
 def test_refusals_are_one_line():
@@ -25,13 +58,12 @@ def test_refusals_are_one_line():
 
 def test_a_step_that_fails_or_runs_over_is_written_down(tmp_path):
     def step(code):
-        return gpu.Step("step", [sys.executable, "-c", code], 10, 1, tmp_path / "result.json")
+        return gpu.Step("step", [sys.executable, "-c", code], 10, 1, tmp_path / "result.xml")
 
     report = gpu.run(step("print('why'); raise SystemExit(3)"), 10)
     assert report["outcome"] == "exit code 3" and report["log"] == ["why"] and "result" not in report
     assert gpu.run(step("import time; time.sleep(9)"), 0.5)["outcome"] == "stopped after 0 s"
-    report = gpu.run(step(f"open({str(tmp_path / 'result.json')!r}, 'w').write('[1]')"), 10)
-    assert report["outcome"] == "ok" and report["result"] == [1]
+    assert gpu.run(step("print('fine')"), 10)["outcome"] == "ok"
 
 
 def test_failed_tests_are_named(tmp_path):
