@@ -54,9 +54,9 @@ class Rows:
         return row and row.median_us
 
 
-def claimed(results: list[Results]) -> Rows:
-    """The rows that the pages speak of: a CPU's. A GPU's have their own page, and count where there are no others."""
-    return Rows([r for r in results if not r.on_gpu] or results)
+def claimed(results: list[Results]) -> list[Results]:
+    """Those that the pages speak of, a CPU's. A GPU's have their own page, and count where there are no others."""
+    return [r for r in results if not r.on_gpu] or results
 
 
 # -- the figures that were asked for --------------------------------
@@ -282,7 +282,8 @@ def video_table(rows: Rows) -> str:
 
 def page(results: list[Results], text: str) -> str:
     """``text`` with the tables between ``<!-- NAME -->`` and ``<!-- end -->`` made from the rows."""
-    rows = claimed(results)
+    results = claimed(results)
+    rows = Rows(results)
     tables = {
         "asked": lambda: asked_table(rows),
         "regimes": lambda: regime_table(results),
@@ -312,7 +313,7 @@ def _milliseconds(us: float) -> str:
 
 def speed_tables(results: list[Results]) -> str:
     """Inference and training in float32, as README.md has them."""
-    rows, tables = claimed(results), []
+    rows, tables = Rows(claimed(results)), []
     for pass_, others in (("inference", ("eager", "torch.compile", "onnxruntime")), ("training", ("eager",))):
         head = [f"{pass_}, float32", *(SHOWN[o] for o in others), "ours", *(f"× {SHOWN[o]}" for o in others)]
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
@@ -384,7 +385,8 @@ def slower(results: list[Results]) -> list[str]:
 
 def problems(results: list[Results]) -> list[str]:
     """One line for each claim that the rows do not support."""
-    found = slower(results) + speed_problems(claimed(results), (ROOT / "README.md").read_text())
+    results = claimed(results)
+    found = slower(results) + speed_problems(Rows(results), (ROOT / "README.md").read_text())
     if page(results, PAGE.read_text()) != PAGE.read_text():
         found.append("bench/README.md: its tables are not those of the rows; python -m bench.report fills them")
     return found

@@ -155,8 +155,21 @@ def test_the_page_is_filled_from_rows(tmp_path):
     assert claims.regime(1e3, 1e3, (1e11, 1e10))[1] == "launch"
 
 
+def test_a_gpus_rows_are_no_claim_of_a_cpu(tmp_path):
+    cpu, gpu = report.Results(tmp_path / "cpu.json"), report.Results(tmp_path / "z-card.json")
+    cpu.add([row("eager", 4.0, what="pkd", size="B=1"), row("auto", 2.0, what="pkd", size="B=1")], FACTS)
+    slow = [row("eager", 4.0, what="pkd", size="B=1"), row("auto", 900.0, what="pkd", size="B=1")]
+    gpu.add(slow, FACTS | {"device": "a card", "cuda": "13"})
+    assert gpu.on_gpu and not cpu.on_gpu
+    assert claims.claimed([gpu, cpu]) == [cpu] and claims.claimed([gpu]) == [gpu]
+    assert claims.speed_tables([gpu, cpu]) == claims.speed_tables([cpu])
+    assert not any("auto takes" in line for line in claims.problems([gpu, cpu]))
+
+
 def test_readme_claims_what_committed_rows_have():
-    assert claims.speed_problems(claims.Rows(report.committed()), (ROOT / "README.md").read_text()) == []
+    assert (
+        claims.speed_problems(claims.Rows(claims.claimed(report.committed())), (ROOT / "README.md").read_text()) == []
+    )
 
 
 def test_two_processes_take_turns():

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import models
 from posekernels import BackendError
@@ -129,6 +131,20 @@ def test_networks_agree_with_their_layers_and_see_changes(name):
         assert net(*inputs).isfinite().all()
 
 
+@pytest.mark.filterwarnings("ignore")  # of checks that a trace does not record, and that tracing is deprecated
+@pytest.mark.parametrize("name", ["mgcn_lw", "variance_gcn", "variance_linear"])
+def test_networks_are_recorded(name):
+    net = models.create(name).eval()
+    x, more = torch.rand(2, 1, 17, 2, generator=torch.Generator().manual_seed(0)), torch.ones(2, 1, 17, 2)
+    with torch.no_grad():
+        want = net(more)
+        for recorded in (torch.jit.trace(net, x), make_fx(net)(x)):
+            assert "posekernels" in str(recorded.graph)
+            torch.testing.assert_close(recorded(more), want)
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            assert net(mode.from_tensor(x)).shape == want.shape
+
+
 def test_refuses():
     x, layers = chain(*CHAINS[0])
     network = GraphNetwork(layers)
@@ -148,6 +164,8 @@ def test_refuses():
         GraphNetwork([layers[0]._replace(activation="tanh")])
     with pytest.raises(ValueError, match="modulation of layer 0 must be"):
         GraphNetwork([layers[0]._replace(modulation=layers[0].modulation[:5])])
+    with pytest.raises(ValueError, match=r"weight of layer 0 must have no empty axis, got \[2, 2, 0\]"):
+        GraphNetwork([layers[0]._replace(weight=torch.zeros(2, 2, 0))])
     with pytest.raises(ValueError, match="at least one"):
         GraphNetwork([])
     wide = GraphNetwork([GraphLayer(*(t.double() for t in layer[:4]), *layer[4:]) for layer in layers])

@@ -11,13 +11,13 @@ from torch import Tensor
 from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
+from ..._derived import captured
 from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested, resolve
 from ..._library import register
 from ..._native import no_cpu, no_cuda
 from ..._recompute import recomputed
 from ..graph_conv import MAX_JOINTS
 from ..graph_conv.cpu import MAX_MATRICES
-from ..graph_conv.reference import ACTIVATIONS
 from . import cpu, reference
 
 _OP = "graph_network"
@@ -67,6 +67,8 @@ class GraphNetwork:
             where = f"of layer {i}"
             check_tensor(_OP, f"weight {where}", layer.weight, like=first, rank=3)
             K, Cin, Cout = layer.weight.shape
+            if not K or not Cin or not Cout:
+                raise ValueError(f"{_OP}: weight {where} must have no empty axis, got {[K, Cin, Cout]}")
             if Cin != widths[-1]:
                 raise ValueError(f"{_OP}: weight {where} must take {widths[-1]} channels, got {Cin}")
             for name, shape in (
@@ -76,9 +78,9 @@ class GraphNetwork:
             ):
                 check_tensor(_OP, f"{name} {where}", getattr(layer, name), like=first)
                 check_shape(_OP, f"{name} {where}", getattr(layer, name), shape, f"weight is {[K, Cin, Cout]}")
-            if layer.activation not in ACTIVATIONS:
+            if layer.activation not in reference.NAMES:
                 raise ValueError(
-                    f"{_OP}: activation {where} must be one of {', '.join(ACTIVATIONS)}, got {layer.activation!r}"
+                    f"{_OP}: activation {where} must be one of {', '.join(reference.NAMES)}, got {layer.activation!r}"
                 )
             if layer.residual is not None and not INPUT <= layer.residual < i:
                 raise ValueError(f"{_OP}: residual {where} must be -1..{i - 1}, got {layer.residual}")
@@ -90,7 +92,7 @@ class GraphNetwork:
         self.prepared: dict = {}  # a backend's own, and the network in other dtypes
         self.tensors = [t for layer in layers for t in layer[: reference.TENSORS]]
         self.options = (
-            [layer.activation for layer in layers],
+            [reference.NAMES.index(layer.activation) for layer in layers],
             [_NONE if layer.residual is None else layer.residual for layer in layers],
         )
 
@@ -123,7 +125,7 @@ def _not_for_triton(x, tensors, *_rest) -> str | None:
 _CPU = Kernel(f"posekernels.ops.{_OP}.cpu:{_OP}", lambda: no_cpu(_OP), _not_for_cpu)
 _forward = register(
     _OP,
-    "(Tensor x, Tensor[] tensors, str[] activations, int[] residuals, str backend) -> Tensor",
+    "(Tensor x, Tensor[] tensors, int[] activations, int[] residuals, str backend) -> Tensor",
     lambda x, tensors, *_rest: x.new_empty(*x.shape[:2], tensors[-1].shape[1]),
     {
         "cpu": _CPU,
@@ -171,7 +173,7 @@ def graph_network(x: Tensor, network: GraphNetwork, *, backend: str | None = Non
         )
     else:
         args = (flat, network.tensors, *options)
-        if not torch.compiler.is_compiling() and resolve(_OP, backend, args) is _CPU:
+        if not captured() and resolve(_OP, backend, args) is _CPU:
             y = cpu.run(flat, network)
         else:
             y = _forward(*args, backend)

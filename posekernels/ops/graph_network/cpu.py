@@ -11,7 +11,7 @@ from torch import Tensor
 from ..._native import core
 from ..._packing import pack
 from ..graph_conv.cpu import ACTIVATIONS
-from .reference import TENSORS
+from .reference import NAMES, TENSORS
 
 if TYPE_CHECKING:
     from . import GraphNetwork
@@ -35,25 +35,25 @@ def places(residuals: list[int]) -> list[int]:
 class _Prepared:
     """What the kernel takes beside x and y, for one state of the weights."""
 
-    def __init__(self, tensors: list[Tensor], activations: list[str], residuals: list[int]):
+    def __init__(self, tensors: list[Tensor], activations: list[int], residuals: list[int]):
         at = places(residuals)
         self.kept, self.table = [], array("q")
         for i, (activation, residual) in enumerate(zip(activations, residuals)):
             weight, *others = (t.detach() for t in tensors[TENSORS * i : TENSORS * (i + 1)])
-            K, Cin, Cout = weight.shape
+            K, Cin, Cout = map(int, weight.shape)  # torch.jit.trace has tensors for sizes
             kept = pack(weight), *(t.contiguous() for t in others)
             self.kept += kept  # while the table holds their addresses
             source = at[i - 1] if i else _INPUT
             added = _NOWHERE if residual < -1 else _INPUT if residual == -1 else at[residual]
             addresses = (t.data_ptr() for t in kept)
-            self.table.extend((*addresses, Cin, Cout, K, ACTIVATIONS[activation], source, at[i], added))
+            self.table.extend((*addresses, Cin, Cout, K, ACTIVATIONS[NAMES[activation]], source, at[i], added))
         self.out_channels = Cout
         widest = max(tensors[TENSORS * i].shape[2] for i in range(len(activations)))
         self.arguments = (self.table.buffer_info()[0], len(activations), max(at) + 1, widest)
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.contiguous()
-        B, J, _ = x.shape
+        B, J, _ = map(int, x.shape)
         y = x.new_empty(B, J, self.out_channels)
         core.graph_network(torch.get_num_threads(), x.data_ptr(), y.data_ptr(), B, J, *self.arguments)
         return y
