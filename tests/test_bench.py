@@ -157,8 +157,8 @@ def test_the_page_is_filled_from_rows(tmp_path):
 
 def test_a_gpus_rows_are_no_claim_of_a_cpu(tmp_path):
     cpu, gpu = report.Results(tmp_path / "cpu.json"), report.Results(tmp_path / "z-card.json")
-    cpu.add([row("eager", 4.0, what="pkd", size="B=1"), row("auto", 2.0, what="pkd", size="B=1")], FACTS)
-    slow = [row("eager", 4.0, what="pkd", size="B=1"), row("auto", 900.0, what="pkd", size="B=1")]
+    cpu.add([row("eager", 4.0, what="pkd"), row("auto", 2.0, what="pkd")], FACTS)
+    slow = [row("eager", 4.0, what="pkd"), row("auto", 900.0, what="pkd")]
     gpu.add(slow, FACTS | {"device": "a card", "cuda": "13"})
     assert gpu.on_gpu and not cpu.on_gpu
     assert claims.claimed([gpu, cpu]) == [cpu] and claims.claimed([gpu]) == [gpu]
