@@ -21,7 +21,7 @@ TRAJECTORIES = ("still", "straight")
 
 @cache
 def cmu_network() -> nn.Module:
-    """The PKD that ships: the 25 moving joints of CMU's 38, nominal 25 frames per second, y up."""
+    """The PKD that ships, train/results/cmu-pkd: the 25 used joints of CMU's 38, nominal 25 frames per second, y up."""
     from safetensors.torch import load_file
 
     return load_published(create("pkd", joints=len(CMU_USED), distill_blocks=6), load_file(WEIGHTS)).eval()
