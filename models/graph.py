@@ -15,7 +15,6 @@ from posekernels._arrays import in_autocast_dtype
 from posekernels._derived import PreparedWeights
 from posekernels.ops import GraphDenoiser, GraphLayer, GraphNetwork, dropout, graph_conv, graph_network
 from posekernels.pose.skeleton import H36M_17, Skeleton
-from posekernels.pose.skeleton import skeleton as skeleton_named
 
 from .layers import AnnotatedNorm, folded_batch_norm
 
@@ -350,16 +349,15 @@ class ModulatedGCN(nn.Module):
         outputs: channels per joint that come out; plain numbers, no activation.
         weights: 2 or 1, see ``ModulatedGraphConv``.
         depth: residual layers.
-        skeleton: of input and output, or its name.
+        skeleton: of input and output.
     """
 
     def __init__(
-        self, hidden: int = 256, outputs: int = 3, weights: int = 2, depth: int = 4, skeleton: Skeleton | str = H36M_17
+        self, hidden: int = 256, outputs: int = 3, weights: int = 2, depth: int = 4, skeleton: Skeleton = H36M_17
     ):
         super().__init__()
         if hidden < 1 or outputs < 1 or depth < 0:
             raise ValueError(f"hidden and outputs must be at least 1 and depth 0, got {hidden}, {outputs} and {depth}")
-        skeleton = skeleton_named(skeleton) if isinstance(skeleton, str) else skeleton
         self.skeleton, self.outputs = skeleton, outputs
         self.input = NormedGraphConv(2, hidden, weights, skeleton)
         self.layers = nn.ModuleList(GraphResidual(hidden, weights, skeleton) for _ in range(depth))

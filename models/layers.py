@@ -17,7 +17,9 @@ class KeepsBuffers(nn.Module):
         kept = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, buffer in kept.items():
-            self._buffers[name] = buffer.to(self._buffers[name].device)
+            moved = self._buffers[name]
+            if moved.dtype != buffer.dtype:  # the old one has the digits that are lost, but on "meta", where none has
+                self._buffers[name] = (moved if buffer.is_meta else buffer).to(moved.device, buffer.dtype)
         return self
 
 

@@ -16,8 +16,8 @@ class MgcnLw(ModulatedGCN):
     Args:
         hidden, depth: channels between the layers, and residual layers.
         outputs: numbers per joint.
-        skeleton: of input and output, or its name.
+        skeleton: of input and output.
     """
 
-    def __init__(self, hidden: int = 128, depth: int = 4, outputs: int = 3, skeleton: Skeleton | str = H36M_17):
+    def __init__(self, hidden: int = 128, depth: int = 4, outputs: int = 3, skeleton: Skeleton = H36M_17):
         super().__init__(hidden, outputs, weights=1, depth=depth, skeleton=skeleton)

@@ -85,6 +85,8 @@ def load_weights(path: str | Path, network: str | None = None) -> tuple[nn.Modul
         raise CheckpointError(f"{path}: no such weights file")
     ours = path.suffix == ".safetensors"
     state, about = _read_safetensors(path) if ours else (read_checkpoint(path), None)
+    if not isinstance(state, (dict, list)):
+        raise CheckpointError(f"{path}: expected a dict of tensors, got {type(state).__name__}")
     if about is None and network is None:
         raise CheckpointError(f"{path}: does not say which network it is for; name it with --model")
     if about is not None and network not in (None, about.network):

@@ -225,9 +225,11 @@ def load_published(net: nn.Module, source: str | Path | dict | list, **container
         raise CheckpointError(f"{where}: {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{where}: expected a dict of tensors, got {type(state).__name__}")
-    bad = [k for k, v in state.items() if not isinstance(v, Tensor)]
+    bad = [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
     if bad:
-        raise CheckpointError(f"{where}: expected a dict of tensors; not tensors: {', '.join(map(str, bad[:5]))}")
+        raise CheckpointError(
+            f"{where}: expected a dict of named tensors; it holds others: {', '.join(map(str, bad[:5]))}"
+        )
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     unused_patterns = getattr(table, "UNUSED", [])
     want, have = published_names(net), net.state_dict()

@@ -23,7 +23,7 @@ class VarianceGCN(ModulatedGCN):
     With ``hidden=128, outputs=3, skeleton=H36M_16`` this is the lifter of the original Modulated GCN.
     """
 
-    def __init__(self, hidden: int = 256, depth: int = 4, outputs: int = 1, skeleton: Skeleton | str = H36M_17):
+    def __init__(self, hidden: int = 256, depth: int = 4, outputs: int = 1, skeleton: Skeleton = H36M_17):
         super().__init__(hidden, outputs, weights=2, depth=depth, skeleton=skeleton)
 
 

@@ -34,7 +34,9 @@ def configuration(checkpoint) -> tuple[str, dict]:
     Raises:
         CheckpointError: a checkpoint of another network.
     """
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    if not isinstance(state, dict):
+        raise CheckpointError(f"not a state dict of WS-ANL's networks: a {type(state).__name__}")
     shapes = {str(n).removeprefix("module."): tuple(t.shape) for n, t in state.items() if isinstance(t, Tensor)}
 
     def count(pattern: str) -> int:

@@ -147,6 +147,20 @@ def test_under_autocast_and_out_of_it_again():
     assert (rough.float() - fine).norm() < 3e-2 * fine.norm()
 
 
+def test_buffers_keep_their_dtype_wherever_they_are_moved():
+    for net in (Diffusion(), create("gcndiff", channels=16, layers=1, heads=2)):
+        want = {
+            name: buffer.clone()
+            for name, buffer in net.named_buffers()
+            if name in ("alpha_bar", "time_embedding.frequencies")
+        }
+        assert want
+        net.half()
+        assert all(torch.equal(net.get_buffer(name), buffer) for name, buffer in want.items())
+        net.to("meta").double().to_empty(device="cpu")
+        assert all(net.get_buffer(name).dtype == torch.float32 for name in want)
+
+
 def test_pieces_change_nothing(monkeypatch):
     net, clip = small_video(), torch.randn(47, 17, 2) * 0.3
     want, called = net.lift(clip), []

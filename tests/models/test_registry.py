@@ -67,13 +67,20 @@ def test_nothing_is_loaded_partially():
     assert all(torch.equal(before[n], t) for n, t in net.state_dict().items())
 
 
+def test_skeletons_go_by_name():
+    assert models.create("mgcn_lw", skeleton="h36m-16").skeleton.num_joints == 16
+
+
+@pytest.mark.parametrize("load", [models.load_published, load_weights])
 @pytest.mark.parametrize("name", models.names())
-def test_files_of_another_kind_are_refused_in_words(name):
-    """A list as DiffPose's trainer writes it, with something else in it than the network's tensors."""
-    net = models.create(name)
-    for checkpoint in ([{"a": torch.zeros(2)}, {}, 3, 4, {}], {"model_pos": [1]}, {"state_dict": 3}, [], {}):
-        with pytest.raises(models.CheckpointError):
-            models.load_published(net, checkpoint)
+def test_files_of_another_kind_are_refused_in_words(tmp_path, name, load):
+    """A list as DiffPose's trainer writes it, with something else in it than the network's tensors; and no list."""
+    file, net = tmp_path / "file.pth", models.create(name)
+    of_lists = [{"a": torch.zeros(2)}, {}, 3, 4, {}], {"model_pos": [1]}, [], {}
+    for checkpoint in (*of_lists, {"state_dict": 3}, {3: torch.zeros(2)}, 3, torch.zeros(2), None):
+        torch.save(checkpoint, file)
+        with pytest.raises(models.CheckpointError, match="file.pth"):
+            load(file, name) if load is load_weights else load(net, file)
 
 
 SIZES = [
