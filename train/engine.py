@@ -80,7 +80,7 @@ def earlier(argv: list[str] | None) -> tuple[Namespace, dict]:
     early = Parser(add_help=False)
     for option in ("--model", "--out"):
         early.add_argument(option)
-    early.add_argument("--evaluate", "--model-pth")
+    early.add_argument("--evaluate", "--model-pth", "--model_diff_path")
     early.add_argument("-r", "--resume", nargs="?", const="last.pt")
     first, _ = early.parse_known_args(argv)
     if first.evaluate and first.resume:

@@ -96,6 +96,7 @@ def run(job: Job, argv: list[str] | None = None) -> int:
     with engine.run_place(options.device, options.precision) as place:
         data = job.load(options)
         recipe = recipe_class(options, data)
+        data = recipe.data  # the recipe may have changed what it is tested on
         drawn = options.render is not None
         if drawn or options.viz_export:
             check_render(data, options)

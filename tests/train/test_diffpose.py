@@ -16,6 +16,7 @@ from train import engine, h36m, lifting
 from train.data import mixture
 from train.data.errors import DataError
 from train.evaluate import target_of
+from train.infer import load_lifter
 from train.recipes import _diffpose_yaml, mixste
 from train.recipes.diffpose import drawn, pick_components, timestep_pairs
 
@@ -187,23 +188,42 @@ def test_a_published_command_line_tests(train, capsys):
     torch.save([published_state(models.create("gcnpose", **sizes)), {}, 1, 2], pose)
     torch.save([published_state(models.create("gcndiff", **sizes)), {}, 1, 2], denoiser)
     files = ["--model_pose_path", pose, "--model_diff_path", denoiser]
+    with pytest.raises(ValueError, match="exclude each other"):
+        train("diffpose", "test", "--setting", "frame", *files, "--resume", sizes=GRAPH)
     with pytest.warns(UserWarning, match="--ni"):
         assert train("diffpose", "test", "--setting", "frame", *files, "--doc", "test", "--ni", sizes=GRAPH) == 0
     assert "P1 before" in capsys.readouterr().out and not (train.folder / "test/last.pt").exists()
 
 
 def test_drawn_components_and_a_missing_mixture_are_known_before_training(train, capsys):
-    mixture.make(train.folder, "gt")
-    frame = ["--setting", "frame", "--seed", "5"]
+    file = mixture.make(train.folder, "gt")
+    frame = ["--setting", "frame", "--seed", "5", "--viz-export", "poses.npy"]
+    drawing = [*frame, "--test_mixture", "gt"]
     assert train("diffpose", "plain", *frame, sizes=GRAPH) == 0
-    assert train("diffpose", "drawn", *frame, "--test_mixture", "gt", sizes=GRAPH) == 0
-    plain, drawn = ((train.folder / name / "evaluation.json").read_text() for name in ("plain", "drawn"))
-    assert plain == drawn  # the first component has all the weight and is the detection
+    assert train("diffpose", "same", *drawing, sizes=GRAPH) == 0
+    with np.load(file, allow_pickle=True) as stored:
+        content = dict(stored)
+    for action in content["positions_2d"].item().values():
+        for view in (view for views in action.values() for view in views):
+            view[:, :, 1] = view[:, :, 0] + (0, 200, 0, 0, 0)  # all the weight to a component that is off by 200 pixels
+            view[:, :, 0, 0] = 0
+    np.savez(file, **content)
+    assert train("diffpose", "other", *drawing, sizes=GRAPH) == 0
+    folders = [train.folder / name for name in ("plain", "same", "other")]
+    for wanted in ("evaluation.json", "poses.npy"):  # what is drawn is what was tested
+        plain, same, other = ((folder / wanted).read_bytes() for folder in folders)
+        assert plain == same and plain != other
+    best = train.folder / "other/best.pt"
+    root = ["--data-root", str(train.folder), "-k", "gt"]
+    assert h36m.main(["--model", "diffpose", *root, "--model_diff_path", str(best)]) == 0  # the run's sizes, not given
     with pytest.raises(ValueError, match="nowhere_gmm.npz: no such file"):
         train("diffpose", "missing", *frame, "--mixture", "nowhere", sizes=GRAPH)
     assert not (train.folder / "missing").exists()
     with pytest.raises(ValueError, match="frame"):
         train("diffpose", "video", "--test_mixture", "gt", sizes=GRAPH)
+    for data in train.folder.glob("data_*.npz"):
+        data.unlink()
+    assert load_lifter(None, best).name == "diffpose"  # what is lifted needs no test data
 
 
 def test_drawn_components_follow_their_weights():

@@ -81,6 +81,8 @@ def test_published_files_are_found_by_their_first_letter(train):
         (("--refine_reload", "--previous_dir", "x"), "is for --refine"),
         (("--stride", 2), "--stride: only 1 works"),
         (("--reload", "--previous_dir", "nowhere"), "no such folder"),
+        (("--test", "--previous_dir", "x", "--resume"), "--test and --resume exclude each other"),
+        (("-b", 1), "--batch-size 1: expected 2 at least"),
     ],
 )
 def test_refuses(train, options, message):

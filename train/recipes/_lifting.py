@@ -40,6 +40,18 @@ def add_without_effect(parser: ArgumentParser, options: dict[str, str]) -> None:
         parser.add_argument(*names.split(), action=WithoutEffect, nargs="?", metavar="X", help=f"without effect: {why}")
 
 
+def as_evaluate(options: Namespace, option: str, path: str) -> None:
+    """Let ``option`` of a published program, which names what to test, do what ``--evaluate`` does.
+
+    Raises:
+        ValueError: it stands beside --evaluate or --resume.
+    """
+    for other in ("evaluate", "resume"):
+        if getattr(options, other):
+            raise ValueError(f"{option} and --{other} exclude each other: {option} tests what is in --previous_dir")
+    options.evaluate = path
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """``3,3,3`` as numbers."""
     try:
@@ -67,6 +79,8 @@ class Windows(TrainWindows):
     Args:
         every: only every n-th frame of a clip is a sample; the context stays dense. For chunk length 1.
         least: samples that every process needs; a last batch with fewer is left out.
+    Raises:
+        ValueError: batches so small that every one would be left out.
     """
 
     def __init__(
@@ -74,6 +88,11 @@ class Windows(TrainWindows):
     ):
         super().__init__(clips, batch_size, *sides, seed=seed, **options)
         self.seed, self.least = seed, least
+        if batch_size < self.world * least:
+            raise ValueError(
+                f"--batch-size {batch_size}: expected {self.world * least} at least, as every process needs {least} "
+                f"samples of a batch (processes: {self.world})"
+            )
         self.rows = self.rows[self.rows[:, 1] % every == 0]
 
     def set_epoch(self, epoch: int) -> None:

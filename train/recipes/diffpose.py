@@ -215,7 +215,7 @@ class DiffPoseRecipe(LiftingRecipe):
         )
         add("--skip_type", choices=models.diffpose.SKIPS, default="uniform")
         add("--eta", type=float, default=0.0, help="0: deterministic steps; 1: as much noise as DDPM")
-        add("--model_diff_path", metavar="FILE", help="as published: test this GCNdiff; the same as --evaluate")
+        add("--model_diff_path", dest="evaluate", metavar="FILE", help="as published: test this GCNdiff, as --evaluate")
         mixste.add_network_arguments(parser)
         add_without_effect(parser, WITHOUT_EFFECT)
 
@@ -234,7 +234,6 @@ class DiffPoseRecipe(LiftingRecipe):
     def __init__(self, options, data: LiftingData):
         super().__init__(options, data)
         o = options
-        o.evaluate = o.evaluate or getattr(o, "model_diff_path", None)  # runs of before did not have it
         self.video = o.setting == "video"
         self.ema_rate = o.ema_rate or None
         self.stages = 1 if o.model_pose_path else 2
@@ -263,7 +262,7 @@ class DiffPoseRecipe(LiftingRecipe):
             mixture_file(o.data_root, o.mixture)  # it is read in the last stage, and missed now
         if tested and self.video:
             raise ValueError("--test_mixture is for --setting frame, as published: the video setting tests on plain 2D")
-        if tested:
+        if tested and data.test:
             mixtures = clip_mixtures(mixture_file(o.data_root, tested), data.test)
             self.data = dataclasses.replace(data, test=drawn(data.test, mixtures, o.seed))
         if self.video and self.stages == 2:

@@ -12,7 +12,7 @@ import models
 
 from ..data.windows import Batch
 from ..engine import positive
-from ._lifting import LiftingRecipe, add_decay_arguments, add_without_effect, decayed, target_of_batch
+from ._lifting import LiftingRecipe, add_decay_arguments, add_without_effect, as_evaluate, decayed, target_of_batch
 
 # Published options that the published programs never read, or that say here what cannot be otherwise; WS-ANL's too.
 WITHOUT_EFFECT = {
@@ -57,11 +57,11 @@ class HTNetRecipe(LiftingRecipe):
 
     def __init__(self, options, data):
         super().__init__(options, data)
-        if getattr(options, "reload", False) and not options.evaluate:  # runs of before did not have it
+        if getattr(options, "reload", False):  # runs of before did not have it
             files = sorted(Path(options.previous_dir or "").glob("*.pth"))
             if not options.previous_dir or not files:
                 raise ValueError(f"--reload: no .pth file in --previous_dir {options.previous_dir}")
-            options.evaluate = str(files[0])
+            as_evaluate(options, "--reload", str(files[0]))
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:

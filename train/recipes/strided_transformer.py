@@ -26,7 +26,16 @@ from ..data.clips import Clip
 from ..data.windows import Batch, EvalWindows, average_mirrored
 from ..evaluate import Report, evaluate_pairs, target_of
 from . import is_ours, load_strict
-from ._lifting import LiftingRecipe, Windows, add_decay_arguments, add_without_effect, boolean, decayed, numbers
+from ._lifting import (
+    LiftingRecipe,
+    Windows,
+    add_decay_arguments,
+    add_without_effect,
+    as_evaluate,
+    boolean,
+    decayed,
+    numbers,
+)
 
 # Published options that the published program never reads, or that say here what cannot be otherwise.
 WITHOUT_EFFECT = {
@@ -139,7 +148,7 @@ class StridedTransformerRecipe(LiftingRecipe):
         if (o.reload or o.refine_reload or o.test) and not o.previous_dir:
             raise ValueError("--reload, --refine_reload and --test need --previous_dir, what to load from")
         if o.test:
-            o.evaluate = o.previous_dir
+            as_evaluate(o, "--test", o.previous_dir)
         if o.refine_reload and not o.refine:
             raise ValueError("--refine_reload is for --refine")
         if o.lr is None:
