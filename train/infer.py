@@ -192,8 +192,8 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
 
     Args:
         model: name of a network; None where ``weights`` is a file of ours that names its network.
-        weights: a ``.safetensors`` file of ours, a checkpoint of ``train.h36m``, or a published checkpoint (of
-            ``model`` in its published size); None for the weights that come with the project.
+        weights: a ``.safetensors`` file of ours, a checkpoint of ``train.h36m``, or a published checkpoint of
+            ``model``; None for the weights that come with the project.
     Raises:
         ValueError: weights of another network, no weights for this network, an unreadable file.
     """

@@ -240,7 +240,7 @@ def test_forecast_walks_on_from_the_last_frame(folder, tmp_path, capsys):
     assert all(words in page for words in ("two, people 1, 2", "observed +0 ms", "predicted +33 ms", "past in grey"))
 
 
-def test_forecast_of_joints_of_ones_own(folder, tmp_path):
+def test_forecast_of_joints_of_ones_own(folder, tmp_path, capsys):
     """The same motion in two layouts, z or y up, goes on alike."""
     clip = load_starter().test[0]
     poses = clip.positions[:40].copy()
@@ -256,9 +256,18 @@ def test_forecast_of_joints_of_ones_own(folder, tmp_path):
         futures.append(pose_files.read(out).people[0].world)
     np.testing.assert_allclose(futures[1], futures[0], atol=1e-5)
     np.testing.assert_array_equal(futures[0][:40], world)
-    assert len(futures[0]) == 40 + 50
+    assert len(futures[0]) == 40 + 50 and "metres" not in capsys.readouterr().err
+    world[:, 5], world[3] = np.nan, 1e4  # outliers change nothing
+    for scale, told in ((1, 0), (100, 1), (1000, 1)):
+        np.save(tmp_path / "scaled.npy", world * scale)
+        assert len(pose_files.read_joints(tmp_path / "scaled.npy", "h36m-17", 50).notes) == told
+    np.save(tmp_path / "scaled.npy", 1000 * poses)
+    assert go("forecast", tmp_path / "scaled.npy", "--joints", "h36m-17", "--fps", 50, *weights) == 0
+    assert capsys.readouterr().err.count("joints must be in metres") == 1
     with pytest.raises(ValueError, match="--fps"):
         go("forecast", z, "--joints", "h36m-17", *weights)
+    with pytest.raises(ValueError, match="--fps must be positive and finite, got inf"):
+        go("forecast", z, "--joints", "h36m-17", "--fps", "inf", *weights)
     with pytest.raises(ValueError, match="coco-17"):
         go("forecast", z, "--joints", "coco17", "--fps", 50, *weights)
     with pytest.raises(ValueError, match="one array"):

@@ -182,6 +182,8 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--lift: {options.input} is lifted already")
     if own:
         lifted = pose_files.read_joints(options.input, options.joints, options.fps, options.up or "z")
+        for note in lifted.notes:
+            say(note)
     elif _is_lifted(options.input):
         lifted = pose_files.read(options.input)
     else:

@@ -128,16 +128,19 @@ def read(path: str | Path) -> Lifted:
 def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lifted:
     """Somebody's own 3D joints, [T, J, 3] in metres, as a lifted person: what ``posekernels forecast`` goes on from.
 
+    Its ``notes`` tell where the joints hardly are in metres.
+
     Args:
         path: ``.npy``, or ``.npz`` with one such array.
         layout: of the joints, one of ``posekernels.pose.layouts.LAYOUTS``.
         fps: frames per second. up: the axis that points up, "z" or "y".
     Raises:
-        DataError: another kind of file or shape. ValueError: an unknown layout, or a rate that is not positive.
+        DataError: another kind of file or shape. ValueError: an unknown layout, or a rate that is not positive
+            and finite.
     """
     path = Path(path)
-    if not fps > 0:
-        raise ValueError(f"--fps must be positive, got {fps:g}")
+    if not 0 < fps < float("inf"):
+        raise ValueError(f"--fps must be positive and finite, got {fps:g}")
     if path.suffix.lower() == ".npz":
         arrays = [a for a in read_npz(path).values() if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
     else:
@@ -152,7 +155,14 @@ def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lif
     if up == "y":
         world = np.stack((world[..., 0], -world[..., 2], world[..., 1]), -1)
     nothing, unseen = np.full((len(world), 17, 2), np.nan, np.float32), np.zeros((len(world), 17), np.float32)
-    return Lifted([Person(1, nothing, unseen, world - world[:, :1], world)], fps, None, str(path))
+    bones = np.linalg.norm(world[:, 1:] - world[:, H36M_17.parents[1:]], axis=-1)
+    bone = np.median(bones[np.isfinite(bones)]) if np.isfinite(bones).any() else 0.25  # its length: few outliers matter
+    notes = []
+    if not 0.05 < bone < 1:
+        notes.append(
+            f"warning: {path}: bones of {bone:.3g} in the median; joints must be in metres, where it is about 0.25"
+        )
+    return Lifted([Person(1, nothing, unseen, world - world[:, :1], world)], fps, None, str(path), notes)
 
 
 # -- TRC -------------------------------------------------------------------------------------------------------------
