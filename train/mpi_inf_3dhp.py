@@ -35,6 +35,8 @@ def parse(argv: list[str] | None) -> Namespace:
     options = parser.parse_args(argv)
     if options.evaluate is None and not (options.lifter_checkpoint and options.variance_checkpoint):
         raise ValueError("give --evaluate, or --lifter_checkpoint and --variance_checkpoint: there is nothing to test")
+    if options.dataset == "h36m":
+        raise ValueError("--dataset h36m: test on it with python -m train.h36m; this is MPI-INF-3DHP")
     return options
 
 

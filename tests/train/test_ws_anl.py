@@ -45,7 +45,8 @@ def test_trains_lifter_then_variance_and_samples(tmp_path, capsys, data, monkeyp
     code, printed, error = train(capsys, tmp_path, lifter, "--mutilhyp_test", "--sample_nums", 5, "--curve", curve)
     assert code == 0, error
     assert all(
-        word in printed for word in ("P1", "P2", "single P1", "mean P1", "median P1", "reprojected P1", "average")
+        word in printed
+        for word in ("P1", "P2", "single P1", "spread", "mean P1", "median P1", "reprojected P1", "average")
     )
     best = read_checkpoint(tmp_path / lifter / "best.pt")
     assert best["stage"] == 1 and best["epoch"] == 1  # the last epoch is kept
@@ -129,6 +130,10 @@ def test_published_command_lines(tmp_path, capsys, data):
     (tmp_path / "z.pth").rename(tmp_path / "htnet/z.pth")
     code, printed, error = run(capsys, h36m.main, "--model", "htnet", "--reload", "--previous_dir", tmp_path / "htnet")
     assert code == 0 and "average" in printed, error
+    both = ["--evaluate", tmp_path / "htnet/z.pth", "--reload", "--previous_dir", tmp_path / "htnet"]
+    for pair in (both, ["--resume", "--out", tmp_path / "run", *both[2:]]):
+        code, _, error = run(capsys, h36m.main, "--model", "htnet", *pair)
+        assert code == 2 and f"--reload and {pair[0]} exclude each other" in error
     code, _, error = run(capsys, h36m.main, "--model", "htnet", "--reload", "--previous_dir", tmp_path / "none")
     assert code == 2 and "no .pth file" in error
 
@@ -145,6 +150,8 @@ def test_3dhp(tmp_path, capsys):
     assert code == 0 and "8 frames, single pose" in printed
     code, _, error = run(capsys, main, "--data-root", tmp_path, *pair[:2], "--evaluate", files["variance"])
     assert code == 2 and "name the lifter with --lifter_checkpoint" in error
+    code, _, error = run(capsys, main, "--data-root", tmp_path, *pair, "--dataset", "h36m")
+    assert code == 2 and "train.h36m" in error
     code, _, error = run(capsys, main, "--data-root", tmp_path, "-k", "hrnet_coc", *pair)
     assert code == 2 and "keypoints here: gt" in error and len(error.splitlines()) == 1
 

@@ -21,7 +21,7 @@ from models.registry import CheckpointError, load_published, read_checkpoint
 from models.ws_anl import ALPHA, CHUNK, PAIRS, WsAnl, with_mirror
 from posekernels._files import write_aside
 from posekernels.ops import best_hypothesis, procrustes_error
-from posekernels.pose.hypotheses import HypothesisScores, by_reprojection
+from posekernels.pose.hypotheses import HypothesisScores, by_reprojection, spread
 
 from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
@@ -320,8 +320,8 @@ class WsAnlRecipe(LiftingRecipe):
     def evaluate_hypotheses(self, place, **options) -> HypothesisScores:
         """Best of ``--samples`` over the test clips, beside what needs no truth to choose.
 
-        Without ``--multihyp_test`` the single pose is the only hypothesis. Where the cameras are known there is a
-        column for the pose that reprojection chooses.
+        Without ``--multihyp_test`` the single pose is the only hypothesis; with it ``spread`` tells how far apart they
+        are, mm, mean over joints. Where the cameras are known there is a column for the pose that reprojection chooses.
         """
         many = self.options.multihyp_test
         seen = many and all((c.intrinsics[:2] > 0).all() for c in self.data.test)
@@ -332,6 +332,8 @@ class WsAnlRecipe(LiftingRecipe):
                 target = truth[frames]
                 alone = 1000 * (single - target).norm(dim=-1).mean(-1).double()
                 columns = {"single P1": alone}
+                if many:
+                    columns["spread"] = 1000 * spread(poses).mean(-1).double()
                 if seen:
                     keypoints = torch.from_numpy(clip.keypoints[frames, :, :2])
                     chosen = by_reprojection(poses, keypoints, torch.from_numpy(clip.intrinsics))
