@@ -1,10 +1,12 @@
 """``posekernels lift`` and its neighbours, from the command line on: what comes out, what is said when it cannot."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 import models
 from models.pretrained import About, load_weights, save_weights
@@ -13,9 +15,11 @@ from posekernels.pose.camera import camera_to_world, normalise_screen
 from posekernels.pose.keypoints import coco_to_h36m
 from posekernels.pose.layouts import from_h36m
 from posekernels.pose.skeleton import H36M_17
+from train import detect
 from train.commands import lift as command
 from train.data import keypoint_files, pose_files
 from train.data.motion import load_starter
+from train.data.video import Video
 from train.infer import LiveLifter, Person, filled, in_h36m, lift_person, load_lifter, stand, stretches, upright
 from train.tracking import Sighting, Track, Tracker
 
@@ -530,7 +534,7 @@ def test_interrupted_keeps_what_was_computed_and_resume_goes_on(folder, pictures
     monkeypatch.setattr(FakeDetector, "until", 12)
     assert go(*arguments, tmp_path / "x.npz") == 130
     assert "--resume goes on" in capsys.readouterr().err
-    assert pose_files.read(tmp_path / "x.npz").frames == 12
+    assert pose_files.read(tmp_path / "x.partial.npz").frames == 12 and not (tmp_path / "x.npz").exists()
     monkeypatch.setattr(FakeDetector, "until", 8)  # exactly what is left
     assert go(*arguments, tmp_path / "x.npz", "--resume") == 0
     assert (tmp_path / "x.npz").read_bytes() and not list(tmp_path.glob(".x.npz*"))
@@ -539,6 +543,54 @@ def test_interrupted_keeps_what_was_computed_and_resume_goes_on(folder, pictures
     assert a.size == (100, 160)
     with pytest.raises(ValueError, match="--resume: nothing to go on from"):
         go(*arguments, tmp_path / "y.npz", "--resume")
+
+
+@pytest.mark.parametrize("cut", ["find", "follow"])
+def test_a_resumed_search_is_the_uninterrupted_one(folder, pictures, tmp_path, monkeypatch, walk, cut):
+    class Finder(detect.Finder):
+        """Two people who walk; each is lost at times, until the next search. Ctrl-C comes within an image."""
+
+        layout, number = "blazepose-33", -1
+
+        def __init__(self, people=2, stop=None):
+            super().__init__(people, every=5)
+            self.stop = stop
+
+        def _interrupt(self, what):
+            if (self.number, what) == (self.stop, cut):
+                raise KeyboardInterrupt
+
+        def find(self, image):
+            self.number = image.getpixel((0, 0))[0]
+            self._interrupt("find")
+            return [detect.Region(x, 0.0, 10.0, 0.0) for x in (0.0, 1000.0)]
+
+        def follow(self, image, region):
+            self.number, at = image.getpixel((0, 0))[0], region.x
+            if at >= 1000:
+                self._interrupt("follow")
+            if (self.number % 3 if at < 1000 else self.number % 7) == 2:
+                return None
+            points = from_h36m(walk[self.number], "blazepose-33").astype(np.float32) + np.float32((at, 0))
+            return Sighting(points, np.ones(33, np.float32)), detect.Region(at + 0.1, 0.0, 10.0, 0.0)
+
+    def search(stop=None):
+        finder = Finder(stop=stop)
+        return command.Search(Video(pictures), tmp_path / "left.npz", finder, command.Clock(), tqdm(disable=True))
+
+    whole, cuts = search(), 0
+    assert len(list(whole)) == 20 and {len(people) for people in whole.found} == {0, 1, 2}
+    for stop in range(1, 20):
+        first, second = search(stop), search()
+        with contextlib.suppress(KeyboardInterrupt):
+            list(first)
+        cuts += len(first.found) == stop
+        first.save()
+        second.resume()
+        list(second)
+        for people, others in zip(whole.found, second.found, strict=True):
+            assert [s.points.tolist() for s in people] == [s.points.tolist() for s in others]
+    assert cuts > 3
 
 
 def test_interrupted_while_drawing_keeps_the_search(folder, pictures, tmp_path, monkeypatch):

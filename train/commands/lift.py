@@ -217,12 +217,14 @@ class Search:
 
     Args:
         partial: file that an interrupted search leaves behind, and a resumed one starts from.
-        detector: finds and follows people; ``layout`` names their joints, ``regions`` is where it follows somebody.
+        detector: finds and follows people; ``layout`` names their joints. All that it knows of the images before are
+            their number, ``frame``, and ``regions``, where it follows somebody.
     """
 
     def __init__(self, video: Video, partial: Path, detector: detect.Finder, clock: Clock, bar):
         self.video, self.partial, self.detector, self.clock, self.bar = video, partial, detector, clock, bar
         self.found: list[list[Sighting]] = []
+        self.whole: tuple[int, list[detect.Region]] = 0, []  # frames done, and the regions after them
 
     def resume(self) -> None:
         """Take up what an earlier search of the same source left.
@@ -243,21 +245,22 @@ class Search:
         points, scores = np.asarray(content["points"], np.float32), np.asarray(content["scores"], np.float32)
         for end, count in zip(ends.tolist(), content["counts"].tolist()):
             self.found.append([Sighting(points[i], scores[i]) for i in range(end - count, end)])
-        self.detector.regions = [
-            detect.Region(*row) for row in np.asarray(content["regions"], np.float64).reshape(-1, 4)
-        ]
+        rows = np.asarray(content["regions"], np.float64).reshape(-1, 4)
+        self.whole = len(self.found), [detect.Region(*row) for row in rows.tolist()]
+        self.detector.frame, self.detector.regions = self.whole
 
     def save(self) -> None:
-        everyone = [s for people in self.found for s in people]
+        frames, regions = self.whole  # the detector's own are of a frame that was cut short
+        everyone = [s for people in self.found[:frames] for s in people]
         joints = skeleton(self.detector.layout).num_joints
         write_npz(
             self.partial,
-            counts=np.array([len(p) for p in self.found]),
+            counts=np.array([len(p) for p in self.found[:frames]], np.int64),
             points=np.array([s.points for s in everyone], np.float32).reshape(-1, joints, 2),
             scores=np.array([s.scores for s in everyone], np.float32).reshape(-1, joints),
             source=np.array(self.video.source),
             layout=np.array(self.detector.layout),
-            regions=np.array([astuple(r) for r in self.detector.regions]).reshape(-1, 4),
+            regions=np.array([astuple(r) for r in regions]).reshape(-1, 4),
         )
 
     def __iter__(self) -> Iterator[list[Sighting]]:
@@ -273,6 +276,7 @@ class Search:
             with self.clock.stage("detection"):
                 people = self.detector(image)
             self.found.append(people)
+            self.whole = len(self.found), self.detector.regions
             self.bar.update(1)
             yield people
         if not self.found:
@@ -558,13 +562,15 @@ def run(options: Namespace, outs: list[Path], beside: Path, again: str = "--resu
         live, interrupted = from_images(search, options, lifter, clock)
     if interrupted:
         search.save()
+        if not video.live:  # a camera has no other end
+            outs = [out.with_name(f"{out.stem}.partial{out.suffix}") for out in outs]
     try:
         lifted = finish(outs, search.keypoints(), live, video, options, lifter, clock)
     except KeyboardInterrupt:  # while lifting or drawing
         interrupted = True
         search.save()
     if interrupted:
-        say(f"interrupted; {len(search.found)} frames are kept, and the same command with {again} goes on from there")
+        say(f"interrupted; {search.whole[0]} frames are kept, and the same command with {again} goes on from there")
         return None
     partial.unlink(missing_ok=True)
     return lifted
