@@ -234,6 +234,19 @@ COCO_17 = Skeleton(
 )
 """COCO: no pelvis and no neck; the nose stands in as the root."""
 
+OPENPOSE_18 = Skeleton(
+    "openpose-18",
+    (
+        *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
+        *("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
+        *("right_eye", "left_eye", "right_ear", "left_ear"),
+    ),
+    (1, -1, 1, 2, 3, 1, 5, 6, 1, 8, 9, 1, 11, 12, 0, 0, 14, 15),
+    left=(5, 6, 7, 11, 12, 13, 15, 17),
+    right=(2, 3, 4, 8, 9, 10, 14, 16),
+)
+"""OpenPose's model of COCO: its joints in another order, and the neck, which stands in as the root."""
+
 BODY_25 = Skeleton(
     "body-25",
     (
@@ -319,7 +332,7 @@ SMPL_24 = Skeleton(
 CMU_31 = CMU_38.reduced("cmu-31", keep=tuple(j for j, n in enumerate(CMU_38.joints) if not n.endswith("_site")))
 """The 38 without the ends of toes, head, fingers and thumbs: the joints of CMU's own skeleton files."""
 
-_DETECTORS = (COCO_17, BODY_25, BODY_25B, HALPE_26, MPII_16, BLAZEPOSE_33)
+_DETECTORS = (COCO_17, OPENPOSE_18, BODY_25, BODY_25B, HALPE_26, MPII_16, BLAZEPOSE_33)
 _BODIES = (H36M_17, H36M_16, H36M_22, H36M_32, CMU_25, CMU_31, CMU_38, HUMANEVA_15, SMPL_24)
 SKELETONS = {s.name: s for s in (*_BODIES, *_DETECTORS)}
 

@@ -268,14 +268,21 @@ def test_forecast_of_joints_of_ones_own(folder, tmp_path, capsys):
     np.save(tmp_path / "scaled.npy", 1000 * poses)
     assert go("forecast", tmp_path / "scaled.npy", "--joints", "h36m-17", "--fps", 50, *weights) == 0
     assert capsys.readouterr().err.count("joints must be in metres") == 1
-    with pytest.raises(ValueError, match="--fps"):
-        go("forecast", z, "--joints", "h36m-17", *weights)
     with pytest.raises(ValueError, match="--fps must be positive and finite, got inf"):
         go("forecast", z, "--joints", "h36m-17", "--fps", "inf", *weights)
     with pytest.raises(ValueError, match="coco-17"):
         go("forecast", z, "--joints", "coco17", "--fps", 50, *weights)
-    with pytest.raises(ValueError, match="one array"):
+    with pytest.raises(ValueError, match=r"one array \[T, J, 3\] of 3D joints, got \[2, 40, 17, 2\]"):
         go("forecast", folder / "two.npy", "--joints", "coco-17", "--fps", 50, *weights)
+    for options, message in (
+        (["--joints", "h36m-17"], "--joints: --fps F is missing"),
+        (["--fps", 50], "--fps 50.0 is of 3D joints, but --joints LAYOUT is missing"),
+        (["--up", "y"], "--up y is of 3D joints, but --joints LAYOUT is missing"),
+        (["--seconds", 0], "--seconds must be more than 0 and at most 10, got 0"),
+        ([], "no score .*forecast --joints"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            go("forecast", z, *weights, *options)
 
 
 def test_forecast_lifts_first_and_speaks_of_no_file_but_its_own(folder, tmp_path, capsys):
@@ -434,6 +441,8 @@ def test_mistakes_are_one_clear_line(folder, tmp_path, monkeypatch, options, mes
 
 def test_bad_inputs_are_one_clear_line(folder, tmp_path):
     (tmp_path / "empty.mp4").touch()
+    for name in ("code.py", "torn.mp4"):
+        (tmp_path / name).write_text("import numpy\n")
     weak = np.load(folder / "two.npy")
     np.save(tmp_path / "weak.npy", np.concatenate((weak, np.full((*weak.shape[:-1], 1), 0.01, np.float32)), -1))
     for source, message in (
@@ -441,6 +450,9 @@ def test_bad_inputs_are_one_clear_line(folder, tmp_path):
         ("empty.mp4", "an empty file"),
         ("weak.npy", "nobody to lift"),
         ("7", "no camera 7 here"),
+        ("walk.bvh", "walk.bvh: .bvh is written, not read; give the .npz"),
+        ("code.py", "not a video that ffmpeg can read .read are videos such as .mp4, .*folders.*cameras?.*json"),
+        ("torn.mp4", "not a video that ffmpeg can read .damaged"),
     ):
         source = source if source == "7" else tmp_path / source
         with pytest.raises(ValueError, match=message):

@@ -73,7 +73,7 @@ def openpose(folder, frames):
     return folder
 
 
-@pytest.mark.parametrize("layout", ["body-25", "body-25b", "halpe-26", "coco-17"])
+@pytest.mark.parametrize("layout", ["body-25", "body-25b", "halpe-26", "coco-17", "openpose-18"])
 def test_openpose_folder_finds_the_layout_and_keeps_two_people_apart(pixels, tmp_path, layout):
     one = from_h36m(pixels, layout)
     frames = [[a, a + (400, 0)][:: -1 if t % 2 else 1] for t, a in enumerate(one)]  # listed in changing order
@@ -130,6 +130,13 @@ def test_nan_scores_and_zero_points_are_not_seen(pixels, tmp_path):
     ("name", "content", "message"),
     [
         ("x.npy", np.zeros((5, 19, 2)), "19 joints fit no known layout; known are .*coco-17 \\(17\\)"),
+        (
+            "x.npy",
+            np.full((5, 17, 3), 1.7),
+            "third column is no score \\(from 1.7 to 1.7\\); for 3D .* forecast --joints",
+        ),
+        ("x.npy", np.full((5, 17, 3), -0.3), "the third column is no score \\(from -0.3 to -0.3\\)"),
+        ("x.npy", np.full((5, 17, 3), 500), "the third column is no score \\(from 500 to 500\\)"),
         ("x.npy", np.zeros((5, 17, 2)), "nobody in it"),
         ("x.npy", np.zeros((0, 17, 2)), "no frames"),
         ("x.npy", np.zeros((17, 2)), "must be \\[frames, joints"),

@@ -163,7 +163,7 @@ def main(arguments: list[str]) -> int:
     options = p.parse_args(arguments)
     outs = lift.check_outs(options.out, options.input)
     if not 0 < options.seconds <= 10:
-        raise ValueError(f"--seconds must be between 0 and 10, got {options.seconds:g}")
+        raise ValueError(f"--seconds must be more than 0 and at most 10, got {options.seconds:g}")
     if options.at is not None and not 0 < options.at < float("inf"):
         raise ValueError(f"--at must be a time after 0, in seconds, got {options.at:g}")
     if options.panel < 32:
@@ -176,8 +176,11 @@ def main(arguments: list[str]) -> int:
         of = f" of {net.joints} joints" if hasattr(net, "joints") else ""
         raise ValueError(f"{options.weights}: {about.network}{of} is not a forecaster of 17 joints")
     own = options.joints is not None
-    if own != (options.fps is not None) or (options.up and not own):
-        raise ValueError("--joints LAYOUT and --fps F come together; --up is of --joints")
+    if own and options.fps is None:
+        raise ValueError("--joints: --fps F is missing, the frames per second of these joints")
+    for name, value in (("fps", options.fps), ("up", options.up)):
+        if value is not None and not own:
+            raise ValueError(f"--{name} {value} is of 3D joints, but --joints LAYOUT is missing")
     if options.lift and (own or _is_lifted(options.input)):
         raise ValueError(f"--lift: {options.input} is lifted already")
     if own:

@@ -45,6 +45,7 @@ BRIDGE = 0.5  # seconds of absence that are filled in
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 FPS = 30.0  # of keypoints that do not say
 KEYPOINTS = (".npz", ".npy", ".json")
+WRITTEN = (".bvh", ".trc", ".html")  # by us, and not read again
 
 
 def size(text: str) -> tuple[int, int]:
@@ -173,6 +174,9 @@ def check(options: Namespace) -> list[Path]:
         ValueError, OSError: as ``check_outs``; a bad number.
     """
     outs = check_outs(options.out, options.input)
+    suffix = Path(options.input).suffix.lower()
+    if suffix in WRITTEN:
+        raise ValueError(f"{options.input}: {suffix} is written, not read; give the .npz that posekernels lift wrote")
     for name, low in (("people", 1), ("latency", 0), ("panel", 32)):
         value = getattr(options, name)
         if value is not None and value < low:

@@ -33,6 +33,7 @@ from .errors import DataError
 BY_COUNT = {
     16: "mpii-16",
     17: "coco-17",
+    18: "openpose-18",
     24: "smpl-24",
     26: "halpe-26",
     31: "cmu-31",
@@ -127,6 +128,8 @@ def _arrays(path: Path, array: np.ndarray, layout: str | None, scores: np.ndarra
         raise DataError(f"{path}: no frames: {list(array.shape)}")
     layout, guessed = _checked(path, array, layout), layout is None
     given = None
+    if scores is None and array.shape[-1] == 3:
+        _check_scores(path, array)
     if scores is not None:
         given = np.asarray(scores, np.float32).reshape(array.shape[:3])
     people = []
@@ -134,6 +137,23 @@ def _arrays(path: Path, array: np.ndarray, layout: str | None, scores: np.ndarra
         score = given[number] if given is not None else points[..., 2] if points.shape[-1] == 3 else None
         people.append(_track(number + 1, points[..., :2], score))
     return _done(path, Keypoints(people, layout, array.shape[1], **known), guessed)
+
+
+def _check_scores(path: Path, array: np.ndarray) -> None:
+    """Raises DataError where the third of [..., 3] numbers is the third coordinate of joints in 3D and no score.
+
+    Scores beside pixels have a wide margin: some detectors' are percents, or a little below 0.
+    """
+    seen = array[np.isfinite(array).all(-1)]
+    if not len(seen):
+        return
+    low, high = seen[:, 2].min(), seen[:, 2].max()
+    least, most = (-1, 100) if np.abs(seen[:, :2]).max() > 20 else (-0.05, 1.05)
+    if low < least or high > most:
+        raise DataError(
+            f"{path}: the third column is no score (from {low:.3g} to {high:.3g}); for 3D joints use posekernels "
+            "forecast --joints LAYOUT"
+        )
 
 
 def _track(identity: int, points: np.ndarray, scores: np.ndarray | None) -> Track:

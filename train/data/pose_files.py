@@ -148,9 +148,10 @@ def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lif
             arrays = [np.load(path, allow_pickle=False)]
         except (ValueError, OSError, EOFError) as error:
             raise DataError(f"{path}: not an array of numbers ({str(error).splitlines()[0]})") from error
+    came = " and ".join(str(list(a.shape)) for a in arrays) or "none of decimal numbers"
     arrays = [a for a in arrays if a.ndim == 3 and a.shape[2] == 3 and len(a)]
     if len(arrays) != 1:
-        raise DataError(f"{path}: expected one array [T, J, 3] of 3D joints, got {len(arrays)}")
+        raise DataError(f"{path}: expected one array [T, J, 3] of 3D joints, got {came}")
     world = to_h36m(np.asarray(arrays[0], np.float32), layout)
     if up == "y":
         world = np.stack((world[..., 0], -world[..., 2], world[..., 1]), -1)

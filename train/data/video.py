@@ -13,8 +13,10 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import DataError
 
+VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv", ".flv", ".3gp", ".gif")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FOLDER_FPS = 30.0
+READ = "videos such as .mp4, .mov, .avi, folders of pictures, camera numbers, and keypoints in .npz, .npy, .json"
 
 
 def needs(module: str, package: str, purpose: str):
@@ -90,9 +92,9 @@ class Video:
         try:
             meta = next(reader)
         except (OSError, StopIteration, RuntimeError, KeyError, ValueError) as error:
-            raise DataError(
-                f"{self.source}: not a video that ffmpeg can read (damaged, or another kind of file)"
-            ) from error
+            known = Path(self.source).suffix.lower() in VIDEOS
+            why = "damaged, or another kind of file" if known else f"read are {READ}"
+            raise DataError(f"{self.source}: not a video that ffmpeg can read ({why})") from error
         if probe:
             reader.close()
             return meta
