@@ -284,6 +284,9 @@ def lift_all(lifter: Lifter, keypoints: Keypoints, people: int | None = None, **
     tracks = [track for track in tracks if ((track.scores > 0).sum(-1) >= ENOUGH).any()]
     if not tracks:
         raise ValueError(f"nobody to lift: no frame shows {ENOUGH} joints of one person with a score of {SURE} or more")
+    if people is not None and len(tracks) > people:
+        least = f"{len(tracks) - people} seen least left out; --people {len(tracks)} keeps them"
+        keypoints.notes.append(f"{len(tracks)} people: {least}")
     return [lift_person(lifter, track, size=keypoints.size, **options) for track in tracks[:people]]
 
 

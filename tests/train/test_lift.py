@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -244,6 +245,39 @@ def test_forecast_walks_on_from_the_last_frame(folder, tmp_path, capsys):
     assert all(words in page for words in ("two, people 1, 2", "observed +0 ms", "predicted +33 ms", "past in grey"))
 
 
+def test_forecast_tells_whom_and_from_when_and_draws_nothing_else(folder, tmp_path, capsys):
+    """Nobody is there in the last frames; one has long left, and the film is long."""
+    lift(folder, tmp_path / "past.npz")
+    capsys.readouterr()
+    content = dict(np.load(tmp_path / "past.npz"))
+    for name in ("world", "poses", "keypoints", "scores"):
+        content[name] = np.concatenate([content[name]] * 4, 1)  # 160 frames at 30/s
+        content[name][0, 100:], content[name][1, 157:], content[name][1, :90] = np.nan, np.nan, np.nan
+    np.savez(tmp_path / "long.npz", **content)
+    weights = ["--weights", folder / "forecaster.safetensors"]
+    two = "-o", tmp_path / "f.html", "-o", tmp_path / "f.npz"
+    assert go("forecast", tmp_path / "long.npz", *two, *weights) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "person 1 is not there at the end (last seen at 3.3 s): nothing to forecast" in said[0]
+    told = "forecast: person 2, 1 s from second 5.23 on; pictures begin 2.00 s before; --at 3.3 would forecast "
+    assert said[1] == told + "people 1, 2"
+    done = pose_files.read(tmp_path / "f.npz")
+    assert done.frames == 157 + 30 and np.isfinite(done.people[0].world[90:]).all(), "the forecast ends with the film"
+    page = json.loads(re.search(r"const film = (.*?);\n", (tmp_path / "f.html").read_text())[1])
+    for panel in page["panels"]:
+        captions, points = panel["captions"], np.array(panel["points"], float).reshape(60 + 30, -1)
+        assert (captions[0], captions[59], captions[60], captions[-1]) == (
+            "observed -1967 ms", "observed +0 ms", "predicted +33 ms", "predicted +1000 ms"
+        )  # fmt: skip
+        past, future = np.isfinite(points).reshape(90, 2, -1).all(-1).T
+        assert past.all() and np.array_equal(future, [c.startswith("predicted") for c in captions])
+    assert go("forecast", tmp_path / "long.npz", "-o", tmp_path / "f.html", *weights, "--at", 3.3) == 0
+    said = capsys.readouterr().err
+    assert "forecast: people 1, 2, 1 s from second 3.30 on; pictures begin 2.00 s before\n" in said
+    with pytest.raises(ValueError, match="nobody to forecast; person 1.*; --at 3.3 would forecast people 1, 2"):
+        go("forecast", tmp_path / "long.npz", "-o", tmp_path / "f.html", *weights, "--at", 0.05)
+
+
 def test_forecast_of_joints_of_ones_own(folder, tmp_path, capsys):
     """The same motion in two layouts, z or y up, goes on alike."""
     clip = load_starter().test[0]
@@ -381,6 +415,18 @@ def test_what_a_file_does_not_say_is_told(folder, tmp_path, capsys):
     assert go("lift", tmp_path / "x.npz", *arguments[2:4], "-o", tmp_path / "y.npz") == 0  # says both itself
     said = capsys.readouterr().err
     assert "frame rate" not in said and "size of the image" not in said
+
+
+def test_everybody_is_drawn_and_who_is_left_out_is_told(folder, tmp_path, capsys):
+    two = np.load(folder / "two.npy")
+    np.save(tmp_path / "three.npy", np.concatenate((two, two[:1] + 700)))
+    arguments = ["lift", tmp_path / "three.npy", "--weights", folder / "lifter.safetensors"]
+    assert go(*arguments, "-o", tmp_path / "x.html") == 0
+    assert "left out" not in capsys.readouterr().err
+    page = (tmp_path / "x.html").read_text()
+    assert all(f'"title":"Person {number}"' in page for number in (1, 2, 3))
+    assert go(*arguments, "-o", tmp_path / "x.npz", "--people", 2) == 0
+    assert "3 people: 1 seen least left out; --people 3 keeps them" in capsys.readouterr().err
 
 
 def test_render_draws_what_lift_wrote(folder, tmp_path):

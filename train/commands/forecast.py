@@ -22,11 +22,13 @@ from posekernels.pose.skeleton import H36M_17
 from ..data import pose_files
 from ..data.archive import read_npz
 from ..data.errors import DataError
-from ..infer import Lifted, Person
+from ..infer import Lifted, Person, stretches
 from ..recipes import trained
 from ..recipes.any_motion import FPS, with_path, without_path
 from . import lift
 from .lift import say
+
+BEFORE = 2.0  # seconds of the past that pictures begin with, at most
 
 
 def resampled(motion: np.ndarray, fps: float, target: float, count: int, end: int) -> np.ndarray:
@@ -38,39 +40,60 @@ def resampled(motion: np.ndarray, fps: float, target: float, count: int, end: in
     return motion[below] * (1 - share) + motion[above] * share
 
 
-def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) -> tuple[Lifted, list[str]]:
+def seen(person: Person) -> np.ndarray:
+    """[T] frames with a place in the world."""
+    return np.isfinite(person.world).all((1, 2))
+
+
+def best_moment(lifted: Lifted, least: float) -> tuple[float, list[int]]:
+    """When most people have been seen for ``least`` seconds: the middle of the longest such time, and their numbers."""
+    ready = np.zeros((len(lifted.people), lifted.frames), bool)
+    for row, person in zip(ready, lifted.people):
+        for part in stretches(seen(person), 0):
+            row[part.start + int(np.ceil(least * lifted.fps)) : part.stop] = True
+    count = ready.sum(0)
+    longest = max(stretches(count == count.max(), 0), key=lambda part: part.stop - part.start)
+    frame = (longest.start + longest.stop) // 2
+    there = [person.identity for person, row in zip(lifted.people, ready) if row[frame]]
+    return round((frame + 1) / lifted.fps, 2), there
+
+
+def named(people: list[int]) -> str:
+    return f"{'person' if len(people) == 1 else 'people'} {', '.join(map(str, people))}"
+
+
+def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) -> tuple[Lifted, int, list[str]]:
     """Past and future of everybody who is there at the end, and notes on those who are not.
 
     Args:
         net: a forecaster of 17 joints. rate: frames per second it expects.
     Returns:
-        The people over past and future frames, at ``lifted.fps``; keypoints of the future are NaN.
+        The people over past and future frames, at ``lifted.fps``, keypoints of the future NaN; how many frames are
+        past, up to the last one in which all of them are seen; the notes.
     """
     ahead = round(seconds * lifted.fps)
     if ahead < 1:
         raise ValueError(f"--seconds: expected at least one frame, got {seconds:g} s at {lifted.fps:g} frames/s")
     need = (net.history - 1) / rate
     people, notes, futures = [], [], []
-    for person in lifted.people:
-        there = np.flatnonzero(np.isfinite(person.world).all((1, 2)))
-        run = there[-1] - len(there) + 1 == there[0] if len(there) else False
-        first = there[0] if run else (there[np.flatnonzero(np.diff(there) > 1)[-1] + 1] if len(there) else 0)
-        have = (there[-1] - first) / lifted.fps if len(there) else 0.0
-        if not len(there) or lifted.frames - 1 - there[-1] > 0.2 * lifted.fps:
-            last = f"last seen at {(there[-1] + 1) / lifted.fps:.1f} s" if len(there) else "never seen before it"
-            notes.append(f"person {person.identity} is not there at the end ({last}): nothing to forecast")
+    runs = [stretches(seen(person), 0)[-1:] for person in lifted.people]
+    late = lifted.frames - 0.2 * lifted.fps
+    end = min((run.stop for last in runs for run in last if run.stop >= late), default=0)  # one moment for everybody
+    for person, last in zip(lifted.people, runs):
+        have = (end - 1 - last[0].start) / lifted.fps if last else 0.0
+        if not last or last[0].stop < late:
+            gone = f"last seen at {last[0].stop / lifted.fps:.1f} s" if last else "never seen before it"
+            notes.append(f"person {person.identity} is not there at the end ({gone}): nothing to forecast")
         elif have < 0.5 * need:
             notes.append(
                 f"person {person.identity}: seen for {have:.2f} s at the end, too short ({0.5 * need:.2f} s needed)"
             )
         else:
-            past = resampled(person.world[first : there[-1] + 1], lifted.fps, rate, net.history, there[-1] - first)
-            people.append((person, int(there[-1])))
-            futures.append(past)
+            past = person.world[last[0].start : end]
+            people.append(person)
+            futures.append(resampled(past, lifted.fps, rate, net.history, len(past) - 1))
     if not people:
-        raise DataError(
-            f"{lifted.source}: nobody to forecast; {'; '.join(notes)}; --at SECONDS forecasts from another moment"
-        )
+        raise DataError(f"{lifted.source}: nobody to forecast; {'; '.join(notes)}")
     world = torch.from_numpy(np.stack(futures)).float()
     origin = world[:, -1, 0]
     steps = int(np.ceil(seconds * rate))
@@ -78,35 +101,41 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
         found = without_path(roll_out(net, with_path(world, net.history - 1), steps), origin)
     joined = torch.cat((world[:, -1:], found), 1).numpy()  # from the last frame seen on
     shown = []
-    for (person, last), future in zip(people, joined):
+    for person, future in zip(people, joined):
         at = (np.arange(1, ahead + 1) / lifted.fps * rate).clip(0, steps)
         below = np.floor(at).astype(int).clip(0, steps - 1)
         share = (at - below)[:, None, None]
         ahead_world = (future[below] * (1 - share) + future[below + 1] * share).astype(np.float32)
-        total = lifted.frames + ahead
+        total = end + ahead
         world_all, poses = (np.full((total, 17, 3), np.nan, np.float32) for _ in range(2))
         points, scores = np.full((total, 17, 2), np.nan, np.float32), np.zeros((total, 17), np.float32)
-        world_all[: lifted.frames], poses[: lifted.frames] = person.world, person.poses
-        points[: lifted.frames], scores[: lifted.frames] = person.points, person.scores
-        room = slice(last + 1, last + 1 + ahead)
-        world_all[room] = ahead_world
+        world_all[:end], poses[:end] = person.world[:end], person.poses[:end]
+        points[:end], scores[:end] = person.points[:end], person.scores[:end]
+        world_all[end:] = ahead_world
         shown.append(Person(person.identity, points, scores, poses, world_all))
-    return Lifted(shown, lifted.fps, lifted.size, lifted.source), notes
+    return Lifted(shown, lifted.fps, lifted.size, lifted.source), end, notes
 
 
-def panels(lifted: Lifted, seen: int) -> list[draw.Panel]:
-    """The past until frame ``seen``, which then stands still beside the future that walks on from it."""
-    people = lifted.people
-    past = np.concatenate([p.world for p in people], 1)
+def beginning(lifted: Lifted, end: int) -> int:
+    """The frame that pictures begin with: ``BEFORE`` the forecast from frame ``end`` on, or when somebody is seen."""
+    there = np.any([seen(p)[:end] for p in lifted.people], 0)
+    return max(end - max(1, round(BEFORE * lifted.fps)), int(there.argmax()))
+
+
+def panels(lifted: Lifted, end: int) -> list[draw.Panel]:
+    """The past up to frame ``end``, which then stands still beside the future that walks on from it."""
+    people, start = lifted.people, beginning(lifted, end)
+    past = np.concatenate([p.world for p in people], 1)[start:]
+    end -= start
     future = past.copy()
-    roots = np.stack([draw.held(p.world[:, H36M_17.root, :2]) for p in people])
-    past[seen:] = draw.held(past[:seen].reshape(seen, -1))[-1].reshape(1, -1, 3)
-    future[:seen] = np.nan
+    roots = np.stack([draw.held(p.world[start:, H36M_17.root, :2]) for p in people])
+    past[end:] = past[end - 1]
+    future[:end] = np.nan
     both = np.concatenate((past, future), 1)
     both[..., 2] -= min(np.nanmin(both[..., 2]), 0)  # joints of one's own may be relative to the root: on the floor
     focus = roots.mean(0)  # the view goes along, so that people fill it
     reach = float(np.nanmax(np.abs(both[..., :2] - focus[:, None])))
-    milliseconds = (np.arange(len(both)) - seen + 1) * 1000 / lifted.fps
+    milliseconds = (np.arange(len(both)) - end + 1) * 1000 / lifted.fps
     shared = {
         "focus": focus,
         "side": min(max(draw.CUBE, 2.1 * reach), 8.0),
@@ -115,8 +144,7 @@ def panels(lifted: Lifted, seen: int) -> list[draw.Panel]:
         "captions": [f"{'predicted' if ms > 0 else 'observed'} {ms:+.0f} ms" for ms in milliseconds.tolist()],
     }
     body = draw.crowd(H36M_17, 2 * len(people))
-    who = ", ".join(str(p.identity) for p in people)
-    name = f"{Path(lifted.source).stem}, {'person' if len(people) == 1 else 'people'} {who}"
+    name = f"{Path(lifted.source).stem}, {named([p.identity for p in people])}"
     return [
         draw.Panel(name, both, body, azimuth=-90, **shared),
         draw.Panel("from the side; past in grey", both, body, azimuth=0, **shared),
@@ -196,22 +224,32 @@ def main(arguments: list[str]) -> int:
         lifted = lift.run(how, [], outs[0], "--lift resume")
         if lifted is None:
             return 130
+    rate = about.fps or FPS
+    moment, most = best_moment(lifted, 0.5 * (net.history - 1) / rate)
+    better = f"; --at {moment:g} would forecast {named(most)}" if most else ""
     if options.at is not None:
-        seen = round(options.at * lifted.fps)
-        if not 1 <= seen <= lifted.frames:
+        frames = round(options.at * lifted.fps)
+        if not 1 <= frames <= lifted.frames:
             raise ValueError(f"--at {options.at:g}: the motion lasts {lifted.frames / lifted.fps:.1f} s")
-        cut = [Person(q.identity, *(a[:seen] for a in (q.points, q.scores, q.poses, q.world))) for q in lifted.people]
+        cut = [Person(q.identity, *(a[:frames] for a in (q.points, q.scores, q.poses, q.world))) for q in lifted.people]
         lifted = Lifted(cut, lifted.fps, lifted.size, lifted.source)
-    seen = lifted.frames
-    done, notes = forecast(net, lifted, options.seconds, about.fps or FPS)
+    try:
+        done, end, notes = forecast(net, lifted, options.seconds, rate)
+    except DataError as error:
+        raise DataError(f"{error}{better}") from error
     for note in notes:
         say(note)
+    who, drawn = [p.identity for p in done.people], (end - beginning(done, end)) / lifted.fps
+    say(
+        f"forecast: {named(who)}, {options.seconds:g} s from second {end / lifted.fps:.2f} on; pictures begin "
+        f"{drawn:.2f} s before{better if len(most) > len(who) else ''}"
+    )
     title = f"{Path(done.source).name}: {options.seconds:g} s ahead"
     for out in outs:
         if out.suffix.lower() in pose_files.SUFFIXES:
             written = pose_files.write(out, done)
         else:
-            written = [draw.save(out, panels(done, seen), done.fps, size=options.panel, title=title)]
+            written = [draw.save(out, panels(done, end), done.fps, size=options.panel, title=title)]
         for path in written:
             say(f"wrote {path}")
     return 0

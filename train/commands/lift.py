@@ -393,7 +393,7 @@ def live_frames(keypoints: Keypoints, people: int, sees: str) -> Iterator[list[t
 
 # -- out -------------------------------------------------------------------------------------------------------------
 def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list[draw.Panel]:
-    """2D beside 3D: one person from two sides; several together, and the two most prominent close up.
+    """2D beside 3D: one person from two sides; several together, and each close up.
 
     Args:
         video: source of the images under the 2D skeletons. step: every so many frames.
@@ -425,7 +425,7 @@ def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list
         "zoom": 0.95,
     }
     shown.append(draw.Panel("Together", world, body, azimuth=-90, **still))
-    for person in people[:2]:
+    for person in people:
         shown.append(draw.Panel(f"Person {person.identity}", person.world[::step], H36M_17, azimuth=-60))
     return shown
 
