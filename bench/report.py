@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
         problems = claims.problems(results)
         for line in problems:
             print(line)
-        print(f"{len(problems)} problems in {sum(len(r.rows) for r in results)} rows")
+        print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {sum(len(r.rows) for r in results)} rows")
         return int(bool(problems))
     if args.speed:
         print(claims.speed_tables(results))

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from posekernels._checks import nearest
 from posekernels._files import write_aside
 
-from .registry import CheckpointError, configuration, create, load_published, published_names, read_checkpoint
+from .registry import (
+    CheckpointError,
+    configuration,
+    create,
+    load_published,
+    published_names,
+    read_checkpoint,
+    refuse_run,
+)
 
 OURS = {"lifter": "lifter.safetensors", "forecaster": "forecaster.safetensors"}
 SEES = ("person", "screen")
@@ -87,6 +95,7 @@ def load_weights(path: str | Path, network: str | None = None) -> tuple[nn.Modul
     state, about = _read_safetensors(path) if ours else (read_checkpoint(path), None)
     if not isinstance(state, (dict, list)):
         raise CheckpointError(f"{path}: expected a dict of tensors, got {type(state).__name__}")
+    refuse_run(state, path)
     if about is None and network is None:
         raise CheckpointError(f"{path}: does not say which network it is for; name it with --model")
     if about is not None and network not in (None, about.network):

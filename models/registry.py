@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import numbers
 import re
 import typing
@@ -71,7 +72,19 @@ def create(name: str, **config) -> nn.Module:
     _check_config(name, network, given)
     net = network(**given)
     net.created = name, config
+    net.register_forward_pre_hook(_check_dtype)
     return net
+
+
+def _check_dtype(net: nn.Module, args: tuple) -> None:
+    """Raises TypeError for an input of another dtype than the weights; float32, the usual, is not looked at further."""
+    x = args[0] if args else None
+    if isinstance(x, Tensor) and x.dtype is not torch.float32 and not torch.is_autocast_enabled(x.device.type):
+        weights = next(net.parameters()).dtype
+        if x.dtype != weights:
+            what = next(iter(inspect.signature(net.forward).parameters))
+            want, got = (str(dtype).removeprefix("torch.") for dtype in (weights, x.dtype))
+            raise TypeError(f"{net.created[0]}: {what} must be {want} as the weights, got {got}")
 
 
 def _check_config(name: str, network: type[nn.Module], config: dict) -> None:
@@ -80,7 +93,9 @@ def _check_config(name: str, network: type[nn.Module], config: dict) -> None:
     expected.pop("return", None)
     for key, value in config.items():
         if key not in expected:
-            raise TypeError(f"{name} has no {key!r}{nearest(key, expected)} (it has: {', '.join(expected)})")
+            instead = getattr(network, "decided_by", {}).get(key)
+            near = f"; it follows from {instead}" if instead else nearest(key, expected)
+            raise TypeError(f"{name} has no {key!r}{near} (it has: {', '.join(expected)})")
         kind = expected[key]
         if not _is_a(value, kind):
             kind = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
@@ -143,6 +158,15 @@ def read_checkpoint(path: str | Path) -> dict | list:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         why = f"holds {refused[1]}, which is refused" if refused else "truncated, empty or another kind of file"
         raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why})") from error
+
+
+def refuse_run(checkpoint, where: str | Path) -> None:
+    """Raises CheckpointError for a checkpoint that ``train.engine`` wrote; says what reads it."""
+    if isinstance(checkpoint, dict) and str(checkpoint.get("format", "")).startswith("posekernels-train"):
+        raise CheckpointError(
+            f"{where}: of a training run of this project, not published; from train import recipes; "
+            "net, about = recipes.trained(FILE) reads it"
+        )
 
 
 def published_table(net: nn.Module):
@@ -217,6 +241,7 @@ def load_published(net: nn.Module, source: str | Path | dict | list, **container
     in_memory = isinstance(source, (dict, list))
     checkpoint = source if in_memory else read_checkpoint(source)
     where = "state dict" if in_memory else str(source)
+    refuse_run(checkpoint, where)
     if container and not hasattr(table, "unwrap"):
         raise TypeError(f"{type(net).__name__}: its files have one part; unexpected {', '.join(container)}")
     try:

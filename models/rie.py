@@ -238,6 +238,8 @@ class RIE(nn.Module):
         skeleton: H36M_17, or HUMANEVA_15 with a grouping of our own.
     """
 
+    decided_by = {"frames": "filter_widths, whose product it is"}
+
     def __init__(
         self,
         filter_widths: tuple[int, ...] = (3, 3, 3, 3, 3),

@@ -14,8 +14,15 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def nearest(name: str, names: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the name in ``names`` closest to a misspelt one, or ``""``; for error messages."""
     lower = {str(n).lower(): str(n) for n in names}
-    near = difflib.get_close_matches(str(name).lower(), lower, 1)
-    return f"; did you mean {lower[near[0]]!r}?" if near else ""
+    typed = str(name).lower()
+
+    def closeness(known: str) -> tuple[float, bool]:
+        """Also of the beginning of what was typed; what goes on as typed wins where that is the same."""
+        parts = (typed, typed[: len(known)]) if len(known) > 3 else (typed,)
+        return max(difflib.SequenceMatcher(None, known, part).ratio() for part in parts), known.startswith(typed)
+
+    near = max(lower, key=closeness, default="")
+    return f"; did you mean {lower[near]!r}?" if near and closeness(near)[0] >= 0.6 else ""
 
 
 def check_tensor(

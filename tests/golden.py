@@ -119,7 +119,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="every output's error, and tracebacks")
     args = parser.parse_args(argv)
     if not (args.folder / "fill.py").is_file():
-        print(f"{args.folder}: no golden cases here (expected fill.py and CASE.json + CASE.npz)", file=sys.stderr)
+        where = "; without FOLDER they are looked for beside the checkout" if args.folder == DEFAULT_FOLDER else ""
+        print(
+            f"{args.folder}: no golden cases here (expected fill.py and CASE.json + CASE.npz){where}", file=sys.stderr
+        )
         return 2
     available = sorted(p.stem for p in args.folder.glob("*.json"))
     unknown = [c for c in args.case if c not in available]

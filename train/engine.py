@@ -87,7 +87,7 @@ def earlier(argv: list[str] | None) -> tuple[Namespace, dict]:
         raise ValueError("--evaluate and --resume exclude each other: one tests a checkpoint, one goes on training")
     source = first.evaluate or (Path(first.out) / first.resume if first.resume and first.out else None)
     first.source = source if source is not None and Path(source).is_file() else None
-    checkpoint = read_checkpoint(first.source) if first.source else None
+    checkpoint = read_saved(first.source) if first.source else None
     return first, checkpoint["options"] | {"model": checkpoint["model"]} if is_ours(checkpoint) else {}
 
 
@@ -251,13 +251,30 @@ def open_folder(options: Namespace, place: Place, stem: str) -> Path:
     return folder
 
 
+def read_saved(path: str | Path) -> dict | list:
+    """``read_checkpoint`` that says what is left of a run whose last.pt is damaged."""
+    try:
+        return read_checkpoint(path)
+    except CheckpointError as error:
+        best, epoch = Path(path).with_name("best.pt"), 0
+        if Path(path).name == "last.pt":
+            with contextlib.suppress(CheckpointError):
+                epoch = read_checkpoint(best)["epoch"] + 1
+        if not epoch:
+            raise
+        raise CheckpointError(
+            f"{error}; {best} beside it is whole, the weights of epoch {epoch}: --evaluate {best} tests them, "
+            "but a run cannot go on from there: train anew with --overwrite, or in another folder"
+        ) from error
+
+
 def read_run(path: Path, name: str | None = None) -> dict:
     """One of our checkpoints, of ``--model name`` where given.
 
     Raises:
         CheckpointError: unreadable, not written by this engine, or of another system.
     """
-    state = read_checkpoint(path)
+    state = read_saved(path)
     if not is_ours(state) or "optimizers" not in state:
         raise CheckpointError(f"{path}: not a checkpoint to resume from (expected a last.pt written by this program)")
     if name is not None and state["model"] != name:
@@ -512,7 +529,8 @@ class _Loop:
         trained = time.monotonic()
         rate = self.optimizers[0].param_groups[0]["lr"]
         record = {"stage": at.stage, "epoch": at.epoch + 1, "step": at.step, "lr": rate} | losses
-        if last or (at.epoch + 1) % (self.options.eval_every or 1) == 0:
+        tested = last or (at.epoch + 1) % (self.options.eval_every or 1) == 0
+        if tested:
             report = self.evaluate()
             record |= report.figures
             self.keep_best(report.figures)
@@ -522,7 +540,8 @@ class _Loop:
         self.save()
         self.write_log([record], append=True)
         if self.place.rank == 0:
-            shown = (f"{k} {v:.4g}" for k, v in record.items() if k not in ("stage", "epoch", "step", "seconds"))
+            hidden = ("stage", "epoch", "step", "seconds", *(() if tested else ("test_seconds",)))
+            shown = (f"{k} {v:.4g}" for k, v in record.items() if k not in hidden)
             bar.write(f"epoch {at.epoch}: {'  '.join(shown)}")
         if self.place.any(self.stop.asked) and not last:
             self.leave()
@@ -723,6 +742,6 @@ def curve(history: list[dict], watched: str, path: Path) -> None:
         left.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     with write_aside(path) as aside:
         figure.savefig(aside)

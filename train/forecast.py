@@ -25,6 +25,7 @@ from . import engine, recipes
 from .data.forecasting import CMU, EVALUATED, OBSERVED, PW3D, SAMPLINGS, ForecastData, Layout
 from .evaluate import Report
 from .recipes.pkd import network_forecast, published_options, repeat_last, report_of
+from .render import check_place
 
 DEFAULT_MODEL = "pkd"
 DATASETS = {  # what the published programs do on each: iterations, when the rate drops, evaluation, distiller blocks
@@ -189,6 +190,7 @@ def main(argv: list[str] | None, dataset: str, doc: str) -> int:
     first = int(os.environ.get("RANK", 0)) == 0
     if options.data_root is None and first:
         print("no --data-root: using the starter set, a little real motion that ships with the repository")
+    check_place("--render", options.render, options.out)
     with engine.run_place(options.device, options.precision) as place:
         data = load_data(options, dataset)
         if first:

@@ -42,7 +42,7 @@ def load(options: Namespace) -> LiftingData:
     return load_h36m(options.data_root, options.keypoints, *subjects, **chosen)
 
 
-JOB = lifting.Job("h36m", __doc__.splitlines()[0], "htnet", add_data_arguments, load)
+JOB = lifting.Job("h36m", __doc__.splitlines()[0], "htnet", add_data_arguments, load, tasks=("lifting", "motion"))
 
 
 FORECASTING = "Train and evaluate a motion forecaster on Human3.6M's exponential maps."

@@ -18,7 +18,7 @@ from .data.clips import LiftingData
 from .evaluate import Report, evaluate_mean_pose
 from .render import add_arguments as add_render_arguments
 from .render import check as check_render
-from .render import render
+from .render import check_place, render
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Job:
         add_data_arguments: adds the options that say what to read.
         load: options -> the data; without ``--data-root`` too, if it can do without.
         defaults: {model: options that this data set is usually trained with, in place of the model's own}.
+        tasks: of the recipes that the program takes; another job than this one trains those of other tasks.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Job:
     add_data_arguments: Callable
     load: Callable[[Namespace], LiftingData]
     defaults: dict[str, dict] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ("lifting",)
 
 
 def add_sampling_arguments(group) -> None:
@@ -52,11 +54,11 @@ def add_sampling_arguments(group) -> None:
 def parse(job: Job, argv: list[str] | None) -> tuple[Namespace, type[recipes.Recipe]]:
     """Options, those of the chosen model included; a checkpoint's own options stand in for what is not given."""
     first, stored = engine.earlier(argv)
-    recipe = recipes.find(first.model or stored.get("model", job.model), "lifting")
+    recipe = recipes.find(first.model or stored.get("model", job.model), *job.tasks)
 
     parser = Parser(prog=f"python -m train.{job.name}", description=job.about)
     parser.add_argument(
-        "--model", default=recipe.name, metavar="NAME", help=f"one of {', '.join(recipes.names('lifting'))}"
+        "--model", default=recipe.name, metavar="NAME", help=f"one of {', '.join(recipes.names(*job.tasks))}"
     )
     job.add_data_arguments(parser.add_argument_group("data"))
     engine.add_arguments(parser)
@@ -93,6 +95,8 @@ def run(job: Job, argv: list[str] | None = None) -> int:
     """Everything ``python -m train.<job>`` does; returns the exit code."""
     options, recipe_class = parse(job, argv)
     first = is_first()
+    for option, name in (("--render", options.render), ("--viz-export", options.viz_export)):
+        check_place(option, name, options.out)
     with engine.run_place(options.device, options.precision) as place:
         data = job.load(options)
         recipe = recipe_class(options, data)

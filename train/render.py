@@ -10,7 +10,7 @@ import torch
 
 from posekernels import draw
 from posekernels._checks import nearest
-from posekernels._files import write_aside
+from posekernels._files import check_writable, write_aside
 
 from .data.clips import Clip, LiftingData
 
@@ -118,6 +118,13 @@ def panels_of(
         world = draw.to_world(draw.downsample(pose, downsample), clip.orientation, translation)
         panels.append(draw.Panel(title, world, data.skeleton, azimuth=azimuth))
     return panels
+
+
+def check_place(option: str, name: str | None, out: str | None) -> None:
+    """Raises ValueError unless ``option name`` can be written; a bare name goes to ``out``, which the run makes."""
+    path = Path(name or "")
+    if name and path.name != name and (out is None or path.parent.resolve() != Path(out).resolve()):
+        check_writable(path, option=option)
 
 
 def check(data: LiftingData, options: Namespace) -> tuple[Clip, slice]:

@@ -1,5 +1,6 @@
 """Networks by name, and what published checkpoint files may hold."""
 
+import copy
 import os
 
 import numpy as np
@@ -9,11 +10,29 @@ import torch
 import models
 from models.pretrained import load_weights
 from models.registry import published_state, read_checkpoint
+from train.commands.examples import inputs_of
 
 
 def test_unknown_name_tells_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'htnet'"):
         models.create("htnt")
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("grad", [True, False])
+def test_inputs_of_another_dtype_are_refused_in_words(name, grad):
+    net = models.create(name).eval()
+    inputs = inputs_of(name, net, 1)
+    with torch.set_grad_enabled(grad):
+        with pytest.raises(TypeError, match=rf"{name}: \w+ must be float32 as the weights, got float64"):
+            net(inputs[0].double(), *inputs[1:])
+        again = copy.deepcopy(net).double()
+        assert again(*(x.double() if x.is_floating_point() else x for x in inputs)).dtype == torch.float64
+
+
+def test_a_size_that_follows_from_another_says_from_which():
+    with pytest.raises(TypeError, match="rie has no 'frames'; it follows from filter_widths"):
+        models.create("rie", frames=27)
 
 
 def test_random_state_in_a_checkpoint_is_skipped(tmp_path):

@@ -131,6 +131,23 @@ def test_best_is_the_lowest_and_is_what_the_recipe_ends_with(tmp_path):
     ]
 
 
+def test_epochs_that_are_not_tested_show_no_time_of_a_test(tmp_path, capsys):
+    train(tmp_path, eval_every=2)  # of 3 epochs; the last one is always tested
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert ["test_seconds" in line for line in lines] == [False, True, True]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_epochs_of_a_curve_are_whole_numbers(tmp_path, monkeypatch, epochs):
+    def ticks(figure, path):
+        for axes in figure.axes:
+            found = axes.get_xticks()
+            assert len(found) and (found == found.round()).all()
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", ticks)
+    engine.curve([{"loss": 1.0}] * (epochs - 1) + [{"loss": 1.0, "P1": 3.0}], "P1", tmp_path / "curve.png")
+
+
 def test_ema_is_the_published_average():
     net = torch.nn.Linear(2, 1)
     ema, shadow = engine.Ema(net, 0.75), net.weight.detach().clone()

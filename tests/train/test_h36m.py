@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import models
+from models.pretrained import load_weights
 from models.registry import CheckpointError, published_state, read_checkpoint
 from posekernels._cli import run_cli
 from tests.train import fake_h36m
@@ -110,6 +112,8 @@ def test_published_files_are_read(tmp_path, capsys):
     "arguments, expected",
     [
         (["--model", "htnt"], "did you mean 'htnet'"),
+        (["--model", "pdk"], "did you mean 'pkd'"),
+        (["--epoch", "3"], "did you mean '--epochs'"),
         (["--epcohs", "3"], "did you mean '--epochs'"),
         (["--epochs", "none"], "--epochs"),
         (["--evaluate", "missing.pt"], "missing.pt: no such checkpoint"),
@@ -118,6 +122,9 @@ def test_published_files_are_read(tmp_path, capsys):
         (["--resume"], "--resume needs --out"),
         (["--channel", "25", "--epochs", "1"], "multiple of 24"),
         (["--render", "x.avi", *SMALL], "x.avi"),
+        (["--render", "nodir/x.gif", *SMALL], "--render nodir/x.gif: there is no folder nodir"),
+        (["--viz-export", "nodir/x.npy", *SMALL], "--viz-export nodir/x.npy: there is no folder nodir"),
+        (["--model", "pkd", "--render", "nodir/x.gif"], "--render nodir/x.gif: there is no folder nodir"),
         (["--viz-action", "Wlking", "--render", "x.gif", *SMALL], "did you mean 'Walking'"),
     ],
 )
@@ -129,14 +136,23 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path, capsys, monkeypatch, data, a
 
 
 def test_misspelt_actions_of_the_starter_set(tmp_path, capsys):
-    code, _, error = run(capsys, "-a", "Walkng", "--out", tmp_path / "r")
-    assert code == 2 and "did you mean 'Walk'" in error and not (tmp_path / "r").exists()
+    for action in ("Walkng", "Wlaking"):
+        code, _, error = run(capsys, "-a", action, "--out", tmp_path / "r")
+        assert code == 2 and "did you mean 'Walk'" in error and not (tmp_path / "r").exists()
+
+
+def test_help_names_forecasters_too(capsys):
+    with pytest.raises(SystemExit):
+        h36m.main(["--help"])
+    assert "pkd" in (printed := capsys.readouterr().out) and "simlpe" in printed and "htnet" in printed
 
 
 def test_wrong_checkpoints(tmp_path, capsys, data):
     assert run(capsys, *SMALL, "--out", tmp_path / "r")[0] == 0
     good = (tmp_path / "r" / "best.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(good[: len(good) // 2])
+    damaged = shutil.copytree(tmp_path / "r", tmp_path / "damaged")
+    (damaged / "last.pt").write_bytes((damaged / "last.pt").read_bytes()[:5000])
     torch.save({"x": torch.zeros(3)}, tmp_path / "other.pth")
     torch.save({"x": torch.nn.Linear(1, 1)}, tmp_path / "module.pth")
     (tmp_path / "empty.pt").touch()
@@ -152,10 +168,16 @@ def test_wrong_checkpoints(tmp_path, capsys, data):
         (["--evaluate", tmp_path / "rie.pt", "--model", "htnet"], "--model rie"),
         (["--evaluate", tmp_path / "r" / "best.pt", "--channel", 48], "does not fit this network"),
         ([*SMALL, "--out", tmp_path / "r"], "--overwrite"),
+        (["--resume", "--out", damaged], f"{damaged / 'best.pt'} beside it is whole, the weights of epoch 1"),
     ):
         code, _, error = run(capsys, *arguments)
         assert code == 2 and error.count("\n") == 1 and expected in error
     assert (tmp_path / "r" / "best.pt").read_bytes() == good
+    (damaged / "best.pt").write_bytes(good[:5000])
+    assert "beside it" not in run(capsys, "--resume", "--out", damaged)[2]
+    for load in (load_weights, lambda path: models.load_published(models.create("htnet"), path)):
+        with pytest.raises(models.CheckpointError, match=r"recipes.trained\(FILE\) reads it"):
+            load(tmp_path / "r" / "best.pt")
 
 
 def test_resume_takes_the_options_of_the_run(tmp_path, capsys, data):

@@ -364,6 +364,23 @@ def test_keypoints_of_a_tiny_unit_are_drawn_and_told(folder, tmp_path, walk, cap
     assert "keypoints must be in pixels, not normalised" in capsys.readouterr().err
 
 
+def test_forecast_names_options_of_lift_as_they_are_given(folder, tmp_path):
+    arguments = [
+        "forecast",
+        folder / "two.npy",
+        "-o",
+        tmp_path / "x.npz",
+        "--weights",
+        folder / "forecaster.safetensors",
+    ]
+    for option, message in (
+        ("siz=9x9", "^--lift: unrecognized arguments: siz 9x9; did you mean 'size'. .posekernels lift --help lists"),
+        ("people=0", "^--lift: people must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            go(*arguments, "--lift", option)
+
+
 def test_forecast_of_a_video_goes_on_after_ctrl_c(folder, pictures, tmp_path, monkeypatch, capsys):
     arguments = ["forecast", pictures, "-o", tmp_path / "f.npz", "--weights", folder / "forecaster.safetensors"]
     arguments += ["--lift", f"weights={folder / 'lifter.safetensors'}"]
@@ -747,12 +764,13 @@ def test_export_of_results_that_are_no_numbers_is_refused(tmp_path):
 
 
 def test_export_refuses_before_it_works(tmp_path):
-    with pytest.raises(ValueError, match="ends in .onnx"):
-        go("export", "--onnx", tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="^-o .*x.pt: expected a name that ends in .onnx"):
+        go("export", "-o", tmp_path / "x.pt")
     with pytest.raises(ValueError, match="no network named 'htnett'; did you mean 'htnet'"):
         go("export", "--model", "htnett", "--onnx", tmp_path / "x.onnx")
     for model, config, message in (
         ("htnet", "chanels=24", "--config: htnet has no 'chanels'; did you mean 'channels'"),
+        ("rie", "frames=27", "--config: rie has no 'frames'; it follows from filter_widths"),
         ("mixste", "frames=abc", "--config: mixste: frames must be int, got 'abc'"),
         ("strided_transformer", "strides=3", "strides must be tuple.int, .... | None, got 3"),
     ):

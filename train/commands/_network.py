@@ -16,7 +16,11 @@ from .. import recipes
 def add_arguments(parser) -> None:
     parser.add_argument("--model", metavar="NAME", help=f"one of {', '.join(models.names())}")
     parser.add_argument(
-        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="sizes other than the published, as frames=27"
+        "--config",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="sizes other than the published, as frames=27; of RIE filter_widths=[3,3,3]",
     )
 
 

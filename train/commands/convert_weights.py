@@ -9,11 +9,10 @@ import torch
 
 from models.pretrained import load_weights, save_weights
 from posekernels._cli import Parser
-from posekernels._files import write_aside
+from posekernels._files import check_writable, write_aside
 
 from . import _network
 from .examples import inputs_of
-from .lift import check_writable
 
 SAME = {torch.float32: 0.0, torch.float16: 1e-2}  # largest difference of results that passes, relative to their size
 

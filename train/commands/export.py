@@ -1,4 +1,4 @@
-"""``posekernels export --onnx OUT.onnx``: a network for ONNX Runtime and others, checked before it is called done."""
+"""``posekernels export -o OUT.onnx``: a network for ONNX Runtime and others, checked before it is called done."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ import posekernels
 from models.pretrained import pretrained
 from posekernels._cli import Parser
 from posekernels._dispatch import BackendError
-from posekernels._files import write_aside
+from posekernels._files import check_writable, write_aside
 
 from ..data.video import needs
 from . import _network
 from .examples import inputs_of, names_of
-from .lift import check_writable
 
 CLOSE = 1e-5  # relative to the largest result
 BATCHES = (1, 3, 8)
@@ -85,7 +84,7 @@ def main(arguments: list[str]) -> int:
     _network.add_arguments(p)
     options = p.parse_args(arguments)
     if options.onnx.suffix != ".onnx":
-        raise ValueError(f"--onnx {options.onnx}: expected a name that ends in .onnx")
+        raise ValueError(f"-o {options.onnx}: expected a name that ends in .onnx")
     check_writable(options.onnx)
     if options.weights is None and options.model is None:
         net, about = pretrained("lifter")

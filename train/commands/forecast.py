@@ -5,6 +5,7 @@ INPUT is lifted people, anything ``lift`` takes, or, with ``--joints LAYOUT``, 3
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -219,8 +220,12 @@ def main(arguments: list[str]) -> int:
         lifted = pose_files.read(options.input)
     else:
         extra = [word for pair in options.lift for word in _option(pair)]
-        how = lift.parser().parse_args([options.input, "-o", options.out[0], *extra])
-        lift.check(how)
+        try:
+            how = lift.parser().parse_args([options.input, "-o", options.out[0], *extra])
+            lift.check(how)
+        except ValueError as error:  # of options as they are called here
+            words = re.sub(r"--(?!help)(?=[a-z])", "", str(error)).replace("(--help", "(posekernels lift --help")
+            raise ValueError(f"--lift: {words}") from error
         lifted = lift.run(how, [], outs[0], "--lift resume")
         if lifted is None:
             return 130

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
@@ -16,6 +15,7 @@ import torch
 
 from posekernels import draw
 from posekernels._cli import Parser
+from posekernels._files import check_writable
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17, skeleton
 
@@ -199,17 +199,6 @@ def check(options: Namespace) -> list[Path]:
     return outs
 
 
-def check_writable(out: Path, source: str | None = None) -> None:
-    """Raises ValueError unless a file can be written there, and is not the one that is read."""
-    if source is not None and out.exists() and Path(source).exists() and out.samefile(source):
-        raise ValueError(f"-o {out}: would overwrite the input")
-    folder = out.parent
-    if not folder.is_dir():
-        raise ValueError(f"-o {out}: there is no folder {folder}")
-    if out.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"-o {out}: cannot be written{' (it is a folder)' if out.is_dir() else ''}")
-
-
 def is_keypoints(source: str) -> bool:
     path = Path(source)
     return path.suffix.lower() in KEYPOINTS or (path.is_dir() and any(path.glob("*.json")))
@@ -301,7 +290,8 @@ class Search:
             self.video.size,
         )
         if brief:
-            found.notes.append(f"{len(brief)} sightings shorter than {BRIEF:g} s left out")
+            several = "s" if len(brief) > 1 else ""
+            found.notes.append(f"{len(brief)} sighting{several} shorter than {BRIEF:g} s left out")
         if not found.people:
             raise DataError(f"{self.video.source}: nobody was found in {len(self.found)} frames")
         return found

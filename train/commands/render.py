@@ -6,9 +6,10 @@ from pathlib import Path
 
 from posekernels import draw
 from posekernels._cli import Parser
+from posekernels._files import check_writable
 
 from ..data import pose_files
-from .lift import check_writable, save, say
+from .lift import save, say
 
 
 def main(arguments: list[str]) -> int:

@@ -282,13 +282,13 @@ def _files() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def names(task: str | None = None) -> list[str]:
-    """Names for ``--model``: every recipe, or those of one task."""
+def names(*tasks: str) -> list[str]:
+    """Names for ``--model``: every recipe, or those of some tasks."""
     recipes = {n: _recipe(n) for n in _files()}
-    return [n for n, r in recipes.items() if r is not None and task in (None, r.task)]
+    return [n for n, r in recipes.items() if r is not None and (not tasks or r.task in tasks)]
 
 
-def find(name: str, task: str | None = None) -> type[Recipe]:
+def find(name: str, *tasks: str) -> type[Recipe]:
     """The recipe class of ``train/recipes/<name>.py``.
 
     Raises:
@@ -296,9 +296,10 @@ def find(name: str, task: str | None = None) -> type[Recipe]:
     """
     recipe = _recipe(name) if name in _files() else None
     if recipe is None:
-        known = names(task)
+        known = names(*tasks)
         raise ValueError(f"--model: no {name!r}{nearest(name, known)} (known: {', '.join(known)})")
-    if task is not None and recipe.task != task:
-        raise ValueError(f"--model {name} is for {recipe.task}, not {task} (known here: {', '.join(names(task))})")
+    if tasks and recipe.task not in tasks:
+        here = ", ".join(names(*tasks))
+        raise ValueError(f"--model {name} is for {recipe.task}, not {' or '.join(tasks)} (known here: {here})")
     recipe.name = name
     return recipe
