@@ -319,6 +319,34 @@ def test_forecast_of_joints_of_ones_own(folder, tmp_path, capsys):
             go("forecast", z, *weights, *options)
 
 
+def test_joints_of_another_layout_or_axis_are_told(tmp_path):
+    clip = load_starter().test[0]
+    poses = clip.positions[:40].copy()
+    poses[:, 1:] += poses[:, :1]
+    z = camera_to_world(poses, clip.orientation, clip.translation)
+    y = np.stack((z[..., 0], z[..., 2], -z[..., 1]), -1)
+    level = np.stack((z[..., 0], -z[..., 2], z[..., 1]), -1)  # a camera's axes: y down, z away
+    z[3, 10] = np.nan  # spoils its own frame only
+
+    def told(joints, layout="h36m-17", up="z"):
+        np.save(tmp_path / "x.npy", joints)
+        return " ".join(pose_files.read_joints(tmp_path / "x.npy", layout, 50, up).notes)
+
+    for joints, up in ((z, "z"), (y, "y"), (np.full_like(z, np.nan), "z")):
+        assert told(joints, up=up) == ""
+    assert re.search("y seems to point up, not z: .*, --up y$", told(y))
+    assert re.search("z seems to point up, not y: .*, --up z$", told(z, up="y"))
+    for up in "yz":
+        assert re.search(f"-y seems to point up, not {up}: .* turn the joints", told(level, up=up))
+    for layout in ("coco-17", "body-25"):
+        assert told(from_h36m(z, layout), layout) == ""
+    assert "look like those of h36m-17" in told(z, "coco-17")
+    assert "look like those of coco-17" in (said := told(from_h36m(z, "coco-17"))) and "point up" not in said
+    assert "look like those of body-25b" in told(from_h36m(z, "body-25b"), "body-25")
+    shuffled = np.random.default_rng(0).permutation(17)
+    assert "is this the order of the joints?" in told(z[:, shuffled])
+
+
 def test_forecast_lifts_first_and_speaks_of_no_file_but_its_own(folder, tmp_path, capsys):
     weights = ["--weights", folder / "forecaster.safetensors"]
     how = ["--lift", f"weights={folder / 'lifter.safetensors'}", "size=1000x1000"]

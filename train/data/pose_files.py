@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from posekernels._files import write_aside
-from posekernels.pose.layouts import to_h36m
-from posekernels.pose.skeleton import H36M_17
+from posekernels.pose.layouts import LAYOUTS, to_h36m
+from posekernels.pose.skeleton import H36M_17, skeleton
 
 from ..infer import Lifted, Person
 from .archive import read_npz, write_npz
@@ -128,7 +128,7 @@ def read(path: str | Path) -> Lifted:
 def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lifted:
     """Somebody's own 3D joints, [T, J, 3] in metres, as a lifted person: what ``posekernels forecast`` goes on from.
 
-    Its ``notes`` tell where the joints hardly are in metres.
+    Its ``notes`` tell where the joints hardly are in metres, of this layout, or upright.
 
     Args:
         path: ``.npy``, or ``.npz`` with one such array.
@@ -152,18 +152,61 @@ def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lif
     arrays = [a for a in arrays if a.ndim == 3 and a.shape[2] == 3 and len(a)]
     if len(arrays) != 1:
         raise DataError(f"{path}: expected one array [T, J, 3] of 3D joints, got {came}")
-    world = to_h36m(np.asarray(arrays[0], np.float32), layout)
+    joints = np.asarray(arrays[0], np.float32)
+    world = to_h36m(joints, layout)
+    notes = [f"warning: {path}: {doubt}" for doubt in _layout_doubts(joints, layout) or _axis_doubts(world, up)]
     if up == "y":
         world = np.stack((world[..., 0], -world[..., 2], world[..., 1]), -1)
     nothing, unseen = np.full((len(world), 17, 2), np.nan, np.float32), np.zeros((len(world), 17), np.float32)
     bones = np.linalg.norm(world[:, 1:] - world[:, H36M_17.parents[1:]], axis=-1)
     bone = np.median(bones[np.isfinite(bones)]) if np.isfinite(bones).any() else 0.25  # its length: few outliers matter
-    notes = []
     if not 0.05 < bone < 1:
         notes.append(
             f"warning: {path}: bones of {bone:.3g} in the median; joints must be in metres, where it is about 0.25"
         )
     return Lifted([Person(1, nothing, unseen, world - world[:, :1], world)], fps, None, str(path), notes)
+
+
+_LIMBS = ("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist")
+
+
+def _unevenness(joints: np.ndarray, layout: str) -> float:
+    """How many times as long a limb is as the other side's, at worst: of joints [T, J, 3], medians over time."""
+    world, worst = to_h36m(joints, layout), 1.0
+    for limb in _LIMBS:
+        ends = [[H36M_17.joints.index(f"{side}_{joint}") for joint in limb] for side in ("left", "right")]
+        lengths = np.stack([np.linalg.norm(world[:, a] - world[:, b], axis=-1) for a, b in ends], 1)
+        lengths = lengths[np.isfinite(lengths).all(1)]
+        if len(lengths):
+            short, long = sorted(np.median(lengths, 0).tolist())
+            worst = max(worst, long / max(short, 1e-9))
+    return worst
+
+
+def _layout_doubts(joints: np.ndarray, layout: str) -> list[str]:
+    """Right joints have limbs of one length on both sides; those of another layout, taken for these, hardly ever."""
+    uneven = _unevenness(joints, layout)
+    if uneven < 1.4:
+        return []
+    others = [name for name in LAYOUTS if name != layout and skeleton(name).num_joints == joints.shape[1]]
+    fits = " or ".join(name for name in others if _unevenness(joints, name) < 1.2)
+    looks = f"the joints look like those of {fits}" if fits else "is this the order of the joints?"
+    return [f"as {layout}, a limb is {min(uneven, 99):.1f} times as long as that of the other side; {looks}"]
+
+
+def _axis_doubts(world: np.ndarray, up: str) -> list[str]:
+    """Where heads are away from feet along one axis, and it is not ``up``: [T, 17, 3] in axes as they came."""
+    rise = world[:, 10] - (world[:, 3] + world[:, 6]) / 2
+    rise = rise[np.isfinite(rise).all(-1)]
+    if not len(rise):
+        return []
+    rise = np.median(rise, 0)
+    axis = int(np.abs(rise).argmax())
+    points = f"{'-' if rise[axis] < 0 else ''}{'xyz'[axis]}"
+    if points == up or abs(rise[axis]) <= 0.8 * np.linalg.norm(rise):
+        return []
+    how = f"--up {points}" if points in ("y", "z") else "turn the joints so that z or y does (--up)"
+    return [f"{points} seems to point up, not {up}: heads are above feet there; if nobody lies or crawls, {how}"]
 
 
 # -- TRC -------------------------------------------------------------------------------------------------------------
