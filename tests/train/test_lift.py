@@ -532,7 +532,7 @@ def test_mistakes_are_one_clear_line(folder, tmp_path, monkeypatch, options, mes
 
 def test_bad_inputs_are_one_clear_line(folder, tmp_path):
     (tmp_path / "empty.mp4").touch()
-    for name in ("code.py", "torn.mp4"):
+    for name in ("code.py", "torn.mp4", "notes.txt"):
         (tmp_path / name).write_text("import numpy\n")
     weak = np.load(folder / "two.npy")
     np.save(tmp_path / "weak.npy", np.concatenate((weak, np.full((*weak.shape[:-1], 1), 0.01, np.float32)), -1))
@@ -543,11 +543,14 @@ def test_bad_inputs_are_one_clear_line(folder, tmp_path):
         ("7", "no camera 7 here"),
         ("walk.bvh", "walk.bvh: .bvh is written, not read; give the .npz"),
         ("code.py", "not a video that ffmpeg can read .read are videos such as .mp4, .*folders.*cameras?.*json"),
+        ("notes.txt", "notes.txt: not a video that ffmpeg can read .read are videos"),
         ("torn.mp4", "not a video that ffmpeg can read .damaged"),
     ):
         source = source if source == "7" else tmp_path / source
         with pytest.raises(ValueError, match=message):
             go("lift", source, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="^[^ ]*walk.bvh: .bvh is written, not read"):
+        go("forecast", tmp_path / "walk.bvh", "-o", tmp_path / "x.npz")
     with pytest.raises(ValueError, match="--layout and --size are for keypoint files"):
         go("lift", tmp_path / "a.mp4", "--size", "9x9", "-o", tmp_path / "x.npz")
     np.savez(tmp_path / "named.npz", keypoints=weak, layout="coco")

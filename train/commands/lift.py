@@ -153,8 +153,12 @@ def check_outs(names: list[str], source: str) -> list[Path]:
     """The output files of a command that reads ``source``.
 
     Raises:
-        ValueError: an unknown suffix, a folder that is not there or cannot be written to, ``source`` itself.
+        ValueError: an unknown suffix, a folder that is not there or cannot be written to, ``source`` itself; a
+            ``source`` that we write and do not read.
     """
+    kind = Path(source).suffix.lower()
+    if kind in WRITTEN:
+        raise ValueError(f"{source}: {kind} is written, not read; give the .npz that posekernels lift wrote")
     outs = [Path(name) for name in names]
     for out in outs:
         suffix = out.suffix.lower()
@@ -174,9 +178,6 @@ def check(options: Namespace) -> list[Path]:
         ValueError, OSError: as ``check_outs``; a bad number.
     """
     outs = check_outs(options.out, options.input)
-    suffix = Path(options.input).suffix.lower()
-    if suffix in WRITTEN:
-        raise ValueError(f"{options.input}: {suffix} is written, not read; give the .npz that posekernels lift wrote")
     for name, low in (("people", 1), ("latency", 0), ("panel", 32)):
         value = getattr(options, name)
         if value is not None and value < low:

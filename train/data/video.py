@@ -91,6 +91,9 @@ class Video:
         reader = ffmpeg.read_frames(self._input, pix_fmt="rgb24", input_params=self._from, output_params=output)
         try:
             meta = next(reader)
+            if meta.get("codec", "").startswith("ansi"):  # ffmpeg films any .txt
+                reader.close()
+                raise ValueError("a text")
         except (OSError, StopIteration, RuntimeError, KeyError, ValueError) as error:
             known = Path(self.source).suffix.lower() in VIDEOS
             why = "damaged, or another kind of file" if known else f"read are {READ}"
