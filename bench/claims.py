@@ -18,22 +18,23 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "bench" / "README.md"
 NOISE, RESOLVE_US = 1.03, 3  # two runs of one kernel differ by so much here; what finding an op's backend costs
 CALL_US = 20  # what a call of an op costs in Python and dispatch, about: below it, counts say little
-NAMES = {  # of networks in README's tables
-    "htnet": "HTNet, poses",
-    "strided_transformer": "Strided Transformer, windows of 243 frames",
-    "strided_refine": "refine module, poses",
+NAMES = {  # of networks in the pages' tables, in their order
     "pkd": "PKD, windows of 50 frames",
-    "simlpe": "siMLPe, windows of 50 frames",
     "rie": "RIE, windows of 243 frames",
+    "strided_transformer": "Strided Transformer, windows of 243 frames",
+    "htnet": "HTNet, poses",
+    "ws_anl 200 hypotheses": "WS-ANL, 200 hypotheses of each of",
     "mixste": "MixSTE, clips of 243 frames",
-    "gcndiff": "GCNdiff, poses",
     "gcndiff 50 steps": "GCNdiff, 50 reverse steps, poses",
+    "gcndiff": "GCNdiff, poses",
     "gcnpose": "GCNpose, poses",
+    "simlpe": "siMLPe, windows of 50 frames",
     "mgcn_lw": "MGCN_lw, poses",
     "variance_gcn": "variance model, poses",
     "variance_linear": "linear variance model, poses",
-    "ws_anl 200 hypotheses": "WS-ANL, 200 hypotheses of each of",
+    "strided_refine": "refine module, poses",
 }
+MAIN = tuple(NAMES)[:8]  # of the five systems, in README.md; bench/README.md has all of them
 SHOWN = {"eager": "eager", "torch.compile": "`torch.compile`", "onnxruntime": "ONNX Runtime", "auto": "ours"}
 
 
@@ -287,6 +288,7 @@ def page(results: list[Results], text: str) -> str:
     tables = {
         "asked": lambda: asked_table(rows),
         "regimes": lambda: regime_table(results),
+        "speed": lambda: speed_tables(results, tuple(NAMES)),
         "training": lambda: training_table(rows),
         "video": lambda: video_table(rows),
         "scaling": scaling.measured_table,
@@ -311,15 +313,16 @@ def _milliseconds(us: float) -> str:
     return f"{ms:.2f} ms" if ms < 4 else f"{ms:.1f} ms"
 
 
-def speed_tables(results: list[Results]) -> str:
-    """Inference and training in float32, as README.md has them."""
+def speed_tables(results: list[Results], networks: tuple[str, ...] = MAIN) -> str:
+    """Inference and training in float32, as README.md has them for ``MAIN``."""
     rows, tables = Rows(claimed(results)), []
     for pass_, others in (("inference", ("eager", "torch.compile", "onnxruntime")), ("training", ("eager",))):
         head = [f"{pass_}, float32", *(SHOWN[o] for o in others), "ours", *(f"× {SHOWN[o]}" for o in others)]
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        for (what, size, row_pass, dtype, way), row in rows.rows.items():
-            if (row_pass, dtype, way) != (pass_, "float32", "auto") or what not in NAMES or not row.median_us:
-                continue
+        ours = [row for key, row in rows.rows.items() if key[2:] == (pass_, "float32", "auto") and row.median_us]
+        ours = [row for row in ours if row.what in networks]
+        for row in sorted(ours, key=lambda row: (networks.index(row.what), int(row.size.partition("=")[2]))):
+            what, size = row.what, row.size
             times = [rows.time(what, size, pass_, other) for other in others]
             cells = [f"{NAMES[what]}, {size}", *(_milliseconds(t) if t else "" for t in times)]
             cells += [f"**{_milliseconds(row.median_us)}**", *(f"{t / row.median_us:.1f}" if t else "" for t in times)]
