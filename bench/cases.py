@@ -31,6 +31,7 @@ class OpCase:
         dtypes: that it is timed in, beside float32.
         quick: part of ``--quick``.
         gpu_only: too large for a CPU.
+        compiles: False where torch.compile takes minutes on the eager form: it unrolls a loop.
     """
 
     op: str
@@ -45,6 +46,7 @@ class OpCase:
     dtypes: tuple[torch.dtype, ...] = ()
     quick: bool = False
     gpu_only: bool = False
+    compiles: bool = True
 
 
 def keypoints(frames: int) -> Callable[[int], tuple[Tensor, ...]]:

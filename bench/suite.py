@@ -175,6 +175,7 @@ class OpUnit(Unit):
     def ways(self, backends, compiled):
         named = [b for b in _dispatch.OPS[self.case.op] if b != "reference"]
         graph = [GRAPH] if self.device.startswith("cuda") and not (self.backward or backends) else []
+        compiled = compiled if self.case.compiles else []
         return ["eager", *(backends or ["auto", *named]), *graph, *self.case.peers, *compiled]
 
     def inputs(self) -> dict:

@@ -74,7 +74,8 @@ def case(B: int, steps: int, **extra) -> OpCase:
     def moved(size: int) -> float:
         return PARAMETERS * size + 2 * B * 17 * 5 * size
 
-    return OpCase("denoise", f"B={B} S={steps}", make, call, flops, moved, peers={"published": published}, **extra)
+    size, peers = f"B={B} S={steps}", {"published": published}
+    return OpCase("denoise", size, make, call, flops, moved, peers=peers, compiles=steps == 1, **extra)
 
 
 CASES = [
