@@ -31,7 +31,7 @@ class OpCase:
         dtypes: that it is timed in, beside float32.
         quick: part of ``--quick``.
         gpu_only: too large for a CPU.
-        compiles: False where torch.compile takes minutes on the eager form: it unrolls a loop.
+        compiles: False where torch.compile takes minutes on the eager form: 50 steps unrolled, Philox in integers.
     """
 
     op: str

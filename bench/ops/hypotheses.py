@@ -60,6 +60,7 @@ def sample(B: int, S: int, **extra) -> OpCase:
         ("x", "sigma"),
         {"torch.randn": lambda i: torch_randn(i, S)},
         unchecked=("torch.randn",),
+        compiles=False,
         **extra,
     )
 
