@@ -532,8 +532,6 @@ def test_mistakes_are_one_clear_line(folder, tmp_path, monkeypatch, options, mes
 
 def test_bad_inputs_are_one_clear_line(folder, tmp_path):
     (tmp_path / "empty.mp4").touch()
-    for name in ("code.py", "torn.mp4", "notes.txt"):
-        (tmp_path / name).write_text("import numpy\n")
     weak = np.load(folder / "two.npy")
     np.save(tmp_path / "weak.npy", np.concatenate((weak, np.full((*weak.shape[:-1], 1), 0.01, np.float32)), -1))
     for source, message in (
@@ -542,9 +540,6 @@ def test_bad_inputs_are_one_clear_line(folder, tmp_path):
         ("weak.npy", "nobody to lift"),
         ("7", "no camera 7 here"),
         ("walk.bvh", "walk.bvh: .bvh is written, not read; give the .npz"),
-        ("code.py", "not a video that ffmpeg can read .read are videos such as .mp4, .*folders.*cameras?.*json"),
-        ("notes.txt", "notes.txt: not a video that ffmpeg can read .read are videos"),
-        ("torn.mp4", "not a video that ffmpeg can read .damaged"),
     ):
         source = source if source == "7" else tmp_path / source
         with pytest.raises(ValueError, match=message):
@@ -558,6 +553,21 @@ def test_bad_inputs_are_one_clear_line(folder, tmp_path):
         go("lift", tmp_path / "named.npz", "-o", tmp_path / "x.npz")
     with pytest.raises(ValueError, match="did you mean 'lift'"):
         run(["lfit"])
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("code.py", "not a video that ffmpeg can read .read are videos such as .mp4, .*folders.*cameras?.*json"),
+        ("notes.txt", "notes.txt: not a video that ffmpeg can read .read are videos"),
+        ("torn.mp4", "not a video that ffmpeg can read .damaged"),
+    ],
+)
+def test_a_text_is_no_video(tmp_path, name, message):
+    pytest.importorskip("imageio_ffmpeg")
+    (tmp_path / name).write_text("import numpy\n")
+    with pytest.raises(ValueError, match=message):
+        go("lift", tmp_path / name, "-o", tmp_path / "x.npz")
 
 
 def test_published_weights_need_the_size_of_the_image(folder, tmp_path):
