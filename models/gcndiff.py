@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels._derived import PreparedWeights
+from posekernels._derived import PreparedWeights, captured
 from posekernels.ops import graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
@@ -54,8 +54,7 @@ _SEQUENCES = 64  # of timesteps, whose shifts are kept
 
 def _one_timestep(t: Tensor) -> bool:
     """Whether all poses are known to be at one timestep; neither a GPU nor what records a graph is asked."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return t.device.type == "cpu" and not recorded and len(t) > 0 and bool((t == t[0]).all())
+    return t.device.type == "cpu" and not captured() and len(t) > 0 and bool((t == t[0]).all())
 
 
 def _no_shifts(_net: nn.Module) -> dict[tuple[float, ...], Tensor]:

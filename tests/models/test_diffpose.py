@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from models import CheckpointError, create, load_published
 from models.diffpose import (
@@ -259,3 +260,9 @@ def test_more_noise_than_ddpm():
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_gcndiff_asks_stand_ins_for_no_values():
+    net, t = create("gcndiff", channels=8, layers=1).eval(), torch.full((3,), 4)
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert net(mode.from_tensor(torch.zeros(3, 17, 5)), mode.from_tensor(t)).shape == (3, 17, 5)
