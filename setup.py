@@ -15,6 +15,7 @@ what has changed with ``python3 setup.py build_ext --inplace``.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -25,8 +26,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.editable_wheel import editable_wheel
 from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
@@ -177,7 +179,54 @@ class BuildNative(build_ext):
         return {}
 
 
+FINDER = '''"""Finds posekernels in its checkout, where no package of that name comes first on sys.path."""
+import sys
+from importlib.machinery import PathFinder
+
+CHECKOUT = {checkout!r}
+
+
+class Checkout:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [*sys.path, CHECKOUT]) if name == "posekernels" else None
+
+
+sys.meta_path.insert(0, Checkout)
+'''
+
+
+class EditableWheel(editable_wheel):
+    """An editable install that finds this checkout, and nothing but the name ``posekernels`` in it.
+
+    setuptools' own finder comes after Python's, for which any folder named ``posekernels`` is a namespace package: one
+    that merely holds a clone would hide the package.
+    """
+
+    def _select_strategy(self, name: str, tag: str, build_lib):
+        return FinderStrategy()
+
+
+class FinderStrategy(contextlib.nullcontext):
+    """What setuptools asks to fill the wheel: the finder, and the line that imports it when Python starts."""
+
+    def __call__(self, wheel, files, mapping) -> None:
+        wheel.writestr("_posekernels_checkout.py", FINDER.format(checkout=str(ROOT)))
+        wheel.writestr("_posekernels_checkout.pth", "import _posekernels_checkout\n")
+
+
+# Folders of the checkout that are packages of posekernels (posekernels/door.py). bench and tests are not installed.
+PACKAGE_DIR = {f"posekernels.{room}": room for room in ("models", "people", "train")}
+
+
+def packages() -> list[str]:
+    inside = [f"{name}.{p}" for name, room in PACKAGE_DIR.items() for p in find_packages(room)]
+    return [*find_packages(include=["posekernels", "posekernels.*"]), *PACKAGE_DIR, *inside]
+
+
 setup(
+    packages=packages(),
+    package_dir=PACKAGE_DIR,
     ext_modules=[Extension(f"posekernels.{module}", [], optional=True) for module in MODULES.values()],
-    cmdclass={"build_ext": BuildNative},
+    cmdclass={"build_ext": BuildNative, "editable_wheel": EditableWheel},
 )

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import torch
 
+from bench import against, data, plan
+from bench.cases import model_cases, op_cases
+from bench.measure import Device, peaks
+from bench.memory import peak_mb
+from bench.report import Results, machine
+from bench.suite import COMPILED, PRECISIONS, Row, measured
 from posekernels._checks import nearest
 from posekernels._cli import Parser, run_cli
-
-from . import against, data, plan
-from .cases import model_cases, op_cases
-from .measure import Device, peaks
-from .memory import peak_mb
-from .report import Results, machine
-from .suite import COMPILED, PRECISIONS, Row, measured
 
 SHORT = {"bf16": "bfloat16", "fp16": "float16"}
 

@@ -18,11 +18,10 @@ from pathlib import Path
 import torch
 
 import posekernels
-
-from . import plan
-from .measure import SETTLE, Device, spread
-from .report import Results, machine
-from .suite import Row, Unit, prepare
+from bench import plan
+from bench.measure import SETTLE, Device, spread
+from bench.report import Results, machine
+from bench.suite import Row, Unit, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 NATIVE = ("csrc", "CMakeLists.txt", "setup.py", "pyproject.toml")  # what a build depends on

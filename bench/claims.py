@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import scaling
+from bench.report import Results
+from bench.suite import Row
 from posekernels._dispatch import BACKENDS
 from posekernels._files import write_aside
-
-from . import scaling
-from .report import Results
-from .suite import Row
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "bench" / "README.md"

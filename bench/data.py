@@ -8,9 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from train.data.cmu_text import load_cmu
-
-from .suite import Row
+from bench.suite import Row
+from posekernels.train.data.cmu_text import load_cmu
 
 TURNS = 5
 

@@ -15,11 +15,11 @@ import matplotlib
 import numpy as np
 import torch
 
-from models.diffpose import Sampling
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
-from train import engine, h36m, lifting
-from train.evaluate import target_of
+from posekernels.models.diffpose import Sampling
+from posekernels.train import engine, h36m, lifting
+from posekernels.train.evaluate import target_of
 
 STEPS = (1, 2, 3, 5, 8, 12, 25)
 HYPOTHESES = (1, 2, 5, 10, 20)

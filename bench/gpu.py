@@ -25,11 +25,10 @@ from xml.etree import ElementTree
 
 import torch
 
+from bench.cases import model_cases, op_cases
+from bench.report import Results
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
-
-from .cases import model_cases, op_cases
-from .report import Results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"

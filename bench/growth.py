@@ -13,17 +13,16 @@ from pathlib import Path
 
 import torch
 
-from models import create
-from models.ws_anl import WsAnl
+from bench import plan
+from bench.cases import ModelCase, model_cases
+from bench.measure import Device, peaks
+from bench.models import diffpose, mixste, strided_transformer, ws_anl
+from bench.report import FOLDER, Results, machine
+from bench.suite import PRECISIONS, NetworkUnit, measured
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
-
-from . import plan
-from .cases import ModelCase, model_cases
-from .measure import Device, peaks
-from .models import diffpose, mixste, strided_transformer, ws_anl
-from .report import FOLDER, Results, machine
-from .suite import PRECISIONS, NetworkUnit, measured
+from posekernels.models import create
+from posekernels.models.ws_anl import WsAnl
 
 MOST_FLOPS = 1.2e12  # larger points take eager PyTorch on two cores more than ten seconds a call
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from .suite import Unit
+from bench.suite import Unit
 
 # glibc gives large blocks back at once only while told so; otherwise freed memory counts as held.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -69,7 +69,7 @@ def fresh(make: Callable, *args) -> float:
 
 def _call(group: tuple[str, ...], device: str, way: str) -> Callable:
     """The unit's call. A training iteration is done twice: Adam makes its moments in the first."""
-    from . import plan  # imports this module's users
+    from bench import plan  # imports this module's users
 
     unit = plan.find(group, device)
     call = unit.build(way)

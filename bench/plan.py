@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .cases import ModelCase, OpCase, model_cases, op_cases
-from .suite import COMPILED, PRECISIONS, NetworkUnit, OpUnit, TrainingUnit, Unit
+from bench.cases import ModelCase, OpCase, model_cases, op_cases
+from bench.suite import COMPILED, PRECISIONS, NetworkUnit, OpUnit, TrainingUnit, Unit
 
 QUICK_FLOPS = 350e9  # a quick run leaves larger units out
 PARTS = ("op", "inference", "training")

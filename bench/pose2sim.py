@@ -23,10 +23,10 @@ import torch
 
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
+from posekernels.people import keypoint_files
+from posekernels.people.lifter import Person, lift_all, load_lifter
 from posekernels.pose.metrics import mpjpe, p_mpjpe
 from posekernels.pose.skeleton import H36M_17
-from train.data import keypoint_files
-from train.infer import Person, lift_all, load_lifter
 
 SHA256 = "a72a4882269c76270ac849ecd60ffe0ada209f4613dfa8533b70081ab7a61671"
 DEMO = "Pose2Sim/Demo"

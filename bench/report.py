@@ -19,10 +19,9 @@ from pathlib import Path
 import torch
 
 import posekernels
+from bench.suite import Row
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
-
-from .suite import Row
 
 FOLDER = Path(__file__).parent / "results"
 SAME = ("device", "threads")  # of all runs in one file: else its rows could not be compared
@@ -218,7 +217,7 @@ def plot(rows: list[Row], facts: dict, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from . import claims, growth  # both read result files through this module
+    from bench import claims, growth  # both read result files through this module
 
     parser = Parser(prog="python -m bench.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE.json", help="default: all in bench/results")

@@ -23,12 +23,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bench import report
+from bench.cases import ModelCase, model_cases
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
-from train.engine import run_place
-
-from . import report
-from .cases import ModelCase, model_cases
+from posekernels.train.engine import run_place
 
 FILE = report.FOLDER / "scaling.json"
 BATCHES = {"pkd": 32, "htnet": 64, "gcndiff": 32, "rie": 16, "strided_transformer": 4}  # per rank

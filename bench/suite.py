@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 import posekernels
+from bench import peers
+from bench.cases import ModelCase, OpCase
+from bench.measure import Device, interleaved
 from posekernels import _dispatch
-
-from . import peers
-from .cases import ModelCase, OpCase
-from .measure import Device, interleaved
 
 GRAPH = "auto, graph"  # on a GPU: the kernels as the replay of a CUDA graph
 COMPILED = {"torch.compile": None, "max-autotune": "max-autotune"}

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from posekernels import draw
+from posekernels.people import pictures
 from posekernels.pose.layouts import LAYOUTS, from_h36m
 from posekernels.pose.skeleton import H36M_17, skeleton
-from train.data.motion import load_starter
-from train.recipes.any_camera import motions
+from posekernels.train.data.motion import load_starter
+from posekernels.train.recipes.any_camera import motions
 
 PANEL, COLUMNS, TURN = 380, 4, math.radians(30)
 AHEAD, ASIDE, UP = np.eye(3)  # axes of a person who looks along x with the left at +y
@@ -90,12 +90,12 @@ def main() -> None:
         corner = np.array((i % COLUMNS, i // COLUMNS)) * PANEL
         flat = (flat - (flat.max(0) + flat.min(0)) / 2) * (-scale, scale) + corner + PANEL / 2 + (0, 10)
         pen = ImageDraw.Draw(sheet)
-        for parent, joint, colour in draw.Panel(name, points[None], body).bones():
+        for parent, joint, colour in pictures.Panel(name, points[None], body).bones():
             pen.line((*flat[parent], *flat[joint]), fill=colour, width=3)
         for joint, (x, y) in enumerate(flat):
-            pen.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), fill=draw.TEXT)
+            pen.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), fill=pictures.TEXT)
             pen.text((x + 4, y - 5), str(joint), fill="#555560", font=small)
-        pen.text(tuple(corner + (10, 8)), name, fill=draw.TEXT, font=font)
+        pen.text(tuple(corner + (10, 8)), name, fill=pictures.TEXT, font=font)
     out = Path(__file__).with_name("skeletons.png")
     sheet.quantize(32).save(out, optimize=True)
     print(f"wrote {out} ({H36M_17.name} and {len(names) - 1} others)")

@@ -1,7 +1,11 @@
 """The networks of five published systems, by name: ``models.create("htnet")``."""
 
+from posekernels.door import one_package
+
 from .forecasting import forecast
 from .registry import CheckpointError, create, load_published, names, save_published
 from .streaming import lift, stream
+
+one_package(__name__)
 
 __all__ = ["CheckpointError", "create", "forecast", "lift", "load_published", "names", "save_published", "stream"]

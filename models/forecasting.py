@@ -14,7 +14,7 @@ from posekernels.pose.skeleton import CMU_25_OF_38, CMU_38, Skeleton
 from .pkd import roll_out
 from .registry import create, load_published
 
-WEIGHTS = Path(__file__).with_name("pkd_cmu.safetensors")
+WEIGHTS = Path(__file__).with_name("weights") / "pkd_cmu.safetensors"
 CMU_USED = CMU_25_OF_38
 TRAJECTORIES = ("still", "straight")
 

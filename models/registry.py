@@ -22,18 +22,18 @@ from posekernels._files import write_aside
 from posekernels.pose.skeleton import skeleton
 
 _NETWORKS = {  # name -> module:class; imported when asked for
-    "gcndiff": "models.gcndiff:GCNdiff",
-    "gcnpose": "models.gcnpose:GCNpose",
-    "htnet": "models.htnet:HTNet",
-    "mgcn_lw": "models.mgcn_lw:MgcnLw",
-    "mixste": "models.mixste:MixSTE",
-    "pkd": "models.pkd:PKD",
-    "rie": "models.rie:RIE",
-    "simlpe": "models.pkd:SiMLPe",
-    "strided_refine": "models.strided_refine:StridedRefine",
-    "strided_transformer": "models.strided_transformer:StridedTransformer",
-    "variance_gcn": "models.variance:VarianceGCN",
-    "variance_linear": "models.variance:VarianceLinear",
+    "gcndiff": "posekernels.models.gcndiff:GCNdiff",
+    "gcnpose": "posekernels.models.gcnpose:GCNpose",
+    "htnet": "posekernels.models.htnet:HTNet",
+    "mgcn_lw": "posekernels.models.mgcn_lw:MgcnLw",
+    "mixste": "posekernels.models.mixste:MixSTE",
+    "pkd": "posekernels.models.pkd:PKD",
+    "rie": "posekernels.models.rie:RIE",
+    "simlpe": "posekernels.models.pkd:SiMLPe",
+    "strided_refine": "posekernels.models.strided_refine:StridedRefine",
+    "strided_transformer": "posekernels.models.strided_transformer:StridedTransformer",
+    "variance_gcn": "posekernels.models.variance:VarianceGCN",
+    "variance_linear": "posekernels.models.variance:VarianceLinear",
 }
 
 
@@ -171,7 +171,7 @@ def refuse_run(checkpoint, where: str | Path) -> None:
 
 def published_table(net: nn.Module):
     """The module ``models.published.<network>`` that knows the published parameter names of ``net``."""
-    return importlib.import_module(f"models.published.{type(net).__module__.rpartition('.')[2]}")
+    return importlib.import_module(f"posekernels.models.published.{type(net).__module__.rpartition('.')[2]}")
 
 
 def configuration(name: str, checkpoint) -> dict:
@@ -180,7 +180,7 @@ def configuration(name: str, checkpoint) -> dict:
     Raises:
         CheckpointError: a checkpoint of another network.
     """
-    table = importlib.import_module(f"models.published.{_where(name)[0].rpartition('.')[2]}")
+    table = importlib.import_module(f"posekernels.models.published.{_where(name)[0].rpartition('.')[2]}")
     if not hasattr(table, "configuration"):
         return {}
     found, config = table.configuration(checkpoint)

@@ -1,6 +1,6 @@
 """``posekernels COMMAND ...``: a table of commands, each a module with ``main(arguments)``, imported when asked for.
 
-The one place where ``posekernels`` knows of ``train``: by name, and only when a command is run.
+The one place where the engine knows of ``people``: by name, and only when a command is run.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from posekernels._checks import nearest
 from posekernels._cli import run_cli
 
 COMMANDS = {
-    "lift": ("train.commands.lift", "a video or 2D keypoints to 3D people"),
-    "forecast": ("train.commands.forecast", "3D people to what they do next"),
-    "render": ("train.commands.render", "a file of 3D people to a moving picture"),
-    "convert-weights": ("train.commands.convert_weights", "published or trained weights to .safetensors"),
-    "export": ("train.commands.export", "a network to ONNX, checked"),
+    "lift": ("posekernels.people.commands.lift", "a video or 2D keypoints to 3D people"),
+    "forecast": ("posekernels.people.commands.forecast", "3D people to what they do next"),
+    "render": ("posekernels.people.commands.render", "a file of 3D people to a moving picture"),
+    "convert-weights": ("posekernels.people.commands.convert_weights", "published or trained weights to .safetensors"),
+    "export": ("posekernels.people.commands.export", "a network to ONNX, checked"),
     "info": ("posekernels.info", "which backends each op has on this machine, and why not the others"),
 }
 

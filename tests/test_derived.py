@@ -4,8 +4,7 @@ import copy
 
 import torch
 
-import models
-from posekernels import derived, repack
+from posekernels import derived, models, repack
 
 
 def test_made_anew_after_every_write():

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-import models
-from models.registry import published_state
-from posekernels import use_backend
+from posekernels import models, use_backend
+from posekernels.models.registry import published_state
 from posekernels.pose.skeleton import H36M_16
 from tests import golden
 from tests.golden_cases.diffpose import skeleton_of

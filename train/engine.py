@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from models.registry import read_checkpoint
 from posekernels._cli import Parser
 from posekernels._files import write_aside
+from posekernels.models.registry import read_checkpoint
 
 from .recipes import CheckpointError, Recipe, is_ours
 

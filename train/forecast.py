@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.published.pkd import family
-from models.registry import CheckpointError, read_checkpoint
-from posekernels import draw
 from posekernels._cli import Parser
 from posekernels._files import write_aside
+from posekernels.models.published.pkd import family
+from posekernels.models.registry import CheckpointError, read_checkpoint
+from posekernels.people import pictures
 
 from . import engine, recipes
 from .data.forecasting import CMU, EVALUATED, OBSERVED, PW3D, SAMPLINGS, ForecastData, Layout
@@ -170,9 +170,9 @@ def render(recipe, path: Path) -> Path:
         points = torch.cat((window[:, :OBSERVED], future), 1)[0].numpy()
         shown[title] = np.stack((points[..., 0], -points[..., 2], points[..., 1]), -1) if data.axes == "y" else points
     floor = min(points[..., 2].min() for points in shown.values())
-    panels = [draw.Panel(t, p - (0, 0, floor), data.layout.skeleton) for t, p in shown.items()]
+    panels = [pictures.Panel(t, p - (0, 0, floor), data.layout.skeleton) for t, p in shown.items()]
     title = f"{recipe.name}: {data.name}, {clips[0]}, {OBSERVED} frames seen, {EVALUATED} forecast"
-    return draw.save(path, panels, 1000 / data.layout.milliseconds, title=title)
+    return pictures.save(path, panels, 1000 / data.layout.milliseconds, title=title)
 
 
 @torch.no_grad()
@@ -202,8 +202,8 @@ def main(argv: list[str] | None, dataset: str, doc: str) -> int:
                 f"{len(data.layout.used)}"
             )
         recipe = recipe_class(options, data)
-        if options.render and Path(options.render).suffix not in draw.SUFFIXES:
-            raise ValueError(f"--render {options.render}: expected a name in {', '.join(draw.SUFFIXES)}")
+        if options.render and Path(options.render).suffix not in pictures.SUFFIXES:
+            raise ValueError(f"--render {options.render}: expected a name in {', '.join(pictures.SUFFIXES)}")
         recipe.test_windows()  # refuses before hours of training, not after
         folder, step = (Path(options.out) if options.out else None), None
         if options.evaluate:

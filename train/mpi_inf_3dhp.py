@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from models.ws_anl import ALPHA
 from posekernels._cli import Parser, run_cli
+from posekernels.models.ws_anl import ALPHA
 
 from . import engine, lifting
 from .data.mpi_inf_3dhp import GROUPS, SUBJECTS, load_3dhp

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posekernels import draw
 from posekernels._checks import nearest
 from posekernels._files import check_writable, write_aside
+from posekernels.people import pictures
 
 from .data.clips import Clip, LiftingData
 
@@ -76,7 +76,7 @@ def panels_of(
     downsample: int = 1,
     ground_truth: bool = True,
     video: list[np.ndarray] | None = None,
-) -> list[draw.Panel]:
+) -> list[pictures.Panel]:
     """Input, prediction and, where known and wanted, ground truth of one clip as panels of ``posekernels.draw``.
 
     Args:
@@ -105,18 +105,18 @@ def panels_of(
         pixels = pixels + (0, (extent[1] - 1000) / 2)
         video = video[::downsample]
     panels = [
-        draw.Panel(
+        pictures.Panel(
             "Input",
-            draw.downsample(pixels, downsample),
+            pictures.downsample(pixels, downsample),
             data.skeleton if same_layout else None,
             extent=extent,
             background=video,
         )
     ]
-    azimuth = draw.azimuth_of(clip.orientation)
+    azimuth = pictures.azimuth_of(clip.orientation)
     for title, pose in poses.items():
-        world = draw.to_world(draw.downsample(pose, downsample), clip.orientation, translation)
-        panels.append(draw.Panel(title, world, data.skeleton, azimuth=azimuth))
+        world = pictures.to_world(pictures.downsample(pose, downsample), clip.orientation, translation)
+        panels.append(pictures.Panel(title, world, data.skeleton, azimuth=azimuth))
     return panels
 
 
@@ -134,7 +134,7 @@ def check(data: LiftingData, options: Namespace) -> tuple[Clip, slice]:
         ValueError: options that cannot be met, so that a mistake is found before the training, not after it.
     """
     if options.render:
-        draw.check_target(options.render)
+        pictures.check_target(options.render)
     elif not options.viz_export:
         raise ValueError("--render: to which file? give --render FILE, --viz-output FILE or --viz-export FILE.npy")
     clip = choose_clip(data.test, options.viz_subject, options.viz_action, options.viz_camera)
@@ -174,10 +174,10 @@ def render(recipe, data: LiftingData, options: Namespace, folder: Path | None) -
     if options.render:
         video = None
         if options.viz_video:
-            video = draw.read_video(options.viz_video, frames.stop - frames.start, options.viz_skip + start)
+            video = pictures.read_video(options.viz_video, frames.stop - frames.start, options.viz_skip + start)
         panels = panels_of(clip, predicted, data, frames, step, not options.viz_no_ground_truth, video)
         written.append(
-            draw.save(
+            pictures.save(
                 place(options.render),
                 panels,
                 options.viz_fps or clip.fps / step,

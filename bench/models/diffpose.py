@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.cases import ModelCase
-from models import create
-from models.diffpose import Diffusion, Sampling
+from posekernels.models import create
+from posekernels.models.diffpose import Diffusion, Sampling
 from posekernels.ops import denoise_loop
 
 DENOISER, LIFTER = 12.998e6, 12.60e6  # multiply-adds per pose

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bench.cases import ModelCase, keypoints
-from models import create
+from posekernels.models import create
 
 MULTIPLY_ADDS = 147.4e9  # per chunk
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from bench.cases import ModelCase
-from models import create
+from posekernels.models import create
 from posekernels.ops.temporal_mlp import cost
-from train.recipes.pkd import first_losses, second_losses
+from posekernels.train.recipes.pkd import first_losses, second_losses
 
 
 def make(name: str = "pkd") -> torch.nn.Module:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import torch
 
 from bench.cases import ModelCase, keypoints
-from models import create
-from models.streaming import windows
-
-from .strided_transformer import push
+from bench.models.strided_transformer import push
+from posekernels.models import create
+from posekernels.models.streaming import windows
 
 MULTIPLY_ADDS = 95_100_000  # per window
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from bench.cases import ModelCase, keypoints
-from models import create, stream
+from posekernels.models import create, stream
 
 MULTIPLY_ADDS = 659_600_000 - 3_170_000  # per window: rows that nobody reads, and the full head, left out
 REFINE = 1024 * (6 + 2) * 17  # per frame

@@ -6,10 +6,9 @@ The memory of an evaluation is measured at 512 poses, 200 hypotheses each.
 from __future__ import annotations
 
 from bench.cases import ModelCase, keypoints
-from models import create
-from models.ws_anl import WsAnl
-
-from .htnet import MULTIPLY_ADDS as HTNET
+from bench.models.htnet import MULTIPLY_ADDS as HTNET
+from posekernels.models import create
+from posekernels.models.ws_anl import WsAnl
 
 SAMPLES = 200
 MULTIPLY_ADDS = {"mgcn_lw": 2_572_899, "variance_gcn": 19_184_194, "variance_linear": 11_456}  # per pose

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.cases import OpCase
-from models import create
-from models.diffpose import Diffusion, Sampling
+from posekernels.models import create
+from posekernels.models.diffpose import Diffusion, Sampling
 from posekernels.ops import GraphDenoiser, denoise_loop
 
 MULTIPLY_ADDS = 12_630_000  # per pose and step, the time embedding apart

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from bench.cases import OpCase
-from models.graph import modulated_adjacency
+from posekernels.models.graph import modulated_adjacency
 from posekernels.ops import graph_conv
 from posekernels.ops.graph_conv import cost
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 from bench.cases import OpCase
-from models import create
-from models.htnet import GRAPH_HIDDEN, HEADS, LIMB_JOINTS, fused
+from posekernels.models import create
+from posekernels.models.htnet import GRAPH_HIDDEN, HEADS, LIMB_JOINTS, fused
 from posekernels.ops import HierarchyNetwork, hierarchy_block, hierarchy_network
 from posekernels.ops.hierarchy_block import ENDS, PARAMETERS
 from posekernels.ops.hierarchy_block.reference import by_block

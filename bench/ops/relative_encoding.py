@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from bench.cases import OpCase
-from models.rie import PARTS
+from posekernels.models.rie import PARTS
 from posekernels.ops import relative_encoding
 from posekernels.ops.relative_encoding import cost
 

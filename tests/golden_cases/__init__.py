@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from models import create, load_published
+from posekernels.models import create, load_published
 from posekernels.pose.skeleton import H36M_16, H36M_17
 
 SKELETONS = {17: H36M_17, 16: H36M_16}  # by the joints that a manifest counts

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models import create, load_published
-from models.diffpose import (
+from posekernels.models import create, load_published
+from posekernels.models.diffpose import (
     Diffusion,
     FrameDiffPose,
     Sampling,
@@ -16,15 +16,14 @@ from models.diffpose import (
     chunked,
     stitched,
 )
-from models.graph import ChebConv, chebyshev_polynomials, laplacian, row_normalised_adjacency
-from models.registry import published_names
+from posekernels.models.graph import ChebConv, chebyshev_polynomials, laplacian, row_normalised_adjacency
+from posekernels.models.registry import published_names
 from posekernels.ops import denoise_loop
 from posekernels.pose.metrics import mean_velocity_error, mpjpe, n_mpjpe, p_mpjpe
 from posekernels.pose.skeleton import H36M_17, Skeleton
+from posekernels.train.recipes import diffpose as recipe
 from tests.golden import Case, Handler
-from train.recipes import diffpose as recipe
-
-from . import record, tensors
+from tests.golden_cases import record, tensors
 
 
 def array(case: Case, name: str) -> Tensor:

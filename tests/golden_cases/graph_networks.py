@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from models.graph import ModulatedGraphConv, modulated_adjacency
+from posekernels.models.graph import ModulatedGraphConv, modulated_adjacency
 from posekernels.pose.skeleton import Skeleton
 from tests.golden import Case, Handler
-
-from . import SKELETONS, published, record, tensors
+from tests.golden_cases import SKELETONS, published, record, tensors
 
 
 def htnet_of(case: Case):
@@ -45,7 +44,7 @@ def htnet(case: Case) -> dict:
 
 
 def htnet_gradients(case: Case) -> dict:
-    from models.registry import published_names
+    from posekernels.models.registry import published_names
 
     net = htnet_of(case)
     x = torch.from_numpy(case["x"]).requires_grad_()

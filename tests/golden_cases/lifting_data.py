@@ -7,9 +7,9 @@ import torch
 
 from posekernels.pose import camera as cam
 from posekernels.pose import kinematics, metrics
+from posekernels.train.data.clips import Clip
+from posekernels.train.data.windows import EvalWindows, TrainWindows, WholeSequences
 from tests.golden import Case, Handler
-from train.data.clips import Clip
-from train.data.windows import EvalWindows, TrainWindows, WholeSequences
 
 
 def cameras(case: Case) -> dict:

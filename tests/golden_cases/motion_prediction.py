@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models import create, load_published
-from models.registry import published_names
+from posekernels.models import create, load_published
+from posekernels.models.registry import published_names
 from posekernels.pose.kinematics import CMU_BODY, H36M_BODY, forward_kinematics
+from posekernels.train.data import forecasting as data
+from posekernels.train.recipes import pkd
 from tests.golden import Against, Case, Handler
-from train.data import forecasting as data
-from train.recipes import pkd
-
-from . import tensors
+from tests.golden_cases import tensors
 
 LAYOUTS = {"h36m": data.H36M, "cmu": data.CMU, "3dpw": data.PW3D}
 

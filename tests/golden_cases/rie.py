@@ -6,11 +6,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from models.registry import published_names
+from posekernels.models.registry import published_names
 from posekernels.pose.skeleton import H36M_17
 from tests.golden import Case, Handler
-
-from . import published
+from tests.golden_cases import published
 
 
 def network(case: Case):

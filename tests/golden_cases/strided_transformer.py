@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models import create, lift, load_published
-from models.registry import published_names
-from models.streaming import windows
-from models.strided_refine import back_project
+from posekernels.models import create, lift, load_published
+from posekernels.models.registry import published_names
+from posekernels.models.streaming import windows
+from posekernels.models.strided_refine import back_project
 from posekernels.pose.camera import normalise_screen, rotate
 from posekernels.pose.hypotheses import HypothesisScores
 from posekernels.pose.keypoints import coco_scores_to_h36m, coco_to_h36m, detected, revise_legs
 from posekernels.pose.metrics import mpjpe, p_mpjpe
 from posekernels.pose.skeleton import H36M_17
 from tests.golden import Case, Handler
-
-from . import record, tensors
+from tests.golden_cases import record, tensors
 
 SYSTEM = "strided_transformer"
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models.registry import published_names
-from models.ws_anl import WsAnl, with_mirror
+from posekernels.models.registry import published_names
+from posekernels.models.ws_anl import WsAnl, with_mirror
 from posekernels.ops import merge_hypotheses, procrustes_error
 from posekernels.pose.hypotheses import AUC_31, AUC_150, HypothesisScores, auc, pck
 from posekernels.pose.skeleton import H36M_17
+from posekernels.train.data.mpi_inf_3dhp import make_clips
+from posekernels.train.recipes.ws_anl import sigma_targets
 from tests.golden import Case, Handler
-from train.data.mpi_inf_3dhp import make_clips
-from train.recipes.ws_anl import sigma_targets
-
-from . import SKELETONS, published, record
-from .graph_networks import published_sizes
+from tests.golden_cases import SKELETONS, published, record
+from tests.golden_cases.graph_networks import published_sizes
 
 
 def network(case: Case):

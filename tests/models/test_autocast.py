@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import models
+from posekernels import models
 from posekernels.ops.graph_conv import graph_conv
 
 INPUTS = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import models
-from models.diffpose import Diffusion, FrameDiffPose, Sampling
+from posekernels import models
+from posekernels.models.diffpose import Diffusion, FrameDiffPose, Sampling
 from posekernels.pose.skeleton import H36M_16
 from posekernels.testing import assert_within_budget
 from tests.golden_cases.diffpose import skeleton_of

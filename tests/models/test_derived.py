@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import models
 import posekernels
+from posekernels import models
 
 NETWORKS = {
     "htnet": ({"depth": 1, "channels": 24, "hidden": 16}, (2, 1, 17, 2)),

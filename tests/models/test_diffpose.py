@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses import FakeTensorMode
 
-from models import CheckpointError, create, load_published
-from models.diffpose import (
+from posekernels.models import CheckpointError, create, load_published
+from posekernels.models.diffpose import (
     Diffusion,
     FrameDiffPose,
     Sampling,
@@ -15,7 +15,7 @@ from models.diffpose import (
     chunked,
     stitched,
 )
-from models.registry import published_state
+from posekernels.models.registry import published_state
 from posekernels.ops import graph_transformer, transformer_block
 from posekernels.pose.skeleton import H36M_17
 
@@ -165,7 +165,7 @@ def test_buffers_keep_their_dtype_wherever_they_are_moved():
 def test_pieces_change_nothing(monkeypatch):
     net, clip = small_video(), torch.randn(47, 17, 2) * 0.3
     want, called = net.lift(clip), []
-    monkeypatch.setattr("models.mixste.PIECE", 20)
+    monkeypatch.setattr("posekernels.models.mixste.PIECE", 20)
     net.initial.register_forward_hook(lambda _, given, __: called.append(len(given[0])))
     torch.testing.assert_close(net.lift(clip), want)
     assert called == [2, 2, 2] * 2  # six chunks of nine frames, and their mirror images

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-import models
-from models.forecasting import CMU_USED
-from models.pkd import roll_out
+from posekernels import models
+from posekernels.models.forecasting import CMU_USED
+from posekernels.models.pkd import roll_out
 from posekernels.pose.skeleton import CMU_38
-from train.data.forecasting import CMU
+from posekernels.train.data.forecasting import CMU
 
 
 def history(frames=50, joints=38, seed=0):

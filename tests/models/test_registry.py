@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-import models
-from models.pretrained import load_weights
-from models.registry import published_state, read_checkpoint
-from train.commands.examples import inputs_of
+from posekernels import models
+from posekernels.models.examples import inputs_of
+from posekernels.models.pretrained import load_weights
+from posekernels.models.registry import published_state, read_checkpoint
 
 
 def test_unknown_name_tells_the_nearest():

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-import models
-from models.registry import published_state
-from posekernels import use_backend
+from posekernels import models, use_backend
+from posekernels.models.registry import published_state
 
 SMALL = {"filter_widths": (3, 3), "latent": 8, "channels": 12}
 
@@ -45,7 +44,7 @@ def test_evaluation_equals_training_layers_with_running_statistics(monkeypatch):
         y = torch.nn.functional.batch_norm(y.mT, n.running_mean, n.running_var, n.weight, n.bias, False, 0.0, n.eps)
         return torch.nn.functional.leaky_relu(y.mT, 0.2)
 
-    monkeypatch.setattr("models.rie._act", act)
+    monkeypatch.setattr("posekernels.models.rie._act", act)
     with torch.no_grad():
         torch.testing.assert_close(net.train()(x), net.eval()(x), rtol=1e-4, atol=1e-5)
 

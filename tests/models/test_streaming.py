@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-import models
-from models.streaming import windows
+from posekernels import models
+from posekernels.models.streaming import windows
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-import models
-from models.registry import published_state
-from models.strided_refine import back_project
-from posekernels import use_backend
+from posekernels import models, use_backend
+from posekernels.models.registry import published_state
+from posekernels.models.strided_refine import back_project
 
 
 @pytest.mark.parametrize("frames, count", [(27, 4_014_438), (81, 4_069_734), (243, 4_235_622), (351, 4_346_214)])

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-import models
-from models import create, load_published
-from models.registry import published_state
-from models.ws_anl import WsAnl, with_mirror
+from posekernels import models
+from posekernels.models import create, load_published
+from posekernels.models.registry import published_state
+from posekernels.models.ws_anl import WsAnl, with_mirror
 from posekernels.pose.skeleton import H36M_16, H36M_17
 
 

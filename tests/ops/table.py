@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.rie import PARTS
 from posekernels import ops
+from posekernels.models.rie import PARTS
 from posekernels.ops.hierarchy_block import PARAMETERS as HIERARCHY_PARAMETERS
 from posekernels.ops.transformer_block import PARAMETERS as BLOCK_PARAMETERS
 from posekernels.pose.skeleton import H36M_16, H36M_17

@@ -7,8 +7,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-import models
-from posekernels import BackendError
+from posekernels import BackendError, models
 from posekernels.ops import GraphLayer, GraphNetwork, graph_conv, graph_network
 from posekernels.ops.graph_network import cuda
 from posekernels.ops.graph_network.cpu import places

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import create
 from posekernels import BackendError
+from posekernels.models import create
 from posekernels.ops import HierarchyNetwork, hierarchy_block, hierarchy_network
 from posekernels.ops.hierarchy_block import ENDS, PARAMETERS, _shapes, cpu
 from posekernels.testing import assert_within_budget, guarded, require

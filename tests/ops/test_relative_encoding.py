@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.rie import PARTS
+from posekernels.models.rie import PARTS
 from posekernels.ops import relative_encoding
 from posekernels.testing import guarded
 

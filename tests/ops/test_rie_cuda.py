@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from models.rie import RIE
 from posekernels import _native, use_backend
+from posekernels.models.rie import RIE
 from posekernels.ops.relative_encoding import cuda as encoding
 from posekernels.ops.relative_encoding import reference as encoding_reference
 from posekernels.ops.strided_temporal_conv import cuda as conv
@@ -84,7 +84,7 @@ def test_temporal_networks(device, case):
 
 def published_depth(monkeypatch):
     """RIE of 243 frames with few channels, and a window."""
-    monkeypatch.setattr("models.rie.HIDDEN", 8)
+    monkeypatch.setattr("posekernels.models.rie.HIDDEN", 8)
     torch.manual_seed(0)
     return RIE((3, 3, 3, 3, 3), stage=3, latent=4, channels=4).eval(), torch.randn(1, 243, 17, 2)
 
@@ -105,9 +105,9 @@ def test_a_forward_of_rie_is_19_launches(monkeypatch):
         return tuple(emulated(list(xs), networks.weight, networks.affine, *networks.options))
 
     emulated = networks.temporal_networks
-    monkeypatch.setattr("models.rie.temporal_networks", run)
+    monkeypatch.setattr("posekernels.models.rie.temporal_networks", run)
     monkeypatch.setattr(
-        "models.rie.relative_encoding",
+        "posekernels.models.rie.relative_encoding",
         lambda x, parts: encoding.relative_encoding(x, [j for p in parts for j in p], [len(p) for p in parts]),
     )
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 
 from posekernels.pose import layouts
 from posekernels.pose.skeleton import H36M_17, SKELETONS
-from train.data.motion import load_starter
+from posekernels.train.data.motion import load_starter
 
 LIMBS = [j for j, name in enumerate(H36M_17.joints) if name.startswith(("left", "right"))]
 

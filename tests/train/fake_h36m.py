@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from posekernels.archive import write_npz
 from posekernels.pose.camera import denormalise_screen, h36m_cameras, project, world_to_camera
 from posekernels.pose.skeleton import H36M_17, H36M_17_OF_32
-from train.data.archive import write_npz
 
 ACTIONS = {"Walking": 9, "Walking 1": 7, "Sitting": 6, "SittingDown 1": 5}
 

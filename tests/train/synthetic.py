@@ -6,7 +6,7 @@ import numpy as np
 
 from posekernels.pose.camera import camera_to_world, h36m_cameras, project, world_to_camera
 from posekernels.pose.skeleton import H36M_17
-from train.data.clips import Clip, LiftingData
+from posekernels.train.data.clips import Clip, LiftingData
 
 BONES = {1: (0.13, 0, 0), 2: (0, 0, -0.44), 3: (0, 0, -0.45), 4: (-0.13, 0, 0), 5: (0, 0, -0.44), 6: (0, 0, -0.45)}
 BONES |= {7: (0, 0, 0.24), 8: (0, 0, 0.25), 9: (0, -0.03, 0.1), 10: (0, 0, 0.1), 11: (-0.15, 0, 0), 12: (0, 0, -0.28)}

@@ -8,8 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from train.data.archive import read_npz, read_pickle, write_npz
-from train.data.errors import DataError
+from posekernels.archive import DataError, read_npz, read_pickle, write_npz
 
 TREE = {
     "S1": {"Walking 1": np.arange(24, dtype=np.float32).reshape(2, 4, 3), "list": [np.eye(2), 3, "x", (1.5, None)]},

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from posekernels.pose.skeleton import H36M_17, H36M_17_OF_32
-from train.data import cmu_to_h36m, load_h36m
+from posekernels.train.data import cmu_to_h36m, load_h36m
 
 T = 300
 

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 
+from posekernels.archive import write_npz
 from posekernels.pose.camera import camera_to_world, h36m_cameras, project
 from posekernels.pose.skeleton import H36M_17_OF_32
-from train.data import DataError, load_h36m, load_humaneva, published
-from train.data.archive import write_npz
-
-from . import fake_h36m as fake
+from posekernels.train.data import DataError, load_h36m, load_humaneva, published
+from tests.train import fake_h36m as fake
 
 SPLIT = {"keypoints": "gt", "train_subjects": "S1,S5", "test_subjects": ("S9", "S11")}
 

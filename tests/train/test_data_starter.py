@@ -6,8 +6,8 @@ import pytest
 
 from posekernels.pose.camera import camera_to_world, project
 from posekernels.pose.skeleton import H36M_17
-from train.data import DataError, make_starter, motion
-from train.data.bvh import read_bvh
+from posekernels.train.data import DataError, make_starter, motion
+from posekernels.train.data.bvh import read_bvh
 
 ANKLES, HIPS, KNEES, SHOULDERS = (3, 6), (1, 4), (2, 5), (14, 11)  # right, left
 

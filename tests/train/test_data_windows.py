@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from posekernels.pose.skeleton import H36M_17
-from train.data import Clip, DataError
-from train.data import windows as w
+from posekernels.train.data import Clip, DataError
+from posekernels.train.data import windows as w
 
 SIDES = ((H36M_17.left, H36M_17.right), (H36M_17.left, H36M_17.right))
 

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-import models
-from models.diffpose import PUBLISHED_SAMPLING
-from models.registry import published_state, read_checkpoint
+from posekernels import models
+from posekernels.archive import DataError
+from posekernels.models.diffpose import PUBLISHED_SAMPLING
+from posekernels.models.registry import published_state, read_checkpoint
+from posekernels.people.lifter import load_lifter
+from posekernels.train import engine, h36m, lifting
+from posekernels.train.data import mixture
+from posekernels.train.evaluate import target_of
+from posekernels.train.recipes import _diffpose_yaml, mixste
+from posekernels.train.recipes.diffpose import drawn, pick_components, timestep_pairs
 from tests.train import fake_h36m
 from tests.train.synthetic import synthetic
-from train import engine, h36m, lifting
-from train.data import mixture
-from train.data.errors import DataError
-from train.evaluate import target_of
-from train.infer import load_lifter
-from train.recipes import _diffpose_yaml, mixste
-from train.recipes.diffpose import drawn, pick_components, timestep_pairs
 
 SMALL = ["-k", "gt", "-b", "32", "-f", "9", "-cs", "8", "--depth", "1", "--heads", "2", "--seed", "3"]
 GRAPH = ["--hid_dim", "8", "--num_layer", "1", "--n_head", "2", "--pose_epochs", "1", "-e", "1"]
@@ -65,7 +65,7 @@ def test_video_on_a_mixste_run_and_published_denoiser(train):
     train("diffpose", "video", "--model_pose_path", pose, "--eta", 1, "--test_times", 2, sizes=GRAPH)
     assert all(torch.equal(t, weights(train.folder / "video/best.pt", "initial.")[n]) for n, t in weights(pose).items())
     # The denoiser in the published container, tested with that pose network.
-    import models
+    from posekernels import models
 
     denoiser = models.create("gcndiff", channels=8, layers=1, heads=2)
     denoiser.load_state_dict(weights(train.folder / "video/best.pt", "denoiser."))

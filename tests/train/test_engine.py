@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from models.registry import CheckpointError, read_checkpoint
+from posekernels.models.registry import CheckpointError, read_checkpoint
+from posekernels.train import engine
 from tests.train.synthetic import synthetic
 from tests.train.toy import Toy, engine_parser, options, train
-from train import engine
 
 
 def weights(folder, file="last.pt"):

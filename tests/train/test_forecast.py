@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import create, save_published
-from models.registry import published_state
-from train import forecast, h36m
-from train.data import forecasting as data
-from train.recipes import pkd
-
-from .test_forecasting_data import make_cmu, make_h36m
+from posekernels.models import create, save_published
+from posekernels.models.registry import published_state
+from posekernels.train import forecast, h36m
+from posekernels.train.data import forecasting as data
+from posekernels.train.recipes import pkd
+from tests.train.test_forecasting_data import make_cmu, make_h36m
 
 SMALL = ["--num", "2", "--iter", "4", "--every", "2", "--batch-size", "16", "--no-progress"]
 

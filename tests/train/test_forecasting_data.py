@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from posekernels.archive import DataError, write_npz
 from posekernels.pose.kinematics import CMU_BODY, H36M_BODY, forward_kinematics
-from train.data import cmu_text, h36m_expmap, pw3d
-from train.data import forecasting as data
-from train.data.archive import write_npz
-from train.data.errors import DataError
-from train.data.expmap import PositionCache, read_rows
+from posekernels.train.data import cmu_text, h36m_expmap, pw3d
+from posekernels.train.data import forecasting as data
+from posekernels.train.data.expmap import PositionCache, read_rows
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +110,7 @@ def test_cache_follows_content(tmp_path, monkeypatch):
 
     first = read()
     with monkeypatch.context() as patched:
-        patched.setattr("train.data.expmap.read_rows", lambda *_: pytest.fail("parsed again"))
+        patched.setattr("posekernels.train.data.expmap.read_rows", lambda *_: pytest.fail("parsed again"))
         assert np.array_equal(read(), first)
         path.rename(tmp_path / "b.txt")
         (tmp_path / "b.txt").rename(path)

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-import models
-from models.pretrained import load_weights
-from models.registry import CheckpointError, published_state, read_checkpoint
+from posekernels import models
 from posekernels._cli import run_cli
+from posekernels.models.pretrained import load_weights
+from posekernels.models.registry import CheckpointError, published_state, read_checkpoint
+from posekernels.train import engine, h36m, lifting, recipes
+from posekernels.train.evaluate import Report, evaluate_clips, evaluate_mean_pose, mean_pose, target_of
+from posekernels.train.recipes._lifting import Windows
 from tests.train import fake_h36m
 from tests.train.synthetic import synthetic
-from train import engine, h36m, lifting, recipes
-from train.evaluate import Report, evaluate_clips, evaluate_mean_pose, mean_pose, target_of
-from train.recipes._lifting import Windows
 
 SMALL = ["--layers", "1", "--channel", "24", "--d_hid", "16", "--epochs", "1", "-b", "32", "--no-progress"]
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-import models.rie
-from models.pretrained import load_weights
-from train import humaneva, lifting
-from train.commands import convert_weights
-from train.data.archive import write_npz
+from posekernels.archive import write_npz
+from posekernels.models import rie
+from posekernels.models.pretrained import load_weights
+from posekernels.people.commands import convert_weights
+from posekernels.train import humaneva, lifting
 
 
 def write(tmp_path):
@@ -27,7 +27,7 @@ def write(tmp_path):
 
 
 def test_trains_and_reports_fifteen_joints(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(models.rie, "HIDDEN", 16)
+    monkeypatch.setattr(rie, "HIDDEN", 16)
     write(tmp_path)
     options = ["--data-root", tmp_path, "--out", tmp_path / "run", "-arc", "3", "-ch", "4", "-lfd", "4", "-e", "1"]
     assert humaneva.main([*map(str, options), "--stage", "1", "-b", "64"]) == 0
@@ -42,7 +42,7 @@ def test_the_usual_protocol_is_the_default():
 
 
 def test_a_run_says_its_skeleton_and_refine_asks_for_cameras(tmp_path, monkeypatch):
-    monkeypatch.setattr(models.rie, "HIDDEN", 16)
+    monkeypatch.setattr(rie, "HIDDEN", 16)
     write(tmp_path)
     options = ["--data-root", str(tmp_path), "-e", "1", "-b", "64"]
     strided = ["--frames", "3", "--strides", "3", "--layers", "1", "--channel", "8", "--d_hid", "8"]

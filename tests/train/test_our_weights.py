@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.pretrained import OURS, pretrained
+from posekernels.models.pretrained import OURS, pretrained
+from posekernels.people.lifter import load_lifter
 from posekernels.pose.camera import looking_at, project, rotate
 from posekernels.pose.keypoints import centre_on_person
 from posekernels.pose.metrics import p_mpjpe
 from posekernels.pose.skeleton import H36M_17
-from train import any_motion, h36m
-from train.data.motion import load_starter
-from train.infer import load_lifter
-from train.recipes.any_camera import Views, looking, motions
-from train.recipes.any_motion import Stretches, with_path, without_path
+from posekernels.train import any_motion, h36m
+from posekernels.train.data.motion import load_starter
+from posekernels.train.recipes.any_camera import Views, looking, motions
+from posekernels.train.recipes.any_motion import Stretches, with_path, without_path
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from posekernels import draw
+from posekernels.people import pictures
 from posekernels.pose.skeleton import H36M_17
+from posekernels.train import engine, render
+from posekernels.train.evaluate import target_of
 from tests.train.synthetic import synthetic, world_of
-from train import engine, render
-from train.evaluate import target_of
 
 MOTION = world_of(synthetic(40).test[0])
 
@@ -25,7 +25,7 @@ def data():
 
 def panels(frames=4):
     pixels = np.full((frames, 17, 2), 400.0) + np.arange(17)[:, None] * 10
-    return [draw.Panel("Input", pixels, H36M_17), draw.Panel("Truth", MOTION[:frames], H36M_17)]
+    return [pictures.Panel("Input", pixels, H36M_17), pictures.Panel("Truth", MOTION[:frames], H36M_17)]
 
 
 def colours(image) -> set[str]:
@@ -33,9 +33,9 @@ def colours(image) -> set[str]:
 
 
 def test_a_picture_shows_bones_in_their_colours():
-    image = draw.picture(panels(), 0, 200)
+    image = pictures.picture(panels(), 0, 200)
     assert image.size == (400, 218)
-    assert {draw.LEFT, draw.RIGHT, draw.MIDDLE} <= colours(image.crop((200, 18, 400, 218)))
+    assert {pictures.LEFT, pictures.RIGHT, pictures.MIDDLE} <= colours(image.crop((200, 18, 400, 218)))
     assert "#000000" in colours(image.crop((0, 18, 200, 218)))
 
 
@@ -44,14 +44,14 @@ def test_height_is_up_and_left_is_left_from_behind():
     pose[0, :, 2] = 0.9
     pose[0, 10] = (0, 0, 1.6)  # head
     pose[0, 13] = (0, 0.5, 0.9)  # left wrist, at +y: to the right as seen from +x (azimuth 0)
-    view = draw._view(0.0)
+    view = pictures._view(0.0)
     right, down, _ = (pose[0] @ view.T).T
     assert down[10] < down[0] and right[13] > right[0]
 
 
 def test_gif_keeps_real_time(tmp_path):
     for fps, frames, shown in ((50, 10, 10), (30, 10, 10), (120, 12, 4)):
-        path = draw.save(tmp_path / f"{fps}.gif", panels(frames), fps, size=48)
+        path = pictures.save(tmp_path / f"{fps}.gif", panels(frames), fps, size=48)
         gif = Image.open(path)
         total = 0
         for i in range(gif.n_frames):
@@ -63,7 +63,7 @@ def test_gif_keeps_real_time(tmp_path):
 
 
 def test_html_is_one_file_that_holds_the_poses(tmp_path):
-    path = draw.save(tmp_path / "a.html", panels(5), 25, title="<script>alert(1)</script>")
+    path = pictures.save(tmp_path / "a.html", panels(5), 25, title="<script>alert(1)</script>")
     text = path.read_text()
     assert "<script>alert" not in text and "http" not in re.sub(r"<!doctype.*?>", "", text)
     film = json.loads(re.search(r"const film = (\{.*\});", text)[1])
@@ -75,7 +75,7 @@ def test_html_is_one_file_that_holds_the_poses(tmp_path):
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the page's script")
 def test_the_page_draws(tmp_path):
     """The script runs against a canvas that only counts: bones, joints, floor, and a frame that changes."""
-    script = re.search(r"<script>(.*)</script>", draw.page(panels(5), 25, "t"), re.S)[1]
+    script = re.search(r"<script>(.*)</script>", pictures.page(panels(5), 25, "t"), re.S)[1]
     stub = """
 const calls = [], texts = {};
 const element = (id) => ({ id, style: {}, value: "1", clientWidth: 200, append() {}, addEventListener() {},
@@ -101,40 +101,40 @@ console.log(JSON.stringify({ lines: calls.slice(0, first).filter((c) => c[0] ===
 
 def test_refusals(tmp_path):
     with pytest.raises(ValueError, match=r"\.gif, \.mp4, \.html"):
-        draw.save(tmp_path / "a.avi", panels(), 50)
+        pictures.save(tmp_path / "a.avi", panels(), 50)
     with pytest.raises(ValueError, match="same number of frames"):
-        draw.save(tmp_path / "a.gif", [panels(2)[0], panels(3)[1]], 50)
+        pictures.save(tmp_path / "a.gif", [panels(2)[0], panels(3)[1]], 50)
     with pytest.raises(ValueError, match="infinity"):
-        draw.Panel("x", np.full((1, 17, 3), np.inf), H36M_17)
+        pictures.Panel("x", np.full((1, 17, 3), np.inf), H36M_17)
     with pytest.raises(ValueError, match="17 joints, points have 16"):
-        draw.Panel("x", np.zeros((1, 16, 3)), H36M_17)
+        pictures.Panel("x", np.zeros((1, 16, 3)), H36M_17)
     assert not list(tmp_path.iterdir())
 
 
 def test_mp4_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
     with pytest.raises(ValueError, match="pip install imageio-ffmpeg"):
-        draw.save(tmp_path / "a.mp4", panels(), 50)
+        pictures.save(tmp_path / "a.mp4", panels(), 50)
     assert not list(tmp_path.iterdir())
 
 
 def test_mp4_can_be_read_back(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
-    path = draw.save(tmp_path / "a.mp4", panels(6), 50, size=101)
-    frames = draw.read_video(path, 5, skip=1)
+    path = pictures.save(tmp_path / "a.mp4", panels(6), 50, size=101)
+    frames = pictures.read_video(path, 5, skip=1)
     assert len(frames) == 5 and frames[0].shape == (110, 202, 3)
     with pytest.raises(ValueError, match="7 wanted"):
-        draw.read_video(path, 7)
+        pictures.read_video(path, 7)
 
 
 def test_to_world_undoes_the_camera(data):
     clip = data.test[0]
     camera = clip.positions.copy()
     camera[:, 1:] += camera[:, :1]
-    np.testing.assert_allclose(draw.to_world(camera, clip.orientation, clip.translation), world_of(clip), atol=1e-5)
-    grounded = draw.to_world(target_of(clip), clip.orientation)
+    np.testing.assert_allclose(pictures.to_world(camera, clip.orientation, clip.translation), world_of(clip), atol=1e-5)
+    grounded = pictures.to_world(target_of(clip), clip.orientation)
     assert grounded[..., 2].min() == 0 and (grounded[:, 10, 2] > grounded[:, 3, 2]).all()
-    level = draw.to_world(target_of(clip))
+    level = pictures.to_world(target_of(clip))
     assert (level[:, 10, 2] > level[:, 3, 2]).all()
 
 
@@ -142,13 +142,13 @@ def test_to_world_undoes_the_camera(data):
 def test_azimuths_are_close_to_the_published_ones(camera, azimuth):
     from posekernels.pose.camera import h36m_cameras
 
-    assert abs(draw.azimuth_of(h36m_cameras("S9")[camera].orientation) - azimuth) < 25
+    assert abs(pictures.azimuth_of(h36m_cameras("S9")[camera].orientation) - azimuth) < 25
 
 
 def test_downsample_averages_groups():
     points = np.arange(10.0).reshape(5, 1, 2)
-    np.testing.assert_array_equal(draw.downsample(points, 2), [[[1, 2]], [[5, 6]]])
-    assert draw.downsample(points, 9).shape == (1, 1, 2)
+    np.testing.assert_array_equal(pictures.downsample(points, 2), [[[1, 2]], [[5, 6]]])
+    assert pictures.downsample(points, 9).shape == (1, 1, 2)
 
 
 class Perfect:

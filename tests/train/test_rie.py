@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-import models.rie
-from models.registry import read_checkpoint
+from posekernels import models
+from posekernels.models import rie
+from posekernels.models.registry import read_checkpoint
+from posekernels.train import h36m
 from tests.train import fake_h36m
-from train import h36m
 
 OPTIONS = ["--model", "rie", "-k", "gt", "-arc", "3,3", "-ch", "8", "-lfd", "8", "-b", "32", "--seed", "3"]
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    monkeypatch.setattr(models.rie, "HIDDEN", 16)
+    monkeypatch.setattr(rie, "HIDDEN", 16)
     subjects = ("S1", "S5", "S6", "S7", "S8", "S9", "S11")
     fake_h36m.write(tmp_path, *fake_h36m.tables(subjects, {"Walking": 6}))
 
@@ -55,7 +56,7 @@ def test_stage_by_stage_and_interrupted_equals_at_once(train):
 def test_momentum_of_the_encoders_only(train):
     from argparse import Namespace
 
-    from train.recipes.rie import RIERecipe
+    from posekernels.train.recipes.rie import RIERecipe
 
     recipe = RIERecipe.__new__(RIERecipe)
     recipe.options, recipe.number = Namespace(epochs=80), 1

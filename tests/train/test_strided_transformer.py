@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-import models
-from models.registry import published_state, read_checkpoint
+from posekernels import models
+from posekernels.models.registry import published_state, read_checkpoint
 from posekernels.pose.hypotheses import HypothesisScores
+from posekernels.train import h36m
+from posekernels.train.recipes.strided_transformer import StridedTransformerRecipe, WholeWindows
 from tests.train import fake_h36m
 from tests.train.synthetic import synthetic
-from train import h36m
-from train.recipes.strided_transformer import StridedTransformerRecipe, WholeWindows
 
 SIZES = ["--frames", "9", "--strides", "3,3", "--layers", "1", "--channel", "32", "--d_hid", "24"]
 OPTIONS = ["--model", "strided_transformer", "-k", "gt", "-b", "32", *SIZES]

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-import models
-from models.pretrained import load_weights, save_weights
-from models.registry import CheckpointError, read_checkpoint
+from posekernels import models
 from posekernels._cli import run_cli
+from posekernels.models.examples import inputs_of
+from posekernels.models.pretrained import load_weights, save_weights
+from posekernels.models.registry import CheckpointError, read_checkpoint
+from posekernels.people.commands import convert_weights
+from posekernels.people.commands.lift import size
+from posekernels.people.lifter import Lifter, load_lifter
 from posekernels.pose.camera import normalise_screen
 from posekernels.pose.skeleton import H36M_17
+from posekernels.train import any_motion, engine, forecast, h36m, lifting
+from posekernels.train.data.forecasting import CMU
+from posekernels.train.recipes import trained
+from posekernels.train.recipes.any_motion import AnyMotionRecipe
+from posekernels.train.recipes.mixste import lift_clip
 from tests.train.synthetic import synthetic
-from train import any_motion, engine, forecast, h36m, lifting
-from train.commands import convert_weights
-from train.commands.examples import inputs_of
-from train.commands.lift import size
-from train.data.forecasting import CMU
-from train.infer import Lifter, load_lifter
-from train.recipes import trained
-from train.recipes.any_motion import AnyMotionRecipe
-from train.recipes.mixste import lift_clip
 
 LIFTERS = {
     "any_camera": ["--strides", "3", "3", "--layers", "1", "--channels", "16", "--hidden", "16", "--heads", "2"],

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from models import create
-from models.registry import published_state, read_checkpoint
 from posekernels._cli import run_cli
+from posekernels.archive import write_npz
+from posekernels.models import create
+from posekernels.models.registry import published_state, read_checkpoint
+from posekernels.train import h36m, mpi_inf_3dhp
+from posekernels.train.recipes.ws_anl import SigmaLoader
 from tests.train.synthetic import synthetic
-from train import h36m, mpi_inf_3dhp
-from train.data.archive import write_npz
-from train.recipes.ws_anl import SigmaLoader
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def train(capsys, tmp_path, lifter, *more):
 
 @pytest.mark.parametrize("lifter", ["mgcn_lw", "htnet"])
 def test_trains_lifter_then_variance_and_samples(tmp_path, capsys, data, monkeypatch, lifter):
-    monkeypatch.setattr("train.recipes.ws_anl.CURVE", (1, 3, 6))
+    monkeypatch.setattr("posekernels.train.recipes.ws_anl.CURVE", (1, 3, 6))
     curve = tmp_path / "curve.json"
     code, printed, error = train(capsys, tmp_path, lifter, "--mutilhyp_test", "--sample_nums", 5, "--curve", curve)
     assert code == 0, error

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from posekernels.train import engine
+from posekernels.train.recipes._lifting import LiftingRecipe, target_of_batch
 from tests.train.synthetic import synthetic
-from train import engine
-from train.recipes._lifting import LiftingRecipe, target_of_batch
 
 
 class Net(nn.Module):

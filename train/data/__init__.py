@@ -1,7 +1,8 @@
 """Data sets: file formats, windows, and the built-in motion."""
 
+from posekernels.archive import DataError
+
 from .clips import Clip, LiftingData
-from .errors import DataError
 from .h36m import load_h36m
 from .humaneva import load_humaneva
 from .motion import load_starter

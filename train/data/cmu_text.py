@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from posekernels.archive import DataError
 from posekernels.pose.kinematics import CMU_BODY, CMU_BODY_TRUE_SCALE
 
-from .errors import DataError
 from .expmap import PositionCache, numbered_files
 from .forecasting import CMU, OBSERVED, TRAINED, ForecastData, Motion, choose_actions, keep_or_skip
 

@@ -24,12 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
+from posekernels.archive import DataError, write_npz
 from posekernels.pose.camera import Camera, denormalise_screen, h36m_cameras, project, world_to_camera
 from posekernels.pose.kinematics import CMU_BODY_TRUE_SCALE, forward_kinematics
 from posekernels.pose.skeleton import H36M_17, H36M_17_OF_32, H36M_17_OF_CMU_38, H36M_32
 
-from .archive import write_npz
-from .errors import DataError
 from .h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
 from .motion import CMU_UNIT, FPS, from_y_up, inside, resample, stage, turned
 

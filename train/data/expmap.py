@@ -18,9 +18,8 @@ import numpy as np
 import torch
 
 from posekernels._files import write_aside
+from posekernels.archive import DataError
 from posekernels.pose.kinematics import Body, forward_kinematics
-
-from .errors import DataError
 
 CACHE_FORMAT = 1  # part of every key: raise it when what is kept changes
 _log = logging.getLogger("posekernels")

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from posekernels._checks import nearest
+from posekernels.archive import DataError
 from posekernels.pose.skeleton import CMU_25_OF_38, CMU_38, H36M_17, H36M_22_OF_32, H36M_32, SMPL_24, Skeleton
-
-from .errors import DataError
 
 OBSERVED, TRAINED, EVALUATED = 50, 10, 25  # frames of a window: seen, forecast in training, forecast in evaluation
 PUBLISHED_SEED = 1234567890  # of the evaluation samplings, the same since LearnTrajDep

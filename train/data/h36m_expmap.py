@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from posekernels.archive import DataError
 from posekernels.pose.kinematics import H36M_BODY
 from posekernels.pose.metrics import action_group
 
-from .errors import DataError
 from .expmap import PositionCache
 from .forecasting import H36M, OBSERVED, TRAINED, ForecastData, Motion, choose_actions, keep_or_skip
 from .published import read_positions

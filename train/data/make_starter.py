@@ -24,11 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from posekernels._files import write_aside
+from posekernels.archive import DataError, write_npz
 from posekernels.pose.skeleton import H36M_17, H36M_17_OF_CMU_38
 
-from .archive import write_npz
 from .bvh import read_bvh
-from .errors import DataError
 from .motion import CMU_UNIT, FPS, from_y_up, resample
 
 

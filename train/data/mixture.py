@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from posekernels._cli import Parser, run_cli
+from posekernels.archive import DataError, read_npz, write_npz
 from posekernels.pose.camera import h36m_cameras, normalise_screen
 
-from .archive import read_npz, write_npz
 from .clips import Clip
-from .errors import DataError
 from .published import keypoint_file, read_keypoints
 
 COLUMNS = 5  # weight, u, v, scale u, scale v

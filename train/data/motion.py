@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from posekernels._checks import nearest
+from posekernels.archive import DataError, read_npz
 from posekernels.pose.camera import Camera, denormalise_screen, h36m_cameras, project, rotate, world_to_camera
 from posekernels.pose.skeleton import H36M_17
 
 from . import published
-from .archive import read_npz
 from .clips import Clip, LiftingData
-from .errors import DataError
 from .forecasting import EVALUATED, OBSERVED, STARTER, TRAINED, ForecastData, Motion
 from .h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from posekernels.archive import DataError, read_npz
 from posekernels.pose.skeleton import H36M_17
 
-from .archive import read_npz
 from .clips import Clip, LiftingData
-from .errors import DataError
 from .published import keypoint_file
 
 SUBJECTS = ("TS1", "TS2", "TS3", "TS4", "TS5", "TS6")

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from posekernels._checks import nearest
+from posekernels.archive import DataError, read_npz
 from posekernels.pose.camera import Camera, normalise_screen, world_to_camera
 from posekernels.pose.metrics import action_group
 from posekernels.pose.skeleton import Skeleton
 
-from .archive import read_npz
 from .clips import Clip, LiftingData
-from .errors import DataError
 
 
 def keypoint_file(root: Path, dataset: str, keypoints: str) -> Path:

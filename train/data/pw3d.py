@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .archive import read_pickle
-from .errors import DataError
+from posekernels.archive import DataError, read_pickle
+
 from .forecasting import OBSERVED, PW3D, TRAINED, ForecastData, Motion, keep_or_skip
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posekernels.archive import DataError
+
 from .clips import Clip
-from .errors import DataError
 
 
 def mirror_order(count: int, left: Sequence[int], right: Sequence[int]) -> list[int]:

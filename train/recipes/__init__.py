@@ -56,9 +56,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from models.pretrained import About
-from models.registry import CheckpointError, load_published, read_checkpoint
 from posekernels._checks import nearest
+from posekernels.models.pretrained import About
+from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
 from posekernels.pose.skeleton import H36M_17, Skeleton, skeleton
 
 

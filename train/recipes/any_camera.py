@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
+from posekernels import models
 from posekernels.pose.camera import camera_to_world, looking_at
 from posekernels.pose.keypoints import centre_on_person
 from posekernels.pose.skeleton import H36M_17

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
+from posekernels import models
 from posekernels.pose.skeleton import H36M_17
 
 from . import Recipe

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
-from models.diffpose import PUBLISHED_SAMPLING, Diffusion, FrameDiffPose, Sampling, VideoDiffPose
-from models.gcndiff import GCNdiff
-from models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels import models
+from posekernels.models.diffpose import PUBLISHED_SAMPLING, Diffusion, FrameDiffPose, Sampling, VideoDiffPose
+from posekernels.models.gcndiff import GCNdiff
+from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
 
 from ..data.clips import Clip, LiftingData
 from ..data.mixture import clip_mixtures, jitter, mixture_file, mixture_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import models
+from posekernels import models
 
 from ..data.windows import Batch
 from ..engine import positive

@@ -10,7 +10,7 @@ from argparse import ArgumentParser
 import torch
 from torch import Tensor, nn
 
-import models
+from posekernels import models
 
 from ..data.windows import Batch
 from ..engine import positive

@@ -8,9 +8,9 @@ from argparse import ArgumentParser
 import torch
 from torch import Tensor, nn
 
-import models
-from models.diffpose import chunked, stitched
-from models.mixste import MixSTE
+from posekernels import models
+from posekernels.models.diffpose import chunked, stitched
+from posekernels.models.mixste import MixSTE
 
 from .. import engine
 from ..data.clips import Clip

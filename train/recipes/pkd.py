@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
-from models.pkd import roll_out
-from models.published.pkd import configuration
-from models.registry import read_checkpoint
+from posekernels import models
+from posekernels.models.pkd import roll_out
+from posekernels.models.published.pkd import configuration
+from posekernels.models.registry import read_checkpoint
 
 from ..data.forecasting import OBSERVED, TRAINED, Layout, TrainingLoader, Windows, evaluation_windows, training_windows
 from ..engine import positive

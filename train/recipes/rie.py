@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import models
-from models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels import models
+from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
 
 from ..data.clips import Clip
 from ..data.windows import Batch, average_mirrored, mirror_points

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 
 from torch import nn
 
-import models
+from posekernels import models
 
 from .pkd import PKDRecipe, second_losses
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
-from models.registry import CheckpointError, load_published, read_checkpoint
-from models.strided_refine import back_project
+from posekernels import models
+from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels.models.strided_refine import back_project
 from posekernels.pose.hypotheses import HypothesisScores
 from posekernels.pose.metrics import mpjpe
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import models
-from models.registry import CheckpointError, load_published, read_checkpoint
-from models.ws_anl import ALPHA, CHUNK, PAIRS, WsAnl, with_mirror
+from posekernels import models
 from posekernels._files import write_aside
+from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels.models.ws_anl import ALPHA, CHUNK, PAIRS, WsAnl, with_mirror
 from posekernels.ops import best_hypothesis, procrustes_error
 from posekernels.pose.hypotheses import HypothesisScores, by_reprojection, spread
 

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import models
-from models.diffpose import Sampling, chunked, stitched
-from models.pretrained import load_weights, pretrained
+from posekernels import models
 from posekernels._checks import nearest
+from posekernels.models.diffpose import Sampling, chunked, stitched
+from posekernels.models.pretrained import load_weights, pretrained
 from posekernels.pose.camera import looking_at, normalise_screen
 from posekernels.pose.keypoints import centre_on_person, coco_to_h36m
 from posekernels.pose.layouts import scores_to_h36m, to_h36m
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import OneEuro, savitzky_golay
+from posekernels.train import recipes
 
-from . import recipes
-from .data.keypoint_files import Keypoints
+from .keypoint_files import Keypoints
 from .tracking import Track
 
 SURE = 0.2  # score from which a joint is believed

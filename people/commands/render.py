@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posekernels import draw
 from posekernels._cli import Parser
 from posekernels._files import check_writable
 
-from ..data import pose_files
+from .. import pictures, pose_files
 from .lift import save, say
 
 
@@ -23,7 +22,7 @@ def main(arguments: list[str]) -> int:
     options = p.parse_args(arguments)
     for out in options.out:
         if out.suffix.lower() not in pose_files.SUFFIXES:
-            draw.check_target(out)
+            pictures.check_target(out)
         check_writable(out, options.input)
     if options.panel < 32 or (options.picture_fps is not None and not options.picture_fps > 0):
         raise ValueError("--panel must be at least 32 pixels and --picture-fps positive")

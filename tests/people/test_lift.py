@@ -9,20 +9,29 @@ import pytest
 import torch
 from tqdm import tqdm
 
-import models
-from models.pretrained import About, load_weights, save_weights
+from posekernels import models
 from posekernels.__main__ import run
+from posekernels.models.pretrained import About, load_weights, save_weights
+from posekernels.people import detect, keypoint_files, pose_files
+from posekernels.people.commands import lift as command
+from posekernels.people.lifter import (
+    LiveLifter,
+    Person,
+    filled,
+    in_h36m,
+    lift_person,
+    load_lifter,
+    stand,
+    stretches,
+    upright,
+)
+from posekernels.people.tracking import Sighting, Track, Tracker
+from posekernels.people.video import Video
 from posekernels.pose.camera import camera_to_world, normalise_screen
 from posekernels.pose.keypoints import coco_to_h36m
 from posekernels.pose.layouts import from_h36m
 from posekernels.pose.skeleton import H36M_17
-from train import detect
-from train.commands import lift as command
-from train.data import keypoint_files, pose_files
-from train.data.motion import load_starter
-from train.data.video import Video
-from train.infer import LiveLifter, Person, filled, in_h36m, lift_person, load_lifter, stand, stretches, upright
-from train.tracking import Sighting, Track, Tracker
+from posekernels.train.data.motion import load_starter
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +171,7 @@ def test_live_keeps_people_apart_and_frames_in_place(folder, tmp_path):
 
 
 def test_the_search_covers_wide_and_tall_images():
-    from train.detect import Region, anchors, squares
+    from posekernels.people.detect import Region, anchors, squares
 
     assert anchors().shape == (2254, 2) and len(squares(640, 600)) == 1
     for width, height in ((1768, 994), (994, 1768)):
@@ -633,13 +642,11 @@ def pictures(tmp_path, walk, monkeypatch):
     """A folder of 20 pictures whose first pixel is their number."""
     from PIL import Image
 
-    import train.detect
-
     folder = tmp_path / "pictures"
     folder.mkdir()
     for t in range(20):
         Image.new("RGB", (100, 160), (t, 0, 0)).save(folder / f"{t}.png")
-    monkeypatch.setattr(train.detect, "BlazePose", FakeDetector)
+    monkeypatch.setattr(detect, "BlazePose", FakeDetector)
     monkeypatch.setattr(FakeDetector, "walk", walk, raising=False)
     return folder
 
@@ -715,7 +722,7 @@ def test_interrupted_while_drawing_keeps_the_search(folder, pictures, tmp_path, 
 
     arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.html"]
     with monkeypatch.context() as patch:
-        patch.setattr(command.draw, "save", stop)
+        patch.setattr(command.pictures, "save", stop)
         assert go(*arguments) == 130
     monkeypatch.setattr(FakeDetector, "until", 0)  # nothing is left to look for
     assert go(*arguments, "--resume") == 0 and (tmp_path / "x.html").is_file()
@@ -734,7 +741,7 @@ def test_nobody_in_the_video(folder, pictures, tmp_path, monkeypatch):
 
 
 def test_missing_extra_is_explained_in_one_line(monkeypatch):
-    from train.data import video
+    from posekernels.people import video
 
     def refuse(name):
         raise ModuleNotFoundError(name)
@@ -745,7 +752,7 @@ def test_missing_extra_is_explained_in_one_line(monkeypatch):
 
 
 def test_pictures_come_in_the_order_of_their_numbers(pictures):
-    from train.data.video import Video
+    from posekernels.people.video import Video
 
     video = Video(pictures)
     assert [int(image[0, 0, 0]) for image in video] == list(range(20)) and video.size == (100, 160)
@@ -780,7 +787,7 @@ SMALL = {
 def test_every_network_runs_in_onnxruntime(name, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from train.commands.export import export
+    from posekernels.people.commands.export import export
 
     torch.manual_seed(0)
     net = models.create(name, **SMALL[name]).eval()
@@ -795,7 +802,7 @@ def test_every_network_runs_in_onnxruntime(name, tmp_path):
 def test_export_of_results_that_are_no_numbers_is_refused(tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from train.commands.export import export
+    from posekernels.people.commands.export import export
 
     net = models.create("strided_refine").eval()
     torch.nn.init.constant_(next(net.parameters()), float("nan"))

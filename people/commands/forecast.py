@@ -11,21 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.pkd import roll_out
-from models.pretrained import About, load_weights, pretrained
-from models.published.pkd import configuration
-from models.registry import CheckpointError, create, load_published, read_checkpoint
-from posekernels import draw
 from posekernels._cli import Parser
+from posekernels.archive import DataError, read_npz
+from posekernels.models.pkd import roll_out
+from posekernels.models.pretrained import About, load_weights, pretrained
+from posekernels.models.published.pkd import configuration
+from posekernels.models.registry import CheckpointError, create, load_published, read_checkpoint
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17
+from posekernels.train.recipes import trained
+from posekernels.train.recipes.any_motion import FPS, with_path, without_path
 
-from ..data import pose_files
-from ..data.archive import read_npz
-from ..data.errors import DataError
-from ..infer import Lifted, Person, stretches
-from ..recipes import trained
-from ..recipes.any_motion import FPS, with_path, without_path
+from .. import pictures, pose_files
+from ..lifter import Lifted, Person, stretches
 from . import lift
 from .lift import say
 
@@ -123,13 +121,13 @@ def beginning(lifted: Lifted, end: int) -> int:
     return max(end - max(1, round(BEFORE * lifted.fps)), int(there.argmax()))
 
 
-def panels(lifted: Lifted, end: int) -> list[draw.Panel]:
+def panels(lifted: Lifted, end: int) -> list[pictures.Panel]:
     """The past up to frame ``end``, which then stands still beside the future that walks on from it."""
     people, start = lifted.people, beginning(lifted, end)
     past = np.concatenate([p.world for p in people], 1)[start:]
     end -= start
     future = past.copy()
-    roots = np.stack([draw.held(p.world[start:, H36M_17.root, :2]) for p in people])
+    roots = np.stack([pictures.held(p.world[start:, H36M_17.root, :2]) for p in people])
     past[end:] = past[end - 1]
     future[:end] = np.nan
     both = np.concatenate((past, future), 1)
@@ -139,16 +137,16 @@ def panels(lifted: Lifted, end: int) -> list[draw.Panel]:
     milliseconds = (np.arange(len(both)) - end + 1) * 1000 / lifted.fps
     shared = {
         "focus": focus,
-        "side": min(max(draw.CUBE, 2.1 * reach), 8.0),
+        "side": min(max(pictures.CUBE, 2.1 * reach), 8.0),
         "zoom": 0.9,
         "faded": tuple(range(len(people) * 17)),
         "captions": [f"{'predicted' if ms > 0 else 'observed'} {ms:+.0f} ms" for ms in milliseconds.tolist()],
     }
-    body = draw.crowd(H36M_17, 2 * len(people))
+    body = pictures.crowd(H36M_17, 2 * len(people))
     name = f"{Path(lifted.source).stem}, {named([p.identity for p in people])}"
     return [
-        draw.Panel(name, both, body, azimuth=-90, **shared),
-        draw.Panel("from the side; past in grey", both, body, azimuth=0, **shared),
+        pictures.Panel(name, both, body, azimuth=-90, **shared),
+        pictures.Panel("from the side; past in grey", both, body, azimuth=0, **shared),
     ]
 
 
@@ -254,7 +252,7 @@ def main(arguments: list[str]) -> int:
         if out.suffix.lower() in pose_files.SUFFIXES:
             written = pose_files.write(out, done)
         else:
-            written = [draw.save(out, panels(done, end), done.fps, size=options.panel, title=title)]
+            written = [pictures.save(out, panels(done, end), done.fps, size=options.panel, title=title)]
         for path in written:
             say(f"wrote {path}")
     return 0

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 import posekernels
-from models.pretrained import pretrained
 from posekernels._cli import Parser
 from posekernels._dispatch import BackendError
 from posekernels._files import check_writable, write_aside
+from posekernels.models.examples import inputs_of, names_of
+from posekernels.models.pretrained import pretrained
 
-from ..data.video import needs
+from ..video import needs
 from . import _network
-from .examples import inputs_of, names_of
 
 CLOSE = 1e-5  # relative to the largest result
 BATCHES = (1, 3, 8)

@@ -7,10 +7,9 @@ from argparse import Namespace
 
 from torch import nn
 
-import models
-from models.pretrained import About, load_weights
-
-from .. import recipes
+from posekernels import models
+from posekernels.models.pretrained import About, load_weights
+from posekernels.train import recipes
 
 
 def add_arguments(parser) -> None:

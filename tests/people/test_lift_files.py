@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from posekernels.archive import DataError
+from posekernels.people import keypoint_files, pose_files
+from posekernels.people.lifter import Lifted, Person, stand
 from posekernels.pose.layouts import from_h36m
 from posekernels.pose.skeleton import H36M_17
-from train.data import keypoint_files, pose_files
-from train.data.bvh import read_bvh
-from train.data.errors import DataError
-from train.data.motion import load_starter
-from train.infer import Lifted, Person, stand
+from posekernels.train.data.bvh import read_bvh
+from posekernels.train.data.motion import load_starter
 
 
 @pytest.fixture(scope="module")

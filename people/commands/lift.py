@@ -13,32 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posekernels import draw
 from posekernels._cli import Parser
 from posekernels._files import check_writable
+from posekernels.archive import DataError, write_npz
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17, skeleton
 
-from .. import detect
-from ..data import keypoint_files, pose_files
-from ..data.archive import write_npz
-from ..data.errors import DataError
-from ..data.keypoint_files import Keypoints
-from ..data.video import Backgrounds, Video
-from ..infer import (
-    ENOUGH,
-    SURE,
-    Lifted,
-    Lifter,
-    LiveLifter,
-    Person,
-    filled,
-    in_h36m,
-    lift_all,
-    load_lifter,
-    stand,
-)
+from .. import detect, keypoint_files, pictures, pose_files
+from ..keypoint_files import Keypoints
+from ..lifter import ENOUGH, SURE, Lifted, Lifter, LiveLifter, Person, filled, in_h36m, lift_all, load_lifter, stand
 from ..tracking import Sighting, Track, Tracker
+from ..video import Backgrounds, Video
 
 BRIEF = 0.3  # seconds: whoever is seen for less, in a video, is taken for a mistake of the detector
 BRIDGE = 0.5  # seconds of absence that are filled in
@@ -162,11 +147,11 @@ def check_outs(names: list[str], source: str) -> list[Path]:
     outs = [Path(name) for name in names]
     for out in outs:
         suffix = out.suffix.lower()
-        if suffix not in (*pose_files.SUFFIXES, *draw.SUFFIXES):
-            known = ", ".join((*pose_files.SUFFIXES, *draw.SUFFIXES))
+        if suffix not in (*pose_files.SUFFIXES, *pictures.SUFFIXES):
+            known = ", ".join((*pose_files.SUFFIXES, *pictures.SUFFIXES))
             raise ValueError(f"-o {out}: the suffix says what to write; one of {known}, got {suffix or 'none'!r}")
-        if suffix in draw.SUFFIXES:
-            draw.check_target(out)
+        if suffix in pictures.SUFFIXES:
+            pictures.check_target(out)
         check_writable(out, source)
     return outs
 
@@ -383,14 +368,14 @@ def live_frames(keypoints: Keypoints, people: int, sees: str) -> Iterator[list[t
 
 
 # -- out -------------------------------------------------------------------------------------------------------------
-def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list[draw.Panel]:
+def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list[pictures.Panel]:
     """2D beside 3D: one person from two sides; several together, and each close up.
 
     Args:
         video: source of the images under the 2D skeletons. step: every so many frames.
     """
     people = lifted.people
-    body = draw.crowd(H36M_17, len(people))
+    body = pictures.crowd(H36M_17, len(people))
     points = np.concatenate([p.points for p in people], 1)[::step]
     world = np.concatenate([p.world for p in people], 1)[::step]
     extent = lifted.size
@@ -403,21 +388,21 @@ def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list
     if video is not None:
         width = min(extent[0], panel * 2)
         background = _Every(Backgrounds(video, lifted.frames, width - width % 2), step, len(points))
-    shown = [draw.Panel("Input", points, body, extent=extent, background=background)]
+    shown = [pictures.Panel("Input", points, body, extent=extent, background=background)]
     if len(people) == 1:
         for title, azimuth in (("3D", -90), ("3D from the side", 0)):
-            shown.append(draw.Panel(title, world, body, azimuth=azimuth))
+            shown.append(pictures.Panel(title, world, body, azimuth=azimuth))
         return shown
     span = (np.nanmax(world, (0, 1)) - np.nanmin(world, (0, 1)))[:2].max()
     middle = (np.nanmax(world, (0, 1)) + np.nanmin(world, (0, 1)))[:2] / 2
     still = {
         "focus": np.tile(middle, (len(world), 1)),
-        "side": min(max(draw.CUBE, 1.1 * float(span)), 8.0),
+        "side": min(max(pictures.CUBE, 1.1 * float(span)), 8.0),
         "zoom": 0.95,
     }
-    shown.append(draw.Panel("Together", world, body, azimuth=-90, **still))
+    shown.append(pictures.Panel("Together", world, body, azimuth=-90, **still))
     for person in people:
-        shown.append(draw.Panel(f"Person {person.identity}", person.world[::step], H36M_17, azimuth=-60))
+        shown.append(pictures.Panel(f"Person {person.identity}", person.world[::step], H36M_17, azimuth=-60))
     return shown
 
 
@@ -441,7 +426,7 @@ def save(out: Path, lifted: Lifted, video: str | None, panel: int = 360, fps: fl
     page = out.suffix.lower() == ".html"
     step = max(1, round(lifted.fps / (fps or (lifted.fps if page else PICTURES_PER_SECOND))))
     shown = panels(lifted, None if page else video, panel, step)
-    return [draw.save(out, shown, lifted.fps / step, size=panel, title=f"{Path(lifted.source).name} in 3D")]
+    return [pictures.save(out, shown, lifted.fps / step, size=panel, title=f"{Path(lifted.source).name} in 3D")]
 
 
 def say(text: str) -> None:
@@ -597,7 +582,7 @@ def finish(
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
     for out in outs:
-        with clock.stage("drawing" if out.suffix.lower() in draw.SUFFIXES else "writing", lifted.frames):
+        with clock.stage("drawing" if out.suffix.lower() in pictures.SUFFIXES else "writing", lifted.frames):
             for path in save(out, lifted, under, options.panel, options.picture_fps):
                 say(f"wrote {path}")
     say(str(clock))

@@ -7,7 +7,7 @@
   the numbers of such an array in nested lists.
 - a folder of OpenPose or Sports2D files, one per frame.
 
-People without a number of their own are told apart by ``train.tracking``.
+People without a number of their own are told apart by ``people.tracking``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from posekernels._checks import nearest
+from posekernels.archive import DataError, read_npz
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import SKELETONS
 
-from ..tracking import Sighting, Track, Tracker
-from .archive import read_npz
-from .errors import DataError
+from .tracking import Sighting, Track, Tracker
 
 # What a number of joints means when nobody says; 25 is decided by where the joints lie.
 BY_COUNT = {

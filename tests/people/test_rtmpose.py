@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.errors import DataError
-from train.rtmpose import RTMPose
+from posekernels.archive import DataError
+from posekernels.people.rtmpose import RTMPose
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .data.errors import DataError
-from .data.video import needs
+from posekernels.archive import DataError
+
 from .detect import FOUND, Finder, Region
 from .tracking import Sighting
+from .video import needs
 
 LAYOUTS = {17: "coco-17", 26: "halpe-26"}  # by number of joints
 MEAN, STD = np.array((123.675, 116.28, 103.53), np.float32), np.array((58.395, 57.12, 57.375), np.float32)

@@ -7,10 +7,10 @@ import subprocess
 import numpy as np
 import pytest
 
-from posekernels import draw
+from posekernels.archive import DataError
+from posekernels.people import pictures
+from posekernels.people.video import Backgrounds, Video
 from posekernels.pose.skeleton import H36M_17
-from train.data.errors import DataError
-from train.data.video import Backgrounds, Video
 
 ffmpeg = pytest.importorskip("imageio_ffmpeg")
 
@@ -95,8 +95,11 @@ setTimeout(() => {
 def test_the_page_plays_turns_and_scrubs_in_a_browser(tmp_path):
     points = np.random.default_rng(0).normal(0, 0.4, (10, 34, 3))
     points[4:7, 17:] = np.nan  # somebody who is away for a while
-    panels = [draw.Panel("3D", points, draw.crowd(H36M_17, 2)), draw.Panel("2D", points[..., :2] * 100 + 500, None)]
-    page = draw.save(tmp_path / "x.html", panels, 25)
+    panels = [
+        pictures.Panel("3D", points, pictures.crowd(H36M_17, 2)),
+        pictures.Panel("2D", points[..., :2] * 100 + 500, None),
+    ]
+    page = pictures.save(tmp_path / "x.html", panels, 25)
     page.write_text(page.read_text().replace("</html>", PROBE))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
     done = subprocess.run([CHROMIUM, *flags, f"file://{page}"], capture_output=True, text=True, timeout=120, check=True)

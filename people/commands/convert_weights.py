@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from models.pretrained import load_weights, save_weights
 from posekernels._cli import Parser
 from posekernels._files import check_writable, write_aside
+from posekernels.models.examples import inputs_of
+from posekernels.models.pretrained import load_weights, save_weights
 
 from . import _network
-from .examples import inputs_of
 
 SAME = {torch.float32: 0.0, torch.float16: 1e-2}  # largest difference of results that passes, relative to their size
 

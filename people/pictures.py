@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from ._files import write_aside
-from .pose.camera import camera_to_world, rotate
-from .pose.skeleton import Skeleton
+from posekernels._files import write_aside
+from posekernels.pose.camera import camera_to_world, rotate
+from posekernels.pose.skeleton import Skeleton
 
 LEFT, RIGHT, MIDDLE = "#6a5acd", "#8fbc8f", "#cd853f"  # slateblue, darkseagreen, peru: by the child joint of a bone
 FADED = "#b4b4bc"

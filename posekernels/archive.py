@@ -15,9 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._files import write_aside
+from ._files import write_aside
 
-from .errors import DataError
+
+class DataError(ValueError):
+    """A file or argument that cannot be used: names it, what came, and what was expected, in one line."""
+
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from posekernels._files import write_aside
+from posekernels.archive import DataError, read_npz, write_npz
 from posekernels.pose.layouts import LAYOUTS, to_h36m
 from posekernels.pose.skeleton import H36M_17, skeleton
 
-from ..infer import Lifted, Person
-from .archive import read_npz, write_npz
-from .errors import DataError
+from .lifter import Lifted, Person
 
 SUFFIXES = (".npz", ".json", ".trc", ".bvh")
 

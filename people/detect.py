@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 
 from posekernels._files import write_aside
+from posekernels.archive import DataError
 
-from .data.errors import DataError
-from .data.video import needs
 from .tracking import Sighting
+from .video import needs
 
 WHEEL = "mediapipe-0.10.21-cp312-cp312-manylinux_2_28_x86_64.whl"
 WHEEL_SHA256 = "956eb1ebc275c629e61b085b2cab89c3a5b9e93bad1bb107348d98dafb5a4bb5"
