@@ -18,8 +18,10 @@ import torch
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
 from posekernels.models.diffpose import Sampling
-from posekernels.train import engine, h36m, lifting
+from posekernels.train import h36m, lifting
 from posekernels.train.evaluate import target_of
+from posekernels.train.loop import prepare
+from posekernels.train.place import run_place
 
 STEPS = (1, 2, 3, 5, 8, 12, 25)
 HYPOTHESES = (1, 2, 5, 10, 20)
@@ -36,10 +38,10 @@ def measure(checkpoint: str) -> dict:
     options, recipe_class = lifting.parse(h36m.JOB, ["--evaluate", checkpoint])
     if recipe_class.name != "diffpose":
         raise ValueError(f"{checkpoint}: a run of --model {recipe_class.name}, expected diffpose")
-    with engine.run_place("auto") as place:
+    with run_place("auto") as place:
         data = h36m.load(options)
         recipe = recipe_class(options, data)
-        engine.prepare(recipe, options, place)
+        prepare(recipe, options, place)
         recipe.load_weights(checkpoint)
         recipe.model.eval()
         frames = sum(len(c.keypoints) for c in data.test)

@@ -27,7 +27,7 @@ from bench import report
 from bench.cases import ModelCase, model_cases
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
-from posekernels.train.engine import run_place
+from posekernels.train.place import run_place
 
 FILE = report.FOLDER / "scaling.json"
 BATCHES = {"pkd": 32, "htnet": 64, "gcndiff": 32, "rie": 16, "strided_transformer": 4}  # per rank

@@ -161,7 +161,7 @@ def read_checkpoint(path: str | Path) -> dict | list:
 
 
 def refuse_run(checkpoint, where: str | Path) -> None:
-    """Raises CheckpointError for a checkpoint that ``train.engine`` wrote; says what reads it."""
+    """Raises CheckpointError for a checkpoint that ``train.loop`` wrote; says what reads it."""
     if isinstance(checkpoint, dict) and str(checkpoint.get("format", "")).startswith("posekernels-train"):
         raise CheckpointError(
             f"{where}: of a training run of this project, not published; from train import recipes; "

@@ -13,22 +13,25 @@ from types import SimpleNamespace
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
 
-from . import engine
 from .data.h36m import load_h36m
 from .data.motion import load_starter
+from .loop import fit, prepare
+from .options import add_training_arguments, earlier, take_over
+from .place import run_place
 from .recipes.any_camera import motions
 from .recipes.any_motion import AnyMotionRecipe
+from .run_folder import open_folder
 
 
 def parse(argv: list[str] | None) -> Namespace:
     """Options; those of a checkpoint stand in for what is not given."""
-    first, stored = engine.earlier(argv)
+    first, stored = earlier(argv)
     parser = Parser(prog="python -m train.any_motion", description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", metavar="DIR", help="recordings beside the starter set")
     parser.add_argument("--evaluate", metavar="CHECKPOINT", help="test a checkpoint instead of training")
-    engine.add_arguments(parser)
+    add_training_arguments(parser)
     AnyMotionRecipe.add_arguments(parser.add_argument_group("network"))
-    engine.take_over(parser, AnyMotionRecipe, stored, bool(first.resume))
+    take_over(parser, AnyMotionRecipe, stored, bool(first.resume))
     options = parser.parse_args(argv)
     for name, value in AnyMotionRecipe.defaults(starter=options.data_root is None).items():
         if getattr(options, name, None) is None:
@@ -43,15 +46,15 @@ def main(argv: list[str] | None = None) -> int:
     data = SimpleNamespace(
         train=[m for s in sets for m in motions(s.train)], test=[m for s in sets for m in motions(s.test)]
     )
-    with engine.run_place(options.device, options.precision) as place:
+    with run_place(options.device, options.precision) as place:
         recipe = AnyMotionRecipe(options, data)
         folder = None
         if options.evaluate:
-            engine.prepare(recipe, options, place)
+            prepare(recipe, options, place)
             recipe.load_weights(options.evaluate)
         else:
-            folder = engine.open_folder(options, place, "any_motion")
-            engine.fit(recipe, options, place, folder)
+            folder = open_folder(options, place, "any_motion")
+            fit(recipe, options, place, folder)
         recipe.model.eval()
         report = recipe.evaluate(place)
         print(report.table(f"held-out motion of {' and '.join(s.name for s in sets)}"))

@@ -70,7 +70,7 @@ def evaluate_clips(predict: Callable[[Clip], np.ndarray | Tensor], clips: Sequen
 
     Args:
         predict: clip -> [T, J, 3] metres relative to the root; joint 0 counts too, its target is 0.
-        place: a ``train.engine.Place`` (rank, world, gather).
+        place: a ``train.place.Place`` (rank, world, gather).
     Returns:
         The same scores on every process, whatever their number.
     """

@@ -21,11 +21,15 @@ from posekernels.models.published.pkd import family
 from posekernels.models.registry import CheckpointError, read_checkpoint
 from posekernels.people import pictures
 
-from . import engine, recipes
+from . import recipes
 from .data.forecasting import CMU, EVALUATED, OBSERVED, PW3D, SAMPLINGS, ForecastData, Layout
 from .evaluate import Report
+from .loop import Interrupted, fit, prepare
+from .options import add_training_arguments, earlier, take_over
+from .place import run_place
 from .recipes.pkd import network_forecast, published_options, repeat_last, report_of
 from .render import check_place
+from .run_folder import open_folder
 
 DEFAULT_MODEL = "pkd"
 DATASETS = {  # what the published programs do on each: iterations, when the rate drops, evaluation, distiller blocks
@@ -42,7 +46,7 @@ FOLDERS = {
 
 def named(argv: list[str] | None) -> str | None:
     """The model that a command line asks for, by name or by the checkpoint it goes on from; None where it does not."""
-    first, stored = engine.earlier(argv)
+    first, stored = earlier(argv)
     if first.source and not stored:
         with contextlib.suppress(CheckpointError):  # of another network, which the lifters' program may know
             stored = published_options(first.source)
@@ -51,7 +55,7 @@ def named(argv: list[str] | None) -> str | None:
 
 def parse(argv: list[str] | None, dataset: str, doc: str) -> tuple[Namespace, type[recipes.Recipe]]:
     """Options, those of the model included; what a checkpoint says of its network stands in for what is not given."""
-    first, stored = engine.earlier(argv)
+    first, stored = earlier(argv)
     if first.source and not stored:
         stored = published_options(first.source)
     recipe = recipes.find(first.model or stored.get("model", DEFAULT_MODEL), "motion")
@@ -72,7 +76,7 @@ def parse(argv: list[str] | None, dataset: str, doc: str) -> tuple[Namespace, ty
         help="test windows: all (PKD's program), or the field's 256 (siMLPe's, on Human3.6M) or 8 an action",
     )
     group.add_argument("--averaged", action="store_true", help="errors averaged up to a frame, not at the frame")
-    engine.add_arguments(parser)
+    add_training_arguments(parser)
     group = parser.add_argument_group("instead of training")
     group.add_argument(
         "--evaluate", "--model-pth", metavar="CHECKPOINT", help="test a checkpoint, ours or a published one"
@@ -82,7 +86,7 @@ def parse(argv: list[str] | None, dataset: str, doc: str) -> tuple[Namespace, ty
     group.add_argument("--viz-action", metavar="NAME", help="default: the first test clip's")
     group.add_argument("--viz-start", type=int, default=0, metavar="N", help="first observed frame")
     recipe.add_arguments(parser.add_argument_group(f"--model {recipe.name}"))
-    engine.take_over(parser, recipe, stored, bool(first.resume))
+    take_over(parser, recipe, stored, bool(first.resume))
     options = parser.parse_args(argv)
     options.joints = stored.get("joints") if first.evaluate else None
     for name, value in (recipe.defaults(starter=options.data_root is None) | DATASETS[dataset]).items():
@@ -191,7 +195,7 @@ def main(argv: list[str] | None, dataset: str, doc: str) -> int:
     if options.data_root is None and first:
         print("no --data-root: using the starter set, a little real motion that ships with the repository")
     check_place("--render", options.render, options.out)
-    with engine.run_place(options.device, options.precision) as place:
+    with run_place(options.device, options.precision) as place:
         data = load_data(options, dataset)
         if first:
             for line in (*data.notes, *(f"skipped: {s}" for s in data.skipped)):
@@ -207,21 +211,21 @@ def main(argv: list[str] | None, dataset: str, doc: str) -> int:
         recipe.test_windows()  # refuses before hours of training, not after
         folder, step = (Path(options.out) if options.out else None), None
         if options.evaluate:
-            engine.prepare(recipe, options, place)
+            prepare(recipe, options, place)
             step = recipe.load_weights(options.evaluate)
             if first and not recipes.is_ours(checkpoint := read_checkpoint(options.evaluate)):
                 print(f"{options.evaluate}: published {recipe.name} weights, blocks named {family(checkpoint)}")
             if folder and place.rank == 0:
                 folder.mkdir(parents=True, exist_ok=True)
         else:
-            folder = engine.open_folder(options, place, f"{dataset}-{recipe.name}")
+            folder = open_folder(options, place, f"{dataset}-{recipe.name}")
             if first:
                 windows = sum(max(0, len(c.positions) - OBSERVED - 9) for c in data.train)
                 print(
                     f"training {recipe.name} on {data.name}: {len(data.train)} clips, {windows} windows, "
                     f"{options.iter} iterations; on {place.device}, {place.precision}; everything goes to {folder}"
                 )
-            history = engine.fit(recipe, options, place, folder)
+            history = fit(recipe, options, place, folder)
             step = history[-1]["step"]
             recipe.load_weights(folder / "last.pt")
         recipe.model.eval()
@@ -247,7 +251,7 @@ def cli(dataset: str, doc: str) -> int:
     """``main`` with the interruption of a training told in one line."""
     try:
         return main(None, dataset, doc)
-    except engine.Interrupted as stopped:
+    except Interrupted as stopped:
         if int(os.environ.get("RANK", 0)) == 0:
             print(f"\n{stopped}", file=sys.stderr)
         return 130

@@ -13,12 +13,16 @@ from pathlib import Path
 from posekernels._cli import Parser
 from posekernels._files import write_aside
 
-from . import engine, recipes
+from . import recipes
 from .data.clips import LiftingData
 from .evaluate import Report, evaluate_mean_pose
+from .loop import Interrupted, fit, prepare
+from .options import add_training_arguments, earlier, positive, take_over
+from .place import run_place
 from .render import add_arguments as add_render_arguments
 from .render import check as check_render
 from .render import check_place, render
+from .run_folder import open_folder
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,14 @@ class Job:
 
 def add_sampling_arguments(group) -> None:
     """Which frames of a data set are used; the same for all of them."""
-    group.add_argument("--downsample", type=engine.positive, default=1, metavar="N", help="keep every N-th frame")
+    group.add_argument("--downsample", type=positive, default=1, metavar="N", help="keep every N-th frame")
     group.add_argument("--subset", type=float, default=1.0, metavar="F", help="fraction of each training clip")
-    group.add_argument("--every", type=engine.positive, metavar="N", help="train on every N-th frame, test on all")
+    group.add_argument("--every", type=positive, metavar="N", help="train on every N-th frame, test on all")
 
 
 def parse(job: Job, argv: list[str] | None) -> tuple[Namespace, type[recipes.Recipe]]:
     """Options, those of the chosen model included; a checkpoint's own options stand in for what is not given."""
-    first, stored = engine.earlier(argv)
+    first, stored = earlier(argv)
     recipe = recipes.find(first.model or stored.get("model", job.model), *job.tasks)
 
     parser = Parser(prog=f"python -m train.{job.name}", description=job.about)
@@ -61,7 +65,7 @@ def parse(job: Job, argv: list[str] | None) -> tuple[Namespace, type[recipes.Rec
         "--model", default=recipe.name, metavar="NAME", help=f"one of {', '.join(recipes.names(*job.tasks))}"
     )
     job.add_data_arguments(parser.add_argument_group("data"))
-    engine.add_arguments(parser)
+    add_training_arguments(parser)
     group = parser.add_argument_group("instead of training")
     group.add_argument("--evaluate", metavar="CHECKPOINT", help="test a checkpoint, ours or a published one")
     group.add_argument("--by-subject", action="store_true", help="a table for each test subject too")
@@ -69,7 +73,7 @@ def parse(job: Job, argv: list[str] | None) -> tuple[Namespace, type[recipes.Rec
     mine = parser.add_argument_group(f"--model {recipe.name}")
     recipe.add_arguments(mine)
     parser.set_defaults(**job.defaults.get(recipe.name, {}))
-    engine.take_over(parser, recipe, stored, bool(first.resume))
+    take_over(parser, recipe, stored, bool(first.resume))
     options = parser.parse_args(argv)
     for name, value in recipe.defaults(starter=options.data_root is None).items():
         if getattr(options, name, None) is None:
@@ -97,7 +101,7 @@ def run(job: Job, argv: list[str] | None = None) -> int:
     first = is_first()
     for option, name in (("--render", options.render), ("--viz-export", options.viz_export)):
         check_place(option, name, options.out)
-    with engine.run_place(options.device, options.precision) as place:
+    with run_place(options.device, options.precision) as place:
         data = job.load(options)
         recipe = recipe_class(options, data)
         data = recipe.data  # the recipe may have changed what it is tested on
@@ -106,12 +110,12 @@ def run(job: Job, argv: list[str] | None = None) -> int:
             check_render(data, options)
         folder = Path(options.out) if options.out else None
         if options.evaluate:
-            engine.prepare(recipe, options, place)
+            prepare(recipe, options, place)
             recipe.load_weights(options.evaluate)
             if folder and place.rank == 0:
                 folder.mkdir(parents=True, exist_ok=True)
         else:
-            folder = engine.open_folder(options, place, f"{job.name}-{recipe.name}")
+            folder = open_folder(options, place, f"{job.name}-{recipe.name}")
             if first:
                 print(
                     f"training {recipe.name} on {data.name}: {len(data.train)} clips, "
@@ -119,7 +123,7 @@ def run(job: Job, argv: list[str] | None = None) -> int:
                     + (f", {place.world} processes" if place.world > 1 else "")
                     + f"; everything goes to {folder}"
                 )
-            engine.fit(recipe, options, place, folder)
+            fit(recipe, options, place, folder)
         recipe.model.eval()
         with place.autocast():
             report = recipe.evaluate(place)
@@ -138,7 +142,7 @@ def cli(job: Job) -> int:
     """``run`` for ``run_cli``: an interrupted run says how to go on."""
     try:
         return run(job)
-    except engine.Interrupted as stopped:
+    except Interrupted as stopped:
         if is_first():
             print(f"\n{stopped}", file=sys.stderr)
         return 130

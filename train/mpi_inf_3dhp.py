@@ -12,14 +12,17 @@ from argparse import Namespace
 from posekernels._cli import Parser, run_cli
 from posekernels.models.ws_anl import ALPHA
 
-from . import engine, lifting
+from . import lifting
 from .data.mpi_inf_3dhp import GROUPS, SUBJECTS, load_3dhp
 from .evaluate import Report
+from .loop import prepare
+from .options import add_training_arguments, earlier, take_over
+from .place import run_place
 from .recipes.ws_anl import WsAnlRecipe
 
 
 def parse(argv: list[str] | None) -> Namespace:
-    _, stored = engine.earlier(argv)
+    _, stored = earlier(argv)
     parser = Parser(prog="python -m train.mpi_inf_3dhp", description=__doc__.splitlines()[0])
     group = parser.add_argument_group("data")
     group.add_argument(
@@ -27,11 +30,11 @@ def parse(argv: list[str] | None) -> Namespace:
     )
     group.add_argument("-k", "--keypoints", default="gt", metavar="NAME", help="2D source: data_2d_3dhp_NAME.npz")
     group.add_argument("--group", choices=["all", *(g.replace(" ", "-") for g in GROUPS)], default="all")
-    engine.add_arguments(parser)
+    add_training_arguments(parser)
     parser.add_argument("--evaluate", metavar="CHECKPOINT", help="of `train.h36m --model ws_anl`, or a published one")
     WsAnlRecipe.add_arguments(parser.add_argument_group("--model ws_anl"))
     parser.set_defaults(alpha=ALPHA["3dhp"])
-    engine.take_over(parser, WsAnlRecipe, stored, resume=False)
+    take_over(parser, WsAnlRecipe, stored, resume=False)
     options = parser.parse_args(argv)
     if options.evaluate is None and not (options.lifter_checkpoint and options.variance_checkpoint):
         raise ValueError("give --evaluate, or --lifter_checkpoint and --variance_checkpoint: there is nothing to test")
@@ -43,11 +46,11 @@ def parse(argv: list[str] | None) -> Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     subjects = SUBJECTS if options.group == "all" else GROUPS[options.group.replace("-", " ")]
-    with engine.run_place(options.device, options.precision) as place:
+    with run_place(options.device, options.precision) as place:
         data = load_3dhp(options.data_root, options.keypoints, subjects)
         WsAnlRecipe.name = "ws_anl"
         recipe = WsAnlRecipe(options, data)
-        engine.prepare(recipe, options, place)
+        prepare(recipe, options, place)
         if options.evaluate:
             recipe.load_weights(options.evaluate)
         recipe.model.eval()

@@ -12,9 +12,11 @@ from posekernels.archive import DataError
 from posekernels.models.diffpose import PUBLISHED_SAMPLING
 from posekernels.models.registry import published_state, read_checkpoint
 from posekernels.people.lifter import load_lifter
-from posekernels.train import engine, h36m, lifting
+from posekernels.train import h36m, lifting, place
 from posekernels.train.data import mixture
 from posekernels.train.evaluate import target_of
+from posekernels.train.loop import prepare
+from posekernels.train.place import Place, free_memory
 from posekernels.train.recipes import _diffpose_yaml, mixste
 from posekernels.train.recipes.diffpose import drawn, pick_components, timestep_pairs
 from tests.train import fake_h36m
@@ -93,9 +95,9 @@ def test_long_clips_train_on_few_and_are_refused_where_they_do_not_fit(monkeypat
         return recipe(options, synthetic(12))
 
     for frames, root, chunks in ((27, None, 16), (5000, None, 1), (243, "there", 4), (81, "there", 12)):
-        monkeypatch.setattr(engine, "free_memory", lambda: None)
+        monkeypatch.setattr(mixste, "free_memory", lambda: None)
         assert recipe("-f", str(frames), root=root).options.batch_size == chunks
-    monkeypatch.setattr(engine, "free_memory", lambda: 8 << 30)
+    monkeypatch.setattr(mixste, "free_memory", lambda: 8 << 30)
     recipe("-f", "5000")
     with pytest.raises(
         ValueError, match=r"--batch-size 16: .*5000 frames.* 35.* GiB .* 8.0 GiB are free: at most 3 fit"
@@ -107,18 +109,18 @@ def test_long_clips_train_on_few_and_are_refused_where_they_do_not_fit(monkeypat
 
 
 def test_free_memory_minds_the_container(monkeypatch):
-    if engine.free_memory() is None:
+    if free_memory() is None:
         pytest.skip("not Linux")
     files = {
         "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 5000 kB\n",
         "/sys/fs/cgroup/memory.max": "3000000\n",
         "/sys/fs/cgroup/memory.stat": "anon 1000000\nfile 1900000\n",
     }
-    monkeypatch.setattr(engine.Path, "is_file", lambda path: str(path) in files)
-    monkeypatch.setattr(engine.Path, "read_text", lambda path: files[str(path)])
-    assert engine.free_memory() == 2_000_000
+    monkeypatch.setattr(place.Path, "is_file", lambda path: str(path) in files)
+    monkeypatch.setattr(place.Path, "read_text", lambda path: files[str(path)])
+    assert free_memory() == 2_000_000
     files["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert engine.free_memory() == 5_120_000
+    assert free_memory() == 5_120_000
 
 
 def test_mixste_loss_by_hand():
@@ -286,7 +288,7 @@ def test_every_clip_is_refined_once_and_frames_of_two_chunks_count_twice_where_a
     def evaluate(*options):
         chosen, recipe = lifting.parse(h36m.JOB, ["--model", "diffpose", *SMALL, *GRAPH, *options])
         recipe = recipe(chosen, data)
-        engine.prepare(recipe, chosen, engine.Place())
+        prepare(recipe, chosen, Place())
         seen = []
 
         def estimates(clip, **_):

@@ -14,8 +14,9 @@ from posekernels import models
 from posekernels._cli import run_cli
 from posekernels.models.pretrained import load_weights
 from posekernels.models.registry import CheckpointError, published_state, read_checkpoint
-from posekernels.train import engine, h36m, lifting, recipes
+from posekernels.train import h36m, lifting, recipes
 from posekernels.train.evaluate import Report, evaluate_clips, evaluate_mean_pose, mean_pose, target_of
+from posekernels.train.place import Place
 from posekernels.train.recipes._lifting import Windows
 from tests.train import fake_h36m
 from tests.train.synthetic import synthetic
@@ -93,7 +94,7 @@ def test_a_published_checkpoint_is_evaluated(tmp_path, capsys, data):
         pose[:, 0] = 0
         return pose
 
-    want = Report.of(evaluate_clips(predict, data.test, engine.Place())).figures
+    want = Report.of(evaluate_clips(predict, data.test, Place())).figures
     average = next(line for line in printed.splitlines() if line.startswith("average"))
     assert average.split()[1:] == [f"{want[c]:.{2 if c == 'MPJVE' else 1}f}" for c in want]
 
@@ -193,20 +194,20 @@ def test_evaluation_is_the_same_however_it_is_sharded(data):
     def predict(clip):
         return target_of(clip) * 1.1
 
-    class Part(engine.Place):
+    class Part(Place):
         def gather(self, value):
             return [value]
 
-    class All(engine.Place):
+    class All(Place):
         def gather(self, value):
             return parts
 
     parts = []
-    whole = evaluate_clips(predict, data.test, engine.Place())
+    whole = evaluate_clips(predict, data.test, Place())
     for rank in range(3):
         mine = {}
 
-        class Spy(engine.Place):
+        class Spy(Place):
             def gather(self, value, mine=mine):
                 mine.update(value)
                 return [value]
@@ -220,7 +221,7 @@ def test_evaluation_is_the_same_however_it_is_sharded(data):
 def test_the_mean_pose_is_the_mean(data):
     every = np.concatenate([target_of(c) for c in data.train])
     np.testing.assert_allclose(mean_pose(data.train), every.mean(0), atol=1e-6)
-    figures = Report.of(evaluate_mean_pose(data.train, data.test, engine.Place())).figures
+    figures = Report.of(evaluate_mean_pose(data.train, data.test, Place())).figures
     assert 50 < figures["P1"] < 500
 
 

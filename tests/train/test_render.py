@@ -11,8 +11,9 @@ from PIL import Image
 
 from posekernels.people import pictures
 from posekernels.pose.skeleton import H36M_17
-from posekernels.train import engine, render
+from posekernels.train import render
 from posekernels.train.evaluate import target_of
+from posekernels.train.place import Place
 from tests.train.synthetic import synthetic, world_of
 
 MOTION = world_of(synthetic(40).test[0])
@@ -155,7 +156,7 @@ class Perfect:
     """A recipe that predicts the ground truth."""
 
     name = "perfect"
-    place = engine.Place()
+    place = Place()
     model = torch.nn.Identity()
 
     def predict(self, clip):

@@ -19,8 +19,10 @@ from posekernels.people.commands.lift import size
 from posekernels.people.lifter import Lifter, load_lifter
 from posekernels.pose.camera import normalise_screen
 from posekernels.pose.skeleton import H36M_17
-from posekernels.train import any_motion, engine, forecast, h36m, lifting
+from posekernels.train import any_motion, forecast, h36m, lifting
 from posekernels.train.data.forecasting import CMU
+from posekernels.train.loop import Loop, prepare
+from posekernels.train.place import Place
 from posekernels.train.recipes import trained
 from posekernels.train.recipes.any_motion import AnyMotionRecipe
 from posekernels.train.recipes.mixste import lift_clip
@@ -45,7 +47,7 @@ TOGETHER = {
 
 
 def run_of(name, folder, stage=0):
-    """A checkpoint of a fresh network, as the engine writes it."""
+    """A checkpoint of a fresh network, as the loop writes it."""
     if name in FORECASTERS:
         options, recipe = forecast.parse(["--model", name, *FORECASTERS[name]], "cmu", "x")
         data = SimpleNamespace(layout=CMU)
@@ -58,8 +60,8 @@ def run_of(name, folder, stage=0):
     else:
         options, recipe = lifting.parse(h36m.JOB, ["--model", name, *(LIFTERS | TOGETHER)[name]])
         data = synthetic(12)
-    loop = engine._Loop(recipe(options, data), options, engine.Place(), folder, None)
-    engine.prepare(loop.recipe, options, loop.place)
+    loop = Loop(recipe(options, data), options, Place(), folder, None)
+    prepare(loop.recipe, options, loop.place)
     loop.at.stage, loop.ema = stage, None
     torch.save(loop.weights(), folder / "best.pt")
     return folder / "best.pt", loop.recipe
@@ -111,13 +113,13 @@ def test_the_best_of_each_stage_is_evaluated_as_that_stage(tmp_path):
         torch.save(read_checkpoint(path) | {"stage": stage}, path)
         options, recipe = lifting.parse(h36m.JOB, ["--evaluate", str(path), "-k", "gt"])
         recipe = recipe(options, data)
-        engine.prepare(recipe, options, engine.Place())
+        prepare(recipe, options, Place())
         recipe.load_weights(path)
         assert ("P1 before" in recipe.evaluate(recipe.place).figures) == (stage == 1)
     path, _ = run_of("ws_anl", tmp_path, stage=0)
     options, recipe = lifting.parse(h36m.JOB, ["--evaluate", str(path), "--multihyp_test"])
     recipe = recipe(options, data)
-    engine.prepare(recipe, options, engine.Place())
+    prepare(recipe, options, Place())
     with pytest.raises(CheckpointError, match="variance model is not trained yet"):
         recipe.load_weights(path)
 
@@ -224,5 +226,5 @@ def test_a_resumed_run_needs_no_file_it_began_with(tmp_path, name, options):
         h36m.JOB, ["--model", name, *(LIFTERS | TOGETHER)[name], *options, "--out", str(tmp_path), "--resume"]
     )
     recipe = recipe(options, synthetic(12))
-    engine.prepare(recipe, options, engine.Place())
+    prepare(recipe, options, Place())
     recipe.start_stage(0, None)

@@ -1,4 +1,4 @@
-"""A recipe small enough to train in a test, with everything an engine could get wrong: dropout, a global random
+"""A recipe small enough to train in a test, with everything a training loop could get wrong: dropout, a global random
 number, two losses per batch, stages, a shadow, figures. ``python -m tests.train.toy OUT`` trains it under torchrun."""
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from posekernels.train import engine
+from posekernels.train.loop import fit
+from posekernels.train.options import add_training_arguments
+from posekernels.train.place import run_place
 from posekernels.train.recipes._lifting import LiftingRecipe, target_of_batch
+from posekernels.train.run_folder import open_folder
 from tests.train.synthetic import synthetic
 
 
@@ -72,29 +75,29 @@ class Toy(LiftingRecipe):
 
 
 def options(out, **changes) -> Namespace:
-    parser = engine_parser()
+    parser = toy_parser()
     parsed = parser.parse_args(["--out", str(out), "--no-progress"])
     defaults = Toy.defaults(starter=True) | {"dropout": 0.2, "two_losses": True, "every": 1}
     return Namespace(**{**vars(parsed), **defaults, **changes})
 
 
-def engine_parser():
+def toy_parser():
     from posekernels._cli import Parser
 
     parser = Parser()
-    engine.add_arguments(parser)
+    add_training_arguments(parser)
     return parser
 
 
 def train(out, hook=None, **changes):
     """(recipe, history) of a run in ``out``."""
     chosen = options(out, **changes)
-    with engine.run_place(chosen.device) as place:
+    with run_place(chosen.device) as place:
         recipe = Toy(chosen, synthetic())
         if hook:
             recipe.hook = hook
-        folder = engine.open_folder(chosen, place, "toy")
-        return recipe, engine.fit(recipe, chosen, place, folder)
+        folder = open_folder(chosen, place, "toy")
+        return recipe, fit(recipe, chosen, place, folder)
 
 
 if __name__ == "__main__":

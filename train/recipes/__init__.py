@@ -4,7 +4,7 @@
 ``RECIPE``; a new file is found without a table to edit.
 
 A recipe subclasses ``Recipe`` (or ``LiftingRecipe`` of ``train.recipes._lifting``, which already has windows, mirroring
-and the evaluation of 2D-to-3D lifting) and fills in what its paper fixes. The engine (``train.engine.fit``) calls it in
+and the evaluation of 2D-to-3D lifting) and fills in what its paper fixes. The loop (``train.loop.fit``) calls it in
 this order; everything in brackets has a default::
 
     parser    add_arguments(parser)           the system's published options, under their published names
@@ -35,7 +35,7 @@ rounding, for dropout, which each draws for itself, and for batch norms, which s
 - Frozen networks that are not saved with the run (DiffPose's initialiser) stay outside ``self.model``; move them to
   ``self.place.device`` yourself.
 - ``evaluate(place)`` takes clips ``place.rank::place.world`` and gathers; ``train.evaluate.evaluate_clips`` does it.
-- Nothing prints but the engine; refuse a bad option with ValueError naming it.
+- Nothing prints but the loop; refuse a bad option with ValueError naming it.
 
 A lifting recipe's ``predict(clip)`` gives all frames of one clip, [T, J, 3] float32, metres, root-relative with the
 root at 0 (but RIE's, whose root is an output as any other): what evaluation, ``--render`` and export all use.
@@ -87,7 +87,7 @@ class Recipe(ABC):
         fixed: options beside these that a resumed run cannot change.
         options, data: as given.
         loss_step: of one batch; a recipe with several losses overrides ``loss_steps`` instead.
-        model, place: set by the engine before ``start_stage``. ``place`` has device, rank, world, autocast().
+        model, place: set by the loop before ``start_stage``. ``place`` has device, rank, world, autocast().
     """
 
     name = ""
@@ -220,7 +220,7 @@ def is_last_stage(checkpoint: dict) -> bool:
 
 
 def is_ours(checkpoint) -> bool:
-    """Whether a checkpoint was written by ``train.engine``."""
+    """Whether a checkpoint was written by ``train.loop``."""
     return isinstance(checkpoint, dict) and str(checkpoint.get("format", "")).startswith("posekernels-train")
 
 

@@ -14,8 +14,8 @@ from posekernels._cli import Notice
 
 from ..data.clips import Clip, LiftingData
 from ..data.windows import Batch, EvalWindows, TrainWindows, average_mirrored
-from ..engine import positive
 from ..evaluate import Report, evaluate_clips
+from ..options import positive
 from . import Recipe
 
 
@@ -74,7 +74,7 @@ def decayed(options: Namespace, epoch: int) -> float:
 
 
 class Windows(TrainWindows):
-    """``TrainWindows`` as the engine's ``Loader``: any epoch's order can be asked for, no process is left without work.
+    """``TrainWindows`` as the loop's ``Loader``: any epoch's order can be asked for, no process is left without work.
 
     Args:
         every: only every n-th frame of a clip is a sample; the context stays dense. For chunk length 1.

@@ -83,7 +83,7 @@ def looking(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
 
 
 class Views:
-    """Endless random views of recordings, as the engine's ``Loader``.
+    """Endless random views of recordings, as the loop's ``Loader``.
 
     Args:
         recordings: [T, 17, 3] metres, z up, 50 per second.

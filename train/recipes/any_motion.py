@@ -48,7 +48,7 @@ def in_one_frame(motion: Tensor) -> Tensor:
 
 
 class Stretches:
-    """Endless random stretches of recordings, as the engine's ``Loader``; a batch is (past, future).
+    """Endless random stretches of recordings, as the loop's ``Loader``; a batch is (past, future).
 
     Args:
         recordings: [T, 17, 3] metres, z up, 50 per second, each longer than a window.

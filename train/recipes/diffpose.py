@@ -24,8 +24,8 @@ from posekernels.models.registry import CheckpointError, load_published, read_ch
 from ..data.clips import Clip, LiftingData
 from ..data.mixture import clip_mixtures, jitter, mixture_file, mixture_of
 from ..data.windows import Batch
-from ..engine import positive
 from ..evaluate import Report, evaluate_pairs
+from ..options import positive
 from . import _diffpose_yaml, is_last_stage, is_ours, load_strict, mixste
 from ._lifting import LiftingRecipe, add_without_effect, target_of_batch
 
@@ -114,7 +114,7 @@ class PoseBatch:
 
 
 class Poses:
-    """The engine's ``Loader`` of single frames, shuffled anew every epoch; no mirrored copies.
+    """The loop's ``Loader`` of single frames, shuffled anew every epoch; no mirrored copies.
 
     Args:
         data: training clips with ground truth.

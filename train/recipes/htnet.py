@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from posekernels import models
 
 from ..data.windows import Batch
-from ..engine import positive
+from ..options import positive
 from ._lifting import LiftingRecipe, add_decay_arguments, add_without_effect, as_evaluate, decayed, target_of_batch
 
 # Published options that the published programs never read, or that say here what cannot be otherwise; WS-ANL's too.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from posekernels import models
 
 from ..data.windows import Batch
-from ..engine import positive
+from ..options import positive
 from ._lifting import LiftingRecipe, target_of_batch
 
 

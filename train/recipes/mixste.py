@@ -12,9 +12,10 @@ from posekernels import models
 from posekernels.models.diffpose import chunked, stitched
 from posekernels.models.mixste import MixSTE
 
-from .. import engine
 from ..data.clips import Clip
 from ..data.windows import Batch, average_mirrored, mirror_points
+from ..options import positive
+from ..place import free_memory
 from ._lifting import LiftingRecipe, Windows, boolean, target_of_batch
 
 # Published weights of Human3.6M's 17 joints: limbs count more the farther they are from the body.
@@ -116,12 +117,10 @@ class MixSTERecipe(LiftingRecipe):
 
 def add_network_arguments(parser: ArgumentParser) -> None:
     """Sizes of MixSTE, which DiffPose's video setting has too."""
-    parser.add_argument(
-        "-f", "--frames", "--number-of-frames", type=engine.positive, metavar="T", help="frames of a chunk"
-    )
-    parser.add_argument("-cs", "--channels", type=engine.positive, metavar="C", help="width of MixSTE")
-    parser.add_argument("--depth", type=engine.positive, help="pairs of spatial and temporal blocks")
-    parser.add_argument("--heads", type=engine.positive, help="of MixSTE's attention")
+    parser.add_argument("-f", "--frames", "--number-of-frames", type=positive, metavar="T", help="frames of a chunk")
+    parser.add_argument("-cs", "--channels", type=positive, metavar="C", help="width of MixSTE")
+    parser.add_argument("--depth", type=positive, help="pairs of spatial and temporal blocks")
+    parser.add_argument("--heads", type=positive, help="of MixSTE's attention")
 
 
 def network_defaults(starter: bool) -> dict:
@@ -149,7 +148,7 @@ def check_memory(options, chunks: int, option: str) -> None:
     Raises:
         ValueError: tells what it needs, what there is, and how many chunks would fit.
     """
-    free = engine.free_memory()
+    free = free_memory()
     if options.evaluate or free is None or (options.device != "cpu" and torch.cuda.is_available()):
         return
     need = training_bytes(options, chunks)

@@ -15,8 +15,8 @@ from posekernels.models.published.pkd import configuration
 from posekernels.models.registry import read_checkpoint
 
 from ..data.forecasting import OBSERVED, TRAINED, Layout, TrainingLoader, Windows, evaluation_windows, training_windows
-from ..engine import positive
 from ..evaluate import Report
+from ..options import positive
 from . import Recipe, is_ours
 from ._lifting import add_without_effect
 

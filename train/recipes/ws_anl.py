@@ -25,8 +25,8 @@ from posekernels.pose.hypotheses import HypothesisScores, by_reprojection, sprea
 
 from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
-from ..engine import positive
 from ..evaluate import Report, evaluate_clips, target_of
+from ..options import positive
 from . import is_last_stage, is_ours, load_strict
 from ._lifting import LiftingRecipe, add_decay_arguments, add_without_effect, decayed
 from .htnet import WITHOUT_EFFECT, HTNetRecipe

@@ -11,9 +11,11 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from posekernels.models.registry import CheckpointError, read_checkpoint
-from posekernels.train import engine
+from posekernels.train.loop import Ema, Interrupted, Loop
+from posekernels.train.place import run_place
+from posekernels.train.run_folder import curve
 from tests.train.synthetic import synthetic
-from tests.train.toy import Toy, engine_parser, options, train
+from tests.train.toy import Toy, options, toy_parser, train
 
 
 def weights(folder, file="last.pt"):
@@ -39,7 +41,7 @@ def interrupt_at(*moments):
 @pytest.mark.parametrize("moment", [2, 11, 12, 17])  # 12 batches an epoch: within epochs, and after their last batches
 def test_an_interrupted_run_continued_is_the_unbroken_run(tmp_path, moment):
     _, whole = train(tmp_path / "whole")
-    with pytest.raises(engine.Interrupted, match="--resume"):
+    with pytest.raises(Interrupted, match="--resume"):
         train(tmp_path / "broken", interrupt_at(moment))
     _, resumed = train(tmp_path / "broken", resume="last.pt")
     assert len(whole) == 3 and weights(tmp_path / "whole")["step"] == 36
@@ -66,7 +68,7 @@ def test_stages_start_from_the_best_before_and_resume(tmp_path):
         if len(batches) == 40:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(engine.Interrupted):
+    with pytest.raises(Interrupted):
         train(tmp_path / "broken", hook, stages=2)
     recipe, resumed = train(tmp_path / "broken", stages=2, resume="last.pt")
     assert recipe.seen == [(0, False), (1, False)]
@@ -145,12 +147,12 @@ def test_epochs_of_a_curve_are_whole_numbers(tmp_path, monkeypatch, epochs):
             assert len(found) and (found == found.round()).all()
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", ticks)
-    engine.curve([{"loss": 1.0}] * (epochs - 1) + [{"loss": 1.0, "P1": 3.0}], "P1", tmp_path / "curve.png")
+    curve([{"loss": 1.0}] * (epochs - 1) + [{"loss": 1.0, "P1": 3.0}], "P1", tmp_path / "curve.png")
 
 
 def test_ema_is_the_published_average():
     net = torch.nn.Linear(2, 1)
-    ema, shadow = engine.Ema(net, 0.75), net.weight.detach().clone()
+    ema, shadow = Ema(net, 0.75), net.weight.detach().clone()
     for _ in range(3):
         with torch.no_grad():
             net.weight.add_(1)
@@ -234,10 +236,10 @@ def test_what_was_saved_before_the_loss_diverged_is_kept(tmp_path, name, moment)
             loop.at.losses[name][0].fill_(float("nan"))
 
     chosen = options(tmp_path)
-    with engine.run_place("cpu") as place:
+    with run_place("cpu") as place:
         recipe = Toy(chosen, synthetic())
         recipe.hook = diverge
-        loop = engine._Loop(recipe, chosen, place, tmp_path, SimpleNamespace(asked=False))
+        loop = Loop(recipe, chosen, place, tmp_path, SimpleNamespace(asked=False))
         with pytest.raises(ValueError, match=f"the {'(loss|twice)' if name == 'loss' else name} is nan in epoch 2"):
             loop.run()
     last = weights(tmp_path)
@@ -246,29 +248,29 @@ def test_what_was_saved_before_the_loss_diverged_is_kept(tmp_path, name, moment)
 
 def test_a_loss_that_is_not_finite_elsewhere_stops_every_process(tmp_path):
     place = SimpleNamespace(gather=lambda mine: [mine, {"loss": float("nan")}])
-    loop = engine._Loop(Toy(options(tmp_path), synthetic()), options(tmp_path), place, tmp_path, None)
+    loop = Loop(Toy(options(tmp_path), synthetic()), options(tmp_path), place, tmp_path, None)
     loop.at.losses = {"loss": [torch.tensor(1.0), 1]}
     with pytest.raises(ValueError, match="the loss is nan"):
         loop.mean_losses()
 
 
 def test_places():
-    with pytest.raises(ValueError, match="tf32 needs a CUDA device"), engine.run_place("cpu", "tf32"):
+    with pytest.raises(ValueError, match="tf32 needs a CUDA device"), run_place("cpu", "tf32"):
         pass
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="no CUDA device"), engine.run_place("cuda"):
+        with pytest.raises(ValueError, match="no CUDA device"), run_place("cuda"):
             pass
 
 
 def test_bf16_trains(tmp_path):
     chosen = options(tmp_path, precision="bf16")
     assert chosen.precision == "bf16"
-    with engine.run_place("cpu", "bf16") as place, place.autocast():
+    with run_place("cpu", "bf16") as place, place.autocast():
         assert torch.nn.functional.linear(torch.ones(1, 2), torch.ones(1, 2)).dtype == torch.bfloat16
 
 
 def test_published_programs_count_epochs_from_one():
-    assert engine_parser().parse_args(["--nepoch", "21"]).epochs == 20
-    assert engine_parser().parse_args(["--epochs", "21"]).epochs == 21
+    assert toy_parser().parse_args(["--nepoch", "21"]).epochs == 20
+    assert toy_parser().parse_args(["--epochs", "21"]).epochs == 21
     with pytest.raises(ValueError, match="--nepoch"):
-        engine_parser().parse_args(["--nepoch", "1"])
+        toy_parser().parse_args(["--nepoch", "1"])

@@ -1,0 +1,86 @@
+"""The options that every training program takes, and those that a checkpoint hands on."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from pathlib import Path
+
+from posekernels._cli import Parser
+
+from .recipes import Recipe, is_ours
+from .run_folder import read_saved
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+def add_training_arguments(parser: ArgumentParser) -> None:
+    """The options of ``fit`` and ``run_place``, in a group of their own."""
+    group = parser.add_argument_group("training")
+    group.add_argument("-e", "--epochs", type=positive, help="epochs to train (each stage)")
+    group.add_argument("--nepoch", dest="epochs", type=one_more, help="as published: one more than it trains epochs")
+    group.add_argument("-b", "--batch-size", "--batch_size", type=positive, help="over all processes together")
+    group.add_argument("-lr", "--lr", "--learning-rate", type=float, help="initial learning rate")
+    group.add_argument("--clip", type=float, help="bound on the norm of the gradients; 0 for none")
+    group.add_argument("--seed", type=int, default=1)
+    group.add_argument("--eval-every", type=positive, metavar="N", help="epochs between evaluations")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    group.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="bf16: autocast; tf32: matrix products, GPU only"
+    )
+    group = parser.add_argument_group("files")
+    group.add_argument("--out", metavar="DIR", help="folder for all that the run writes (default: the next runs/...)")
+    group.add_argument(
+        "-r", "--resume", nargs="?", const="last.pt", metavar="FILE", help="continue the run in --out (from last.pt)"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    group.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to --out too")
+    group.add_argument("--progress", action=BooleanOptionalAction, default=None, help="default: on a terminal")
+
+
+def earlier(argv: list[str] | None) -> tuple[Namespace, dict]:
+    """What a command line goes on from, read before its other options are.
+
+    Returns:
+        Its ``model``, ``evaluate``, ``resume`` and ``out``, with ``source``, the file that they name, or None; and
+        the options of the run that wrote it, "model" among them: {} for a published checkpoint.
+    Raises:
+        ValueError: both --evaluate and --resume; a file that is no checkpoint.
+    """
+    early = Parser(add_help=False)
+    for option in ("--model", "--out"):
+        early.add_argument(option)
+    early.add_argument("--evaluate", "--model-pth", "--model_diff_path")
+    early.add_argument("-r", "--resume", nargs="?", const="last.pt")
+    first, _ = early.parse_known_args(argv)
+    if first.evaluate and first.resume:
+        raise ValueError("--evaluate and --resume exclude each other: one tests a checkpoint, one goes on training")
+    source = first.evaluate or (Path(first.out) / first.resume if first.resume and first.out else None)
+    first.source = source if source is not None and Path(source).is_file() else None
+    checkpoint = read_saved(first.source) if first.source else None
+    return first, checkpoint["options"] | {"model": checkpoint["model"]} if is_ours(checkpoint) else {}
+
+
+def take_over(parser: ArgumentParser, recipe: type[Recipe], stored: dict, resume: bool) -> None:
+    """Let the ``stored`` options of a run stand in for what is not given: all to resume it, else the network's."""
+    own = {"out", "resume", "overwrite", "device", "progress", "render", "evaluate"}
+    keep = stored.keys() - own if resume else stored.keys() & set(recipe.architecture)
+    parser.set_defaults(**{name: stored[name] for name in keep})
+
+
+def positive(text: str) -> int:
+    """For ``type=`` of options that count something."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"expected 1 or more, got {text}")  # argparse names the option
+    return value
+
+
+positive.__name__ = "positive integer"  # how argparse calls it in its message
+
+
+def one_more(text: str) -> int:
+    """``--nepoch``: the published programs count from 1 to below it."""
+    return positive(str(int(text) - 1))
+
+
+one_more.__name__ = "integer of at least 2"

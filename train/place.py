@@ -1,0 +1,107 @@
+"""Where a run happens: device, precision, process, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """Device, precision and process of a run; ``run_place`` makes one."""
+
+    device: torch.device = torch.device("cpu")
+    precision: str = "float32"
+    rank: int = 0
+    world: int = 1
+
+    def autocast(self):
+        """The context that forward passes run in."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def gather(self, value: Any) -> list:
+        """``value`` of every process, in order of rank, on every process."""
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is true on any process."""
+        if self.world == 1:
+            return flag
+        tensor = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return bool(tensor.item())
+
+
+@contextlib.contextmanager
+def run_place(device: str = "auto", precision: str = "float32") -> Iterator[Place]:
+    """Choose the device and, under torchrun, join the other processes (gloo on CPU, NCCL on GPU).
+
+    Raises:
+        ValueError: a device that is not here, more processes than GPUs, tf32 without a GPU.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no CUDA device here (PyTorch sees none); use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "tf32" and device != "cuda":
+        raise ValueError("--precision tf32 needs a CUDA device; on a CPU use float32 or bf16")
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ValueError(f"process {local} of this machine has no GPU: it has {torch.cuda.device_count()}")
+        torch.cuda.set_device(local)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    joined = world > 1 and not dist.is_initialized()
+    if joined:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=datetime.timedelta(hours=2))
+    try:
+        yield Place(torch.device(device, local) if device == "cuda" else torch.device("cpu"), precision, rank, world)
+    finally:
+        torch.set_float32_matmul_precision(before)
+        if joined:
+            dist.destroy_process_group()
+
+
+def free_memory() -> int | None:
+    """Bytes that programs here may still take, a container's limit minded; None where that is not known (no Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip() if (group / "memory.max").is_file() else "max"
+        if limit != "max":  # what is cached from files counts as used there, and gives way
+            used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            free = min(free, int(limit) - int(used["anon"]))
+        return max(free, 0)
+    except (OSError, StopIteration, KeyError, ValueError):
+        return None
+
+
+def move(batch, device: torch.device):
+    """``batch`` with every tensor inside its tuples, lists, dicts and dataclasses on ``device``."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {k: move(v, device) for k, v in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(move(v, device) for v in batch)
+    if dataclasses.is_dataclass(batch):
+        fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+        return dataclasses.replace(batch, **{k: move(v, device) for k, v in fields.items() if isinstance(v, Tensor)})
+    return batch
