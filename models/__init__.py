@@ -1,9 +1,10 @@
 """The networks of five published systems, by name: ``models.create("htnet")``."""
 
+from posekernels.archive import CheckpointError
 from posekernels.door import one_package
 
 from .forecasting import forecast
-from .registry import CheckpointError, create, load_published, names, save_published
+from .registry import create, load_published, names, save_published
 from .streaming import lift, stream
 
 one_package(__name__)

@@ -16,16 +16,9 @@ from torch import Tensor, nn
 
 from posekernels._checks import nearest
 from posekernels._files import write_aside
+from posekernels.archive import CheckpointError, read_checkpoint
 
-from .registry import (
-    CheckpointError,
-    configuration,
-    create,
-    load_published,
-    published_names,
-    read_checkpoint,
-    refuse_run,
-)
+from .registry import configuration, create, load_published, published_names, refuse_run
 
 OURS = {"lifter": "lifter.safetensors", "forecaster": "forecaster.safetensors"}
 SEES = ("person", "screen")

@@ -10,15 +10,14 @@ import inspect
 import numbers
 import re
 import typing
-import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from posekernels._checks import nearest
 from posekernels._files import write_aside
+from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.pose.skeleton import skeleton
 
 _NETWORKS = {  # name -> module:class; imported when asked for
@@ -35,10 +34,6 @@ _NETWORKS = {  # name -> module:class; imported when asked for
     "variance_gcn": "posekernels.models.variance:VarianceGCN",
     "variance_linear": "posekernels.models.variance:VarianceLinear",
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that does not fit the network. The network is left as it was."""
 
 
 def names() -> list[str]:
@@ -114,50 +109,6 @@ def _is_a(value, kind) -> bool:
     if kind in (int, float):
         return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
     return isinstance(value, kind)
-
-
-class _Ignored:
-    """Stands for an object of a published checkpoint that nobody needs: takes any arguments and state, does nothing."""
-
-    def __init__(self, *_args):
-        pass
-
-    def __setstate__(self, _state):
-        pass
-
-
-def _safe_globals() -> list:
-    """What published checkpoints hold beside tensors: NumPy arrays and scalars, and a pickled NumPy random state.
-
-    The random state is replaced by nothing. NumPy 1 and 2 name their modules differently; both are met.
-    """
-    ignored = ["_pickle.__randomstate_ctor", "_pickle.__bit_generator_ctor", "_pickle.__generator_ctor"]
-    ignored += ["_mt19937.MT19937", "_pcg64.PCG64", "mtrand.RandomState"]
-    found = [(_Ignored, f"numpy.random.{name}") for name in ignored]
-    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        found += [
-            (np._core.multiarray._reconstruct, f"{core}._reconstruct"),
-            (np._core.multiarray.scalar, f"{core}.scalar"),
-        ]
-    return [*found, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
-
-
-def read_checkpoint(path: str | Path) -> dict | list:
-    """Read a file written by ``torch.save``: tensors, arrays and plain containers only (``weights_only=True``).
-
-    Raises:
-        CheckpointError: missing, truncated, or holding anything else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    try:
-        with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"holds {refused[1]}, which is refused" if refused else "truncated, empty or another kind of file"
-        raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why})") from error
 
 
 def refuse_run(checkpoint, where: str | Path) -> None:

@@ -1,25 +1,31 @@
-"""Reading ``.npz`` and ``.pkl`` files that hold pickled objects, without trusting them.
+"""Reading ``.npz``, ``.pkl`` and checkpoint files that hold pickled objects, without trusting them.
 
 Published data sets are NumPy archives of pickled dictionaries, and a pickle may run any code. Here only arrays, dicts,
 lists, tuples, strings and numbers are built, by code of this file; every other name in a pickle is refused before
 anything is called. NumPy's own unpickling is not used either: its ``__setstate__`` takes item sizes and flags from the
-file.
+file. Checkpoints are read by PyTorch's own restricted unpickler.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ._files import write_aside
 
 
 class DataError(ValueError):
     """A file or argument that cannot be used: names it, what came, and what was expected, in one line."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or does not fit the network. The network is left as it was."""
 
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -253,3 +259,48 @@ def write_npz(path: str | Path, **arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as aside, open(aside, "wb") as stream:
         np.savez_compressed(stream, **arrays)
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+class _Ignored:
+    """Stands for an object of a published checkpoint that nobody needs: takes any arguments and state, does nothing."""
+
+    def __init__(self, *_args):
+        pass
+
+    def __setstate__(self, _state):
+        pass
+
+
+def _safe_globals() -> list:
+    """What published checkpoints hold beside tensors: NumPy arrays and scalars, and a pickled NumPy random state.
+
+    The random state is replaced by nothing. NumPy 1 and 2 name their modules differently; both are met.
+    """
+    ignored = ["_pickle.__randomstate_ctor", "_pickle.__bit_generator_ctor", "_pickle.__generator_ctor"]
+    ignored += ["_mt19937.MT19937", "_pcg64.PCG64", "mtrand.RandomState"]
+    found = [(_Ignored, f"numpy.random.{name}") for name in ignored]
+    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        found += [
+            (np._core.multiarray._reconstruct, f"{core}._reconstruct"),
+            (np._core.multiarray.scalar, f"{core}.scalar"),
+        ]
+    return [*found, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
+
+
+def read_checkpoint(path: str | Path) -> dict | list:
+    """Read a file written by ``torch.save``: tensors, arrays and plain containers only (``weights_only=True``).
+
+    Raises:
+        CheckpointError: missing, truncated, or holding anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"holds {refused[1]}, which is refused" if refused else "truncated, empty or another kind of file"
+        raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why})") from error

@@ -17,8 +17,8 @@ import torch
 
 from posekernels._cli import Parser
 from posekernels._files import write_aside
+from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.published.pkd import family
-from posekernels.models.registry import CheckpointError, read_checkpoint
 from posekernels.people import pictures
 
 from . import recipes

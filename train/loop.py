@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from posekernels.models.registry import read_checkpoint
+from posekernels.archive import read_checkpoint
 
 from .place import Place, move
 from .recipes import Recipe, load_strict

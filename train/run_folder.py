@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from posekernels._files import write_aside
-from posekernels.models.registry import read_checkpoint
+from posekernels.archive import read_checkpoint
 
 from .place import Place
 from .recipes import CheckpointError, is_ours

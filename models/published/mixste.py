@@ -1,6 +1,6 @@
 """Parameter names of the published MixSTE2 checkpoints (``JinluZhang1126/MixSTE``, ``mixste_cpn_243f.bin``)."""
 
-from ..registry import CheckpointError
+from posekernels.archive import CheckpointError
 
 RENAME = [  # ours -> published, applied in order
     (r"^embed\.", "Spatial_patch_to_embedding."),

@@ -7,8 +7,9 @@ import re
 
 from torch import Tensor, nn
 
+from posekernels.archive import CheckpointError
+
 from ..pkd import SiMLPe
-from ..registry import CheckpointError
 
 _LEGACY = "motion_transformer.transformer."  # how the published siMLPe files say what its code calls _CURRENT
 _CURRENT = "motion_mlp.mlps."

@@ -5,7 +5,7 @@ Their left/right part names are mirrored with respect to the Human3.6M joints; h
 
 from itertools import count, takewhile
 
-from ..registry import CheckpointError
+from posekernels.archive import CheckpointError
 
 PART = {"torso": "Torso", "right_arm": "LArm", "left_arm": "RArm", "right_leg": "LLeg", "left_leg": "RLeg"}
 RENAME = [  # ours -> published, applied in order

@@ -1,7 +1,8 @@
 """Parameter names of the published Strided Transformer checkpoints (``no_refine_*.pth`` of
 ``Vegetebird/StridedTransformer-Pose3D``)."""
 
-from ..registry import CheckpointError
+from posekernels.archive import CheckpointError
+
 from ..strided_transformer import STRIDES
 
 RENAME = [  # ours -> published, applied in order

@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor, nn
 
-from ..registry import CheckpointError
+from posekernels.archive import CheckpointError
 
 
 def hint(net: nn.Module, state: dict[str, Tensor]) -> str | None:

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from posekernels._cli import Parser
-from posekernels.archive import DataError, read_npz
+from posekernels.archive import CheckpointError, DataError, read_checkpoint, read_npz
 from posekernels.models.pkd import roll_out
 from posekernels.models.pretrained import About, load_weights, pretrained
 from posekernels.models.published.pkd import configuration
-from posekernels.models.registry import CheckpointError, create, load_published, read_checkpoint
+from posekernels.models.registry import create, load_published
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train.recipes import trained

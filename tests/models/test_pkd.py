@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from posekernels.archive import read_checkpoint
 from posekernels.models import CheckpointError, create, load_published, save_published
 from posekernels.models.pkd import dct_matrix, roll_out
 from posekernels.models.published.pkd import configuration
-from posekernels.models.registry import published_state, read_checkpoint
+from posekernels.models.registry import published_state
 
 
 def randomised(net, seed=0):

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from posekernels import models
+from posekernels.archive import read_checkpoint
 from posekernels.models.examples import inputs_of
 from posekernels.models.pretrained import load_weights
-from posekernels.models.registry import published_state, read_checkpoint
+from posekernels.models.registry import published_state
 
 
 def test_unknown_name_tells_the_nearest():

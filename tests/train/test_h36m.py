@@ -12,8 +12,9 @@ import torch
 
 from posekernels import models
 from posekernels._cli import run_cli
+from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.pretrained import load_weights
-from posekernels.models.registry import CheckpointError, published_state, read_checkpoint
+from posekernels.models.registry import published_state
 from posekernels.train import h36m, lifting, recipes
 from posekernels.train.evaluate import Report, evaluate_clips, evaluate_mean_pose, mean_pose, target_of
 from posekernels.train.place import Place

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from posekernels.models.registry import CheckpointError, read_checkpoint
+from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.train.loop import Ema, Interrupted, Loop
 from posekernels.train.place import run_place
 from posekernels.train.run_folder import curve

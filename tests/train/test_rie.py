@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from posekernels import models
+from posekernels.archive import read_checkpoint
 from posekernels.models import rie
-from posekernels.models.registry import read_checkpoint
 from posekernels.train import h36m
 from tests.train import fake_h36m
 

@@ -11,9 +11,9 @@ import torch
 
 from posekernels import models
 from posekernels._cli import run_cli
+from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.examples import inputs_of
 from posekernels.models.pretrained import load_weights, save_weights
-from posekernels.models.registry import CheckpointError, read_checkpoint
 from posekernels.people.commands import convert_weights
 from posekernels.people.commands.lift import size
 from posekernels.people.lifter import Lifter, load_lifter

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from posekernels._cli import run_cli
-from posekernels.archive import write_npz
+from posekernels.archive import read_checkpoint, write_npz
 from posekernels.models import create
-from posekernels.models.registry import published_state, read_checkpoint
+from posekernels.models.registry import published_state
 from posekernels.train import h36m, mpi_inf_3dhp
 from posekernels.train.recipes.ws_anl import SigmaLoader
 from tests.train.synthetic import synthetic

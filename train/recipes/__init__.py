@@ -57,8 +57,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from posekernels._checks import nearest
+from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.pretrained import About
-from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels.models.registry import load_published
 from posekernels.pose.skeleton import H36M_17, Skeleton, skeleton
 
 

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
+from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.diffpose import PUBLISHED_SAMPLING, Diffusion, FrameDiffPose, Sampling, VideoDiffPose
 from posekernels.models.gcndiff import GCNdiff
-from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels.models.registry import load_published
 
 from ..data.clips import Clip, LiftingData
 from ..data.mixture import clip_mixtures, jitter, mixture_file, mixture_of

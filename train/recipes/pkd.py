@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
+from posekernels.archive import read_checkpoint
 from posekernels.models.pkd import roll_out
 from posekernels.models.published.pkd import configuration
-from posekernels.models.registry import read_checkpoint
 
 from ..data.forecasting import OBSERVED, TRAINED, Layout, TrainingLoader, Windows, evaluation_windows, training_windows
 from ..evaluate import Report

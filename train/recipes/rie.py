@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
-from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.models.registry import load_published
 
 from ..data.clips import Clip
 from ..data.windows import Batch, average_mirrored, mirror_points

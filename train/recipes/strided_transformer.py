@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
-from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.models.registry import load_published
 from posekernels.models.strided_refine import back_project
 from posekernels.pose.hypotheses import HypothesisScores
 from posekernels.pose.metrics import mpjpe

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from posekernels import models
 from posekernels._files import write_aside
-from posekernels.models.registry import CheckpointError, load_published, read_checkpoint
+from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.models.registry import load_published
 from posekernels.models.ws_anl import ALPHA, CHUNK, PAIRS, WsAnl, with_mirror
 from posekernels.ops import best_hypothesis, procrustes_error
 from posekernels.pose.hypotheses import HypothesisScores, by_reprojection, spread
