@@ -13,7 +13,8 @@ from bench import against, data, plan
 from bench.cases import model_cases, op_cases
 from bench.measure import Device, peaks
 from bench.memory import peak_mb
-from bench.report import Results, machine
+from bench.report import present
+from bench.results import Results, machine
 from bench.suite import COMPILED, PRECISIONS, Row, measured
 from posekernels._checks import nearest
 from posekernels._cli import Parser, run_cli
@@ -125,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         keep(measured(unit, ways, args.budget, peak[precision.name], peak_mb if held else None))
     print(f"{len(chosen)} units in {plan.minutes(time.monotonic() - start)}")
     if results and results.rows:
-        for path in [results.path, *([] if args.rows_only else results.present())]:
+        for path in [results.path, *([] if args.rows_only else present(results))]:
             print(f"wrote {path}")
     return 0
 

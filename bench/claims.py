@@ -1,14 +1,12 @@
-"""What the rows must support: the figures asked for, README's speed tables, and that ``auto`` never loses to eager."""
+"""What the rows must support: README's speed tables, and that ``auto`` never loses to eager."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench import scaling
-from bench.report import Results
+from bench.results import Results
 from bench.suite import Row
 from posekernels._dispatch import BACKENDS
 from posekernels._files import write_aside
@@ -57,167 +55,6 @@ class Rows:
 def claimed(results: list[Results]) -> list[Results]:
     """Those that the pages speak of, a CPU's. A GPU's have their own page, and count where there are no others."""
     return [r for r in results if not r.on_gpu] or results
-
-
-# -- the figures that were asked for --------------------------------
-@dataclass
-class Asked:
-    """One figure; ``value`` is None where a row it needs was not measured."""
-
-    issue: int
-    what: str
-    wanted: float
-    value: Callable[[Rows], float | None]
-    most: bool = False  # wanted at most, not at least
-    unit: str = "x"
-
-    def met(self, value: float) -> bool:
-        return value <= self.wanted if self.most else value >= self.wanted
-
-
-def faster(key: tuple[str, str, str], than: tuple[str, ...] = ("eager",), by: str = "auto", dtype: str = "float32"):
-    """How many times as fast ``by`` is as the best of ``than`` (float32)."""
-
-    def value(rows: Rows) -> float | None:
-        mine = rows.time(*key, by, dtype)
-        others = [t for t in (rows.time(*key, other) for other in than) if t]
-        return min(others) / mine if mine and others else None
-
-    return value
-
-
-def memory(key: tuple[str, str, str]):
-    """Our peak memory over eager's."""
-
-    def value(rows: Rows) -> float | None:
-        mine, eager = (rows.find(*key, c) for c in ("auto", "eager"))
-        return mine.peak_mb / eager.peak_mb if mine and eager and mine.peak_mb and eager.peak_mb else None
-
-    return value
-
-
-def megabytes(key: tuple[str, str, str]):
-    def value(rows: Rows) -> float | None:
-        row = rows.find(*key, "auto")
-        return row and row.peak_mb
-
-    return value
-
-
-def _networks(issue: int, what: str, wanted: dict[int, tuple[float, ...]], against: tuple[tuple[str, ...], ...]):
-    """Figures of a network in inference: batch -> what is wanted against each of ``against``."""
-    for batch, factors in wanted.items():
-        for factor, than in zip(factors, against):
-            label = "the best peer" if len(than) > 1 else SHOWN[than[0]]
-            name = f"{NAMES[what]}, B={batch}: against {label}"
-            yield Asked(issue, name, factor, faster((what, f"B={batch}", "inference"), than))
-
-
-EAGER, ONNX, BEST = ("eager",), ("onnxruntime",), ("eager", "torch.compile", "onnxruntime")
-GRAPH = "B={} J=17 80->384 K=2 M gelu"
-ASKED = [
-    Asked(2, "`graph_conv` B=400, forward", 2.0, faster(("graph_conv", GRAPH.format(400), "forward"))),
-    Asked(2, "`graph_conv` B=400, with backward", 1.5, faster(("graph_conv", GRAPH.format(400), "forward+backward"))),
-    Asked(2, "`graph_conv` B=1, forward", 1.0, faster(("graph_conv", GRAPH.format(1), "forward"))),
-    Asked(2, "HTNet, training iteration, B=256", 1.15, faster(("htnet", "B=256", "training"))),
-    *_networks(3, "pkd", {b: (5.0, 1.5) for b in (1, 32, 256)}, (EAGER, BEST)),
-    Asked(3, "PKD, training iteration, B=256", 3.0, faster(("pkd", "B=256", "training"))),
-    Asked(3, "PKD, its memory over eager's", 1.0, memory(("pkd", "B=256", "training")), most=True),
-    *_networks(4, "strided_transformer", {b: (2.5, 1.0) for b in (1, 8, 64)}, (EAGER, ONNX)),
-    Asked(
-        4,
-        "Strided Transformer in bfloat16, B=64: against ONNX Runtime in float32",
-        2.0,
-        faster(("strided_transformer", "B=64", "inference"), ONNX, dtype="bfloat16"),
-    ),
-    Asked(4, "Strided Transformer, training iteration, B=64", 1.5, faster(("strided_transformer", "B=64", "training"))),
-    Asked(
-        4,
-        "Strided Transformer, its memory over eager's",
-        0.7,
-        memory(("strided_transformer", "B=64", "training")),
-        most=True,
-    ),
-    *_networks(5, "htnet", {1: (1.3,), 64: (1.05,), 400: (1.05,)}, (ONNX,)),
-    Asked(
-        5,
-        "HTNet in bfloat16, B=400: against our float32",
-        1.8,
-        faster(("htnet", "B=400", "inference"), ("auto",), dtype="bfloat16"),
-    ),
-    *(
-        Asked(
-            5,
-            f"`joint_attention` D={d}: against PyTorch's attention",
-            2.0,
-            faster(("joint_attention", f"B=4131 N=17 H=8 D={d}", "forward"), ("sdpa",)),
-        )
-        for d in (10, 24, 64)
-    ),
-    Asked(
-        5,
-        "`sample_hypotheses` B=512 S=200: against `torch.randn`",
-        4.0,
-        faster(("sample_hypotheses", "B=512 S=200", "forward"), ("torch.randn",)),
-    ),
-    Asked(
-        5,
-        "`procrustes` of 100,000 poses: against NumPy's SVD",
-        20.0,
-        faster(("procrustes", "B=500 S=200", "forward"), ("numpy svd",)),
-    ),
-    Asked(
-        5,
-        "WS-ANL evaluation, 512 poses x 200 hypotheses: memory",
-        2000,
-        megabytes(("ws_anl 200 hypotheses", "B=512", "inference")),
-        most=True,
-        unit=" MB",
-    ),
-    *_networks(6, "gcndiff 50 steps", {1: (6.0, 1.3), 1024: (4.0, 1.3)}, (EAGER, ONNX)),
-    *_networks(6, "mixste", {1: (1.5, 1.0)}, (EAGER, ONNX)),
-    Asked(
-        6,
-        "MixSTE in bfloat16: against our float32",
-        2.0,
-        faster(("mixste", "B=1", "inference"), ("auto",), dtype="bfloat16"),
-    ),
-    Asked(6, "MixSTE, its memory over eager's", 0.5, memory(("mixste", "B=1", "inference")), most=True),
-    *_networks(7, "rie", {1: (3.0, 1.0), 8: (1.5, 1.0), 64: (1.25, 1.25)}, (EAGER, ONNX)),
-    Asked(
-        7,
-        "RIE in bfloat16, B=1: against our float32",
-        1.7,
-        faster(("rie", "B=1", "inference"), ("auto",), dtype="bfloat16"),
-    ),
-    Asked(
-        7,
-        "RIE, every frame of a video: against 64 windows at a time",
-        2.0,
-        faster(("rie video", "frames=500", "inference")),
-    ),
-    Asked(7, "RIE, training iteration, B=128", 1.3, faster(("rie", "B=128", "training"))),
-]
-
-
-def _cache(rows: Rows) -> float | None:
-    found = [r for (what, *_, way), r in rows.rows.items() if (what, way) == ("cmu data", "cache")]
-    return found[0].vs_eager if found else None
-
-
-ASKED.insert(11, Asked(3, "CMU training set from the cache: against parsing its text", 20.0, _cache))
-
-
-def asked_table(rows: Rows) -> str:
-    lines = ["| issue | figure | asked | measured | |", "|---|---|---|---|---|"]
-    for asked in ASKED:
-        value = asked.value(rows)
-        digits = ".0f" if asked.unit == " MB" else ".2f" if asked.wanted < 10 else ".1f"
-        shown = "not measured" if value is None else f"{value:,{digits}}{asked.unit}"
-        met = "" if value is None else "met" if asked.met(value) else "**missed**"
-        sign = "at most" if asked.most else "at least"
-        lines.append(f"| {asked.issue} | {asked.what} | {sign} {asked.wanted:g}{asked.unit} | {shown} | {met} |")
-    return "\n".join(lines)
 
 
 # -- the measured tables of bench/README.md --------------------------------
@@ -285,7 +122,6 @@ def page(results: list[Results], text: str) -> str:
     results = claimed(results)
     rows = Rows(results)
     tables = {
-        "asked": lambda: asked_table(rows),
         "regimes": lambda: regime_table(results),
         "speed": lambda: speed_tables(results, tuple(NAMES)),
         "training": lambda: training_table(rows),
