@@ -181,7 +181,7 @@ def _run(x, *args, backend: str) -> Tensor:
 
 def _check_stack(op: str, where: str, like: Tensor, C: int, T: int, stack: dict, mix: str, norm: str) -> None:
     """Refuse a stack whose tensors do not fit a state of C coordinates by T slots."""
-    for name, value, known in (("mix", mix, MIXES), ("norm", norm, tuple(reference.NORM_AXES))):
+    for name, value, known in (("mix", mix, MIXES), ("norm", norm, reference.NORMS)):
         if value not in known:
             raise ValueError(f"{op}: {name} must be one of {', '.join(known)}, got {value!r}")
     check_tensor(op, f"{where}weight", stack["weight"], like=like, rank=3)
