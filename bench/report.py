@@ -1,8 +1,8 @@
 """What is made of result files: ``python -m bench.report [FILE.json ...]``.
 
 A run adds its rows to ``NAME.json`` unit by unit, as they are measured. This command makes NAME.md, NAME.csv and the
-pictures of them anew and, when no file is named, fills the measured tables of ``bench/README.md``. ``--check`` looks
-instead whether committed rows support what is claimed, ``--speed`` prints the speed tables of README.md.
+pictures of them anew and, when no file is named, fills the measured tables of ``README.md`` and ``bench/README.md``.
+``--check`` looks instead whether committed rows support what is claimed.
 """
 
 from __future__ import annotations
@@ -93,11 +93,9 @@ def plot(rows: list[Row], facts: dict, path: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m bench.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE.json", help="default: all in bench/results")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
+    parser.add_argument(
         "--check", action="store_true", help="whether the rows support what is claimed; exit code 1 if not"
     )
-    what.add_argument("--speed", action="store_true", help="print the speed tables of README.md")
     args: argparse.Namespace = parser.parse_args(argv)
     for path in args.files:
         if not path.is_file():
@@ -109,14 +107,12 @@ def main(argv: list[str] | None = None) -> int:
             print(line)
         print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'} in {sum(len(r.rows) for r in results)} rows")
         return int(bool(problems))
-    if args.speed:
-        print(claims.speed_tables(results))
-        return 0
     for result in results:
         for path in present(result) + growth.draw_all(result):
             print(f"wrote {path}")
     if not args.files:
-        print(f"wrote {claims.fill_page(results)}")
+        for path in claims.fill_pages(results):
+            print(f"wrote {path}")
     return 0
 
 

@@ -38,7 +38,7 @@ def machine(device: str, command: list[str] = ()) -> dict:
         **({"cuda": torch.version.cuda} if device.startswith("cuda") else {}),
         "command": " ".join(Path(word).name if Path(word).is_absolute() else word for word in command),
     }
-    for package in ("triton", "onnxruntime"):
+    for package in ("triton", "onnxruntime", "openvino"):
         try:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
