@@ -9,21 +9,19 @@ pixels, y down. .gif and .html need nothing but Pillow; .mp4 needs the extra ``v
 
 from __future__ import annotations
 
-import html
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from posekernels._files import write_aside
-from posekernels.extras import needs
 from posekernels.pose.camera import camera_to_world, rotate
 from posekernels.pose.skeleton import Skeleton
+
+from . import player
 
 LEFT, RIGHT, MIDDLE = "#6a5acd", "#8fbc8f", "#cd853f"  # slateblue, darkseagreen, peru: by the child joint of a bone
 FADED = "#b4b4bc"
@@ -49,6 +47,7 @@ class Panel:
         side: metres, of the space drawn in 3D. zoom: width of that space relative to the panel's.
         faded: joints drawn in grey, with the bones to them.
         captions: one line per frame, at the foot of the panel; none by default.
+        pale: on a page, drawn faintly: what another panel is compared with.
 
     Joints that are NaN, and bones to them, are left out.
     """
@@ -64,6 +63,7 @@ class Panel:
     faded: Sequence[int] = ()
     zoom: float = 1 / 1.4
     captions: Sequence[str] = ()
+    pale: bool = False
 
     def __post_init__(self):
         self.points = np.asarray(self.points, np.float32)
@@ -249,7 +249,14 @@ def picture(panels: Sequence[Panel], t: int, size: int = 360) -> Image.Image:
 
 # -- files -----------------------------------------------------------------------------------------------------------
 def save(
-    path: str | Path, panels: Sequence[Panel], fps: float, *, size: int = 360, bitrate: int = 3000, title: str = ""
+    path: str | Path,
+    panels: Sequence[Panel],
+    fps: float,
+    *,
+    size: int = 360,
+    bitrate: int = 3000,
+    title: str = "",
+    **of_page,
 ) -> Path:
     """Write panels as a moving picture; the suffix of ``path`` says which kind.
 
@@ -257,6 +264,7 @@ def save(
         panels: all with the same number of frames.
         fps: frames per second of the points; a .gif shows at most 50 of them, in real time.
         size: pixels per panel. bitrate: kbit/s, .mp4 only. title: of the .html page.
+        of_page: more for a .html page, as ``film_of`` takes it.
     Raises:
         ValueError: another suffix, panels of different length, an .mp4 without the package imageio-ffmpeg.
         OSError: ``path`` cannot be written.
@@ -267,10 +275,10 @@ def save(
         raise ValueError(f"panels must have the same number of frames, got {[len(p.points) for p in panels]}")
     if not fps > 0 or size < 32:
         raise ValueError(f"fps must be positive and size at least 32 pixels, got {fps} and {size}")
+    if path.suffix.lower() == ".html":
+        return player.write(path, film_of(panels, fps, title or path.stem, **of_page))
     with write_aside(path) as aside:
-        if path.suffix.lower() == ".html":
-            aside.write_text(page(panels, fps, title or path.stem), encoding="utf-8")
-        elif path.suffix.lower() == ".gif":
+        if path.suffix.lower() == ".gif":
             _save_gif(aside, panels, fps, size)
         else:
             _save_mp4(aside, panels, fps, size, bitrate)
@@ -325,7 +333,13 @@ def _save_mp4(path: Path, panels: Sequence[Panel], fps: float, size: int, bitrat
 
 
 def _ffmpeg(purpose: str):
-    return needs("imageio_ffmpeg", "video", f"{purpose} (.gif and .html do without)")
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise ValueError(
+            f"{purpose} needs the package imageio-ffmpeg: pip install imageio-ffmpeg (.gif, .html need nothing)"
+        ) from error
+    return imageio_ffmpeg
 
 
 def read_video(path: str | Path, frames: int, skip: int = 0) -> list[np.ndarray]:
@@ -353,38 +367,28 @@ def read_video(path: str | Path, frames: int, skip: int = 0) -> list[np.ndarray]
     return images
 
 
-def _integers(values: np.ndarray) -> list[list[int | None]]:
-    """Rounded; NaN as None."""
-    whole = np.round(np.nan_to_num(values)).astype(int).astype(object)
-    whole[np.isnan(values)] = None
-    return whole.tolist()
+def film_of(
+    panels: Sequence[Panel],
+    fps: float,
+    title: str,
+    now: int | None = None,
+    video: Path | None = None,
+    times: Sequence[float] | None = None,
+) -> player.Film:
+    """The 3D panels as a film: a body each, named by its panel, in one space; a 2D panel of their layout is its image.
 
-
-def page(panels: Iterable[Panel], fps: float, title: str) -> str:
-    """One self-contained HTML page that plays the panels: drag to orbit, scrub, play. Video backgrounds stay out."""
-    data = {
-        "fps": fps,
-        "elevation": ELEVATION,
-        "panels": [
-            {
-                "title": p.title,
-                "captions": list(p.captions),
-                "threeD": p.is_3d,
-                "extent": list(p.extent),
-                "azimuth": p.azimuth,
-                "side": p.side,
-                "height": min(p.side, CUBE) / 2,
-                "zoom": p.zoom,
-                "fine": p.fineness,
-                "bones": p.bones(),
-                # millimetres and tenths of a pixel as integers: a third of the size of floats
-                "points": _integers(p.points.reshape(len(p.points), -1) * (1000 if p.is_3d else 10)),
-                "focus": _integers(p.focus * 1000) if p.is_3d else [],
-                "unit": 1000 if p.is_3d else 10,
-            }
-            for p in panels
-        ],
-    }
-    template = resources.files(__package__).joinpath("player.html").read_text(encoding="utf-8")
-    script = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no </script> from a title
-    return template.replace("{{title}}", html.escape(title)).replace("{{data}}", script)
+    Args:
+        now: frame from which on it is forecast. video, times: what plays beside it, and when each frame is in it.
+    Raises:
+        ValueError: no panel in 3D with a skeleton, or several layouts.
+    """
+    solid = [p for p in panels if p.is_3d and p.skeleton is not None]
+    layouts = {p.skeleton for p in solid}
+    if len(layouts) != 1:
+        raise ValueError(f"{title}: a page shows 3D panels of one skeleton, got {len(layouts)}")
+    flat = next((p for p in panels if not p.is_3d and p.skeleton in layouts), None)
+    bodies = [player.Body(p.title, p.points, pale=p.pale) for p in solid]
+    if flat is not None:
+        bodies[0].pixels = flat.points
+    size = tuple(map(int, flat.extent)) if flat is not None else None
+    return player.Film(title, fps, layouts.pop(), bodies, size, video, times, now, solid[0].azimuth)

@@ -174,9 +174,10 @@ def render(recipe, path: Path) -> Path:
         points = torch.cat((window[:, :OBSERVED], future), 1)[0].numpy()
         shown[title] = np.stack((points[..., 0], -points[..., 2], points[..., 1]), -1) if data.axes == "y" else points
     floor = min(points[..., 2].min() for points in shown.values())
-    panels = [pictures.Panel(t, p - (0, 0, floor), data.layout.skeleton) for t, p in shown.items()]
+    skeleton = data.layout.skeleton
+    panels = [pictures.Panel(t, p - (0, 0, floor), skeleton, pale="truth" in t) for t, p in shown.items()]
     title = f"{recipe.name}: {data.name}, {clips[0]}, {OBSERVED} frames seen, {EVALUATED} forecast"
-    return pictures.save(path, panels, 1000 / data.layout.milliseconds, title=title)
+    return pictures.save(path, panels, 1000 / data.layout.milliseconds, title=title, now=OBSERVED)
 
 
 @torch.no_grad()

@@ -116,7 +116,7 @@ def panels_of(
     azimuth = pictures.azimuth_of(clip.orientation)
     for title, pose in poses.items():
         world = pictures.to_world(pictures.downsample(pose, downsample), clip.orientation, translation)
-        panels.append(pictures.Panel(title, world, data.skeleton, azimuth=azimuth))
+        panels.append(pictures.Panel(title, world, data.skeleton, azimuth=azimuth, pale=title == "Ground truth"))
     return panels
 
 
@@ -172,9 +172,12 @@ def render(recipe, data: LiftingData, options: Namespace, folder: Path | None) -
             np.save(file, predicted[frames])
         written.append(path)
     if options.render:
-        video = None
+        video, played = None, {}
         if options.viz_video:
             video = pictures.read_video(options.viz_video, frames.stop - frames.start, options.viz_skip + start)
+            count = max(1, (frames.stop - start) // step)
+            at = (options.viz_skip + start + np.arange(count) * step) / clip.fps
+            played = {"video": Path(options.viz_video), "times": at.tolist()}
         panels = panels_of(clip, predicted, data, frames, step, not options.viz_no_ground_truth, video)
         written.append(
             pictures.save(
@@ -184,6 +187,7 @@ def render(recipe, data: LiftingData, options: Namespace, folder: Path | None) -
                 size=round(options.viz_size * 72),
                 bitrate=options.viz_bitrate,
                 title=f"{recipe.name}: {data.name}, {clip.subject} {clip.action}, camera {clip.camera}",
+                **played,
             )
         )
     return written

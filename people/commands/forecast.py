@@ -22,7 +22,7 @@ from posekernels.pose.skeleton import H36M_17
 from posekernels.train.recipes import trained
 from posekernels.train.recipes.any_motion import FPS, with_path, without_path
 
-from .. import pictures, pose_files
+from .. import pictures, player, pose_files
 from ..lifter import Lifted, Person, stretches
 from . import lift
 from .lift import say
@@ -248,9 +248,13 @@ def main(arguments: list[str]) -> int:
         f"{drawn:.2f} s before{better if len(most) > len(who) else ''}"
     )
     title = f"{Path(done.source).name}: {options.seconds:g} s ahead"
-    for out in outs:
+    beside: list[Path] = []
+    for out in lift.pages_last(outs):
         if out.suffix.lower() in pose_files.SUFFIXES:
             written = pose_files.write(out, done)
+            beside += written
+        elif out.suffix.lower() == ".html":
+            written = [player.write(out, player.film_of(done, files=beside, start=beginning(done, end), now=end))]
         else:
             written = [pictures.save(out, panels(done, end), done.fps, size=options.panel, title=title)]
         for path in written:

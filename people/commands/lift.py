@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from posekernels.archive import DataError, write_npz
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17, skeleton
 
-from .. import detect, keypoint_files, pictures, pose_files
+from .. import detect, keypoint_files, pictures, player, pose_files
 from ..keypoint_files import Keypoints
 from ..lifter import ENOUGH, SURE, Lifted, Lifter, LiveLifter, Person, filled, in_h36m, lift_all, load_lifter, stand
 from ..tracking import Sighting, Track, Tracker
@@ -108,6 +108,7 @@ def parser() -> Parser:
         "--picture-fps", type=float, metavar="F", help="pictures per second of .gif and .mp4 (default: 15)"
     )
     group.add_argument("--overlay", action=BooleanOptionalAction, default=True, help="the video under the 2D skeleton")
+    group.add_argument("--embed", action="store_true", help="the video inside the page (default: a link to its file)")
     return p
 
 
@@ -378,12 +379,7 @@ def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list
     body = pictures.crowd(H36M_17, len(people))
     points = np.concatenate([p.points for p in people], 1)[::step]
     world = np.concatenate([p.world for p in people], 1)[::step]
-    extent = lifted.size
-    if extent is None:  # unknown: the box around everything
-        low, high = np.nanmin(points, (0, 1)), np.nanmax(points, (0, 1))
-        reach = max(float((high - low).max()), 1e-9)
-        points = (points - low) / reach * 1000 + 100  # whatever their unit, a picture of 1200 pixels
-        extent = tuple(int(v) for v in (high - low) / reach * 1000 + 200)
+    points, extent = player.in_image(points, lifted.size)
     background = None
     if video is not None:
         width = min(extent[0], panel * 2)
@@ -419,13 +415,34 @@ class _Every:
         return self.images[index * self.step]
 
 
-def save(out: Path, lifted: Lifted, video: str | None, panel: int = 360, fps: float | None = None) -> list[Path]:
-    """Write poses or pictures, by the suffix."""
+def pages_last(outs: list[Path]) -> list[Path]:
+    """In the order to write them: a page links to the poses that lie beside it."""
+    return sorted(outs, key=lambda out: out.suffix.lower() == ".html")
+
+
+def save(
+    out: Path,
+    lifted: Lifted,
+    video: str | None,
+    panel: int = 360,
+    fps: float | None = None,
+    embed: bool = False,
+    beside: Sequence[Path] = (),
+) -> list[Path]:
+    """Write poses, a picture or a page, by the suffix.
+
+    Args:
+        video: under the skeletons. panel, fps: of pictures. embed: the video goes inside the page.
+        beside: what the page links to, if it is poses.
+    """
     if out.suffix.lower() in pose_files.SUFFIXES:
         return pose_files.write(out, lifted)
-    page = out.suffix.lower() == ".html"
-    step = max(1, round(lifted.fps / (fps or (lifted.fps if page else PICTURES_PER_SECOND))))
-    shown = panels(lifted, None if page else video, panel, step)
+    if out.suffix.lower() == ".html":
+        played = Path(video) if video is not None and Path(video).is_file() else None  # not a folder of pictures
+        files = [path for path in beside if path.suffix.lower() in pose_files.SUFFIXES]
+        return [player.write(out, player.film_of(lifted, played, files), embed)]
+    step = max(1, round(lifted.fps / (fps or PICTURES_PER_SECOND)))
+    shown = panels(lifted, video, panel, step)
     return [pictures.save(out, shown, lifted.fps / step, size=panel, title=f"{Path(lifted.source).name} in 3D")]
 
 
@@ -581,10 +598,13 @@ def finish(
     for note in (*keypoints.notes, *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
-    for out in outs:
+    written: list[Path] = []
+    for out in pages_last(outs):
         with clock.stage("drawing" if out.suffix.lower() in pictures.SUFFIXES else "writing", lifted.frames):
-            for path in save(out, lifted, under, options.panel, options.picture_fps):
-                say(f"wrote {path}")
+            new = save(out, lifted, under, options.panel, options.picture_fps, options.embed, written)
+        written += new
+        for path in new:
+            say(f"wrote {path}")
     say(str(clock))
     return lifted
 

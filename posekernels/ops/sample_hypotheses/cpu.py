@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from ..._adapters import address, contiguous
 from ..._native import core, no_cpu
 from .._cpu import not_float32
 
@@ -19,15 +18,15 @@ def refuses(keypoints, sigma, *_):
 
 def sample_hypotheses(keypoints, sigma, samples, alpha, seed, first_pose, first_sample):
     B, V, J = sigma.shape
-    keypoints, sigma = contiguous(keypoints, sigma)
+    keypoints, sigma = keypoints.contiguous(), sigma.contiguous()
     y = keypoints.new_empty(B, samples, V, J, 2)
     core.sample_hypotheses(
         torch.get_num_threads(),
-        address(keypoints),
+        keypoints.data_ptr(),
         2 * V * J,
-        address(sigma),
+        sigma.data_ptr(),
         V * J,
-        address(y),
+        y.data_ptr(),
         B,
         samples,
         2 * V * J,
