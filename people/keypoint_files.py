@@ -2,21 +2,17 @@
 
 - ``.npz``: VideoPose3D's custom data sets (``positions_2d``) and its detector's files (``boxes``), the Strided
   Transformer demo's ``reconstruction``, our own (``posekernels lift -o x.npz``), or one array ``keypoints``; ``.npy``:
-  one array. Arrays are [T, J, 2 or 3] or [P, T, J, 2 or 3].
-- ``.json``: AlphaPose (a list of rows with ``image_id``), MMPose (``instance_info``), OpenPose of one frame, ours, or
-  the numbers of such an array in nested lists.
-- a folder of OpenPose or Sports2D files, one per frame.
+  one array. Arrays are [T, J, 2 or 3] or [P, T, J, 2 or 3]; MediaPipe's with x, y, z and visibility too.
+- ``.json``: a list of frames, of people with ``image_id`` or of numbers, COCO's ``annotations``, or one frame: see
+  ``FORMS``.
+- a folder of such files, one per frame.
 
-People without a number of their own are told apart by ``people.tracking``.
+What is made of what they say is decided in ``people.keypoint_rules``, for all of them alike.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,210 +20,111 @@ import numpy as np
 from posekernels._checks import nearest
 from posekernels.archive import DataError, read_npz
 from posekernels.pose.layouts import LAYOUTS
-from posekernels.pose.skeleton import SKELETONS
 
-from .tracking import Sighting, Track, Tracker
+from .keypoint_rules import FOR_3D, Frame, Keypoints, Reading, Seen, believed
 
-# What a number of joints means when nobody says; 25 is decided by where the joints lie.
-BY_COUNT = {
-    16: "mpii-16",
-    17: "coco-17",
-    18: "openpose-18",
-    24: "smpl-24",
-    26: "halpe-26",
-    31: "cmu-31",
-    32: "h36m-32",
-    33: "blazepose-33",
-    38: "cmu-38",
-}
-PARTS_OF_WHOLE_BODY = {133: 17, 136: 26}  # COCO-WholeBody and Halpe-136 begin with COCO-17 and Halpe-26
+__all__ = ["FORMS", "Keypoints", "read"]
+
+FORMS = (
+    "OpenPose, AlphaPose (also as open and cmu), MMPose, MediaPipe, Ultralytics, COCO's annotations, nested lists of "
+    "[frames, joints, 2 or 3] numbers, what posekernels lift writes"
+)
 
 
-@dataclass
-class Keypoints:
-    """People in a video, in 2D.
-
-    Args:
-        people: tracks over the same ``frames`` frames; NaN where a person is not seen.
-        layout: name of their joints in ``SKELETONS``.
-        frames: of the video. fps: None where the file does not say. size: (width, height) of the image, or None.
-        notes: what was guessed or left out, in words for the user.
-    """
-
-    people: list[Track]
-    layout: str
-    frames: int
-    fps: float | None = None
-    size: tuple[int, int] | None = None
-    notes: list[str] = field(default_factory=list)
-
-
-def read(path: str | Path, layout: str | None = None) -> Keypoints:
+def read(
+    path: str | Path, layout: str | None = None, size: tuple[int, int] | None = None, clip: str | None = None
+) -> Keypoints:
     """Read a file, or a folder of files with one frame each.
 
     Args:
         layout: of the joints, where the file's own word or their number is not to be trusted.
+        size: (width, height) of the image, where the file does not say.
+        clip: part of the name of one of several videos.
     Raises:
-        DataError: no such file, unreadable, of no known form, joints of an unknown layout, nobody in it.
+        DataError: no such file, unreadable, of no known form, joints of an unknown layout, nobody in it; what
+            ``people.keypoint_rules`` refuses.
     """
     path = Path(path)
     if layout is not None and layout not in LAYOUTS:
         raise DataError(f"no joint layout {layout!r}{nearest(layout, LAYOUTS)} (layouts: {', '.join(LAYOUTS)})")
     if path.is_dir():
-        return _openpose(path, sorted(path.glob("*.json"), key=_number), layout)
-    if not path.is_file():
+        reading = _folder(path)
+    elif not path.is_file():
         raise DataError(f"{path}: no such file or folder")
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
+    elif path.suffix.lower() == ".npy":
         try:
             array = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise DataError(f"{path}: not an array of numbers ({str(error).splitlines()[0]})") from error
-        return _arrays(path, array, layout)
-    if suffix == ".npz":
-        return _npz(path, layout)
-    if suffix == ".json":
-        return _json(path, layout)
-    raise DataError(f"{path}: keypoints are read from .npz, .npy, .json or a folder of .json, not {suffix or 'this'!r}")
-
-
-def layout_of(points: np.ndarray, where: str | Path) -> str:
-    """The layout that keypoints [..., J, 2 or more] most likely have, by their number.
-
-    With 25 joints it is ``body-25`` if joint 8 lies between 9 and 12 (the middle of the hips), else ``body-25b``.
-
-    Raises:
-        DataError: no layout has that many joints.
-    """
-    joints = points.shape[-2]
-    if joints == 25:
-        flat = points[..., :2].reshape(-1, 25, 2)
-        flat = flat[np.isfinite(flat).all((1, 2)) & (flat[:, [8, 9, 12]] != 0).all((1, 2))]
-        if not len(flat):
-            return "body-25"
-        off = np.linalg.norm(flat[:, 8] - (flat[:, 9] + flat[:, 12]) / 2, axis=-1)
-        return "body-25" if np.median(off / (np.ptp(flat, axis=1).max(-1) + 1e-9)) < 0.1 else "body-25b"
-    if joints not in BY_COUNT:
-        known = ", ".join(f"{name} ({SKELETONS[name].num_joints})" for name in LAYOUTS)
-        raise DataError(f"{where}: {joints} joints fit no known layout; known are {known}")
-    return BY_COUNT[joints]
+        reading = _arrays(path, array)
+    elif path.suffix.lower() == ".npz":
+        reading = _npz(path)
+    elif path.suffix.lower() == ".json":
+        reading = _json(path)
+    else:
+        kind = path.suffix.lower() or "this"
+        raise DataError(f"{path}: keypoints are read from .npz, .npy, .json or a folder of .json, not {kind!r}")
+    reading.layout, reading.size, reading.clip = layout or reading.layout, size or reading.size, clip
+    return believed(reading)
 
 
 # -- arrays ----------------------------------------------------------------------------------------------------------
-def _arrays(path: Path, array: np.ndarray, layout: str | None, scores: np.ndarray | None = None, **known) -> Keypoints:
+def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known) -> Reading:
     """[T, J, C] or [P, T, J, C] as people; C = 2, or 3 with scores."""
     array = np.asarray(array)
-    if array.dtype.kind not in "fiu" or array.ndim not in (3, 4) or array.shape[-1] not in (2, 3):
+    mediapipe = array.ndim in (3, 4) and array.shape[-2:] == (33, 4)
+    if array.dtype.kind not in "fiu" or array.ndim not in (3, 4) or array.shape[-1] not in (2, 3) and not mediapipe:
         raise DataError(
             f"{path}: keypoints must be [frames, joints, 2 or 3] or [people, frames, joints, 2 or 3], got "
             f"{list(array.shape)} of {array.dtype}"
         )
+    notes = []
+    if mediapipe:
+        array = array[..., [0, 1, 3]]
+        notes.append("4 numbers for each of 33 joints: taken for MediaPipe's x, y, z, visibility; z is left out")
     array = array[None] if array.ndim == 3 else array
-    if not array.shape[1] or not array.shape[0]:
+    people, length = array.shape[:2]
+    if not people or not length:
         raise DataError(f"{path}: no frames: {list(array.shape)}")
-    layout, guessed = _checked(path, array, layout), layout is None
-    given = None
-    if scores is None and array.shape[-1] == 3:
-        _check_scores(path, array)
     if scores is not None:
-        given = np.asarray(scores, np.float32).reshape(array.shape[:3])
-    people = []
-    for number, points in enumerate(array.astype(np.float32)):
-        score = given[number] if given is not None else points[..., 2] if points.shape[-1] == 3 else None
-        people.append(_track(number + 1, points[..., :2], score))
-    return _done(path, Keypoints(people, layout, array.shape[1], **known), guessed)
+        scores = _floats(path, scores).reshape(-1)
+        if scores.size != array[..., 0].size:
+            raise DataError(f"{path}: {scores.size} scores for {array[..., 0].size} keypoints")
+        scores = scores.reshape(array.shape[:3])
+    names = list(range(1, people + 1)) if identities is None else np.ravel(identities).tolist()
+    if len(names) != people:
+        raise DataError(f"{path}: {len(names)} identities for {people} people")
+    frames = [
+        Frame(None, [Seen(array[p, t], None if scores is None else scores[p, t], names[p]) for p in range(people)])
+        for t in range(length)
+    ]
+    return Reading(path, frames, notes=notes, ranked=False, **known)
 
 
-def _check_scores(path: Path, array: np.ndarray) -> None:
-    """Raises DataError where the third of [..., 3] numbers is the third coordinate of joints in 3D and no score.
-
-    Scores beside pixels have a wide margin: some detectors' are percents, or a little below 0.
-    """
-    seen = array[np.isfinite(array).all(-1)]
-    if not len(seen):
-        return
-    low, high = seen[:, 2].min(), seen[:, 2].max()
-    least, most = (-1, 100) if np.abs(seen[:, :2]).max() > 20 else (-0.05, 1.05)
-    if low < least or high > most:
-        raise DataError(
-            f"{path}: the third column is no score (from {low:.3g} to {high:.3g}); for 3D joints use posekernels "
-            "forecast --joints LAYOUT"
-        )
-
-
-def _track(identity: int, points: np.ndarray, scores: np.ndarray | None) -> Track:
-    """NaN and all-zero points count as not seen; NaN scores as 0."""
-    seen = np.isfinite(points).all(-1) & (points != 0).any(-1)
-    scores = np.ones(points.shape[:2], np.float32) if scores is None else np.nan_to_num(scores, nan=0.0, posinf=0.0)
-    points = np.where(seen[..., None], points, np.nan).astype(np.float32)
-    return Track(identity, points, np.where(seen, scores, 0).astype(np.float32))
-
-
-def _checked(path: Path, points: np.ndarray, layout: str | None) -> str:
-    layout = layout or layout_of(points, path)
-    if layout not in LAYOUTS:
-        raise DataError(f"{path}: names its layout {layout!r}{nearest(layout, LAYOUTS)}; say --layout NAME")
-    if SKELETONS[layout].num_joints != points.shape[-2]:
-        raise DataError(f"{path}: {points.shape[-2]} joints, but layout {layout} has {SKELETONS[layout].num_joints}")
-    return layout
-
-
-def _done(path: Path, found: Keypoints, guessed: bool) -> Keypoints:
-    """``found`` without people of whom no joint was found; says so if its layout is a guess."""
-    found.people = [track for track in found.people if (track.scores > 0).any()]
-    if not found.people:
-        raise DataError(f"{path}: nobody in it: no joint was found in any of {found.frames} frames")
-    if guessed:
-        joints = SKELETONS[found.layout].num_joints
-        found.notes.append(f"{joints} joints, taken for {found.layout}; --layout NAME if they are others")
-        if found.layout == "coco-17" and looks_like_h36m(np.concatenate([t.points for t in found.people])):
-            found.notes.append("warning: these look like Human3.6M's joints, not COCO's; if so, --layout h36m-17")
-    return found
-
-
-def looks_like_h36m(points: np.ndarray) -> bool:
-    """Whether 17 joints [T, 17, 2] without a layout are H36M-17's and not COCO's: the right one has the shorter bones.
-
-    In the starter set H36M's bones are 0.36 to 0.66 as long as COCO's if the joints are H36M's, else 0.72 to 1.7.
-    """
-
-    def bone(layout: str) -> float:
-        joints, parents = zip(*((j, p) for j, p in enumerate(SKELETONS[layout].parents) if p >= 0))
-        lengths = np.linalg.norm(points[:, joints] - points[:, parents], axis=-1)
-        return float(lengths[np.isfinite(lengths)].sum() / max(np.isfinite(lengths).sum(), 1))
-
-    return bone("h36m-17") < 0.7 * bone("coco-17")
-
-
-def _npz(path: Path, layout: str | None) -> Keypoints:
+def _npz(path: Path) -> Reading:
     content = read_npz(path)
     if "positions_2d" in content:
-        return _videopose(path, content, layout)
+        return _videopose(path, content)
     if {"boxes", "keypoints"} <= set(content):
-        return _detections(path, content, layout)
+        return _detections(path, content)
     if "keypoints" in content:
         size = tuple(int(v) for v in content["size"]) if "size" in content and np.size(content["size"]) == 2 else None
         fps = float(content["fps"]) if "fps" in content else None
         own = str(content["layout"]) if "layout" in content else None
-        scores = content.get("scores")
-        found = _arrays(path, content["keypoints"], layout or own, scores, fps=fps, size=size)
-        if "identities" in content:
-            numbers = np.ravel(content["identities"]).tolist()
-            for track in found.people:
-                track.identity = int(numbers[track.identity - 1])
-        return found
+        of = content.get("scores"), content.get("identities")
+        return _arrays(path, content["keypoints"], *of, layout=own, fps=fps, size=size)
     if "reconstruction" in content:  # the Strided Transformer demo: already Human3.6M's joints
-        return _arrays(path, content["reconstruction"], layout or "h36m-17")
+        return _arrays(path, content["reconstruction"], layout="h36m-17")
     arrays = [v for v in content.values() if isinstance(v, np.ndarray) and v.dtype.kind in "fiu" and v.ndim in (3, 4)]
     if len(arrays) == 1:
-        return _arrays(path, arrays[0], layout)
+        return _arrays(path, arrays[0])
     raise DataError(
         f"{path}: no keypoints in it; expected positions_2d (VideoPose3D), keypoints, reconstruction or one array, got "
         f"{', '.join(content) or 'nothing'}"
     )
 
 
-def _videopose(path: Path, content: dict, layout: str | None) -> Keypoints:
+def _videopose(path: Path, content: dict) -> Reading:
     """VideoPose3D's custom data set; the first video with the action ``custom``, else the first of all."""
     positions = content["positions_2d"]
     positions = positions.item() if isinstance(positions, np.ndarray) else positions
@@ -244,7 +141,7 @@ def _videopose(path: Path, content: dict, layout: str | None) -> Keypoints:
     found = _arrays(
         path,
         np.asarray(views[0]),
-        layout or {"coco": "coco-17", "h36m": "h36m-17"}.get(str(metadata.get("layout_name", "")).lower()),
+        layout={"coco": "coco-17", "h36m": "h36m-17"}.get(str(metadata.get("layout_name", "")).lower()),
         size=size,
     )
     if len(positions) > 1 or len(views) > 1:
@@ -252,7 +149,7 @@ def _videopose(path: Path, content: dict, layout: str | None) -> Keypoints:
     return found
 
 
-def _detections(path: Path, content: dict, layout: str | None) -> Keypoints:
+def _detections(path: Path, content: dict) -> Reading:
     """What VideoPose3D's detector script writes: boxes and keypoints of everybody, frame by frame.
 
     As published: in each frame the person with the highest box score is taken, frames without one are filled by linear
@@ -276,48 +173,27 @@ def _detections(path: Path, content: dict, layout: str | None) -> Keypoints:
         raise DataError(f"{path}: nobody in it: no person was found in any of {len(found)} frames")
     about = content.get("metadata")
     size = (int(about["w"]), int(about["h"])) if isinstance(about, dict) and {"w", "h"} <= set(about) else None
-    layout = layout or "coco-17"  # all that its detector knows
-    result = _arrays(path, np.stack(points, 1).reshape(len(found), -1, 2), layout, size=size)
+    whole = np.stack(points, 1).reshape(len(found), -1, 2)
+    result = _arrays(path, whole, layout="coco-17", size=size)  # all that its detector knows
     if len(chosen) < len(found):
         result.notes.append(f"{len(found) - len(chosen)} of {len(found)} frames without a person: filled in")
     return result
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------------
+POINTS = ("pose_keypoints_2d", "keypoints", "joints")
+SCORES = ("keypoint_scores", "keypoints_scores", "scores")
+IDENTITIES = ("track_id", "idx", "person_id", "instance_id", "id")
+PEOPLE = ("people", "bodies", "instances", "predictions", "poses", "landmarks", "pose_landmarks", "poseLandmarks")
+FRAME = ("image_id", "frame_id", "frame", "frame_number", "file_name", "image", "timestamp")
+SCORE = ("score", "visibility", "confidence", "visible", "presence")
+
+
 def _load(path: Path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        return json.loads(path.read_bytes())  # bytes: whatever mark of their encoding they begin with
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: not readable JSON ({str(error).splitlines()[0]})") from error
-
-
-def _json(path: Path, layout: str | None) -> Keypoints:
-    content = _load(path)
-    if isinstance(content, dict) and "people" in content and "version" in content and "frames" not in content:
-        return _openpose(path, [path], layout)
-    if isinstance(content, dict) and content.get("format") == "posekernels":
-        people = content["people"]
-        frames = int(content["frames"])
-        tracks = [
-            _track(int(p["id"]), _floats(path, p["keypoints"]), _floats(path, p["scores"]) if "scores" in p else None)
-            for p in people
-        ]
-        size = tuple(content["size"]) if content.get("size") else None
-        layout = _checked(path, tracks[0].points, layout or content["layout"])
-        return _done(path, Keypoints(tracks, layout, frames, content.get("fps"), size), guessed=False)
-    if isinstance(content, dict) and "instance_info" in content:
-        content = content["instance_info"]
-    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
-        if all("instances" in row for row in content):
-            return _mmpose(path, content, layout)
-        if all("image_id" in row and "keypoints" in row for row in content):
-            return _alphapose(path, content, layout)
-    if isinstance(content, list) and content and isinstance(content[0], list):
-        return _arrays(path, _floats(path, content), layout)
-    raise DataError(
-        f"{path}: JSON of no known form (known: OpenPose, AlphaPose, MMPose, nested lists of [frames, joints, 2 or 3] "
-        "numbers, what posekernels lift writes)"
-    )
 
 
 def _floats(path: Path, values) -> np.ndarray:
@@ -328,98 +204,205 @@ def _floats(path: Path, values) -> np.ndarray:
         raise DataError(f"{path}: keypoints are not lists of numbers of one length") from error
 
 
-def _triples(path: Path, values) -> np.ndarray:
+def _unknown(path: Path) -> DataError:
+    return DataError(f"{path}: JSON of no known form (known: {FORMS})")
+
+
+def _first(content: dict, names: tuple[str, ...]):
+    return next((content[name] for name in names if content.get(name) is not None), None)
+
+
+def _is_person(content) -> bool:
+    return isinstance(content, dict) and _first(content, POINTS) is not None
+
+
+def _label(row: dict) -> str | float | None:
+    label = _first(row, FRAME)
+    return label if isinstance(label, (str, int, float)) else None
+
+
+def _is_point(content) -> bool:
+    return isinstance(content, dict) and {"x", "y"} <= set(content)
+
+
+def _is_openpose(content) -> bool:  # whose --keypoint_scale 4 is -1 to 1
+    return isinstance(content, dict) and "people" in content
+
+
+def _json(path: Path) -> Reading:
+    content = _load(path)
+    if isinstance(content, dict):
+        if content.get("format") == "posekernels":
+            return _ours(path, content)
+        if "annotations" in content:
+            return _coco(path, content)
+    if isinstance(content, list) and content and all(isinstance(row, str) for row in content):
+        try:
+            content = [json.loads(row) for row in content]  # what Ultralytics' to_json gives for each frame
+        except ValueError as error:
+            raise _unknown(path) from error
+    if isinstance(content, list) and content and isinstance(content[0], list) and not _holds_people(content):
+        return _arrays(path, _floats(path, content))
+    return Reading(path, _frames(path, content), sided=_is_openpose(content))
+
+
+def _holds_people(content: list) -> bool:
+    """Whether lists of lists hold people or their points, and not just numbers."""
+
+    def first(part):
+        while isinstance(part, list) and part:
+            part = part[0]
+        return part
+
+    return any(isinstance(first(part), dict) for part in content)
+
+
+def _frames(path: Path, content) -> list[Frame]:
+    """The frames of JSON that says nothing else."""
+    if isinstance(content, dict) and "instance_info" in content:
+        content = content["instance_info"]
+    if isinstance(content, dict) and isinstance(content.get("predictions"), list):
+        content = content["predictions"]
+    if (
+        isinstance(content, dict)
+        and content
+        and all(isinstance(v, dict) and set(PEOPLE) & set(v) for v in content.values())
+    ):
+        return [Frame(name, _people(path, frame)) for name, frame in content.items()]  # AlphaPose, as open or cmu
+    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
+        if all(_is_person(row) and _label(row) is not None for row in content):  # AlphaPose, COCO's results
+            frames: dict[object, Frame] = {}
+            for row in content:
+                frames.setdefault(_label(row), Frame(_label(row), [])).people.append(_person(path, row))
+            return list(frames.values())
+        if all(set(PEOPLE) & set(row) for row in content):
+            return [Frame(_label(row), _people(path, row)) for row in content]
+    if isinstance(content, list) and content and all(isinstance(row, list) for row in content):
+        return [Frame(None, _people(path, row)) for row in content]
+    return [Frame(None, _people(path, content))]
+
+
+def _people(path: Path, content) -> list[Seen]:
+    """Everybody in one frame: a list of people, what holds one, one person, or one person's points.
+
+    Raises:
+        DataError: none of these.
+    """
+    if isinstance(content, str):
+        try:
+            content = json.loads(content)
+        except ValueError as error:
+            raise _unknown(path) from error
+    if isinstance(content, dict):
+        people = _first(content, PEOPLE)
+        if people is not None:
+            return _people(path, people)
+        if _is_person(content):
+            return [_person(path, content)]
+        raise _unknown(path)
+    if not isinstance(content, list):
+        raise _unknown(path)
+    if content and all(_is_point(point) for point in content):
+        return [_person(path, {"keypoints": content})]
+    if content and all(isinstance(part, list) for part in content):  # a list of lists of people
+        return [seen for part in content for seen in _people(path, part)]
+    if not all(isinstance(person, dict) for person in content):
+        raise _unknown(path)
+    named = [person for person in content if "keypoints" in person or person.get("name", "person") == "person"]
+    return [_person(path, person) for person in named]
+
+
+def _person(path: Path, content: dict, identities: tuple[str, ...] = IDENTITIES) -> Seen:
+    """One person of one frame; ``identities``: where their number may stand.
+
+    Raises:
+        DataError: no keypoints, or not in one of the forms that keypoints have.
+    """
+    if not isinstance(content, dict) or not _is_person(content):
+        raise _unknown(path)
+    values, scores = _first(content, POINTS), _first(content, SCORES)
+    if values == [] and any("3d" in key and content[key] for key in content):
+        raise DataError(f"{path}: joints in 3D and none in 2D; {FOR_3D}")
+    if isinstance(values, dict) and {"x", "y"} <= set(values):  # Ultralytics: lists of each
+        parts = [values["x"], values["y"], *([of] if (of := _first(values, SCORE)) is not None else [])]
+        points = _floats(path, parts).T
+    elif isinstance(values, list) and values and all(_is_point(point) for point in values):
+        rows = [[p["x"], p["y"], *([of] if (of := _first(p, SCORE)) is not None else [])] for p in values]
+        if len({len(row) for row in rows}) == 1 and len(rows[0]) == 2 and all("z" in p for p in values):
+            raise DataError(f"{path}: x, y and z of joints and no scores: joints in 3D; {FOR_3D}")
+        points = _floats(path, rows)
+    else:
+        points = _floats(path, values)
+        if points.ndim == 1:
+            points = _triples(path, points)
+    if points.ndim == 3 and len(points) == 1:
+        points = points[0]
+    if points.ndim != 2 or points.shape[1] not in (2, 3):
+        raise DataError(
+            f"{path}: keypoints of a person must be [J, 2] or x, y, score for each, got {list(points.shape)}"
+        )
+    if scores is not None:
+        scores = _floats(path, scores).reshape(-1)
+        if len(scores) != len(points):
+            raise DataError(f"{path}: {len(scores)} scores for {len(points)} keypoints")
+    return Seen(points, scores, _first(content, identities))
+
+
+def _triples(path: Path, flat: np.ndarray) -> np.ndarray:
     """Flat x, y, score, x, y, ... as [J, 3]."""
-    flat = _floats(path, values)
-    if flat.ndim != 1 or not flat.size or flat.size % 3:
+    if not flat.size or flat.size % 3:
         raise DataError(f"{path}: keypoints must be x, y, score for each joint, got {flat.size} numbers")
     return flat.reshape(-1, 3)
 
 
-def _number(path: Path) -> tuple[list[int], str]:
-    """Frames in the order of the numbers in their names: 9 before 10."""
-    return [int(n) for n in re.findall(r"\d+", path.stem)], path.name
+def _ours(path: Path, content: dict) -> Reading:
+    """What ``posekernels lift -o x.json`` writes."""
+    people = content.get("people") or []
+    if not people:
+        raise DataError(f"{path}: nobody in it")
+    try:
+        points = np.stack([_floats(path, p["keypoints"]) for p in people])
+        scores = np.stack([_floats(path, p["scores"]) for p in people]) if "scores" in people[0] else None
+        size = tuple(int(n) for n in content["size"]) if content.get("size") else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not as posekernels lift writes it ({error})") from error
+    known = {"layout": content.get("layout"), "fps": content.get("fps"), "size": size}
+    return _arrays(path, points, scores, [p.get("id") for p in people], **known)
 
 
-def _tracked(path: Path, frames: Iterable[list[tuple[np.ndarray, int | None]]], layout: str | None) -> Keypoints:
-    """Detections [J, 3] of every frame, with a number where the file has one, as people."""
-    frames = list(frames)
-    counts = Counter(len(points) for people in frames for points, _ in people)
-    if not counts:
-        raise DataError(f"{path}: nobody in it: no detection in any of {len(frames)} frames")
-    joints = counts.most_common(1)[0][0]
-    others = counts.total() - counts[joints]
-    frames = [[(points, number) for points, number in people if len(points) == joints] for people in frames]
-    keep = PARTS_OF_WHOLE_BODY.get(joints)
-    guessed = layout is None
-    layout = _checked(path, np.stack([points for people in frames for points, _ in people])[:, :keep], layout)
-    numbered = all(number is not None for people in frames for _, number in people)
-    tracker = Tracker()
-    for people in frames:
-        sightings = []
-        for points, number in people:
-            track = _track(0, points[None, :keep, :2], points[None, :keep, 2])
-            if (track.scores > 0).any():
-                sightings.append((Sighting(track.points[0], track.scores[0]), number))
-        if numbered:
-            tracker.add_numbered(sightings)
-        else:
-            tracker.add([sighting for sighting, _ in sightings])
-    found = _done(path, Keypoints(tracker.tracks(), layout, len(frames)), guessed)
-    if others:
-        found.notes.append(f"{others} detections left out, whose number of joints is not {joints} like the others'")
-    return found
+def _coco(path: Path, content: dict) -> Reading:
+    """COCO's annotations: people by ``image_id``, images by ``id``, with their names and sizes."""
+    images, rows = content.get("images") or [], content["annotations"]
+    if (
+        not isinstance(images, list)
+        or not isinstance(rows, list)
+        or not all(isinstance(r, dict) for r in [*images, *rows])
+    ):
+        raise _unknown(path)
+    frames = {image.get("id"): Frame(_first(image, ("frame_id", "file_name", "id")), []) for image in images}
+    for row in rows:
+        if _is_person(row) and "image_id" in row:
+            frames.setdefault(row["image_id"], Frame(row["image_id"], [])).people.append(
+                _person(path, row, IDENTITIES[:-1])
+            )
+    if len({isinstance(frame.label, str) for frame in frames.values()}) > 1:
+        frames = {key: Frame(key, frame.people) for key, frame in frames.items()}
+    sizes = {(image.get("width"), image.get("height")) for image in images}
+    [size] = sizes if len(sizes) == 1 else [(None, None)]
+    return Reading(path, list(frames.values()), size=size if all(size) else None)
 
 
-def _openpose(path: Path, files: list[Path], layout: str | None) -> Keypoints:
+def _folder(path: Path) -> Reading:
+    """A folder of files with one frame each, whatever wrote them."""
+    files = sorted(path.glob("*.json"))
     if not files:
         raise DataError(f"{path}: no .json files in this folder")
-
-    def people():
-        for file in files:
-            content = _load(file)
-            if not isinstance(content, dict) or not isinstance(content.get("people"), list):
-                raise DataError(f"{file}: not an OpenPose file (no list 'people')")
-            rows = []
-            for person in content["people"]:
-                number = person.get("person_id", [-1])
-                number = number[0] if isinstance(number, list) and number else number
-                known = isinstance(number, int) and number >= 0
-                points = _triples(file, person.get("pose_keypoints_2d", []))
-                rows.append((points, number if known else None))
-            yield rows
-
-    return _tracked(path, people(), layout)
-
-
-def _alphapose(path: Path, rows: list[dict], layout: str | None) -> Keypoints:
-    def number(image) -> tuple:
-        digits = re.findall(r"\d+", str(image))
-        return (int(digits[-1]) if digits else 0, str(image))
-
-    frames: dict[tuple, list] = {}
-    for row in rows:
-        identity = row.get("idx")
-        identity = identity if isinstance(identity, int) else None
-        frames.setdefault(number(row["image_id"]), []).append((_triples(path, row["keypoints"]), identity))
-    first, last = min(frames)[0], max(frames)[0]
-    if last - first >= 100 * len(frames):  # numbers that do not count frames
-        return _tracked(path, (frames[key] for key in sorted(frames)), layout)
-    by_number: dict[int, list] = {}
-    for (count, _), people in frames.items():
-        by_number.setdefault(count, []).extend(people)
-    return _tracked(path, (by_number.get(count, []) for count in range(first, last + 1)), layout)
-
-
-def _mmpose(path: Path, rows: list[dict], layout: str | None) -> Keypoints:
-    def people(row: dict):
-        for instance in row["instances"]:
-            points = _floats(path, instance["keypoints"])
-            if points.ndim != 2 or points.shape[1] < 2:
-                raise DataError(f"{path}: keypoints of an instance must be [J, 2], got {list(points.shape)}")
-            scores = _floats(path, instance.get("keypoint_scores", np.ones(len(points))))
-            identity = instance.get("track_id", instance.get("instance_id"))
-            yield np.column_stack((points[:, :2], scores)), identity if isinstance(identity, int) else None
-
-    rows = sorted(rows, key=lambda row: row.get("frame_id", 0))
-    return _tracked(path, (list(people(row)) for row in rows), layout)
+    frames, sided = [], False
+    for file in files:
+        content = _load(file)
+        found = _frames(file, content)
+        if len(found) != 1:
+            raise DataError(f"{file}: {len(found)} frames; files in a folder hold one each, give the file itself")
+        frames.append(Frame(file.name, found[0].people))
+        sided |= _is_openpose(content)
+    return Reading(path, frames, sided=sided)

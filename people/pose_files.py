@@ -159,10 +159,13 @@ def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lif
     nothing, unseen = np.full((len(world), 17, 2), np.nan, np.float32), np.zeros((len(world), 17), np.float32)
     bones = np.linalg.norm(world[:, 1:] - world[:, H36M_17.parents[1:]], axis=-1)
     bone = np.median(bones[np.isfinite(bones)]) if np.isfinite(bones).any() else 0.25  # its length: few outliers matter
+    for unit, metres in (("millimetres", 1e-3), ("centimetres", 1e-2)):
+        if 0.1 < bone * metres < 0.6:
+            world *= metres
+            notes.append(f"{path}: bones of {bone:.3g} in the median: taken for {unit}, made metres")
+            bone *= metres
     if not 0.05 < bone < 1:
-        notes.append(
-            f"warning: {path}: bones of {bone:.3g} in the median; joints must be in metres, where it is about 0.25"
-        )
+        raise DataError(f"{path}: bones of {bone:.3g} in the median; joints must be in metres, where it is about 0.25")
     return Lifted([Person(1, nothing, unseen, world - world[:, :1], world)], fps, None, str(path), notes)
 
 

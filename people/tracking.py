@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,6 +51,7 @@ class _Person:
     identity: int
     last: Sighting
     last_frame: int
+    number: int | None = None  # that somebody else knows them by
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     found: dict[int, Sighting] = field(default_factory=dict)
 
@@ -60,13 +62,21 @@ class Tracker:
     A sighting continues the person whose joints, moved on at constant speed, are nearest: the mean distance over joints
     seen in both, relative to the person's size. Pairs are taken from the nearest on, each side once. A person out of
     sight for up to ``patience`` frames is taken up again where expected; a later one is new. Detectors at times break
-    a person into two, of different joints: both halves continue the same one.
+    a person into two, of different joints: both halves continue the same one. A number that somebody else knows a
+    person by decides, where there is one.
     """
 
     def __init__(self, patience: int = PATIENCE):
         self.patience, self.frame, self.people = patience, 0, []
+        self.numbered: set[int] = set()
 
-    def _distance(self, person: _Person, sighting: Sighting) -> float:
+    def _distance(self, person: _Person, sighting: Sighting, number: int | None) -> float:
+        if number is not None and person.number is not None:
+            return -1.0 if number == person.number else np.inf
+        if number is not None and number in self.numbered:
+            return np.inf  # of somebody else
+        if self.frame - person.last_frame > self.patience:
+            return np.inf
         gap = min(self.frame - person.last_frame, 10)  # nobody walks straight on for long
         moved = person.last.points + person.velocity * gap
         good = (person.last.scores > SEEN) & (sighting.scores > SEEN)
@@ -86,14 +96,22 @@ class Tracker:
         person.last, person.last_frame = sighting, self.frame
         person.found[self.frame] = sighting
 
-    def add(self, sightings: list[Sighting]) -> list[int]:
-        """Take the people of the next frame; returns their numbers, which count from 1 in order of appearance."""
-        alive = [p for p in self.people if self.frame - p.last_frame <= self.patience]
+    def add(self, sightings: list[Sighting], numbers: list[int | None] | None = None) -> list[int]:
+        """Take the people of the next frame.
+
+        Args:
+            numbers: of these people, where somebody else knows them; no number twice. Who has none is told apart by
+                place, also from those who have one.
+        Returns:
+            Everybody's number: the known one, else counted from 1 in order of appearance.
+        """
+        numbers = numbers or [None] * len(sightings)
+        alive = [p for p in self.people if p.number is not None or self.frame - p.last_frame <= self.patience]
         pairs = sorted(
             (distance + (NEWCOMER if len(person.found) < 5 else 0.0), i, j)
             for i, person in enumerate(alive)
             for j, sighting in enumerate(sightings)
-            if (distance := self._distance(person, sighting)) < REACH
+            if (distance := self._distance(person, sighting, numbers[j])) < REACH
         )
         taken: dict[int, _Person] = {}
         whole: dict[int, Sighting] = {}  # of each person taken
@@ -102,39 +120,37 @@ class Tracker:
                 continue
             if i not in whole:
                 taken[j], whole[i] = alive[i], sightings[j]
-            elif not ((whole[i].scores > 0) & (sightings[j].scores > 0)).any():  # the other half of somebody
-                taken[j], whole[i] = alive[i], whole[i].joined(sightings[j])
+                self._learn(alive[i], numbers[j])
+            elif numbers[j] is None and not ((whole[i].scores > 0) & (sightings[j].scores > 0)).any():
+                taken[j], whole[i] = alive[i], whole[i].joined(sightings[j])  # the other half of somebody
         for i, sighting in whole.items():
             self._continue(alive[i], sighting)
         for j, sighting in enumerate(sightings):
             if j not in taken:
-                taken[j] = self._new(len(self.people) + 1, sighting)
+                taken[j] = self._new(sighting, numbers[j])
         self.frame += 1
         return [taken[j].identity for j in range(len(sightings))]
 
-    def add_numbered(self, sightings: list[tuple[Sighting, int]]) -> None:
-        """Take the people of the next frame with the numbers that their file gives them."""
-        for sighting, number in sightings:
-            known = next((p for p in self.people if p.identity == number), None)
-            if known is None:
-                self._new(number, sighting)
-            else:
-                self._continue(known, sighting)
-        self.frame += 1
-
-    def _new(self, identity: int, sighting: Sighting) -> _Person:
-        person = _Person(identity, sighting, self.frame, found={self.frame: sighting})
+    def _new(self, sighting: Sighting, number: int | None) -> _Person:
+        person = _Person(len(self.people) + 1, sighting, self.frame, found={self.frame: sighting})
         self.people.append(person)
+        self._learn(person, number)
         return person
+
+    def _learn(self, person: _Person, number: int | None) -> None:
+        if number is not None:
+            person.identity = person.number = number
+            self.numbered.add(number)
 
     def tracks(self) -> list[Track]:
         """Everybody so far, over all frames so far; the most prominent first: who is large, for long."""
-        tracks = []
+        tracks, free = [], itertools.count(1 + max((p.identity for p in self.people), default=0))
         for person in sorted(self.people, key=lambda p: -sum(s.size for s in p.found.values())):
             joints = len(person.last.scores)
             points = np.full((self.frame, joints, 2), np.nan, np.float32)
             scores = np.zeros((self.frame, joints), np.float32)
             for frame, sighting in person.found.items():
                 points[frame], scores[frame] = sighting.points, sighting.scores
-            tracks.append(Track(person.identity, points, scores))
+            clashes = person.number is None and person.identity in self.numbered
+            tracks.append(Track(next(free) if clashes else person.identity, points, scores))
         return tracks

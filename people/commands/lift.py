@@ -102,6 +102,7 @@ def parser() -> Parser:
     group.add_argument("--layout", choices=LAYOUTS, help="of the joints, where their number does not tell")
     group.add_argument("--size", type=size, metavar="WxH", help="of the image, pixels")
     group.add_argument("--fps", type=float, help="frames per second, where the file does not say")
+    group.add_argument("--clip", metavar="TEXT", help="of several videos in one file, that with TEXT in its name")
     group = p.add_argument_group("pictures")
     group.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
     group.add_argument(
@@ -175,8 +176,8 @@ def check(options: Namespace) -> list[Path]:
     if is_keypoints(options.input):
         if options.rtmpose:
             raise ValueError(f"--rtmpose finds people in images; {options.input} holds keypoints already")
-    elif options.layout or options.size:
-        raise ValueError(f"--layout and --size are for keypoint files; {options.input} is not one")
+    elif options.layout or options.size or options.clip:
+        raise ValueError(f"--layout, --size and --clip are for keypoint files; {options.input} is not one")
     if not 0 <= options.smooth < 60:
         raise ValueError(f"--smooth is a span in seconds, 0 or more, got {options.smooth}")
     if options.device not in ("cpu", "cuda"):
@@ -471,7 +472,7 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
 def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Keypoints, Live | None]:
     """Keypoints of a file; lifted on the way if they are to be taken one by one."""
     with clock.stage("reading", 0):
-        keypoints = keypoint_files.read(options.input, options.layout)
+        keypoints = keypoint_files.read(options.input, options.layout, options.size, options.clip)
     clock.frames["reading"] = keypoints.frames
     if not (options.fps or keypoints.fps):
         keypoints.notes.append(f"frame rate unknown, taken for {FPS:g} frames/s; --fps F if it is another")
@@ -480,8 +481,6 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     if keypoints.size is None:
         keypoints.notes.append("size of the image unknown: people stay in one place; with --size WxH they move about")
     lifter.check_size(keypoints.size)
-    if keypoints.size and max(np.nanmax(np.abs(track.points)) for track in keypoints.people) <= 2:
-        keypoints.notes.append("warning: no coordinate is over 2; keypoints must be in pixels, not normalised")
     if options.latency is None:
         return keypoints, None
     live = Live(lifter, options.latency, options, keypoints.fps, keypoints.size)

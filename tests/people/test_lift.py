@@ -304,10 +304,15 @@ def test_forecast_of_joints_of_ones_own(folder, tmp_path, capsys):
     world[:, 5], world[3] = np.nan, 1e4  # outliers change nothing
     for scale, told in ((1, 0), (100, 1), (1000, 1)):
         np.save(tmp_path / "scaled.npy", world * scale)
-        assert len(pose_files.read_joints(tmp_path / "scaled.npy", "h36m-17", 50).notes) == told
+        read = pose_files.read_joints(tmp_path / "scaled.npy", "h36m-17", 50)
+        np.testing.assert_allclose(read.people[0].world, world, rtol=1e-5)
+        assert len(read.notes) == told
     np.save(tmp_path / "scaled.npy", 1000 * poses)
     assert go("forecast", tmp_path / "scaled.npy", "--joints", "h36m-17", "--fps", 50, *weights) == 0
-    assert capsys.readouterr().err.count("joints must be in metres") == 1
+    assert capsys.readouterr().err.count("taken for millimetres, made metres") == 1
+    np.save(tmp_path / "scaled.npy", 18 * poses)
+    with pytest.raises(ValueError, match="bones of .* in the median; joints must be in metres"):
+        go("forecast", tmp_path / "scaled.npy", "--joints", "h36m-17", "--fps", 50, *weights)
     with pytest.raises(ValueError, match="--fps must be positive and finite, got inf"):
         go("forecast", z, "--joints", "h36m-17", "--fps", "inf", *weights)
     with pytest.raises(ValueError, match="coco-17"):
@@ -389,13 +394,16 @@ def test_forecast_takes_published_checkpoints_of_any_size(folder, tmp_path):
         go("render", tmp_path / "x.json", "-o", tmp_path / "x.html")
 
 
-@pytest.mark.parametrize("scale", [1e-3, 0.0])
-def test_keypoints_of_a_tiny_unit_are_drawn_and_told(folder, tmp_path, walk, capsys, scale):
-    np.save(tmp_path / "unit.npy", from_h36m(walk, "coco-17") * scale + 0.1)
-    arguments = ["lift", tmp_path / "unit.npy", "--weights", folder / "lifter.safetensors", "--panel", 48]
-    assert go(*arguments, "-o", tmp_path / "x.gif") == 0 and "pixels" not in capsys.readouterr().err
-    assert go(*arguments, "-o", tmp_path / "x.npz", "--size", "1000x1000") == 0
-    assert "keypoints must be in pixels, not normalised" in capsys.readouterr().err
+def test_keypoints_of_another_unit_are_refused_or_become_pixels(folder, tmp_path, walk, capsys):
+    coco = from_h36m(walk, "coco-17")
+    np.save(tmp_path / "unit.npy", coco / 1000)
+    arguments = ["lift", tmp_path / "unit.npy", "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    with pytest.raises(ValueError, match="parts of the image; --size WIDTHxHEIGHT makes them pixels"):
+        go(*arguments)
+    assert go(*arguments, "--size", "1000x1000") == 0 and "made pixels of 1000x1000" in capsys.readouterr().err
+    np.testing.assert_allclose(
+        keypoint_files.read(tmp_path / "x.npz").people[0].points[:, 1:7], walk[:, 1:7], atol=0.01
+    )
 
 
 def test_forecast_names_options_of_lift_as_they_are_given(folder, tmp_path):
@@ -551,7 +559,7 @@ def test_bad_inputs_are_one_clear_line(folder, tmp_path):
             go("lift", source, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz")
     with pytest.raises(ValueError, match="^[^ ]*walk.bvh: .bvh is written, not read"):
         go("forecast", tmp_path / "walk.bvh", "-o", tmp_path / "x.npz")
-    with pytest.raises(ValueError, match="--layout and --size are for keypoint files"):
+    with pytest.raises(ValueError, match="--layout, --size and --clip are for keypoint files"):
         go("lift", tmp_path / "a.mp4", "--size", "9x9", "-o", tmp_path / "x.npz")
     np.savez(tmp_path / "named.npz", keypoints=weak, layout="coco")
     with pytest.raises(ValueError, match="names its layout 'coco'; did you mean 'coco-17'"):

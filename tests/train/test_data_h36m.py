@@ -134,6 +134,10 @@ def break_type(p, k, m):
     p["S1"]["Walking"] = "text"
 
 
+def break_unit(p, k, m):
+    p["S9"]["Walking"] = p["S9"]["Walking"] * 1000
+
+
 def break_table(p, k, m):
     p["S1"] = 3
 
@@ -152,6 +156,7 @@ def break_table(p, k, m):
         (break_symmetry, r"gt.npz: keypoints_symmetry must pair points below 17"),
         (break_metadata, r"gt.npz: metadata must hold keypoints_symmetry"),
         (break_type, r"3d_h36m.npz: S1 'Walking': expected numbers \[T, 32, 3\], got str"),
+        (break_unit, r"3d_h36m.npz: S9 'Walking': joints .* from the middle of the body; expected metres"),
         (break_table, r"3d_h36m.npz: positions_3d must be"),
     ],
 )

@@ -91,9 +91,11 @@ def test_two_processes_share_a_batch():
         assert sorted(rows.tolist()) == sorted(batch.keypoints.flatten().tolist()) and parts[0].total == batch.total
 
 
-def write_3dhp(folder, scale=1.0):
+def write_3dhp(folder, scale=1.0, metre=1.0):
     random = np.random.default_rng(0)
-    poses = {s: {"Seq1": [random.normal(size=(4, 17, 3)).astype(np.float32) * 0.3]} for s in mpi_inf_3dhp.SUBJECTS}
+    poses = {
+        s: {"Seq1": [random.normal(size=(4, 17, 3)).astype(np.float32) * 0.3 * metre]} for s in mpi_inf_3dhp.SUBJECTS
+    }
     points = {
         s: {"Seq1": [(random.uniform(500, 900, size=(5, 17, 2)) * scale).astype(np.float32)]}
         for s in mpi_inf_3dhp.SUBJECTS
@@ -154,6 +156,9 @@ def test_3dhp(tmp_path, capsys):
     assert code == 2 and "train.h36m" in error
     code, _, error = run(capsys, main, "--data-root", tmp_path, "-k", "hrnet_coc", *pair)
     assert code == 2 and "keypoints here: gt" in error and len(error.splitlines()) == 1
+    write_3dhp(tmp_path, metre=1000)
+    code, _, error = run(capsys, main, "--data-root", tmp_path, *pair)
+    assert code == 2 and "expected metres" in error
 
 
 @pytest.mark.parametrize(

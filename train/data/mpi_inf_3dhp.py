@@ -15,7 +15,7 @@ from posekernels.archive import DataError, read_npz
 from posekernels.pose.skeleton import H36M_17
 
 from .clips import Clip, LiftingData
-from .published import keypoint_file
+from .published import check_metres, keypoint_file
 
 SUBJECTS = ("TS1", "TS2", "TS3", "TS4", "TS5", "TS6")
 GROUPS = {"green screen": ("TS1", "TS2"), "no green screen": ("TS3", "TS4"), "outdoor": ("TS5", "TS6")}
@@ -82,4 +82,5 @@ def load_3dhp(root: str | Path, keypoints: str = "gt", subjects: Sequence[str] =
         for array in (clip.keypoints, clip.positions):
             if not np.isfinite(array).all():
                 raise DataError(f"3DHP: {clip.subject} {clip.action}, camera {clip.camera}: NaN or infinity in {root}")
+        check_metres(f"{root}: {clip.subject} {clip.action}, camera {clip.camera}", clip.positions[:, 1:])
     return LiftingData(f"MPI-INF-3DHP ({keypoints})", H36M_17, H36M_17.left, H36M_17.right, [], clips)

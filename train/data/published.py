@@ -36,7 +36,7 @@ def read_positions(path: Path, joints: int) -> dict[str, dict[str, np.ndarray]]:
     """{subject: {action: [T, joints, 3] float32}}, metres, world.
 
     Raises:
-        DataError: not such a file; another number of joints; no frames; NaN or infinite coordinates.
+        DataError: not such a file; another number of joints; no frames; NaN or infinite coordinates; not in metres.
     """
     table = read_npz(path, "positions_3d")["positions_3d"]
     _check_table(path, "positions_3d", table)
@@ -49,6 +49,7 @@ def read_positions(path: Path, joints: int) -> dict[str, dict[str, np.ndarray]]:
             if array.ndim != 3 or array.shape[1:] != (joints, 3) or not len(array):
                 raise DataError(f"{where}: expected [T, {joints}, 3], got {list(array.shape)}")
             _check_finite(where, array)
+            check_metres(where, array)
             result[subject][action] = array
     return result
 
@@ -107,6 +108,13 @@ def _check_finite(where: str, array: np.ndarray) -> None:
     if not np.isfinite(array).all():
         frame, point = np.argwhere(~np.isfinite(array))[0][:2]
         raise DataError(f"{where}: NaN or infinite coordinates, first at frame {frame}, point {point}")
+
+
+def check_metres(where: str, joints: np.ndarray) -> None:
+    """Raises DataError where the joints of one person, [T, J, 3], lie too far apart for metres: in mm or cm."""
+    apart = float(np.median(np.linalg.norm(joints - joints.mean(1, keepdims=True), axis=-1)))
+    if apart > 10:
+        raise DataError(f"{where}: joints {apart:.0f} from the middle of the body; expected metres (got millimetres?)")
 
 
 def check_views(path_2d: Path, positions: dict, keypoints: dict, cameras: int) -> None:

@@ -1,0 +1,546 @@
+"""What is believed of 2D keypoints from a file: each reader hands over a ``Reading``, ``believed`` makes people of it.
+
+Files of many programs look alike and mean different things. Each rule of ``RULES`` looks at one kind of difference.
+What it recognises it puts right and says in the notes; what it cannot put right it refuses. It never assumes in
+silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from posekernels._checks import nearest
+from posekernels.archive import DataError
+from posekernels.pose.layouts import LAYOUTS
+from posekernels.pose.skeleton import SKELETONS
+
+from .tracking import Sighting, Track, Tracker
+
+# What a number of joints means when nobody says; 25 is decided by where the joints lie.
+BY_COUNT = {
+    16: "mpii-16",
+    17: "coco-17",
+    18: "openpose-18",
+    24: "smpl-24",
+    26: "halpe-26",
+    31: "cmu-31",
+    32: "h36m-32",
+    33: "blazepose-33",
+    38: "cmu-38",
+}
+PARTS_OF_WHOLE_BODY = {133: 17, 136: 26}  # COCO-WholeBody and Halpe-136 begin with COCO-17 and Halpe-26
+UNCOUNTED = 100  # frames for each one that is there: numbers so far apart do not count frames
+FOR_3D = "for 3D joints use posekernels forecast --joints LAYOUT"
+
+
+@dataclass
+class Keypoints:
+    """People in a video, in 2D.
+
+    Args:
+        people: tracks over the same ``frames`` frames; NaN where a person is not seen.
+        layout: name of their joints in ``SKELETONS``.
+        frames: of the video. fps: None where the file does not say. size: (width, height) of the image, or None.
+        notes: what was guessed or left out, in words for the user.
+    """
+
+    people: list[Track]
+    layout: str
+    frames: int
+    fps: float | None = None
+    size: tuple[int, int] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Seen:
+    """One person in one frame, as the file has them.
+
+    Args:
+        points: [J, C]: x, y, and for C = 3 a third number that may be a score.
+        scores: [J], where the file keeps them apart. identity: whatever tells the person from others, or None.
+    """
+
+    points: np.ndarray
+    scores: np.ndarray | None = None
+    identity: object = None
+
+
+@dataclass
+class Frame:
+    """The people of one frame. ``label``: the number or name that the file gives it; None where its place counts."""
+
+    label: object
+    people: list[Seen]
+
+
+@dataclass
+class Reading:
+    """What a file says, before any of it is believed.
+
+    Args:
+        where: the file or folder. frames: in the file's order.
+        layout, fps, size: as the user or the file says; None where neither does.
+        clip: part of the name of one of several videos, where the user chose it.
+        sided: coordinates from -1 to 1 would span the image's width and its height (OpenPose, Ultralytics), and not
+            both its width. ranked: people are put in order, the most prominent first.
+    After the rule ``joints``, of all N detections together:
+        points [N, J, C], scores [N, J] or None; identities and frame numbers ``at``, N of each; ``count`` frames.
+    """
+
+    where: Path
+    frames: list[Frame]
+    layout: str | None = None
+    fps: float | None = None
+    size: tuple[int, int] | None = None
+    clip: str | None = None
+    sided: bool = False
+    ranked: bool = True
+    notes: list[str] = field(default_factory=list)
+    points: np.ndarray = field(init=False)
+    scores: np.ndarray | None = field(init=False)
+    identities: list = field(init=False)
+    at: np.ndarray = field(init=False)
+    count: int = field(init=False)
+
+    def refuse(self, why: str) -> DataError:
+        return DataError(f"{self.where}: {why}")
+
+    @property
+    def seen(self) -> np.ndarray:
+        """[N, J] joints that are somewhere, with a score if there are any."""
+        there = np.isfinite(self.points[..., :2]).all(-1)
+        return there if self.scores is None else there & (self.scores > 0)
+
+
+def believed(reading: Reading) -> Keypoints:
+    """People in 2D.
+
+    Raises:
+        DataError: what a rule refuses.
+    """
+    for rule in RULES:
+        rule(reading)
+    r = reading
+    return Keypoints(_people(r), r.layout, r.count, r.fps, r.size, r.notes)
+
+
+# -- frames ----------------------------------------------------------------------------------------------------------
+def frames(r: Reading) -> None:
+    """Frames stand where their numbers say: those left out are empty. In names, the digits that vary are the number.
+
+    Names that differ in more than that are of several videos, of which one must be chosen.
+    """
+    r.count = len(r.frames)
+    labels = [frame.label for frame in r.frames]
+    if r.clip is not None and not any(isinstance(label, str) for label in labels):
+        raise r.refuse(f"--clip {r.clip}: its frames have no names to choose by")
+    if not labels or any(label is None for label in labels):
+        return
+    if all(_number(label) is not None for label in labels):
+        numbers = [_number(label) for label in labels]
+    else:
+        chosen, numbers = _named(r, [str(label) for label in labels])
+        r.frames = [r.frames[i] for i in chosen]
+    _stand(r, numbers)
+
+
+def _number(label: object) -> float | None:
+    """A number, or a text of one."""
+    try:
+        number = float(label) if isinstance(label, (int, float, str)) else np.nan
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _named(r: Reading, names: list[str]) -> tuple[list[int], list[float] | None]:
+    """Which frames are of the one video, and their numbers; None where the names do not count."""
+    split = [re.split(r"(\d+)", name) for name in names]
+    clips: dict[tuple, list[int]] = {}
+    for i, parts in enumerate(split):
+        clips.setdefault(tuple(parts[::2]), []).append(i)
+    found: dict[str, tuple[list[int], list[float] | None]] = {}
+    for texts, members in clips.items():
+        digits = np.array([[int(n) for n in split[i][1::2]] for i in members], object).reshape(len(members), -1)
+        place = _counting(digits)
+        for i, row in zip(members, digits):
+            # the other digits belong to the name, but for those that change whenever the number does (a time)
+            rest = ["*" if k == place or _same(digits, k, place) else split[i][2 * k + 1] for k in range(len(row))]
+            key = "".join(a + b for a, b in zip(texts, [*rest, ""]))
+            chosen, numbers = found.setdefault(key, ([], []))
+            chosen.append(i)
+            numbers.append(float(row[place]) if place is not None else 0.0)
+    numbered = any(len(parts) > 1 for parts in split)
+    if r.clip is None and len(found) == len(names) > (10 if numbered else 1):
+        r.notes.append("names of frames do not count them: taken in the order they come in")
+        return list(range(len(names))), None
+    if r.clip is not None:
+        fits = [key for key in found if r.clip in key] if r.clip not in found else [r.clip]
+    else:
+        fits = list(found)
+    if len(fits) == 1:
+        return found[fits[0]]
+    listed = ", ".join(f"{key} ({len(found[key][0])} frames)" for key in [*found][:6]) + (", ..." * (len(found) > 6))
+    if r.clip is None:
+        raise r.refuse(f"holds {len(found)} videos: {listed}; --clip TEXT chooses the one whose name has TEXT in it")
+    raise r.refuse(f"--clip {r.clip}: in the names of {len(fits)} of {len(found)} videos: {listed}")
+
+
+def _counting(digits: np.ndarray) -> int | None:
+    """Which of the groups of digits [frames, groups] counts frames: the one of most values, in the smallest steps."""
+    if not digits.shape[1]:
+        return None
+    spread = [(len(set(column)), min(column) - max(column), k) for k, column in enumerate(digits.T)]
+    return max(spread)[2]
+
+
+def _same(digits: np.ndarray, one: int, other: int) -> bool:
+    """Whether two groups of digits vary together: one value of each for every value of the other."""
+    pairs = {(row[one], row[other]) for row in digits}
+    return len(pairs) > 1 and len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+def _stand(r: Reading, numbers: list[float] | None) -> None:
+    """Put frames where their numbers say, with empty ones between them."""
+    r.count = len(r.frames)
+    if numbers is None or len(numbers) < 2:
+        return
+    values, order = np.sort(np.array(numbers)), np.argsort(numbers, kind="stable")
+    steps = np.diff(values)
+    if not (steps > 0).all():
+        r.notes.append(f"{(steps == 0).sum() + 1} frames of one number: taken in the order they come in")
+        return
+    step = 1.0
+    if values[-1] - values[0] >= UNCOUNTED * len(values) or (values != values.round()).any() or _times(steps):
+        step = float(np.median(steps))
+        r.notes.append(f"frames are numbered in steps of about {step:.4g}: taken for times")
+    places = np.round((values - values[0]) / step).astype(np.int64)
+    if (np.diff(places) < 1).any() or places[-1] >= UNCOUNTED * len(values):
+        r.notes.append(f"numbers of frames, {values[0]:g} to {values[-1]:g}, do not count: taken in their order")
+        places = np.arange(len(values))
+    standing = [Frame(None, []) for _ in range(int(places[-1]) + 1)]
+    for place, i in zip(places.tolist(), order.tolist()):
+        standing[place] = r.frames[i]
+    left_out = len(standing) - len(values)
+    r.frames, r.count = standing, len(standing)
+    empty = f", {left_out} of them left out in the file and empty here" if left_out else ""
+    r.notes.append(f"frames {values[0]:g} to {values[-1]:g} by the file's own numbers{empty}")
+
+
+def _times(steps: np.ndarray) -> bool:
+    """Whether steps between numbers are those of a clock: large, and not multiples of one of them."""
+    return bool(steps.min() > 10 and (np.abs(steps / steps.min() - np.round(steps / steps.min())) > 1e-9).any())
+
+
+# -- joints ----------------------------------------------------------------------------------------------------------
+def joints(r: Reading) -> None:
+    """Everybody has the same joints: detections with another number of them than most are left out."""
+    everyone = [(seen, t) for t, frame in enumerate(r.frames) for seen in frame.people]
+    counts = Counter(len(seen.points) for seen, _ in everyone)
+    if not counts:
+        raise r.refuse(f"nobody in it: no detection in any of {r.count} frames")
+    most = counts.most_common(1)[0][0]
+    kept = [(seen, t) for seen, t in everyone if len(seen.points) == most]
+    if len(kept) < len(everyone):
+        left = len(everyone) - len(kept)
+        r.notes.append(f"{left} detections left out, whose number of joints is not {most} like the others'")
+    keep, width = PARTS_OF_WHOLE_BODY.get(most), {seen.points.shape[-1] for seen, _ in kept}
+    if len(width) > 1:
+        raise r.refuse(f"keypoints of {' and '.join(str(n) for n in sorted(width))} numbers each")
+    r.points = np.stack([seen.points for seen, _ in kept]).astype(np.float32)[:, :keep]
+    apart = {seen.scores is not None for seen, _ in kept}
+    if len(apart) > 1:
+        raise r.refuse("scores beside some of the keypoints and not beside others")
+    r.scores = np.stack([seen.scores for seen, _ in kept]).astype(np.float32)[:, :keep] if apart == {True} else None
+    r.identities, r.at = [seen.identity for seen, _ in kept], np.array([t for _, t in kept])
+
+
+def third_number(r: Reading) -> None:
+    """A third number beside x and y is a score, or the third coordinate of joints in 3D, which are refused."""
+    if r.points.shape[-1] == 2:
+        return
+    if r.scores is not None:
+        raise r.refuse(f"keypoints of 3 numbers and scores beside them: joints in 3D; {FOR_3D}")
+    known = np.isfinite(r.points).all(-1) & (r.points[..., :2] != 0).any(-1) & (r.points[..., 2] != -1)
+    third = r.points[known][:, 2]
+    if len(third):
+        low, high = third.min(), third.max()
+        small = np.abs(r.points[known][:, :2]).max() <= 20  # not in pixels: rather 3D in metres
+        score = low >= -0.05 and high <= 1.05 or low >= 0 and 20 < high <= 100  # or percent
+        # some detectors' scores in pixels lie a little above 1 or below 0
+        score |= not small and low >= -1 and np.mean(third < 0) < 0.05 and high <= 2 and np.median(third) <= 1.05
+        score |= set(np.unique(third)) <= {0.0, 1.0, 2.0}
+        if not score:
+            raise r.refuse(f"the third column is no score (from {low:.3g} to {high:.3g}); {FOR_3D}")
+    r.points, r.scores = r.points[..., :2], r.points[..., 2].copy()
+
+
+def layout(r: Reading) -> None:
+    """The joints are those that the user or the file names, else what their number means, which is said."""
+    guessed = r.layout is None
+    name = r.layout or layout_of(r.points, r.where)
+    if name not in LAYOUTS:
+        raise r.refuse(f"names its layout {name!r}{nearest(name, LAYOUTS)}; say --layout NAME")
+    if SKELETONS[name].num_joints != r.points.shape[-2]:
+        raise r.refuse(f"{r.points.shape[-2]} joints, but layout {name} has {SKELETONS[name].num_joints}")
+    r.layout = name
+    if guessed:
+        r.notes.append(f"{r.points.shape[-2]} joints, taken for {name}; --layout NAME if they are others")
+        if name == "coco-17" and looks_like_h36m(np.where(r.seen[..., None], r.points, np.nan)):
+            r.notes.append("warning: these look like Human3.6M's joints, not COCO's; if so, --layout h36m-17")
+
+
+def layout_of(points: np.ndarray, where: str | Path) -> str:
+    """The layout that keypoints [..., J, 2 or more] most likely have, by their number.
+
+    With 25 joints it is ``body-25`` if joint 8 lies between 9 and 12 (the middle of the hips), else ``body-25b``.
+
+    Raises:
+        DataError: no layout has that many joints.
+    """
+    joints = points.shape[-2]
+    if joints == 25:
+        flat = points[..., :2].reshape(-1, 25, 2)
+        flat = flat[np.isfinite(flat).all((1, 2)) & (flat[:, [8, 9, 12]] != 0).all((1, 2))]
+        if not len(flat):
+            return "body-25"
+        off = np.linalg.norm(flat[:, 8] - (flat[:, 9] + flat[:, 12]) / 2, axis=-1)
+        return "body-25" if np.median(off / (np.ptp(flat, axis=1).max(-1) + 1e-9)) < 0.1 else "body-25b"
+    if joints not in BY_COUNT:
+        known = ", ".join(f"{name} ({SKELETONS[name].num_joints})" for name in LAYOUTS)
+        raise DataError(f"{where}: {joints} joints fit no known layout; known are {known}")
+    return BY_COUNT[joints]
+
+
+def looks_like_h36m(points: np.ndarray) -> bool:
+    """Whether 17 joints [T, 17, 2] without a layout are H36M-17's and not COCO's: the right one has the shorter bones.
+
+    In the starter set H36M's bones are 0.36 to 0.66 as long as COCO's if the joints are H36M's, else 0.72 to 1.7.
+    """
+
+    def bone(layout: str) -> float:
+        joints, parents = zip(*((j, p) for j, p in enumerate(SKELETONS[layout].parents) if p >= 0))
+        lengths = np.linalg.norm(points[:, joints] - points[:, parents], axis=-1)
+        return float(lengths[np.isfinite(lengths)].sum() / max(np.isfinite(lengths).sum(), 1))
+
+    return bone("h36m-17") < 0.7 * bone("coco-17")
+
+
+# -- points ----------------------------------------------------------------------------------------------------------
+def missing(r: Reading) -> None:
+    """Not finite, 0, 0, and marks such as -1, -1 or 9999, 9999 are joints that were not seen.
+
+    A mark is a place that is not in the image, has equal coordinates or comes again and again. A person all of whose
+    joints are at one place was not seen either.
+    """
+    points = r.points
+    with np.errstate(over="ignore"):
+        points[~(np.abs(points) < 1e9).all(-1)] = np.nan
+    points[(points == 0).all(-1)] = np.nan
+    known = points[np.isfinite(points).all(-1)]
+    places, times = np.unique(known, axis=0, return_counts=True) if len(known) else (known, np.zeros(0, int))
+    if len(places) > 1:
+        middle = np.median(known, 0)
+        reach = np.percentile(np.abs(known - middle), 75, axis=0).max() + 1e-9
+        equal, far = places[:, 0] == places[:, 1], np.abs(places - middle).max(-1) > 5 * reach
+        if r.size is not None:
+            far &= ((places < -r.size[0]) | (places > 2 * np.array(r.size))).any(-1)
+        mark = equal & (places[:, 0] < 0) & (places == places.round()).all(-1) | far & (times > 2) & (
+            equal | (times > 0.01 * len(known))
+        )
+        for place, count in zip(places[mark], times[mark]):
+            points[(points == place).all(-1)] = np.nan
+            r.notes.append(f"{count} keypoints at {place[0]:g}, {place[1]:g}: not seen")
+    there = np.isfinite(points).all(-1)
+    with np.errstate(invalid="ignore"):
+        low, high = (
+            np.where(there[..., None], points, np.inf).min(1),
+            np.where(there[..., None], points, -np.inf).max(1),
+        )
+    heap = (there.sum(1) > 2) & (low == high).all(-1)
+    if heap.any():
+        points[heap] = np.nan
+        r.notes.append(f"{heap.sum()} detections with all joints at one place: not seen")
+
+
+def scores(r: Reading) -> None:
+    """Scores go from 0 to 1; percent and COCO's visibility (0, 1, 2) are brought there, anything else is refused."""
+    if r.scores is None:
+        r.scores = np.ones(r.points.shape[:2], np.float32)
+    values = np.nan_to_num(r.scores, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    there = np.isfinite(r.points).all(-1)
+    given = values[there & (values > 0)]
+    high = given.max() if len(given) else 0.0
+    if not len(given) and there.any():
+        raise r.refuse(f"nobody in it: no joint was found in any of {r.count} frames (no score is above 0)")
+    if high > 1 and set(np.unique(given)) <= {1.0, 2.0}:
+        values = np.where(values == 1, 0.5, values / 2)
+        r.notes.append("scores of 0, 1 and 2: taken for COCO's visibility")
+    elif 20 < high <= 100:
+        values = values / 100
+        r.notes.append(f"scores up to {high:.3g}: taken for percent")
+    elif high > 2 or len(given) and np.median(given) > 1.05:
+        raise r.refuse(f"scores from {given.min():.3g} to {high:.3g}; expected 0 to 1, or percent")
+    r.scores = np.where(there & (values > 0), np.minimum(values, 1), 0).astype(np.float32)
+    r.points = np.where(r.scores[..., None] > 0, r.points, np.nan).astype(np.float32)
+
+
+def units(r: Reading) -> None:
+    """Coordinates are pixels; parts of the image, 0 to 1, become pixels by its size; others are refused."""
+    there = r.points[r.seen]
+    if not len(there):
+        return
+    low, high = np.percentile(there, 1, axis=0), np.percentile(there, 99, axis=0)
+    span = f"coordinates from {low.min():.3g} to {high.max():.3g}"
+    known = r.points[r.seen.any(1)]
+    tall = float(np.median(np.linalg.norm(np.nanmax(known, 1) - np.nanmin(known, 1), axis=-1)))
+    if tall >= 5 and np.abs([low, high]).max() > 5:
+        if r.size is not None and max(r.size) > 250 and low.min() >= 0 and high.max() <= 100:
+            raise r.refuse(f"{span}, in an image of {_by(r.size)}: percent? keypoints must be in pixels")
+        if r.size is not None and (high > 2 * np.array(r.size)).any():
+            r.notes.append(f"warning: {span}, in an image of {_by(r.size)}; is its size right?")
+        return
+    # people leave the image at the sides, and hardly over its top: much below 0 is the middle of an image, not its edge
+    reach = low.min() > -1.5 and high.max() < 1.5
+    parts = reach and np.mean(there[:, 1] < 0) < 0.05 and np.median(there[:, 0]) >= 0 and low.min() > -0.5
+    if not parts and not (reach and r.sided):
+        what = "already normalised?" if reach else "in metres?"
+        raise r.refuse(f"{span}, {what} keypoints must be in pixels, or parts of the image from 0 to 1")
+    if r.size is None:
+        raise r.refuse(f"{span}: parts of the image; --size WIDTHxHEIGHT makes them pixels")
+    r.points = ((r.points if parts else (r.points + 1) / 2) * np.array(r.size)).astype(np.float32)
+    r.notes.append(f"{span}: parts of the image, made pixels of {_by(r.size)}")
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+# -- people ----------------------------------------------------------------------------------------------------------
+def identities(r: Reading) -> None:
+    """A number is somebody if nobody else has it in the same frame, and if it does not jump from one to another.
+
+    Numbers may come as 3.0, "3", [3] or "person_3". Negative ones, those that occur twice in a frame, once in the file,
+    or leap between people are not believed: who has one is told apart by place.
+    """
+    numbers = _numbers(r.identities)
+    given = {n for n in numbers if n is not None}
+    if not given:
+        if any(i is not None for i in r.identities):
+            r.notes.append("nobody has a number of their own: told apart by place")
+        r.identities = numbers
+        return
+    wrong = {n: "nobody's" for n in given if n < 0}
+    twice = Counter(zip(r.at.tolist(), numbers))
+    wrong |= {n: "several people's in one frame" for (_, n), k in twice.items() if n is not None and n >= 0 and k > 1}
+    if _once(r, numbers):
+        wrong = {n: "another in every frame" for n in given}
+    elif not wrong and _leaps(r, numbers):
+        wrong = {n: "now of one, now of another" for n in given}
+    for reason in sorted(set(wrong.values())):
+        listed = sorted(n for n in wrong if wrong[n] == reason)
+        some = ", ".join(map(str, listed[:5])) + (", ..." if len(listed) > 5 else "")
+        r.notes.append(f"people's numbers: {some} {'is' if len(listed) == 1 else 'are'} {reason}; told apart by place")
+    r.identities = [None if n in wrong else n for n in numbers]
+
+
+def _numbers(raw: list) -> list[int | None]:
+    """Identities in any dress as whole numbers; names are numbered in order."""
+
+    def bare(value):
+        while isinstance(value, (list, tuple, np.ndarray)) and len(value) == 1:
+            value = value[0]
+        if value is None or isinstance(value, (list, tuple, dict, np.ndarray, bool)):
+            return None
+        number = _number(value.item() if isinstance(value, np.generic) else value)
+        if number is not None:
+            return int(number) if number == int(number) else None
+        return value.strip() or None if isinstance(value, str) and value.lower() not in ("nan", "none") else None
+
+    values = [bare(value) for value in raw]
+    names = sorted({v for v in values if isinstance(v, str)})
+    if not names:
+        return values
+    ends = {name: re.fullmatch(r"(\D*)(\d+)", name) for name in names}
+    if all(ends.values()) and len({end[1] for end in ends.values()}) == 1 and len(names) == len({*values} - {None}):
+        known = {name: int(end[2]) for name, end in ends.items()}
+    else:
+        known = {v: i for i, v in enumerate(dict.fromkeys(v for v in values if v is not None), 1)}
+    return [known.get(v) for v in values]
+
+
+def _once(r: Reading, numbers: list[int | None]) -> bool:
+    """Whether numbers hardly ever come again from a frame to the next, as in files that number detections."""
+    at = {(t, n) for t, n in zip(r.at.tolist(), numbers) if n is not None}
+    again = sum((t + 1, n) in at for t, n in at)
+    full = set(r.at.tolist())
+    could = sum(t + 1 in full for t, _ in at)
+    return could > 1 and again < 0.05 * could
+
+
+def _leaps(r: Reading, numbers: list[int | None]) -> bool:
+    """Whether people with numbers often stand where somebody else stood in the frame before, and not they themselves.
+
+    Such numbers are places in a list, sorted anew in every frame.
+    """
+    if len(set(numbers)) < 2:
+        return False
+    places: dict[int, dict[int, tuple[np.ndarray, float]]] = {}
+    for t, number, points in zip(r.at.tolist(), numbers, r.points):
+        there = points[np.isfinite(points).all(-1)]
+        if number is not None and len(there):
+            places.setdefault(t, {})[number] = points, float(np.linalg.norm(np.ptp(there, axis=0)))
+
+    def off(a: np.ndarray, b: np.ndarray) -> float:
+        apart = np.linalg.norm(a - b, axis=-1)
+        return float(np.mean(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else np.inf
+
+    steps = leaps = 0
+    for t, u in pairwise(sorted(places)):
+        before, now = places[t], places[u]
+        if u - t > 1 or len(before) < 2:
+            continue
+        for number in before.keys() & now.keys():
+            points, size = now[number]
+            own = off(points, before[number][0])
+            steps += 1
+            if own > 0.25 * size:
+                leaps += any(off(points, other[0]) < 0.3 * own for n, other in before.items() if n != number)
+    return leaps >= 3 and leaps > 0.05 * steps
+
+
+def _people(r: Reading) -> list[Track]:
+    """Tracks of everybody of whom a joint was found."""
+    kept = r.seen.any(1)
+    if not kept.any():
+        raise r.refuse(f"nobody in it: no joint was found in any of {r.count} frames")
+    points, found, at = r.points[kept], r.scores[kept], r.at[kept]
+    numbers = [n for n, there in zip(r.identities, kept) if there]
+    if not r.ranked and None not in numbers:  # as they come, without a search
+        tracks = []
+        every = np.array(numbers)
+        for number in dict.fromkeys(numbers):
+            own = every == number
+            track = Track(
+                number,
+                np.full((r.count, *points.shape[1:]), np.nan, np.float32),
+                np.zeros((r.count, points.shape[1]), np.float32),
+            )
+            track.points[at[own]], track.scores[at[own]] = points[own], found[own]
+            tracks.append(track)
+        return tracks
+    tracker, first = Tracker(), np.searchsorted(at, np.arange(r.count + 1))
+    for a, b in zip(first[:-1].tolist(), first[1:].tolist()):
+        tracker.add([Sighting(points[i], found[i]) for i in range(a, b)], numbers[a:b])
+    return tracker.tracks()
+
+
+RULES = (frames, joints, third_number, missing, scores, units, layout, identities)
+"""In this order; each takes a ``Reading``, changes it or raises DataError, and adds to its notes."""
