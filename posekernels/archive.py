@@ -1,23 +1,26 @@
-"""Reading ``.npz``, ``.pkl`` and checkpoint files that hold pickled objects, without trusting them.
+"""Reading files that nobody vouches for: ``.npz``, ``.npy``, ``.pkl``, JSON and checkpoints.
 
-Published data sets are NumPy archives of pickled dictionaries, and a pickle may run any code. Here only arrays, dicts,
-lists, tuples, strings and numbers are built, by code of this file; every other name in a pickle is refused before
-anything is called. NumPy's own unpickling is not used either: its ``__setstate__`` takes item sizes and flags from the
-file. Checkpoints are read by PyTorch's own restricted unpickler.
+Published data sets are NumPy archives of pickled dictionaries, and checkpoints are pickles too. Both go through
+``unpickle``, which builds arrays, tensors, dicts, lists, tuples, strings and numbers and nothing else. No file unpacks
+to more than ``MOST_BYTES`` unless the caller allows it, and what a header announces is held against what is there
+before memory is taken.
 """
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
+import json
+import math
+import os
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ._files import write_aside
+from .unpickle import ARRAYS, MOST_BYTES, TENSORS, Refused, Unpickler, resolved
 
 
 class DataError(ValueError):
@@ -28,164 +31,29 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or does not fit the network. The network is left as it was."""
 
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
-class _Refused(pickle.UnpicklingError):
-    """What a pickle asked for that is not data."""
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
 
 
-class _Dtype:
-    """A dtype as a pickle describes it: a type code, then a byte order as state."""
-
-    __slots__ = ("dtype",)
-
-    def __init__(self, code, *_align_copy):
-        code = code.decode("ascii") if isinstance(code, bytes) else code
-        if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?([biufc](1|2|4|8|16)|[SU]\d+|O\d?)", code):
-            raise _Refused(f"arrays of type {code!r}")
-        self.dtype = np.dtype(object) if "O" in code else np.dtype(code)
-
-    def __setstate__(self, state):
-        _version, order, *described = state[:5]
-        if any(part is not None for part in described):  # fields, sub-arrays: none in data sets
-            raise _Refused("structured arrays")
-        order = order.decode("ascii") if isinstance(order, bytes) else order
-        if order in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB"
 
 
-def _raw(data) -> bytes:
-    """Array bytes: Python 2 wrote a byte string, which latin-1 brings back as text."""
-    return data.encode("latin-1") if isinstance(data, str) else bytes(data)
+def _too_large(what: str, size: int, most: int) -> DataError:
+    return DataError(
+        f"{what}: unpacks to {_gib(size)}, more than the {_gib(most)} that are read (most=... allows more)"
+    )
 
 
-def _array(data, dtype: _Dtype, shape, fortran) -> np.ndarray:
-    """An array from its bytes, or from a list of objects (which are still to be resolved)."""
-    if not isinstance(dtype, _Dtype):
-        raise _Refused("an array without a type")
-    shape = tuple(shape) if isinstance(shape, tuple) else (shape,)
-    order = "F" if fortran in (True, 1, "F") else "C"
-    if dtype.dtype.hasobject:
-        flat = np.empty(len(data), object)
-        for i, entry in enumerate(data):  # one by one: NumPy would broadcast lists of lists
-            flat[i] = entry
-    else:
-        flat = np.frombuffer(_raw(data), dtype.dtype).astype(dtype.dtype.newbyteorder("="))  # a copy, and writable
-    return flat.reshape(shape, order=order)
-
-
-class _Array:
-    """An array between ``_reconstruct`` and its state."""
-
-    __slots__ = ("value",)
-
-    def __setstate__(self, state):
-        if not hasattr(self, "value"):
-            _version, shape, dtype, fortran, data = state
-            self.value = _array(data, dtype, shape, fortran)
-
-
-class _Callable:
-    """A name that a pickle may call. Instances have no attributes that its BUILD opcode could overwrite."""
-
-    __slots__ = ()
-
-
-class _Reconstruct(_Callable):
-    def __call__(self, *_type_shape_code):
-        return _Array()
-
-
-class _FromBuffer(_Callable):
-    def __call__(self, data, dtype, shape, order):
-        return _array(data, dtype, shape, order)
-
-
-class _Scalar(_Callable):
-    def __call__(self, dtype, data):
-        return _array(data, dtype, (), False)[()]
-
-
-class _MakeDtype(_Callable):
-    def __call__(self, *args):
-        return _Dtype(*args)
-
-
-class _Encode(_Callable):
-    def __call__(self, text, encoding="latin1"):
-        if encoding not in ("latin1", "latin-1"):
-            raise _Refused(f"text encoded as {encoding!r}")
-        return text.encode("latin-1")
-
-
-class _EmptyBytes(_Callable):
-    def __call__(self):
-        return b""
-
-
-class _Name(_Callable):
-    """``numpy.ndarray``, which pickles only pass on."""
-
-
-_ALLOWED = {("numpy", "ndarray"): _Name(), ("numpy", "dtype"): _MakeDtype(), ("_codecs", "encode"): _Encode()}
-_ALLOWED["__builtin__", "bytes"] = _EmptyBytes()  # how protocols 0 to 2 write b""
-for _core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
-    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _Reconstruct()
-    _ALLOWED[f"{_core}.multiarray", "scalar"] = _Scalar()
-    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _FromBuffer()
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        if (module, name) not in _ALLOWED:
-            raise _Refused(f"the name {module}.{name}")
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, _pid):
-        raise _Refused("a reference outside the file")
-
-
-def _resolve(value, seen: dict | None = None, depth: int = 0):
-    """Replace the stand-ins by what they stand for; refuse every type that is not data.
-
-    ``seen`` keeps what an object became by its id, so that one used many times is walked once and stays one.
-    """
-    if type(value) in _PLAIN or isinstance(value, np.generic):
-        return value
-    seen = {} if seen is None else seen
-    if id(value) in seen:
-        return seen[id(value)]
-    if depth > 50:
-        raise _Refused("objects nested deeper than 50")
-
-    def inner(entry):
-        return _resolve(entry, seen, depth + 1)
-
-    if isinstance(value, _Array):
-        if not hasattr(value, "value"):
-            raise _Refused("an array without content")
-        result = inner(value.value)
-    elif isinstance(value, np.ndarray) and value.dtype == np.dtype(object):
-        result = np.empty(value.shape, object)
-        for index in np.ndindex(value.shape):
-            result[index] = inner(value[index])
-    elif isinstance(value, np.ndarray):
-        result = value
-    elif type(value) is dict:
-        result = {inner(k): inner(v) for k, v in value.items()}
-    elif type(value) in (list, tuple):
-        result = type(value)(map(inner, value))
-    else:
-        raise _Refused(f"an object of type {type(value).__name__.lstrip('_')}")
-    seen[id(value)] = result
-    return result
-
-
-def _unpickle(stream, what: str):
+def _unpickle(stream: BinaryIO, size: int, what: str, most: int = MOST_BYTES):
     try:
-        return _resolve(_Unpickler(stream, encoding="latin1").load())
-    except _Refused as error:
+        return resolved(Unpickler(stream, size, ARRAYS, most=most).load())
+    except Refused as error:
         raise DataError(
             f"{what}: refused, nothing in it was run: it holds {error}; only arrays, dicts, lists, tuples, strings and "
             "numbers are read"
@@ -194,59 +62,95 @@ def _unpickle(stream, what: str):
         raise DataError(f"{what}: not a readable pickle ({_first_line(error)}); is the file complete?") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def read_pickle(path: str | Path):
+def read_pickle(path: str | Path, most: int = MOST_BYTES):
     """What a ``.pkl`` file holds (Python 2 pickles are read as latin-1).
 
+    Args:
+        path: of the file.
+        most: bytes that may be made of it.
     Raises:
         DataError: missing, truncated, or holding anything but arrays, dicts, lists, tuples, strings and numbers.
     """
     path = Path(path)
     _check_file(path)
     with path.open("rb") as stream:
-        return _unpickle(stream, str(path))
+        return _unpickle(stream, path.stat().st_size, str(path), most)
 
 
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-
-
-def _member(archive: zipfile.ZipFile, name: str, what: str):
+def _npy(stream: BinaryIO, size: int, what: str, most: int):
+    """The array at ``stream``, which holds ``size`` bytes from the first of its header on."""
     fmt = np.lib.format
-    with archive.open(name) as stream:
-        version = fmt.read_magic(stream)
-        header = {(1, 0): fmt.read_array_header_1_0, (2, 0): fmt.read_array_header_2_0}.get(version)
-        dtype = header(stream)[2] if header else np.dtype("V")
-        if dtype == np.dtype(object):  # NumPy writes such an array as one pickle after the header
-            value = _unpickle(stream, what)
-            return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
-    with archive.open(name) as stream:
-        return fmt.read_array(stream, allow_pickle=False)
+    version = fmt.read_magic(stream)
+    header = {(1, 0): fmt.read_array_header_1_0, (2, 0): fmt.read_array_header_2_0}.get(version)
+    if header is None:
+        raise ValueError(f"version {version} of the format")
+    shape, fortran, dtype = header(stream)
+    if dtype == np.dtype(object):  # NumPy writes such an array as one pickle after the header
+        value = _unpickle(stream, size, what, most)
+        return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+    wanted = math.prod(shape) * dtype.itemsize
+    if wanted > size:
+        raise ValueError(f"its header announces {wanted:,} bytes, {size:,} are there")
+    if dtype.hasobject or dtype.fields:
+        raise ValueError(f"arrays of type {dtype}")
+    data = stream.read(wanted)
+    array = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))  # a copy, and writable
+    return array.reshape(shape, order="F" if fortran else "C")
 
 
-def read_npz(path: str | Path, *required: str) -> dict[str, object]:
+def read_npy(path: str | Path, most: int = MOST_BYTES) -> np.ndarray:
+    """The array of a ``.npy`` file.
+
+    Raises:
+        DataError: missing, another kind of file, truncated, or an object array that is no data.
+    """
+    path = Path(path)
+    _check_file(path)
+    size = path.stat().st_size
+    if size > most:
+        raise _too_large(str(path), size, most)
+    try:
+        with path.open("rb") as stream:
+            return np.asarray(_npy(stream, size, str(path), most))
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: not a readable .npy file ({_first_line(error)}); is it complete?") from error
+
+
+def _members(archive: zipfile.ZipFile, what: str, most: int) -> dict[str, zipfile.ZipInfo]:
+    """{name: member} of a zip that does not unpack to more than ``most`` bytes."""
+    members = {info.filename: info for info in archive.infolist()}
+    size = sum(info.file_size for info in members.values())
+    if size > most:
+        raise _too_large(what, size, most)
+    return members
+
+
+def read_npz(path: str | Path, *required: str, most: int = MOST_BYTES) -> dict[str, object]:
     """The arrays of an ``.npz`` archive by name; a 0-d object array comes as the object it holds.
 
     Args:
         path: of the archive.
         required: keys that must be there.
+        most: bytes that it may unpack to.
     Raises:
-        DataError: missing, not an archive, truncated, a key absent, or pickled objects that are not data.
+        DataError: missing, not an archive, truncated, too large, a key absent, or pickled objects that are not data.
     """
     path = Path(path)
     _check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.endswith(".npy")]
-            missing = [k for k in required if f"{k}.npy" not in names]
+            members = {n: info for n, info in _members(archive, str(path), most).items() if n.endswith(".npy")}
+            missing = [k for k in required if f"{k}.npy" not in members]
             if missing:
-                has = ", ".join(n.removesuffix(".npy") for n in names) or "nothing"
+                has = ", ".join(n.removesuffix(".npy") for n in members) or "nothing"
                 raise DataError(f"{path}: expected the key {missing[0]!r}, the archive has {has}")
-            return {n.removesuffix(".npy"): _member(archive, n, f"{path} [{n}]") for n in names}
+            found = {}
+            for name, info in members.items():
+                with archive.open(info) as stream:
+                    found[name.removesuffix(".npy")] = _npy(stream, info.file_size, f"{path} [{name}]", most)
+            return found
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib, struct and numpy each raise their own
@@ -261,46 +165,114 @@ def write_npz(path: str | Path, **arrays) -> None:
         np.savez_compressed(stream, **arrays)
 
 
-# -- checkpoints -----------------------------------------------------------------------------------------------------
-class _Ignored:
-    """Stands for an object of a published checkpoint that nobody needs: takes any arguments and state, does nothing."""
-
-    def __init__(self, *_args):
-        pass
-
-    def __setstate__(self, _state):
-        pass
-
-
-def _safe_globals() -> list:
-    """What published checkpoints hold beside tensors: NumPy arrays and scalars, and a pickled NumPy random state.
-
-    The random state is replaced by nothing. NumPy 1 and 2 name their modules differently; both are met.
-    """
-    ignored = ["_pickle.__randomstate_ctor", "_pickle.__bit_generator_ctor", "_pickle.__generator_ctor"]
-    ignored += ["_mt19937.MT19937", "_pcg64.PCG64", "mtrand.RandomState"]
-    found = [(_Ignored, f"numpy.random.{name}") for name in ignored]
-    for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        found += [
-            (np._core.multiarray._reconstruct, f"{core}._reconstruct"),
-            (np._core.multiarray.scalar, f"{core}.scalar"),
-        ]
-    return [*found, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
-
-
-def read_checkpoint(path: str | Path) -> dict | list:
-    """Read a file written by ``torch.save``: tensors, arrays and plain containers only (``weights_only=True``).
+def read_json(path: str | Path, most: int = MOST_BYTES):
+    """What a JSON file holds, one with a byte-order mark too.
 
     Raises:
-        CheckpointError: missing, truncated, or holding anything else.
+        DataError: missing, too large, not JSON, or nested too deeply.
+    """
+    path = Path(path)
+    _check_file(path)
+    if path.stat().st_size > most:
+        raise _too_large(str(path), path.stat().st_size, most)
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deeply to be read") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not a readable JSON file ({_first_line(error)})") from error
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+def read_checkpoint(path: str | Path, most: int = MOST_BYTES) -> dict | list:
+    """Read a file written by ``torch.save``, of today or before PyTorch 1.6: tensors, arrays and plain containers only.
+
+    An OrderedDict comes as a dict, a parameter as a tensor, a pickled random state as None.
+
+    Args:
+        path: of the file.
+        most: bytes that it may unpack to.
+    Raises:
+        CheckpointError: missing, truncated, too large, or holding anything else.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     try:
-        with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as stream:
+            read = _zipped if stream.read(4) == b"PK\x03\x04" else _legacy
+            stream.seek(0)
+            return read(stream, path, most)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    except Refused as error:
+        why = f"it holds {error}, which is refused"
     except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"holds {refused[1]}, which is refused" if refused else "truncated, empty or another kind of file"
-        raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why})") from error
+        why = f"truncated, empty or another kind of file: {_first_line(error)}"
+    raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why})")
+
+
+def _storage_id(kind, storage_type, key, _location, count, *_view) -> tuple[torch.dtype, str, int]:
+    """(dtype, key, numbers) of a persistent id, which stands for a storage."""
+    dtype = getattr(storage_type, "storage", None)
+    if kind != "storage" or dtype is None or type(key) is not str or type(count) is not int or count < 0:
+        raise Refused("a reference outside the file that is no storage")
+    return dtype, key, count
+
+
+def _zipped(stream: BinaryIO, path: Path, most: int):
+    with zipfile.ZipFile(stream) as archive:
+        members = _members(archive, str(path), most)
+        (pickled,) = (name for name in members if name.endswith("/data.pkl") and name.count("/") == 1)
+        folder = pickled.removesuffix("data.pkl")
+        if members.get(f"{folder}byteorder") and archive.read(f"{folder}byteorder") != b"little":
+            raise Refused("numbers in another byte order than this machine's")
+        storages: dict[str, Tensor] = {}
+
+        def storage(*pid) -> Tensor:
+            dtype, key, count = _storage_id(*pid)
+            if key not in storages:
+                data = bytearray(archive.read(members[f"{folder}data/{key}"]))
+                storages[key] = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+            found = storages[key].view(dtype)
+            if count > found.numel():
+                raise Refused(f"a storage of {count:,} numbers, of which {found.numel():,} are there")
+            return found
+
+        with archive.open(pickled) as opened:
+            return resolved(Unpickler(opened, members[pickled].file_size, TENSORS, storage, most).load())
+
+
+def _legacy(stream: BinaryIO, path: Path, most: int):
+    """Before PyTorch 1.6: pickles of a number, a version, the machine, the content and the storages' keys."""
+    size, storages = os.fstat(stream.fileno()).st_size, {}
+    if size > most:
+        raise _too_large(str(path), size, most)
+    announced = 0
+
+    def storage(*pid) -> Tensor:
+        nonlocal announced
+        dtype, key, count = _storage_id(*pid)
+        if key not in storages:
+            announced += count * dtype.itemsize
+            if announced > size:
+                raise EOFError(f"{announced:,} bytes of numbers are announced, the file has {size:,}")
+            storages[key] = torch.empty(count, dtype=dtype)
+        return storages[key]
+
+    def load():
+        return Unpickler(stream, size - stream.tell(), TENSORS, storage, most).load()
+
+    if load() != 0x1950A86A20F9469CFC6C:
+        raise ValueError("it is no file of torch.save")
+    load(), load()
+    content = load()
+    for key in load():
+        (count,) = np.frombuffer(stream.read(8), "<i8")
+        into = storages[key]
+        data = stream.read(into.numel() * into.itemsize)
+        if count != into.numel() or len(data) < into.numel() * into.itemsize:
+            raise EOFError("its numbers are not all there")
+        if data:
+            into.copy_(torch.frombuffer(bytearray(data), dtype=into.dtype))
+    return resolved(content)

@@ -70,7 +70,7 @@ def read(path: str | Path) -> dict:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise ValueError(f"--config: cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"--config: {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise ValueError(f"--config: {path} must hold sections (data, model, diffusion, ...) of keys")
