@@ -36,9 +36,9 @@ class Bvh:
         for column, (joint, kind) in enumerate(self.channels):
             axis = "XYZ".index(kind[0])
             if kind.endswith("rotation"):
-                local[:, joint] = local[:, joint] @ _turn(axis, np.radians(self.frames[:, column]))
-            else:  # a position channel replaces the offset, which is zero for the roots in use
-                offsets[:, joint, axis] = self.offsets[joint, axis] + self.frames[:, column]
+                local[:, joint] = local[:, joint] @ turn_about(axis, np.radians(self.frames[:, column]))
+            else:  # a position channel replaces the offset
+                offsets[:, joint, axis] = self.frames[:, column]
         turns, places = np.empty_like(local), np.empty_like(offsets)
         for joint, parent in enumerate(self.parents):
             if parent < 0:
@@ -49,7 +49,7 @@ class Bvh:
         return places
 
 
-def _turn(axis: int, angle: np.ndarray) -> np.ndarray:
+def turn_about(axis: int, angle: np.ndarray) -> np.ndarray:
     """[T, 3, 3] rotations about a coordinate axis, column vectors."""
     matrix = np.zeros((len(angle), 3, 3))
     a, b = (axis + 1) % 3, (axis + 2) % 3
@@ -69,7 +69,16 @@ def read_bvh(path: str | Path) -> Bvh:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    words = iter(path.read_text(errors="replace").split())
+    return parse_bvh(path.read_text(errors="replace"), str(path))
+
+
+def parse_bvh(text: str, path: str, cut: bool = False) -> Bvh:
+    """A motion from the text of a ``.bvh`` file; ``path`` is for messages.
+
+    Args:
+        cut: take the whole frames of a file that ends early, or goes on after the last.
+    """
+    words = iter(text.replace("Frames:", "Frames: ").replace("Time:", "Time: ").split())
     names: list[str] = []
     parents: list[int] = []
     offsets: list[list[float]] = []
@@ -92,7 +101,10 @@ def read_bvh(path: str | Path) -> Bvh:
             elif word == "MOTION":
                 break
         _frames, count, _frame, _time, seconds = [next(words) for _ in range(5)]
-        values = np.array([float(w) for w in words])
+        values = np.array(list(words), np.float64)
+        if cut:
+            values = values[: min(int(count), len(values) // len(channels)) * len(channels)]
+            count = len(values) // len(channels)
         frames = values.reshape(int(count), len(channels))
         motion = Bvh(
             tuple(names),
