@@ -18,7 +18,7 @@ from posekernels._checks import nearest
 from posekernels.models.diffpose import Sampling, chunked, stitched
 from posekernels.models.pretrained import load_weights, pretrained
 from posekernels.pose.camera import looking_at, normalise_screen
-from posekernels.pose.keypoints import centre_on_person, coco_to_h36m
+from posekernels.pose.keypoints import centre_on_person, coco_to_h36m, guess_unseen, one_trunk
 from posekernels.pose.layouts import scores_to_h36m, to_h36m
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import OneEuro, savitzky_golay
@@ -45,6 +45,9 @@ def in_h36m(track: Track, layout: str, sees: str = "person") -> Track:
     if sees == "screen" and layout == "coco-17":
         published = coco_to_h36m(seen)
         points = np.where(np.isfinite(published), published, points)
+    if sees == "person":
+        trunk = one_trunk(points)
+        points = np.where(np.isfinite(trunk), trunk, points)
     return Track(track.identity, points, np.where(scores >= SURE, scores, 0).astype(np.float32))
 
 
@@ -59,7 +62,7 @@ def stretches(present: np.ndarray, bridge: int) -> list[slice]:
 
 
 def filled(points: np.ndarray) -> np.ndarray:
-    """[T, 17, 2] without NaN: a joint out of sight moves with its neighbour; one never seen sits on its parent.
+    """[T, 17, 2] without NaN: a joint out of sight moves with its neighbour; one never seen is a standing person's.
 
     Nose and head, of which detectors miss one in profile or from behind, tell each other: the nose lies half way
     between thorax and head. For the others, the joint seen most is the anchor, and goes straight over time where it is
@@ -88,12 +91,7 @@ def filled(points: np.ndarray) -> np.ndarray:
             for axis in (0, 1):
                 at = np.interp(times[gaps], times[~gaps], offset[~gaps, axis])
                 points[gaps, joint, axis] = origin[gaps, axis] + at
-    if never[H36M_17.root]:
-        points[:, H36M_17.root] = points[:, ~never].mean(1)
-        never[H36M_17.root] = False
-    for joint in np.flatnonzero(never):  # parents come before their children
-        points[:, joint] = points[:, H36M_17.parents[joint]]
-    return points
+    return guess_unseen(points, np.broadcast_to(~never, points.shape[:2])) if never.any() else points
 
 
 # -- the network -----------------------------------------------------------------------------------------------------

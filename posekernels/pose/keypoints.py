@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._arrays import accepts_poses
+from .skeleton import H36M_17
 
 # COCO-17 joints, left before right
 NOSE, EYES, EARS, SHOULDERS, HIPS = 0, (1, 2), (3, 4), (5, 6), (11, 12)
@@ -104,6 +105,79 @@ def revise_legs(keypoints: Tensor, scores: Tensor) -> Tensor:
         for joint, source in replacements.items():
             revised[..., joint, :] = torch.where(matches[..., None], keypoints[..., source, :], revised[..., joint, :])
     return revised * detected(keypoints)[..., None, None]
+
+
+@accepts_poses
+def one_trunk(points: Tensor) -> Tensor:
+    """H36M-17 joints [..., 17, C] with the trunk where detectors see it; pixels or metres.
+
+    Pelvis, spine and thorax lie elsewhere in every skeleton (CMU's root 11 cm above the hips). Here 0 is the middle of
+    the hips, 8 the middle of the shoulders and 7 the middle of both: in training and in lifting.
+    """
+    if not isinstance(points, Tensor) or points.dim() < 2 or points.shape[-2] != 17:
+        raise ValueError(f"one_trunk: expected joints [..., 17, C], got {list(getattr(points, 'shape', []))}")
+    found = points.clone()
+    found[..., 0, :] = (points[..., 1, :] + points[..., 4, :]) / 2
+    found[..., 8, :] = (points[..., 11, :] + points[..., 14, :]) / 2
+    found[..., 7, :] = (found[..., 0, :] + found[..., 8, :]) / 2
+    return found
+
+
+# A standing person from the front, arms hanging: x to the image's right, y down, in units of the trunk (mid-hips to
+# mid-shoulders), in Human3.6M's order; the person's right is on the image's left.
+STANDING = torch.tensor(
+    [[0.0, 0], [-0.19, 0], [-0.19, 0.86], [-0.19, 1.7], [0.19, 0], [0.19, 0.86], [0.19, 1.7]]
+    + [[0, -0.5], [0, -1], [0, -1.29], [0, -1.55]]
+    + [[0.36, -1], [0.36, -0.42], [0.36, 0.08], [-0.36, -1], [-0.36, -0.42], [-0.36, 0.08]]
+)
+# (a, b, how long the trunk is at least, in distances from a to b)
+TRUNK_BY = (
+    *((0, 8, 1.0), (8, 10, 1.8), (11, 14, 1.38), (1, 4, 2.6)),
+    *((1, 2, 1.1), (4, 5, 1.1), (11, 12, 1.6), (14, 15, 1.6)),
+)
+
+
+def _steps_between() -> Tensor:
+    """[17, 17] bones from joint to joint; a little more where that leads to the other side of the body."""
+    adjacency = H36M_17.adjacency()
+    steps = adjacency.masked_fill(adjacency == 0, torch.inf).fill_diagonal_(0)
+    for via in range(17):
+        steps = torch.minimum(steps, steps[:, via, None] + steps[via])
+    left, right = (torch.tensor([joint in side for joint in range(17)]) for side in (H36M_17.left, H36M_17.right))
+    return steps + 0.1 * (left[:, None] & right | right[:, None] & left)
+
+
+STEPS = _steps_between()
+
+
+@accepts_poses
+def guess_unseen(points: Tensor, seen: Tensor) -> Tensor:
+    """Put joints that were not seen where those of a standing person are in an upright image: legs stand, arms hang.
+
+    Each is put as it lies from the nearest joint seen in ``STANDING``, as large as the trunk and as wide as the
+    shoulders or hips are.
+
+    Args:
+        points: [..., 17, 2] H36M-17 pixels, y down; what unseen joints hold does not matter.
+        seen: [..., 17] bool.
+    Returns:
+        [..., 17, 2]; 0 where nothing was seen.
+    """
+    _check("guess_unseen", points, (17, 2))
+    _check("guess_unseen", seen, (17,))
+    points = torch.where(seen[..., None], points, 0)
+
+    def apart(a: int, b: int) -> Tensor:
+        return torch.where((seen[..., a] & seen[..., b])[..., None], points[..., a, :] - points[..., b, :], 0)
+
+    trunk = torch.stack([factor * apart(a, b).norm(dim=-1) for a, b, factor in TRUNK_BY], -1).amax(-1)
+    shoulders, hips = apart(11, 14)[..., 0] / 0.72, apart(4, 1)[..., 0] / 0.38
+    wide = torch.where(shoulders != 0, shoulders, hips)
+    template = STANDING.to(points)
+    nearest = torch.where(seen[..., None, :], STEPS.to(points.device), torch.inf).argmin(-1)  # [..., 17]
+    offset = (template - template[nearest]) * torch.stack((wide, trunk), -1)[..., None, :]
+    anchor = points.gather(-2, nearest[..., None].expand(points.shape))
+    return torch.where(seen[..., None], points, torch.where(seen.any(-1)[..., None, None], anchor + offset, 0))
 
 
 @accepts_poses
