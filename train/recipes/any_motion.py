@@ -5,8 +5,9 @@ Ours: PKD's network and two-part loss (position and velocity; not its two-step s
 seen, so that where a person goes is forecast with how. Every window is turned, mirrored, played slower or
 faster, stretched, and its past shaken a little, as lifted motion is.
 
+    python -m train.data.open_motion motion
     python -m train.data.cmu_to_h36m CMU_TEXT --out cmu
-    python -m train.any_motion --data-root cmu --out runs/any_motion
+    python -m train.any_motion --motion motion --data-root cmu --out runs/any_motion
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Stretches:
     Args:
         recordings: [T, 17, 3] metres, z up, 50 per second, each longer than a window.
         past, future: frames at 25 per second.
+        shares: how often each recording's frames are drawn, relative to others'; by default all alike.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class Stretches:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        shares: list[float] | None = None,
     ):
         self.past, self.length = past, past + future
         self.reach = math.ceil((self.length - 1) * SOURCE_FPS / FPS * 1.25) + 2  # source frames of the quickest window
+        often = [s for r, s in zip(recordings, shares or [1.0] * len(recordings), strict=True) if len(r) > self.reach]
         recordings = [r for r in recordings if len(r) > self.reach]
         if not recordings:
             raise ValueError(f"any_motion: no recording is longer than {self.reach / SOURCE_FPS:.1f} s")
@@ -76,6 +80,7 @@ class Stretches:
         firsts = np.cumsum([0, *lengths[:-1]])
         starts = [first + np.arange(n - self.reach) for first, n in zip(firsts, lengths)]
         self.starts = torch.from_numpy(np.concatenate(starts))
+        self.often = torch.from_numpy(np.repeat(often, [len(s) for s in starts]).cumsum())
         self.batch_size, self.steps, self.seed, self.rank, self.world = batch_size, steps, seed, rank, world
         self.epoch = 0
 
@@ -98,7 +103,8 @@ class Stretches:
         def uniform(low: float, high: float, *shape: int) -> Tensor:
             return low + (high - low) * torch.rand(*shape, generator=random)
 
-        start = self.starts[torch.randint(len(self.starts), (B,), generator=random)]
+        picked = torch.searchsorted(self.often, uniform(0, 1, B).double() * self.often[-1])
+        start = self.starts[picked.clamp_max(len(self.starts) - 1)]
         at = uniform(0.8, 1.25, B, 1) * torch.arange(self.length) * SOURCE_FPS / FPS
         below = at.floor().long()
         index = start[:, None] + below
@@ -155,7 +161,9 @@ class AnyMotionRecipe(Recipe):
 
     def make_loader(self, rank: int, world: int) -> Stretches:
         o = self.options
-        return Stretches(self.data.train, o.past, o.future, o.batch_size, o.steps, o.seed, rank, world)
+        return Stretches(
+            self.data.train, o.past, o.future, o.batch_size, o.steps, o.seed, rank, world, self.data.shares
+        )
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         return [torch.optim.AdamW(self.model.parameters(), lr=self.options.lr, weight_decay=1e-4)]
