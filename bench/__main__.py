@@ -13,7 +13,9 @@ from bench import against, data, plan
 from bench.cases import model_cases, op_cases
 from bench.measure import Device, peaks
 from bench.memory import peak_mb
-from bench.report import Results, machine
+from bench.peers import SESSIONS
+from bench.report import present
+from bench.results import Results, machine
 from bench.suite import COMPILED, PRECISIONS, Row, measured
 from posekernels._checks import nearest
 from posekernels._cli import Parser, run_cli
@@ -38,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--max-autotune", action="store_true", help="torch.compile in max-autotune mode too")
-    parser.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime out")
+    parser.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime and OpenVINO out")
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     parser.add_argument("--budget", type=float, help="seconds per unit, roughly (default 3; quick: 0.3)")
     parser.add_argument("--against", metavar="REV", help="compare with another commit, built in a folder of its own")
@@ -63,7 +65,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def ways_of(unit, args: argparse.Namespace) -> list[str]:
     """What one unit is computed with."""
     compiled = [] if args.quick or args.no_compile else list(COMPILED)[: 2 if args.max_autotune else 1]
-    skipped = {"onnxruntime"} if args.no_onnx or (args.quick and unit.what not in QUICK_ONNX) else set()
+    skipped = set(SESSIONS) if args.no_onnx or (args.quick and unit.what not in QUICK_ONNX) else set()
     return [w for w in unit.ways(args.backend or [], compiled) if w not in skipped]
 
 
@@ -125,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         keep(measured(unit, ways, args.budget, peak[precision.name], peak_mb if held else None))
     print(f"{len(chosen)} units in {plan.minutes(time.monotonic() - start)}")
     if results and results.rows:
-        for path in [results.path, *([] if args.rows_only else results.present())]:
+        for path in [results.path, *([] if args.rows_only else present(results))]:
             print(f"wrote {path}")
     return 0
 

@@ -20,7 +20,7 @@ import torch
 import posekernels
 from bench import plan
 from bench.measure import SETTLE, Device, spread
-from bench.report import Results, machine
+from bench.results import Results, machine
 from bench.suite import Row, Unit, prepare
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,20 +1,21 @@
-"""What the rows must support: the figures asked for, README's speed tables, and that ``auto`` never loses to eager."""
+"""What the rows must support: the tables of the pages, and that ``auto`` never loses to eager.
+
+README speaks of the best peer of each row only: what a user would pick.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench import scaling
-from bench.report import Results
+from bench.results import Results
 from bench.suite import Row
 from posekernels._dispatch import BACKENDS
 from posekernels._files import write_aside
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "bench" / "README.md"
+PAGES = [ROOT / "README.md", ROOT / "bench" / "README.md"]
 NOISE, RESOLVE_US = 1.03, 3  # two runs of one kernel differ by so much here; what finding an op's backend costs
 CALL_US = 20  # what a call of an op costs in Python and dispatch, about: below it, counts say little
 NAMES = {  # of networks in the pages' tables, in their order
@@ -33,8 +34,14 @@ NAMES = {  # of networks in the pages' tables, in their order
     "variance_linear": "linear variance model, poses",
     "strided_refine": "refine module, poses",
 }
-MAIN = tuple(NAMES)[:8]  # of the five systems, in README.md; bench/README.md has all of them
-SHOWN = {"eager": "eager", "torch.compile": "`torch.compile`", "onnxruntime": "ONNX Runtime", "auto": "ours"}
+MAIN = tuple(NAMES)[:7]  # of the five systems, in README.md; bench/README.md has all of them
+PEERS = {  # what a user could run instead
+    "eager": "eager",
+    "torch.compile": "`torch.compile`",
+    "max-autotune": "`torch.compile`, max-autotune",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}
 
 
 class Rows:
@@ -59,168 +66,7 @@ def claimed(results: list[Results]) -> list[Results]:
     return [r for r in results if not r.on_gpu] or results
 
 
-# -- the figures that were asked for --------------------------------
-@dataclass
-class Asked:
-    """One figure; ``value`` is None where a row it needs was not measured."""
-
-    issue: int
-    what: str
-    wanted: float
-    value: Callable[[Rows], float | None]
-    most: bool = False  # wanted at most, not at least
-    unit: str = "x"
-
-    def met(self, value: float) -> bool:
-        return value <= self.wanted if self.most else value >= self.wanted
-
-
-def faster(key: tuple[str, str, str], than: tuple[str, ...] = ("eager",), by: str = "auto", dtype: str = "float32"):
-    """How many times as fast ``by`` is as the best of ``than`` (float32)."""
-
-    def value(rows: Rows) -> float | None:
-        mine = rows.time(*key, by, dtype)
-        others = [t for t in (rows.time(*key, other) for other in than) if t]
-        return min(others) / mine if mine and others else None
-
-    return value
-
-
-def memory(key: tuple[str, str, str]):
-    """Our peak memory over eager's."""
-
-    def value(rows: Rows) -> float | None:
-        mine, eager = (rows.find(*key, c) for c in ("auto", "eager"))
-        return mine.peak_mb / eager.peak_mb if mine and eager and mine.peak_mb and eager.peak_mb else None
-
-    return value
-
-
-def megabytes(key: tuple[str, str, str]):
-    def value(rows: Rows) -> float | None:
-        row = rows.find(*key, "auto")
-        return row and row.peak_mb
-
-    return value
-
-
-def _networks(issue: int, what: str, wanted: dict[int, tuple[float, ...]], against: tuple[tuple[str, ...], ...]):
-    """Figures of a network in inference: batch -> what is wanted against each of ``against``."""
-    for batch, factors in wanted.items():
-        for factor, than in zip(factors, against):
-            label = "the best peer" if len(than) > 1 else SHOWN[than[0]]
-            name = f"{NAMES[what]}, B={batch}: against {label}"
-            yield Asked(issue, name, factor, faster((what, f"B={batch}", "inference"), than))
-
-
-EAGER, ONNX, BEST = ("eager",), ("onnxruntime",), ("eager", "torch.compile", "onnxruntime")
-GRAPH = "B={} J=17 80->384 K=2 M gelu"
-ASKED = [
-    Asked(2, "`graph_conv` B=400, forward", 2.0, faster(("graph_conv", GRAPH.format(400), "forward"))),
-    Asked(2, "`graph_conv` B=400, with backward", 1.5, faster(("graph_conv", GRAPH.format(400), "forward+backward"))),
-    Asked(2, "`graph_conv` B=1, forward", 1.0, faster(("graph_conv", GRAPH.format(1), "forward"))),
-    Asked(2, "HTNet, training iteration, B=256", 1.15, faster(("htnet", "B=256", "training"))),
-    *_networks(3, "pkd", {b: (5.0, 1.5) for b in (1, 32, 256)}, (EAGER, BEST)),
-    Asked(3, "PKD, training iteration, B=256", 3.0, faster(("pkd", "B=256", "training"))),
-    Asked(3, "PKD, its memory over eager's", 1.0, memory(("pkd", "B=256", "training")), most=True),
-    *_networks(4, "strided_transformer", {b: (2.5, 1.0) for b in (1, 8, 64)}, (EAGER, ONNX)),
-    Asked(
-        4,
-        "Strided Transformer in bfloat16, B=64: against ONNX Runtime in float32",
-        2.0,
-        faster(("strided_transformer", "B=64", "inference"), ONNX, dtype="bfloat16"),
-    ),
-    Asked(4, "Strided Transformer, training iteration, B=64", 1.5, faster(("strided_transformer", "B=64", "training"))),
-    Asked(
-        4,
-        "Strided Transformer, its memory over eager's",
-        0.7,
-        memory(("strided_transformer", "B=64", "training")),
-        most=True,
-    ),
-    *_networks(5, "htnet", {1: (1.3,), 64: (1.05,), 400: (1.05,)}, (ONNX,)),
-    Asked(
-        5,
-        "HTNet in bfloat16, B=400: against our float32",
-        1.8,
-        faster(("htnet", "B=400", "inference"), ("auto",), dtype="bfloat16"),
-    ),
-    *(
-        Asked(
-            5,
-            f"`joint_attention` D={d}: against PyTorch's attention",
-            2.0,
-            faster(("joint_attention", f"B=4131 N=17 H=8 D={d}", "forward"), ("sdpa",)),
-        )
-        for d in (10, 24, 64)
-    ),
-    Asked(
-        5,
-        "`sample_hypotheses` B=512 S=200: against `torch.randn`",
-        4.0,
-        faster(("sample_hypotheses", "B=512 S=200", "forward"), ("torch.randn",)),
-    ),
-    Asked(
-        5,
-        "`procrustes` of 100,000 poses: against NumPy's SVD",
-        20.0,
-        faster(("procrustes", "B=500 S=200", "forward"), ("numpy svd",)),
-    ),
-    Asked(
-        5,
-        "WS-ANL evaluation, 512 poses x 200 hypotheses: memory",
-        2000,
-        megabytes(("ws_anl 200 hypotheses", "B=512", "inference")),
-        most=True,
-        unit=" MB",
-    ),
-    *_networks(6, "gcndiff 50 steps", {1: (6.0, 1.3), 1024: (4.0, 1.3)}, (EAGER, ONNX)),
-    *_networks(6, "mixste", {1: (1.5, 1.0)}, (EAGER, ONNX)),
-    Asked(
-        6,
-        "MixSTE in bfloat16: against our float32",
-        2.0,
-        faster(("mixste", "B=1", "inference"), ("auto",), dtype="bfloat16"),
-    ),
-    Asked(6, "MixSTE, its memory over eager's", 0.5, memory(("mixste", "B=1", "inference")), most=True),
-    *_networks(7, "rie", {1: (3.0, 1.0), 8: (1.5, 1.0), 64: (1.25, 1.25)}, (EAGER, ONNX)),
-    Asked(
-        7,
-        "RIE in bfloat16, B=1: against our float32",
-        1.7,
-        faster(("rie", "B=1", "inference"), ("auto",), dtype="bfloat16"),
-    ),
-    Asked(
-        7,
-        "RIE, every frame of a video: against 64 windows at a time",
-        2.0,
-        faster(("rie video", "frames=500", "inference")),
-    ),
-    Asked(7, "RIE, training iteration, B=128", 1.3, faster(("rie", "B=128", "training"))),
-]
-
-
-def _cache(rows: Rows) -> float | None:
-    found = [r for (what, *_, way), r in rows.rows.items() if (what, way) == ("cmu data", "cache")]
-    return found[0].vs_eager if found else None
-
-
-ASKED.insert(11, Asked(3, "CMU training set from the cache: against parsing its text", 20.0, _cache))
-
-
-def asked_table(rows: Rows) -> str:
-    lines = ["| issue | figure | asked | measured | |", "|---|---|---|---|---|"]
-    for asked in ASKED:
-        value = asked.value(rows)
-        digits = ".0f" if asked.unit == " MB" else ".2f" if asked.wanted < 10 else ".1f"
-        shown = "not measured" if value is None else f"{value:,{digits}}{asked.unit}"
-        met = "" if value is None else "met" if asked.met(value) else "**missed**"
-        sign = "at most" if asked.most else "at least"
-        lines.append(f"| {asked.issue} | {asked.what} | {sign} {asked.wanted:g}{asked.unit} | {shown} | {met} |")
-    return "\n".join(lines)
-
-
-# -- the measured tables of bench/README.md --------------------------------
+# -- the measured tables of the pages --------------------------------
 def regime(flops: float, bytes_: float, peak: tuple[float, float]) -> tuple[float, str]:
     """(microseconds that the counts alone take at the machine's peaks, what binds)."""
     products, moves = 1e6 * flops / peak[0], 1e6 * bytes_ / peak[1]
@@ -285,9 +131,9 @@ def page(results: list[Results], text: str) -> str:
     results = claimed(results)
     rows = Rows(results)
     tables = {
-        "asked": lambda: asked_table(rows),
         "regimes": lambda: regime_table(results),
-        "speed": lambda: speed_tables(results, tuple(NAMES)),
+        "best": lambda: best_table(rows),
+        "speed": lambda: speed_tables(rows),
         "training": lambda: training_table(rows),
         "video": lambda: video_table(rows),
         "scaling": scaling.measured_table,
@@ -300,71 +146,64 @@ def page(results: list[Results], text: str) -> str:
     return re.sub(rf"<!-- ({'|'.join(tables)}) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
 
 
-def fill_page(results: list[Results]) -> Path:
-    with write_aside(PAGE) as path:
-        path.write_text(page(results, PAGE.read_text()))
-    return PAGE
+def fill_pages(results: list[Results]) -> list[Path]:
+    for file in PAGES:
+        with write_aside(file) as path:
+            path.write_text(page(results, file.read_text()))
+    return PAGES
 
 
-# -- the speed tables of README.md --------------------------------
+# -- speed against what a user could run instead --------------------------------
 def _milliseconds(us: float) -> str:
     ms = us / 1e3
     return f"{ms:.2f} ms" if ms < 4 else f"{ms:.1f} ms"
 
 
-def speed_tables(results: list[Results], networks: tuple[str, ...] = MAIN) -> str:
-    """Inference and training in float32, as README.md has them for ``MAIN``."""
-    rows, tables = Rows(claimed(results)), []
-    for pass_, others in (("inference", ("eager", "torch.compile", "onnxruntime")), ("training", ("eager",))):
-        head = [f"{pass_}, float32", *(SHOWN[o] for o in others), "ours", *(f"× {SHOWN[o]}" for o in others)]
+def _ours(rows: Rows, pass_: str, dtype: str, networks: tuple[str, ...]) -> list[Row]:
+    """Our rows of some networks, in the pages' order, the smallest batch first."""
+    ours = [row for key, row in rows.rows.items() if key[2:] == (pass_, dtype, "auto") and row.median_us]
+    ours = [row for row in ours if row.what in networks]
+    return sorted(ours, key=lambda row: (networks.index(row.what), int(row.size.partition("=")[2])))
+
+
+def best_peer(rows: Rows, row: Row) -> tuple[str, float] | None:
+    """(peer, microseconds) of the fastest that was right at the same size, in the same precision."""
+    times = {peer: rows.time(*row.group[:3], peer, row.dtype) for peer in PEERS}
+    return min(((peer, us) for peer, us in times.items() if us), key=lambda found: found[1], default=None)
+
+
+def best_table(rows: Rows) -> str:
+    """README's table: the main networks at their smallest and middle batch, against the best peer."""
+    lines = ["| float32 | ours | best peer | times as fast |", "|---|---|---|---|"]
+    for what in MAIN:
+        for row in _ours(rows, "inference", "float32", (what,))[:2]:
+            found = best_peer(rows, row)
+            if found:
+                peer, us = found
+                ratio = us / row.median_us
+                times = f"**{ratio:.1f}**" if ratio >= 1 else f"{ratio:.2f}"
+                shown = f"{PEERS[peer]}, {_milliseconds(us)}"
+                lines.append(f"| {NAMES[what]}, {row.size} | {_milliseconds(row.median_us)} | {shown} | {times} |")
+    return "\n".join(lines)
+
+
+def speed_tables(rows: Rows) -> str:
+    """Every network against every peer, in inference and training."""
+    tables = []
+    for pass_, dtype in (("inference", "float32"), ("inference", "bfloat16"), ("training", "float32")):
+        ours = _ours(rows, pass_, dtype, tuple(NAMES))
+        peers = [p for p in PEERS if any(rows.time(*row.group[:3], p, dtype) for row in ours)]
+        head = [f"{pass_}, {dtype}", *(PEERS[p] for p in peers), "ours", "× the best"]
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        ours = [row for key, row in rows.rows.items() if key[2:] == (pass_, "float32", "auto") and row.median_us]
-        ours = [row for row in ours if row.what in networks]
-        for row in sorted(ours, key=lambda row: (networks.index(row.what), int(row.size.partition("=")[2]))):
-            what, size = row.what, row.size
-            times = [rows.time(what, size, pass_, other) for other in others]
-            cells = [f"{NAMES[what]}, {size}", *(_milliseconds(t) if t else "" for t in times)]
-            cells += [f"**{_milliseconds(row.median_us)}**", *(f"{t / row.median_us:.1f}" if t else "" for t in times)]
+        for row in ours:
+            times = [rows.time(*row.group[:3], peer, dtype) for peer in peers]
+            found = best_peer(rows, row)
+            cells = [f"{NAMES[row.what]}, {row.size}", *(_milliseconds(t) if t else "" for t in times)]
+            cells += [f"**{_milliseconds(row.median_us)}**", f"{found[1] / row.median_us:.2f}" if found else ""]
             lines.append(f"| {' | '.join(cells)} |")
-        tables.append("\n".join(lines))
+        if ours:
+            tables.append("\n".join(lines))
     return "\n\n".join(tables)
-
-
-def _same(shown: str, value: float | None) -> bool:
-    """Whether ``shown`` is ``value`` rounded to as many digits."""
-    number = shown.replace(",", "")
-    digits = len(number.partition(".")[2])
-    return value is not None and f"{value:.{digits}f}" == number
-
-
-def speed_problems(rows: Rows, text: str) -> list[str]:
-    """Figures in the tables of README's section on speed that no row has."""
-    section = text.partition("\n## Speed\n")[2].partition("\n## ")[0]
-    ways = {shown: way for way, shown in SHOWN.items()} | {"torch.compile": "torch.compile"}
-    names, head, found = {shown: name for name, shown in NAMES.items()}, [], []
-    for line in section.splitlines():
-        cells = [c.strip().replace("**", "") for c in line.strip().strip("|").split("|")]
-        if not line.startswith("|"):
-            head = []
-        elif not head:
-            head = cells
-        elif not set(line) <= set("|-: ") and re.fullmatch(r"(inference|training), \w+", head[0]):
-            pass_, dtype = head[0].split(", ")
-            label, _, size = cells[0].rpartition(", ")
-            what = names.get(label)
-            for column, cell in zip(head[1:], cells[1:]):
-                ratio, shown = column.startswith("× "), re.search(r"[\d,.]+", cell)
-                way = ways.get(column.removeprefix("× "))
-                value = rows.time(what, size, pass_, way, dtype) if what and way else None
-                if value and ratio:
-                    ours = rows.time(what, size, pass_, "auto", dtype)
-                    value = value / ours if ours else None
-                elif value:
-                    value /= {"us": 1, "ms": 1e3, "s": 1e6}[cell.split()[-1]]
-                if shown and not _same(shown[0], value):
-                    have = "no such row" if value is None else f"the row has {value:.4g}"
-                    found.append(f"README.md: {cells[0]}, {column}: {cell}, {have}")
-    return found
 
 
 def slower(results: list[Results]) -> list[str]:
@@ -388,7 +227,9 @@ def slower(results: list[Results]) -> list[str]:
 def problems(results: list[Results]) -> list[str]:
     """One line for each claim that the rows do not support."""
     results = claimed(results)
-    found = slower(results) + speed_problems(Rows(results), (ROOT / "README.md").read_text())
-    if page(results, PAGE.read_text()) != PAGE.read_text():
-        found.append("bench/README.md: its tables are not those of the rows; python -m bench.report fills them")
+    found = slower(results)
+    for file in PAGES:
+        if page(results, file.read_text()) != file.read_text():
+            name = file.relative_to(ROOT)
+            found.append(f"{name}: its tables are not those of the rows; python -m bench.report fills them")
     return found

@@ -26,7 +26,8 @@ from xml.etree import ElementTree
 import torch
 
 from bench.cases import model_cases, op_cases
-from bench.report import Results
+from bench.report import present
+from bench.results import Results
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
 
@@ -223,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{s.name:<34} {report['outcome']}  {report.get('seconds', '')}", flush=True)
             _write(path, document)  # after every step: a machine that is taken away leaves what it did
     rows = Results(args.out / f"{name}.json")
-    for written in [path, *([rows.path, *rows.present()] if rows.rows else [])]:
+    for written in [path, *([rows.path, *present(rows)] if rows.rows else [])]:
         print(f"wrote {written}")
     return int(any(r["outcome"] != "ok" for r in document["steps"].values()))
 

@@ -17,7 +17,7 @@ from bench import plan
 from bench.cases import ModelCase, model_cases
 from bench.measure import Device, peaks
 from bench.models import diffpose, mixste, strided_transformer, ws_anl
-from bench.report import FOLDER, Results, machine
+from bench.results import FOLDER, Results, machine
 from bench.suite import PRECISIONS, NetworkUnit, measured
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside

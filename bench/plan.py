@@ -91,7 +91,12 @@ def find(group: tuple[str, ...], device: str) -> Unit:
 def seconds(unit: Unit, ways: list[str], budget: float, memory: bool) -> float:
     """About how long a unit takes on two CPU cores, from its operations alone."""
     compiling = 1.0 if unit.network else OF_AN_OP
-    once = {"onnxruntime": EXPORT, "torch.compile": COMPILE * compiling, "max-autotune": AUTOTUNE * compiling}
+    once = {
+        "onnxruntime": EXPORT,
+        "openvino": EXPORT,
+        "torch.compile": COMPILE * compiling,
+        "max-autotune": AUTOTUNE * compiling,
+    }
     fixed = sum(once.get(w, 0) for w in ways)
     ours = sum(w in ("eager", "auto") for w in ways)
     call = CALL + unit.flops / RATE

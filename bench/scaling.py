@@ -23,13 +23,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bench import report
+from bench import results
 from bench.cases import ModelCase, model_cases
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
 from posekernels.train.place import run_place
 
-FILE = report.FOLDER / "scaling.json"
+FILE = results.FOLDER / "scaling.json"
 BATCHES = {"pkd": 32, "htnet": 64, "gcndiff": 32, "rie": 16, "strided_transformer": 4}  # per rank
 # Assumptions of the arithmetic, from the vendor's data sheets: H100 SXM, NVLink within 8, one 400 Gb/s port per GPU.
 TF32, SHARE = 494e12, 0.3  # FLOP/s of the matrix units, and the share of it that a step keeps busy
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             args.out.write_text(json.dumps(result))
         return 0
-    document = {"machine": report.machine("cpu", ["python -m bench.scaling"]), "networks": {}}
+    document = {"machine": results.machine("cpu", ["python -m bench.scaling"]), "networks": {}}
     document["machine"]["threads"] = "1 per rank"
     for name in args.model or BATCHES:
         batch = args.batch or BATCHES[name]

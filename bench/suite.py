@@ -232,7 +232,7 @@ class NetworkUnit(Unit):
         case = self.network
         if not self.timed:
             return ["auto"]
-        onnx = ["onnxruntime"] if case.run is None or case.session else []
+        onnx = [*peers.SESSIONS] if case.run is None or case.session else []
         graph = [GRAPH] if self.device.startswith("cuda") and not backends else []
         return ["eager", *(backends or ["auto"]), *graph, *(compiled if case.run is None or case.plain else []), *onnx]
 
@@ -247,10 +247,10 @@ class NetworkUnit(Unit):
     def build(self, way):
         case, (net, inputs) = self.network, self.made(self.precision.dtype)
         threads = torch.get_num_threads()
-        if way == "onnxruntime" and case.session:
-            return case.session(net, inputs, lambda example: peers.session(net, example, threads))
-        if way == "onnxruntime":
-            session = peers.session(net, inputs, threads)
+        if way in peers.SESSIONS and case.session:
+            return case.session(net, inputs, lambda example: peers.session(way, net, example, threads))
+        if way in peers.SESSIONS:
+            session = peers.session(way, net, inputs, threads)
             return lambda: session(*inputs)
         backend = "reference" if way in ("eager", *COMPILED) else way
         run = case.plain if case.plain and backend == "reference" else self.run
@@ -302,7 +302,7 @@ class TrainingUnit(Unit):
         self.flops = 3 * len(case.losses) * case.flops(self.batch)
 
     def ways(self, backends, compiled):
-        return ["eager", *(backends or ["auto"])]
+        return ["eager", *(backends or ["auto"]), *compiled]
 
     def made(self, batch: int, dtype: torch.dtype):
         torch.manual_seed(0)
@@ -311,15 +311,20 @@ class TrainingUnit(Unit):
 
     def build(self, way):
         net, inputs = self.made(self.batch, self.precision.dtype)
-        backend = "reference" if way == "eager" else way
-        optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, fused=True)
+
+        def steps(net):
+            for function in self.network.losses:
+                optimizer.zero_grad(set_to_none=True)
+                function(net, inputs).backward()
+                optimizer.step()
+
+        if way in COMPILED:
+            return peers.compiled(net, steps, COMPILED[way])
 
         def iteration():
-            with posekernels.use_backend(backend):
-                for function in self.network.losses:
-                    optimizer.zero_grad(set_to_none=True)
-                    function(net, inputs).backward()
-                    optimizer.step()
+            with posekernels.use_backend("reference" if way == "eager" else way):
+                steps(net)
 
         return iteration
 
@@ -335,7 +340,8 @@ class TrainingUnit(Unit):
     def error(self, way, call, want):
         if want is None:
             return None
-        return relative_error(self.gradients("reference" if way == "eager" else way, self.precision.dtype), want)
+        backend = "reference" if way in ("eager", *COMPILED) else way
+        return relative_error(self.gradients(backend, self.precision.dtype), want)
 
 
 def captured(unit: Unit) -> Callable:

@@ -22,9 +22,9 @@ from PIL import Image
 
 from posekernels._files import write_aside
 from posekernels.archive import DataError
+from posekernels.extras import needs
 
 from .tracking import Sighting
-from .video import needs
 
 WHEEL = "mediapipe-0.10.21-cp312-cp312-manylinux_2_28_x86_64.whl"
 WHEEL_SHA256 = "956eb1ebc275c629e61b085b2cab89c3a5b9e93bad1bb107348d98dafb5a4bb5"
@@ -227,7 +227,7 @@ class BlazePose(Finder):
     layout = "blazepose-33"
 
     def __init__(self, people: int = 4, every: int = 5, threads: int | None = None):
-        runtime = needs("ai_edge_litert.interpreter", "ai-edge-litert", "finding people in images")
+        runtime = needs("ai_edge_litert.interpreter", "video", "finding people in images")
         super().__init__(people, every)
         self.detector, self.landmarker = (
             runtime.Interpreter(model_path=str(path), num_threads=threads or os.cpu_count()) for path in weights()

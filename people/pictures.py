@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from posekernels._files import write_aside
+from posekernels.extras import needs
 from posekernels.pose.camera import camera_to_world, rotate
 from posekernels.pose.skeleton import Skeleton
 
@@ -333,13 +334,7 @@ def _save_mp4(path: Path, panels: Sequence[Panel], fps: float, size: int, bitrat
 
 
 def _ffmpeg(purpose: str):
-    try:
-        import imageio_ffmpeg
-    except ImportError as error:
-        raise ValueError(
-            f"{purpose} needs the package imageio-ffmpeg: pip install imageio-ffmpeg (.gif, .html need nothing)"
-        ) from error
-    return imageio_ffmpeg
+    return needs("imageio_ffmpeg", "video", f"{purpose} (.gif and .html do without)")
 
 
 def read_video(path: str | Path, frames: int, skip: int = 0) -> list[np.ndarray]:

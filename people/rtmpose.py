@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from posekernels.archive import DataError
+from posekernels.extras import needs
 
 from .detect import FOUND, Finder, Region
 from .tracking import Sighting
-from .video import needs
 
 LAYOUTS = {17: "coco-17", 26: "halpe-26"}  # by number of joints
 MEAN, STD = np.array((123.675, 116.28, 103.53), np.float32), np.array((58.395, 57.12, 57.375), np.float32)
@@ -32,7 +32,7 @@ class Network:
     """
 
     def __init__(self, path: str | Path):
-        runtime = needs("onnxruntime", "onnxruntime", "RTMPose")
+        runtime = needs("onnxruntime", "onnx", "RTMPose")
         if not Path(path).is_file():
             raise DataError(f"{path}: no such file")
         try:

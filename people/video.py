@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
 from collections.abc import Iterator
@@ -12,23 +11,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from posekernels.archive import DataError
+from posekernels.extras import needs
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv", ".flv", ".3gp", ".gif")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FOLDER_FPS = 30.0
 READ = "videos such as .mp4, .mov, .avi, folders of pictures, camera numbers, and keypoints in .npz, .npy, .json"
-
-
-def needs(module: str, package: str, purpose: str):
-    """An optional module.
-
-    Raises:
-        DataError: it is not installed; says how to get it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise DataError(f"{purpose} needs the package {package}: pip install {package}") from error
 
 
 class Video:
@@ -86,7 +74,7 @@ class Video:
             raise DataError(f"{file}: not a picture that can be read") from error
 
     def _read(self, output: list[str], probe: bool = False):
-        ffmpeg = needs("imageio_ffmpeg", "imageio-ffmpeg", "reading a video")
+        ffmpeg = needs("imageio_ffmpeg", "video", "reading a video")
         logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every change of size, which is meant
         reader = ffmpeg.read_frames(self._input, pix_fmt="rgb24", input_params=self._from, output_params=output)
         try:

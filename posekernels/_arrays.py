@@ -36,10 +36,15 @@ def _cast(value, dtype: torch.dtype):
     return value.in_dtype(dtype) if hasattr(value, "in_dtype") else value
 
 
+def _autocasts(device: str) -> bool:
+    """Whether autocast is on for a kind of device. Meta has none, and PyTorch raises when asked."""
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
 def in_autocast_dtype(x: Tensor) -> Tensor:
     """What autocast's first product would make of ``x``: for a network that begins inside an op."""
     device = x.device.type
-    return _cast(x, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    return _cast(x, torch.get_autocast_dtype(device)) if _autocasts(device) else x
 
 
 _MISSING = object()
@@ -47,8 +52,12 @@ _MISSING = object()
 
 def _first_argument(function: Callable) -> Callable:
     """(args, kwargs) -> what was given for the first parameter of ``function``, by its place or by its name."""
-    name = next(iter(inspect.signature(function).parameters))
+    name = _first_name(function)
     return lambda args, kwargs: args[0] if args else kwargs.get(name, _MISSING)
+
+
+def _first_name(function: Callable) -> str:
+    return next(iter(inspect.signature(function).parameters))
 
 
 def follows_autocast(function: Callable, widest: bool = False) -> Callable:
@@ -67,11 +76,11 @@ def follows_autocast(function: Callable, widest: bool = False) -> Callable:
         first = first_argument(args, kwargs)
         if isinstance(first, (list, tuple)) and first:
             first = first[0]
-        if isinstance(first, Tensor) and torch.is_autocast_enabled(first.device.type):
+        if isinstance(first, Tensor) and _autocasts(first.device.type):
             dtype = first.dtype
             if widest:
                 found = [t.dtype for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.is_floating_point()]
-                dtype = functools.reduce(torch.promote_types, found)
+                dtype = functools.reduce(torch.promote_types, found, dtype)
             args = tuple(_cast(value, dtype) for value in args)
             kwargs = {name: _cast(value, dtype) for name, value in kwargs.items()}
             with torch.autocast(first.device.type, enabled=False):
@@ -87,7 +96,7 @@ def accepts_arrays(function: Callable, widest: bool = False) -> Callable:
     Tensors pass untouched, but see ``follows_autocast``. Which kind comes back is decided by the first argument.
     """
     function = follows_autocast(function, widest)
-    first_argument = _first_argument(function)
+    first_argument, name = _first_argument(function), _first_name(function)
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
@@ -97,8 +106,8 @@ def accepts_arrays(function: Callable, widest: bool = False) -> Callable:
         module = type(first).__module__.partition(".")[0]
         if module not in ("numpy", "cupy"):
             raise TypeError(
-                f"{function.__name__}: the first argument must be a torch.Tensor, numpy.ndarray or "
-                f"cupy.ndarray, got {type(first).__module__}.{type(first).__qualname__}"
+                f"{function.__name__}: {name} must be a torch.Tensor, numpy.ndarray or cupy.ndarray, "
+                f"got {type(first).__module__}.{type(first).__qualname__}"
             )
         result = function(*map(_wrap, args), **{k: _wrap(v) for k, v in kwargs.items()})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import torch
 from torch import Tensor
@@ -28,14 +28,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def check_tensor(
     op: str, name: str, tensor, *, like: Tensor | None = None, rank: int | None = None, min_rank: int | None = None
 ) -> None:
-    """A floating-point tensor of ``rank`` axes (or at least ``min_rank``), of the dtype and device of ``like``.
+    """A dense floating-point tensor of ``rank`` axes (or at least ``min_rank``), of the dtype and device of ``like``.
 
     Raises:
-        TypeError: not a tensor, or of another dtype.
+        TypeError: not a tensor, a sparse one, or of another dtype.
         ValueError: wrong rank, or another device.
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(tensor).__qualname__}")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{op}: {name} must be dense, got {tensor.layout}")
     if tensor.dtype not in FLOATS:
         raise TypeError(f"{op}: {name} must be float32, float64, float16 or bfloat16, got {tensor.dtype}")
     if rank is not None and tensor.dim() != rank:
@@ -53,6 +55,51 @@ def check_shape(op: str, name: str, tensor: Tensor, shape: tuple[int, ...], beca
     """Raises ValueError unless ``tensor`` has ``shape``; ``because`` says which argument fixes it."""
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{op}: {name} must be {list(shape)} ({because}), got {list(tensor.shape)}")
+
+
+def check_tensors(
+    op: str,
+    like: Tensor,
+    shapes: dict[str, tuple[object, tuple[int, ...]]],
+    given: dict[str, Tensor],
+    optional: Container[str] = (),
+) -> None:
+    """Each tensor in ``shapes`` has its shape there, and the dtype and device of ``like``.
+
+    Args:
+        given: by name, the arguments that fix the shapes, for the message.
+        optional: names of those that may be None. Any other None is refused: kernels take None for "left out".
+    Raises:
+        TypeError, ValueError: as ``check_tensor`` and ``check_shape``.
+    """
+    dtype, device = like.dtype, like.device
+    for name, (tensor, shape) in shapes.items():
+        if tensor is None and name in optional:
+            continue
+        if (
+            isinstance(tensor, Tensor)
+            and tensor.shape == shape
+            and tensor.dtype == dtype
+            and tensor.device == device
+            and tensor.layout is torch.strided
+        ):
+            continue  # the usual case first: the checks below cost a microsecond each, most of it in their words
+        check_tensor(op, name, tensor, like=like)
+        check_shape(op, name, tensor, shape, ", ".join(f"{n} is {list(t.shape)}" for n, t in given.items()))
+
+
+def check_mask(op: str, name: str, mask, meaning: str) -> None:
+    """Raises TypeError unless ``mask`` is a dense bool tensor."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.layout is not torch.strided:
+        is_bool = isinstance(mask, Tensor) and mask.dtype == torch.bool
+        got = mask.layout if is_bool else mask.dtype if isinstance(mask, Tensor) else type(mask).__qualname__
+        raise TypeError(f"{op}: {name} must be a dense bool tensor, {meaning}, got {got}")
+
+
+def check_not_empty(op: str, name: str, tensor: Tensor) -> None:
+    """Raises ValueError for a tensor one of whose axes is empty: a weight that leads from or to no channel."""
+    if tensor.numel() == 0:
+        raise ValueError(f"{op}: {name} must have no empty axis, got {list(tensor.shape)}")
 
 
 def check_sizes(what: str, least: int = 1, **sizes: int) -> None:

@@ -3,7 +3,7 @@
 The modules take pointers and sizes, and know no PyTorch. Where PyTorch has brought its OpenMP pool, the kernels run on
 that same pool (two pools spinning against each other cost more than they bring).
 
-An adapter calls ``core.KERNEL(torch.get_num_threads(), tensor.data_ptr(), ..., size, ...)``: see ``csrc/README.md``.
+An adapter calls ``core.KERNEL(torch.get_num_threads(), *addresses(tensor, ...), size, ...)``: see ``csrc/README.md``.
 """
 
 from __future__ import annotations

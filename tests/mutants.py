@@ -80,10 +80,13 @@ CPP = {
     "norm_activation": [
         ("s.put(grad_x + r * C, v, z > 0.0f ? g : «g * slope»);", "Vec{}"),
         ("of_scale[v] = «s.get(grad_weight, v) * share»;", "Vec{}"),
+        ("return (x - «mean[v]») * scale[v] + bias[v];", "Vec{}"),
     ],
     "procrustes": [
         ("const Vec y = «g.scale» * turned(g, j, c);", "splat(1.0f)"),
         ("load(p + lanes) * g.R[«3 + c»]", "3 * c + 1"),
+        ("- sum_p[i] * share) * «to_p»;", "splat(1.0f)"),
+        ("sum / static_cast<float>(J) * «g.size_t», count", "g.size_p"),
     ],
     "relative_encoding": [
         ("minus(value, frame[«f»]);", "F + f"),
@@ -101,11 +104,19 @@ CPP = {
     "temporal_attention": [
         ("return {«padding ? padding + b * S : nullptr», causal", "nullptr"),
         ("causal, «lane0 + S - T»};", "lane0 + S - T + 1"),
-        ("const Vec ds = weight * («g - along») * scale;", "g"),
+        ("const Vec ds = weight * («load(dp + i) - along») * scale;", "load(dp + i)"),
+        ("weights, S, «positive ? 1.0f : factor», visible", "1.0f", "include/posekernels/frames.h"),
+        (
+            "const Vec p1 = exp2_nonpositive((load(w + s * panel) - «top») * factor);\n            const Vec p2",
+            "Vec{}",
+            "include/posekernels/frames.h",
+        ),
     ],
     "temporal_mlp": [
         ("load(x + t * lanes) + (value * scale[t] + «shift[t]»));", "0.0f"),
         ("for (int64_t group = 0; group < «groups»; ++group) v +=", "1"),
+        ("{mean, inverse_deviation(squares, «count», eps)};", "count - 1.0f"),
+        ("for (; «t < s.T»; ++t)\n            moments_of_rows<1>", "false"),
     ],
     "temporal_networks": [
         ("const int64_t skipped = «layer.tap» * layer.N", "0"),

@@ -1,5 +1,8 @@
 """``python -m posekernels.info`` names every op, and says why what is missing is missing."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from posekernels import _dispatch, _native, info
@@ -28,3 +31,19 @@ def test_command_line(capsys):
     assert "graph_conv" in capsys.readouterr().out
     with pytest.raises(ValueError, match="unrecognized arguments: --jsn"):
         run(["info", "--jsn"])
+
+
+def test_every_environment_variable_has_its_line():
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "environment.md").read_text()
+    read = re.compile(r"(?:environ(?:\.get\(|\[)|getenv\()\s*\"([A-Z_]+)\"")
+    names = set()
+    for folder in ("posekernels", "models", "people", "train", "csrc", "setup.py"):
+        files = (
+            [root / folder]
+            if folder.endswith(".py")
+            else [*(root / folder).rglob("*.py"), *(root / folder).rglob("*.cpp")]
+        )
+        names |= {name for file in files for name in read.findall(file.read_text())}
+    assert {"POSEKERNELS_BACKEND", "POSEKERNELS_ISA", "RANK"} <= names
+    assert not {name for name in names if f"`{name}`" not in page and not name.startswith("XDG_")}

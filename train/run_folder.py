@@ -13,6 +13,7 @@ import torch
 
 from posekernels._files import write_aside
 from posekernels.archive import read_checkpoint
+from posekernels.extras import needs
 
 from .place import Place
 from .recipes import CheckpointError, is_ours
@@ -140,10 +141,9 @@ def _line(record: dict) -> str:
 
 
 def _tensorboard(folder: Path):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("--tensorboard needs the package tensorboard: pip install posekernels[tensorboard]") from error
+    needs("tensorboard", "tensorboard", "--tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(folder)
 
 

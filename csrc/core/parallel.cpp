@@ -150,11 +150,33 @@ struct Block {
     size_t size;
 };
 
+// A thread's working memory. Where a piece does not fit, another block is added; when the outermost Scratch goes, all
+// blocks make room for one as large as was needed, and after some calls that needed less than half of it, for one of
+// their size. So what a thread keeps is the most that one of its last calls took, not the sum of all sizes ever seen.
 struct Stack {
+    static constexpr int some_calls = 64;
     std::vector<Block> blocks;
     size_t block = 0, used = 0;
-    ~Stack() {
+    size_t taken = 0, most = 0;  // handed out now; at most, in the last calls
+    int calls = 0;               // since `most` began anew
+    ~Stack() { clear(); }
+    void clear() {
         for (Block& b : blocks) ::operator delete(b.memory, std::align_val_t(64));
+        blocks.clear();
+    }
+    void add(size_t least) {
+        const size_t smallest = size_t(1) << 20;
+        size_t size = least > smallest ? least : smallest;
+        if (blocks.empty() && most > size) size = most;
+        blocks.push_back({static_cast<char*>(::operator new(size, std::align_val_t(64))), size});
+    }
+    // The outermost Scratch is gone.
+    void rest() {
+        if (blocks.size() > 1) return clear();  // the next call takes one block of `most`
+        if (++calls < some_calls) return;
+        if (!blocks.empty() && most < blocks[0].size / 2) clear();
+        calls = 0;
+        if (!blocks.empty()) most = 0;
     }
 };
 
@@ -162,11 +184,19 @@ thread_local Stack stack;
 
 }  // namespace
 
-Scratch::Scratch() : block_(stack.block), used_(stack.used) {}
+Scratch::Scratch() : block_(stack.block), used_(stack.used), taken_(stack.taken) {}
 
 Scratch::~Scratch() {
     stack.block = block_;
     stack.used = used_;
+    stack.taken = taken_;
+    if (taken_ == 0) stack.rest();
+}
+
+size_t scratch_kept() {
+    size_t sum = 0;
+    for (const Block& b : stack.blocks) sum += b.size;
+    return sum;
 }
 
 void* Scratch::bytes(size_t count) {
@@ -176,11 +206,11 @@ void* Scratch::bytes(size_t count) {
         stack.used = 0;
     }
     if (stack.block == stack.blocks.size()) {
-        const size_t smallest = size_t(1) << 20;
-        const size_t size = count > smallest ? count : smallest;
-        stack.blocks.push_back({static_cast<char*>(::operator new(size, std::align_val_t(64))), size});
+        stack.add(count);
         stack.used = 0;
     }
+    stack.taken += count;
+    if (stack.taken > stack.most) stack.most = stack.taken;
     void* result = stack.blocks[stack.block].memory + stack.used;
     stack.used += count;
     return result;

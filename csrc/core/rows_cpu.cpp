@@ -1,6 +1,7 @@
-// The vector functions and whole-row helpers as kernels of their own, so that tests can hold them against float64.
+// What kernels share as kernels of their own, so that tests can hold it against float64, or watch it.
 #include "posekernels/registry.h"
 #include "posekernels/rows.h"
+#include "posekernels/scratch.h"
 
 POSEKERNELS_BEGIN
 
@@ -50,5 +51,11 @@ void softmax_rows(float* x, int64_t rows, int64_t n, float scale) {
     for (int64_t r = 0; r < rows; ++r) softmax_row(x + r * n, n, scale);
 }
 POSEKERNELS_KERNEL(softmax_rows)
+
+// Bytes of working memory that the calling thread keeps between calls.
+int64_t scratch_kept() {
+    return static_cast<int64_t>(posekernels::scratch_kept());
+}
+POSEKERNELS_KERNEL(scratch_kept)
 
 POSEKERNELS_END

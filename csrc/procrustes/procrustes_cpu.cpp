@@ -17,12 +17,20 @@ struct Math {
     }
 };
 
-// Everything about `lanes` poses and their targets, side by side.
+// Everything about `lanes` poses and their targets, side by side. p and t are divided by a power of two each, size_p
+// and size_t, that makes them about 1: squares and cubes of what they are would leave the numbers a float has.
 struct Group {
     float *p, *t;  // [3 J, lanes], centred
-    Vec mean_p[3], mean_t[3];
-    Vec M[9], R[9], square, scale;
+    Vec mean_p[3], mean_t[3], size_p, size_t;
+    Vec M[9], R[9], square, scale;  // of p and t as they are here
 };
+
+// The power of two at or below `top`; 1 where that is 0, infinite or denormal.
+POSEKERNELS_INLINE Vec unit_of(Vec top) {
+    const UintVec exponent = bits_of(top) & 0x7F800000u;
+    const UintVec one = UintVec{} + 0x3F800000u;
+    return floats_of(exponent == 0x7F800000u || exponent == 0u ? one : exponent);
+}
 
 // Poses first .. first + count of [B S, J, 3]; pose i belongs to target i / S.
 void gather(const float* poses, const float* target, int64_t first, int64_t count, int64_t S, int64_t J, Group& g) {
@@ -43,14 +51,24 @@ void gather(const float* poses, const float* target, int64_t first, int64_t coun
         g.mean_p[c] = sum_p * share;
         g.mean_t[c] = sum_t * share;
     }
+    Vec top_p{}, top_t{};
+    for (int64_t j = 0; j < J; ++j)
+        for (int c = 0; c < 3; ++c) {
+            const int64_t e = (3 * j + c) * lanes;
+            top_p = larger(top_p, Math::absolute(load(g.p + e) - g.mean_p[c]));
+            top_t = larger(top_t, Math::absolute(load(g.t + e) - g.mean_t[c]));
+        }
+    g.size_p = unit_of(top_p);
+    g.size_t = unit_of(top_t);
+    const Vec by_p = 1.0f / g.size_p, by_t = 1.0f / g.size_t;
     for (int i = 0; i < 9; ++i) g.M[i] = Vec{};
     g.square = Vec{};
     for (int64_t j = 0; j < J; ++j) {
         Vec p[3], t[3];
         for (int c = 0; c < 3; ++c) {
             float *pc = g.p + (3 * j + c) * lanes, *tc = g.t + (3 * j + c) * lanes;
-            p[c] = load(pc) - g.mean_p[c];
-            t[c] = load(tc) - g.mean_t[c];
+            p[c] = (load(pc) - g.mean_p[c]) * by_p;
+            t[c] = (load(tc) - g.mean_t[c]) * by_t;
             store(pc, p[c]);
             store(tc, t[c]);
             g.square += p[c] * p[c];
@@ -89,7 +107,7 @@ void procrustes(const float* poses, const float* target, float* aligned, float* 
                     const Vec d = y - load(g.t + (3 * j + c) * lanes);
                     square += d * d;
                     if (aligned != nullptr) {
-                        const Vec moved = y + g.mean_t[c];
+                        const Vec moved = y * g.size_t + g.mean_t[c];
                         float lane[lanes];
                         store(lane, moved);
                         for (int64_t l = 0; l < count; ++l) aligned[((first + l) * J + j) * 3 + c] = lane[l];
@@ -97,7 +115,7 @@ void procrustes(const float* poses, const float* target, float* aligned, float* 
                 }
                 sum += square_root(square);
             }
-            store(errors + first, sum / static_cast<float>(J), count);
+            store(errors + first, sum / static_cast<float>(J) * g.size_t, count);
         }
     });
 }
@@ -152,7 +170,9 @@ void procrustes_backward(const float* grad_aligned, const float* grad_errors, co
             }
         Vec grad_M[9], grad_square;
         posekernels::procrustes::fit_gradient<Vec, Math>(g.M, g.square, g.R, g.scale, H, grad_M, grad_square);
-        // M = P' T and |P|^2, then the centring.
+        // M = P' T and |P|^2, then the centring. G is in true units; per unit of p it counts size_t / size_p times, per
+        // unit of t once.
+        const Vec to_p = g.size_t / g.size_p;
         Vec sum_p[3] = {}, sum_t[3] = {};
         for (int64_t j = 0; j < J; ++j)
             for (int i = 0; i < 3; ++i) {
@@ -170,7 +190,7 @@ void procrustes_backward(const float* grad_aligned, const float* grad_errors, co
             }
         for (int64_t j = 0; j < J; ++j)
             for (int i = 0; i < 3; ++i) {
-                const Vec gp = load(out_p + (3 * j + i) * lanes) - sum_p[i] * share;
+                const Vec gp = (load(out_p + (3 * j + i) * lanes) - sum_p[i] * share) * to_p;
                 // The aligned pose carries mean(T); the direct part met T itself, not its centred form.
                 const Vec gt = load(out_t + (3 * j + i) * lanes) - sum_t[i] * share + sum_G[i] * share;
                 for (int64_t l = 0; l < count; ++l) {

@@ -79,12 +79,13 @@ void temporal_attention(const float* q, const float* k, const float* v, const ui
 }
 POSEKERNELS_KERNEL(temporal_attention)
 
-// Gradients of q [B, T, H, D], k, v [B, S, H, D], contiguous; grad and out are contiguous too.
-void temporal_attention_backward(const float* grad, const float* out, const float* log_sum, const float* q,
-                                 const float* k, const float* v, const uint8_t* padding, float* grad_q, float* grad_k,
-                                 float* grad_v, int64_t B, int64_t T, int64_t S, int64_t H, int64_t D, int64_t q0,
-                                 int64_t q1, int64_t q2, int64_t k0, int64_t k1, int64_t k2, int64_t v0, int64_t v1,
-                                 int64_t v2, float scale, int causal, int64_t seed, int64_t threshold, float factor) {
+// Gradients of q [B, T, H, D], k, v [B, S, H, D], contiguous; grad is contiguous too. The weights are computed again,
+// by the same steps: a log of their sum would leave them the digits that it has behind the point.
+void temporal_attention_backward(const float* grad, const float* q, const float* k, const float* v,
+                                 const uint8_t* padding, float* grad_q, float* grad_k, float* grad_v, int64_t B,
+                                 int64_t T, int64_t S, int64_t H, int64_t D, int64_t q0, int64_t q1, int64_t q2,
+                                 int64_t k0, int64_t k1, int64_t k2, int64_t v0, int64_t v1, int64_t v2, float scale,
+                                 int causal, int64_t seed, int64_t threshold, float factor) {
     const Attention a{B,           T,       S,
                       H,           D,       scale,
                       causal != 0, padding, {static_cast<uint64_t>(seed), 0, static_cast<uint32_t>(threshold), factor}};
@@ -95,7 +96,6 @@ void temporal_attention_backward(const float* grad, const float* out, const floa
         Scratch scratch;
         float* q_tile = scratch.floats(D * panel);
         float* grad_tile = scratch.floats(D * panel);
-        float* out_tile = scratch.floats(D * panel);
         float* p = scratch.floats(S * panel);       // weights of a tile of queries
         float* dp = scratch.floats(S * panel);      // their gradients, then those of the scores
         float* all_p = scratch.floats(S * width);   // [S][T]: weights after dropout, of all queries
@@ -108,35 +108,28 @@ void temporal_attention_backward(const float* grad, const float* out, const floa
             const int64_t end = valid(T, lane0), seen = a.keys(lane0), at = (b * T + lane0) * row + h * D;
             read_tile(q + b * q0 + lane0 * q1 + h * q2, q1, D, 0, end, q_tile);
             read_tile(grad + at, row, D, 0, end, grad_tile);
-            read_tile(out + at, row, D, 0, end, out_tile);
-            products_over_dims(keys, seen, D, q_tile, p);
+            Vec inverse[2], largest[2];
+            softmax_tile(keys, seen, D, q_tile, scale, a.visible(b, lane0), p, inverse, largest);
             products_over_dims(values, seen, D, grad_tile, dp);
-            float exponent = scale * 1.44269504f;
-            const Visible visible = a.visible(b, lane0);
-            if (!visible.all()) {
-                masked_scores(p, seen, exponent, visible);
-                exponent = 1.0f;
-            }
             if (a.dropout) a.draw(b, h, lane0, masks, bits);
             for (int64_t half = 0; half < 2; ++half) {
                 const int64_t l0 = half * lanes;
-                Vec along{}, log2_sum{};  // of a lane without a query, or without a key: 0
-                for (int64_t d = 0; d < D; ++d)
-                    along = along + load(grad_tile + d * panel + l0) * load(out_tile + d * panel + l0);
-                for (int64_t l = 0; l < lanes && l0 + l < end; ++l) {
-                    const float sum = log_sum[(b * H + h) * T + lane0 + l0 + l];
-                    log2_sum[l] = sum == -__builtin_inff() ? 0.0f : sum * 1.44269504f;
+                Vec along{};  // sum over keys of weights and their gradients: what the softmax takes off each
+                for (int64_t s = 0; s < seen; ++s) {
+                    const int64_t i = s * panel + l0;
+                    const Vec weight = load(p + i) * inverse[half];
+                    Vec g = load(dp + i);
+                    if (a.dropout) g = keep_lanes(masks[s] >> l0, g * a.dropout.factor);
+                    store(p + i, weight);
+                    store(dp + i, g);
+                    along += weight * g;
                 }
                 for (int64_t s = 0; s < seen; ++s) {
                     const int64_t i = s * panel + l0;
-                    // rounding may leave a score a little above its sum
-                    const Vec weight = exp2_nonpositive(load(p + i) * exponent - log2_sum);
-                    Vec dropped = weight, g = load(dp + i);
-                    if (a.dropout) {
-                        dropped = keep_lanes(masks[s] >> l0, weight * a.dropout.factor);
-                        g = keep_lanes(masks[s] >> l0, g * a.dropout.factor);
-                    }
-                    const Vec ds = weight * (g - along) * scale;
+                    const Vec weight = load(p + i);
+                    Vec dropped = weight;
+                    if (a.dropout) dropped = keep_lanes(masks[s] >> l0, weight * a.dropout.factor);
+                    const Vec ds = weight * (load(dp + i) - along) * scale;
                     store(all_p + s * width + lane0 + l0, dropped);
                     store(all_ds + s * width + lane0 + l0, ds);
                     store(dp + i, ds);

@@ -226,38 +226,43 @@ void add_outer(const Outer& o) {
 
 // ---- norms
 
-// Mean and 1 / sqrt(variance + eps) of n vectors, lane by lane. One pass, shifted by the first value, so that a mean
-// far from 0 costs no digits.
+// Mean and 1 / sqrt(variance + eps), lane by lane. Two passes: one would take the variance for a difference of squares,
+// and an outlier or a mean far from 0 would cost its digits.
 struct Moments {
-    Vec first{}, total{}, squares{};
-    POSEKERNELS_INLINE void add(Vec v) {
-        const Vec d = v - first;
-        total += d;
-        squares += d * d;
-    }
-    POSEKERNELS_INLINE void finish(float n, float eps, Vec& mean, Vec& scale) const {
-        const Vec shift = total / n;
-        const Vec variance = squares / n - shift * shift;
-        mean = first + shift;
-        scale = broadcast(1.f) / square_root((variance < 0.f ? Vec{} : variance) + eps);
-    }
+    Vec mean, inverse;
 };
+
+POSEKERNELS_INLINE Vec inverse_deviation(Vec squares, float n, float eps) {
+    return broadcast(1.f) / square_root(squares / n + eps);
+}
+
+// Of n vectors one after the other.
+POSEKERNELS_INLINE Moments moments_of(const float* y, int64_t n, float eps) {
+    const auto sum_of = [&](const auto& f) POSEKERNELS_INLINE_LAMBDA {  // a single chain would take its latency
+        Vec sums[4] = {};
+        int64_t i = 0;
+        for (; i + 4 <= n; i += 4)
+            for (int64_t j = 0; j < 4; ++j) sums[j] += f(load(y + (i + j) * lanes));
+        for (; i < n; ++i) sums[0] += f(load(y + i * lanes));
+        return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    };
+    const float count = static_cast<float>(n);
+    const Vec mean = sum_of([](Vec v) POSEKERNELS_INLINE_LAMBDA { return v; }) / count;
+    const Vec squares = sum_of([&](Vec v) POSEKERNELS_INLINE_LAMBDA { return (v - mean) * (v - mean); });
+    return {mean, inverse_deviation(squares, count, eps)};
+}
 
 // The norm over time of one column, in place: u = x + normalised * scale + shift. `normal`, where given, gets the
 // normalised values (it may be y itself); returns 1 / sqrt(variance + eps).
 POSEKERNELS_INLINE Vec norm_of_column(const float* y, const float* x, float* u, float* normal, int64_t T, float eps,
                                       const float* scale, const float* shift) {
-    Moments m;
-    m.first = load(y);
-    for (int64_t t = 0; t < T; ++t) m.add(load(y + t * lanes));
-    Vec mean, inverse;
-    m.finish(static_cast<float>(T), eps, mean, inverse);
+    const Moments m = moments_of(y, T, eps);
     for (int64_t t = 0; t < T; ++t) {
-        const Vec value = (load(y + t * lanes) - mean) * inverse;
+        const Vec value = (load(y + t * lanes) - m.mean) * m.inverse;
         if (normal) store(normal + t * lanes, value);
         store(u + t * lanes, load(x + t * lanes) + (value * scale[t] + shift[t]));
     }
-    return inverse;
+    return m.inverse;
 }
 
 // The first map and its norm over `columns` columns: u = x + LN(A x + a). y is scratch of the same size as u.
@@ -296,31 +301,45 @@ struct Affine {
           per_t(s.norm != norm_spatial) {}
 };
 
-// Means and inverse deviations of z by group.
-void moments_by_group(const Sizes& s, const float* z, float* mean, float* inverse, Scratch& scratch) {
-    const Groups g(s);
-    float* sums = scratch.floats(3 * g.count * lanes);
-    for (int64_t i = 0; i < g.count; ++i) {
-        store(sums + 3 * i * lanes, load(z + (i * g.per_c * s.T + i * g.per_t) * lanes));
-        store(sums + (3 * i + 1) * lanes, Vec{});
-        store(sums + (3 * i + 2) * lanes, Vec{});
-    }
-    for (int64_t c = 0; c < s.C; ++c) {
-        for (int64_t t = 0; t < s.T; ++t) {
-            float* at = sums + 3 * (c * g.per_c + t * g.per_t) * lanes;
-            Moments m{load(at), load(at + lanes), load(at + 2 * lanes)};
-            m.add(load(z + (c * s.T + t) * lanes));
-            store(at + lanes, m.total);
-            store(at + 2 * lanes, m.squares);
+// Of `n` columns of vectors `column` floats apart, W columns side by side; into mean and inverse, a vector each.
+template <int W>
+POSEKERNELS_INLINE void moments_of_rows(const float* z, int64_t n, int64_t column, float eps, float* mean,
+                                        float* inverse) {
+    const float count = static_cast<float>(n);
+    Vec means[W], squares[W];
+    for (int j = 0; j < W; ++j) means[j] = squares[j] = Vec{};
+    for (int64_t c = 0; c < n; ++c)
+#pragma GCC unroll 16
+        for (int j = 0; j < W; ++j) means[j] += load(z + c * column + j * lanes);
+    for (int j = 0; j < W; ++j) means[j] /= count;
+    for (int64_t c = 0; c < n; ++c)
+#pragma GCC unroll 16
+        for (int j = 0; j < W; ++j) {
+            const Vec d = load(z + c * column + j * lanes) - means[j];
+            squares[j] += d * d;
         }
+    for (int j = 0; j < W; ++j) {
+        store(mean + j * lanes, means[j]);
+        store(inverse + j * lanes, inverse_deviation(squares[j], count, eps));
     }
+}
+
+// Means and inverse deviations of z by group.
+void moments_by_group(const Sizes& s, const float* z, float* mean, float* inverse) {
+    if (s.norm == norm_spatial) {  // a few slots at a time: their columns stay in the L1 cache for the second pass
+        constexpr int some = lanes == 16 ? 8 : 4;
+        int64_t t = 0;
+        for (; t + some <= s.T; t += some)
+            moments_of_rows<some>(z + t * lanes, s.C, s.T * lanes, s.eps, mean + t * lanes, inverse + t * lanes);
+        for (; t < s.T; ++t)
+            moments_of_rows<1>(z + t * lanes, s.C, s.T * lanes, s.eps, mean + t * lanes, inverse + t * lanes);
+        return;
+    }
+    const Groups g(s);
     for (int64_t i = 0; i < g.count; ++i) {
-        const float* at = sums + 3 * i * lanes;
-        const Moments m{load(at), load(at + lanes), load(at + 2 * lanes)};
-        Vec centre, scale;
-        m.finish(static_cast<float>(g.size), s.eps, centre, scale);
-        store(mean + i * lanes, centre);
-        store(inverse + i * lanes, scale);
+        const Moments m = moments_of(z + i * g.size * lanes, g.size, s.eps);
+        store(mean + i * lanes, m.mean);
+        store(inverse + i * lanes, m.inverse);
     }
 }
 
@@ -334,7 +353,7 @@ void add_normalised(const Sizes& s, const Block& b, const float* z, float* x, Sc
     const Affine a(s);
     float* mean = scratch.floats(g.count * lanes);
     float* inverse = scratch.floats(g.count * lanes);
-    moments_by_group(s, z, mean, inverse, scratch);
+    moments_by_group(s, z, mean, inverse);
     for (int64_t c = 0; c < s.C; ++c) {
         for (int64_t t = 0; t < s.T; ++t) {
             const int64_t group = (c * g.per_c + t * g.per_t) * lanes, at = (c * s.T + t) * lanes;
@@ -555,7 +574,7 @@ void norm_backward(const Sizes& s, const Block& b, const float* grad, float* z, 
     const Affine a(s);
     float* mean = scratch.floats(g.count * lanes);
     float* inverse = scratch.floats(g.count * lanes);
-    moments_by_group(s, z, mean, inverse, scratch);
+    moments_by_group(s, z, mean, inverse);
     const int64_t affine = s.affine_size();
     float* sums = scratch.floats(2 * g.count * lanes);  // of v = grad * scale, and of v * normalised
     float* parts = scratch.floats(2 * affine * lanes);  // of grad * normalised, and of grad, per scale

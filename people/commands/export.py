@@ -16,10 +16,10 @@ import posekernels
 from posekernels._cli import Parser
 from posekernels._dispatch import BackendError
 from posekernels._files import check_writable, write_aside
+from posekernels.extras import needs
 from posekernels.models.examples import inputs_of, names_of
 from posekernels.models.pretrained import pretrained
 
-from ..video import needs
 from . import _network
 
 CLOSE = 1e-5  # relative to the largest result
@@ -34,8 +34,8 @@ def export(net: nn.Module, name: str, path: Path) -> float:
     Raises:
         ValueError: missing packages, a network that cannot be traced, results further apart than 1e-5.
     """
-    runtime = needs("onnxruntime", "onnxruntime", "checking an ONNX file")
-    needs("onnxscript", "onnxscript", "writing ONNX")
+    runtime = needs("onnxruntime", "onnx", "checking an ONNX file")
+    needs("onnxscript", "onnx", "writing ONNX")
     inputs, (given, found) = inputs_of(name, net, 2), names_of(name)
     batch = torch.export.Dim("batch", min=1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -97,7 +97,7 @@ def test_large_scores_do_not_overflow(backend):
         ({"q": torch.zeros(2, 33, 1, 4)}, ValueError, "1 to 32 tokens"),
         ({"k": torch.zeros(2, 17, 2, 9)}, ValueError, "k must be"),
         ({"v": torch.zeros(2, 17, 2, 8, dtype=torch.float64)}, TypeError, "v must have"),
-        ({"mask": torch.zeros(17, 17)}, TypeError, "mask must be a bool"),
+        ({"mask": torch.zeros(17, 17)}, TypeError, "mask must be a dense bool"),
         ({"mask": torch.zeros(5, 17, dtype=torch.bool)}, ValueError, "broadcastable"),
     ],
 )

@@ -141,7 +141,12 @@ def test_bad_arguments_are_named():
         (ValueError, r"v must be \[2, 7, 2, 16\]", (q, k, v[:, :6]), {}),
         (ValueError, "q must have at least one channel", (q[..., :0], k[..., :0], v[..., :0]), {}),
         (ValueError, "k must have at least one frame", (q, k[:, :0], v[:, :0]), {}),
-        (TypeError, "bool tensor, got torch.float32", (q, k, v), {"key_padding_mask": torch.zeros(2, 7)}),
+        (
+            TypeError,
+            "bool tensor, True where a key is padding, got torch.float32",
+            (q, k, v),
+            {"key_padding_mask": torch.zeros(2, 7)},
+        ),
         (ValueError, r"key_padding_mask must be \[2, 7\]", (q, k, v), {"key_padding_mask": torch.zeros(2, 5) > 0}),
         (ValueError, "dropout", (q, k, v), {"dropout": -0.1}),
     ):

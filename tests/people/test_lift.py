@@ -9,7 +9,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from posekernels import models
+from posekernels import extras, models
 from posekernels.__main__ import run
 from posekernels.models.pretrained import About, load_weights, save_weights
 from posekernels.people import detect, keypoint_files, pose_files
@@ -754,14 +754,12 @@ def test_nobody_in_the_video(folder, pictures, tmp_path, monkeypatch):
 
 
 def test_missing_extra_is_explained_in_one_line(monkeypatch):
-    from posekernels.people import video
-
     def refuse(name):
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(video.importlib, "import_module", refuse)
-    with pytest.raises(ValueError, match=r"needs the package ai-edge-litert: pip install ai-edge-litert"):
-        video.needs("ai_edge_litert.interpreter", "ai-edge-litert", "finding people in images")
+    monkeypatch.setattr(extras.importlib, "import_module", refuse)
+    with pytest.raises(ValueError, match=r"needs ai_edge_litert: pip install .posekernels\[video\]"):
+        extras.needs("ai_edge_litert.interpreter", "video", "finding people in images")
 
 
 def test_pictures_come_in_the_order_of_their_numbers(pictures):

@@ -87,7 +87,7 @@ def test_refusals(tmp_path):
 
 def test_mp4_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
-    with pytest.raises(ValueError, match="pip install imageio-ffmpeg"):
+    with pytest.raises(ValueError, match=r"pip install .posekernels\[video\]"):
         pictures.save(tmp_path / "a.mp4", panels(), 50)
     assert not list(tmp_path.iterdir())
 

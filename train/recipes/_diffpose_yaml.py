@@ -8,6 +8,7 @@ from pathlib import Path
 
 from posekernels._checks import nearest
 from posekernels._cli import Notice
+from posekernels.extras import needs
 
 OPTIONS = {  # YAML key -> our option
     "model.hid_dim": "hid_dim",
@@ -62,10 +63,7 @@ def read(path: str | Path) -> dict:
     Raises:
         ValueError: no such file, not YAML, an unknown key (the nearest is told), a value of the wrong kind.
     """
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise ValueError("--config needs PyYAML: pip install pyyaml") from None
+    yaml = needs("yaml", "yaml", "--config")
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:

@@ -264,7 +264,7 @@ inline void products_over_keys(const Strided& v, int64_t S, int64_t D, const flo
     }
 }
 
-// scores[key][panel] <- scale * log2(e) * (k q), -inf where a key is not seen.
+// scores[key][panel] <- factor * scores, -inf where a key is not seen.
 inline void masked_scores(float* scores, int64_t S, float factor, const Visible& visible) {
     const Vec never = splat(-__builtin_inff());
     for (int64_t l = 0; l < panel; l += lanes) {
@@ -281,43 +281,44 @@ inline void masked_scores(float* scores, int64_t S, float factor, const Visible&
 }
 
 // The softmax weights of a tile of queries, not yet divided by their sum: weights[key][panel] = 2^(t - largest t).
-// inverse gets 1 / sum, or 0 where no key is seen; largest the exponents subtracted (base 2).
+// inverse gets 1 / sum, or 0 where no key is seen; largest the exponents subtracted (base 2), as they round.
 inline void softmax_tile(const Strided& k, int64_t S, int64_t D, const float* q, float scale, const Visible& visible,
                          float* weights, Vec* inverse, Vec* largest) {
     products_over_dims(k, S, D, q, weights);
+    // The largest score is subtracted before the factor, see rows.h; it is that of the products too where the factor is
+    // positive.
     float factor = scale * 1.44269504f;
-    if (!visible.all()) {
-        masked_scores(weights, S, factor, visible);
-        factor = 1.0f;
-    }
+    const bool positive = factor > 0.0f;
+    if (!visible.all() || !positive) masked_scores(weights, S, positive ? 1.0f : factor, visible);
+    if (!positive) factor = 1.0f;
     for (int64_t h = 0; h < 2; ++h) {
         float* w = weights + h * lanes;
         Vec top = splat(-__builtin_inff()), top2 = top;
         int64_t s = 0;
         for (; s + 2 <= S; s += 2) {
-            top = larger(load(w + s * panel) * factor, top);
-            top2 = larger(load(w + (s + 1) * panel) * factor, top2);
+            top = larger(load(w + s * panel), top);
+            top2 = larger(load(w + (s + 1) * panel), top2);
         }
-        if (s < S) top = larger(load(w + s * panel) * factor, top);
+        if (s < S) top = larger(load(w + s * panel), top);
         top = larger(top2, top);
         top = top == splat(-__builtin_inff()) ? Vec{} : top;
         Vec sum1{}, sum2{};
         for (s = 0; s + 2 <= S; s += 2) {
-            const Vec p1 = exp2_nonpositive(load(w + s * panel) * factor - top);
-            const Vec p2 = exp2_nonpositive(load(w + (s + 1) * panel) * factor - top);
+            const Vec p1 = exp2_nonpositive((load(w + s * panel) - top) * factor);
+            const Vec p2 = exp2_nonpositive((load(w + (s + 1) * panel) - top) * factor);
             sum1 = sum1 + p1;
             sum2 = sum2 + p2;
             store(w + s * panel, p1);
             store(w + (s + 1) * panel, p2);
         }
         if (s < S) {
-            const Vec p1 = exp2_nonpositive(load(w + s * panel) * factor - top);
+            const Vec p1 = exp2_nonpositive((load(w + s * panel) - top) * factor);
             sum1 = sum1 + p1;
             store(w + s * panel, p1);
         }
         const Vec total = sum1 + sum2;
         inverse[h] = total == Vec{} ? Vec{} : 1.0f / total;
-        largest[h] = top;
+        largest[h] = top * factor;
     }
 }
 

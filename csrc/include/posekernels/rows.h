@@ -105,31 +105,32 @@ inline void layer_norm_row_unbiased(const In* x, int64_t n, const float* weight,
     scale_row(x, n, m.mean, 1.0f / (std::sqrt(m.squares / static_cast<float>(n - 1)) + eps), weight, bias, y);
 }
 
-// y = exp(scale (x - largest x)) for n >= 1 numbers and scale; returns the sum of y. y may be x; a NaN makes the sum
-// one. bfloat16 y takes the coarse function.
+// y = exp(scale x - largest scale x) for n >= 1 numbers; returns the sum of y. y may be x; a NaN makes the sum one.
+// bfloat16 y takes the coarse function. The difference comes first: that of two products would be that of a rounded one
+// and, contracted, an exact one, which is anything where the numbers are large.
 template <class Out>
 inline float exponentials_row(const float* x, int64_t n, float scale, Out* y) {
     constexpr bool coarse = sizeof(Out) == 2;
-    const float factor = coarse ? scale * 1.44269504f : scale;
+    const float factor = coarse ? scale * 1.44269504f : scale, sign = factor < 0.0f ? -1.0f : 1.0f;
     const auto power = [](Vec v) POSEKERNELS_INLINE_LAMBDA { return coarse ? coarse_exp2(v) : exp(v); };
     const int64_t whole = n / lanes * lanes, left = n - whole;
     // Four of everything side by side: a single chain of maxima or sums would take their latency each.
     Vec top[4] = {splat(-INFINITY), splat(-INFINITY), splat(-INFINITY), splat(-INFINITY)};
     int64_t i = 0;
     for (; i + 4 * lanes <= whole; i += 4 * lanes)
-        for (int64_t j = 0; j < 4; ++j) top[j] = larger(load(x + i + j * lanes) * factor, top[j]);
-    for (; i < whole; i += lanes) top[0] = larger(load(x + i) * factor, top[0]);
-    if (left) top[1] = larger(keep_lanes(load(x + i, left) * factor, left, -INFINITY), top[1]);
-    const Vec shift = splat(largest(larger(larger(top[0], top[1]), larger(top[2], top[3]))));
+        for (int64_t j = 0; j < 4; ++j) top[j] = larger(load(x + i + j * lanes) * sign, top[j]);
+    for (; i < whole; i += lanes) top[0] = larger(load(x + i) * sign, top[0]);
+    if (left) top[1] = larger(keep_lanes(load(x + i, left) * sign, left, -INFINITY), top[1]);
+    const Vec end = splat(largest(larger(larger(top[0], top[1]), larger(top[2], top[3])))) * sign;
     Vec total[2] = {};
     for (i = 0; i + 2 * lanes <= whole; i += 2 * lanes)
         for (int64_t j = 0; j < 2; ++j) {
-            const Vec e = power(load(x + i + j * lanes) * factor - shift);
+            const Vec e = power((load(x + i + j * lanes) - end) * factor);
             total[j] += e;
             store(y + i + j * lanes, e);
         }
     for (; i < n; i += lanes) {
-        const Vec e = keep_lanes(power(load(x + i, n - i) * factor - shift), n - i, 0.0f);
+        const Vec e = keep_lanes(power((load(x + i, n - i) - end) * factor), n - i, 0.0f);
         total[0] += e;
         store(y + i, e, n - i);
     }

@@ -1,5 +1,6 @@
 // Working memory of a kernel: a stack of 64-byte aligned blocks per thread, kept between calls, so that taking some
-// costs nothing and is never zeroed. What a Scratch handed out is valid until that Scratch goes out of scope.
+// costs nothing and is never zeroed; what the last calls have outgrown is given back. What a Scratch handed out is
+// valid until that Scratch goes out of scope.
 //
 //     Scratch scratch;
 //     float* tile = scratch.floats(rows * columns);
@@ -22,8 +23,11 @@ class Scratch {
     float* floats(int64_t count) { return static_cast<float*>(bytes(sizeof(float) * static_cast<size_t>(count))); }
 
   private:
-    size_t block_, used_;  // where this thread's stack stood
+    size_t block_, used_, taken_;  // where this thread's stack stood
 };
+
+// Bytes that this thread keeps.
+size_t scratch_kept();
 
 }  // namespace posekernels
 

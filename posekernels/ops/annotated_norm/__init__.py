@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_tensor, check_tensors
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
@@ -118,10 +118,7 @@ def annotated_norm(
     if channels < 2:
         raise ValueError(f"annotated_norm: x must have at least 2 channels for an unbiased std, got {list(x.shape)}")
     shapes = {"scale": (scale, (channels,)), "shift": (shift, (channels,)), "residual": (residual, tuple(x.shape))}
-    for name, (tensor, shape) in shapes.items():
-        if tensor is not None:
-            check_tensor("annotated_norm", name, tensor, like=x)
-            check_shape("annotated_norm", name, tensor, shape, f"x is {list(x.shape)}")
+    check_tensors("annotated_norm", x, shapes, {"x": x}, optional=("residual",))
     check_rate("annotated_norm", "dropout", dropout)
     if dropout and residual is None:
         raise ValueError("annotated_norm: dropout is of the branch that joins a residual; pass residual or dropout=0")

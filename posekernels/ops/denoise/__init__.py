@@ -127,6 +127,8 @@ def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
     check_tensor(op, "x", x, rank=3)
     if not isinstance(weights, GraphDenoiser):
         raise TypeError(f"{op}: weights must be a GraphDenoiser, got {type(weights).__qualname__}")
+    for name in ("in_weight", "graph", "out_weight"):  # which fix the sizes
+        check_tensor(op, f"weights.{name}", getattr(weights, name), rank=3)
     K, Cin, C = weights.in_weight.shape
     L, J = weights.graph.shape[:2]
     check_shape(op, "x", x, (x.shape[0], J, Cin), "by the network's joints and input channels")

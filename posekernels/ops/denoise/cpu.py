@@ -28,7 +28,7 @@ def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
     def pack():
         packed = torch.empty(core.denoise_packed_size(threads, *sizes), dtype=torch.uint8)
         flat = [t.detach().float().contiguous() for t in weights]
-        core.denoise_pack(threads, *(t.data_ptr() for t in flat), packed.data_ptr(), *sizes)
+        core.denoise_pack(threads, *addresses(*flat, packed), *sizes)
         return packed
 
     packed = derived(("denoise", heads), pack, *weights)
@@ -38,11 +38,7 @@ def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
     history = [x.new_empty((S, *x.shape) if keep else (0,)) for _ in range(2)]
     core.denoise(
         threads,
-        x.data_ptr(),
-        packed.data_ptr(),
-        *addresses(shifts, coefficients, noise),
-        y.data_ptr(),
-        *(h.data_ptr() if keep else None for h in history),
+        *addresses(x, packed, shifts, coefficients, noise, y, *(history if keep else (None, None))),
         seed is not None,
         seed or 0,
         first_pose,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._adapters import addresses
 from ..._dropout import kernel_arguments
 from ..._native import core
 
@@ -13,5 +14,5 @@ def dropout(x: Tensor, rate: float, seed: int) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
     seed, threshold, factor = kernel_arguments(rate, seed)
-    core.dropout(torch.get_num_threads(), x.data_ptr(), y.data_ptr(), x.numel(), seed, 0, threshold, factor)
+    core.dropout(torch.get_num_threads(), *addresses(x, y), x.numel(), seed, 0, threshold, factor)
     return y

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ... import _cuda
 from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_not_empty, check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
@@ -118,6 +118,7 @@ def encoder_layer(
             name, (C, C) if name.endswith("weight") else (C,)
         )
         check_shape(op, name, tensor, shape, f"z is {list(z.shape)}")
+    check_not_empty(op, "hidden_weight", named["hidden_weight"])
     if T < 1 or C < 2:
         raise ValueError(f"{op}: z must have at least one frame and two channels, got {list(z.shape)}")
     if taps not in TAPS:

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_not_empty, check_shape, check_tensor, check_tensors
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested, takes_reference
 from ..._library import register
 from ..._native import no_cpu, no_cuda
@@ -123,6 +123,7 @@ def graph_conv(
     if not 1 <= J <= MAX_JOINTS:
         raise ValueError(f"graph_conv: x must have 1 to {MAX_JOINTS} joints (axis -2), got {J}: x is {list(x.shape)}")
     check_shape("graph_conv", "weight", weight, (K, Cin, Cout), f"x is {list(x.shape)}")
+    check_not_empty("graph_conv", "weight", weight)
     shapes = {
         "adjacency": (adjacency, (K, J, J)),
         "bias": (bias, (Cout,)),
@@ -131,14 +132,8 @@ def graph_conv(
         "shift": (shift, (Cout,)),
         "residual": (residual, (*x.shape[:-1], Cout)),
     }
-    dtype, device = x.dtype, x.device
-    for name, (tensor, shape) in shapes.items():
-        if tensor is None or (
-            isinstance(tensor, Tensor) and tensor.shape == shape and tensor.dtype == dtype and tensor.device == device
-        ):
-            continue  # the usual case first: the checks below cost a microsecond each, most of it in their words
-        check_tensor("graph_conv", name, tensor, like=x)
-        check_shape("graph_conv", name, tensor, shape, f"x is {list(x.shape)}, weight is {list(weight.shape)}")
+    optional = ("bias", "modulation", "scale", "shift", "residual")
+    check_tensors("graph_conv", x, shapes, {"x": x, "weight": weight}, optional)
     if activation not in reference.ACTIVATIONS:
         raise ValueError(
             f"graph_conv: activation must be one of {', '.join(reference.ACTIVATIONS)}, got {activation!r}"

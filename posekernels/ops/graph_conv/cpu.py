@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._adapters import address
+from ..._adapters import addresses, contiguous
 from ..._dispatch import not_on
 from ..._native import core
 from ..._packing import packed
@@ -28,33 +28,19 @@ def refuses_backward(grad: Tensor, h: Tensor, *args) -> str | None:
     return refuses(*args)
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
-
-
 def graph_conv(
     x, weight, adjacency, bias, modulation, scale, shift, residual, activation, keep
 ) -> tuple[Tensor, Tensor]:
     """As ``reference.graph_conv``."""
     B, J, Cin = x.shape
     K, _, Cout = weight.shape
-    x, adjacency, bias, modulation = x.contiguous(), adjacency.contiguous(), _contiguous(bias), _contiguous(modulation)
-    scale, shift, residual = _contiguous(scale), _contiguous(shift), _contiguous(residual)
+    x, *others = contiguous(x, adjacency, bias, modulation, scale, shift, residual)
     panels = packed(weight)
     y = x.new_empty(B, J, Cout)
     h = torch.empty_like(y) if keep else x.new_empty(0)
     core.graph_conv_forward(
         torch.get_num_threads(),
-        x.data_ptr(),
-        panels.data_ptr(),
-        adjacency.data_ptr(),
-        address(bias),
-        address(modulation),
-        address(scale),
-        address(shift),
-        address(residual),
-        y.data_ptr(),
-        h.data_ptr() if keep else None,
+        *addresses(x, panels, *others, y, h if keep else None),
         *(B, J, Cin, Cout, K),
         ACTIVATIONS[activation],
     )
@@ -72,21 +58,11 @@ def graph_conv_backward(
         torch.empty_like(t, memory_format=torch.contiguous_format) if n else None
         for t, n in zip(inputs, needs, strict=True)
     ]
-    grad, h, x, adjacency = grad.contiguous(), h.contiguous(), x.contiguous(), adjacency.contiguous()
-    modulation, scale, shift = _contiguous(modulation), _contiguous(scale), _contiguous(shift)
+    grad, h, x, *others = contiguous(grad, h if h.numel() else None, x, adjacency, modulation, scale, shift)
     panels, transposes = packed(weight), packed(weight, transposed=True) if needs[0] else None
     core.graph_conv_backward(
         torch.get_num_threads(),
-        grad.data_ptr(),
-        h.data_ptr() if h.numel() else None,
-        x.data_ptr(),
-        panels.data_ptr(),
-        address(transposes),
-        adjacency.data_ptr(),
-        address(modulation),
-        address(scale),
-        address(shift),
-        *map(address, gradients),
+        *addresses(grad, h, x, panels, transposes, *others, *gradients),
         *(B, J, Cin, Cout, K),
         ACTIVATIONS[activation],
     )

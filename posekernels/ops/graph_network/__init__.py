@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ... import _cuda
 from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_not_empty, check_shape, check_tensor
 from ..._derived import captured
 from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested, resolve
 from ..._library import register
@@ -60,6 +60,7 @@ class GraphNetwork:
             raise ValueError(f"{_OP}: layers must be at least one, got none")
         first = layers[0].weight
         check_tensor(_OP, "weight of layer 0", first, rank=3)
+        check_tensor(_OP, "adjacency of layer 0", layers[0].adjacency, like=first, rank=3)
         joints, widths = layers[0].adjacency.shape[-1], [first.shape[1]]  # of the input and of each result
         if not 1 <= joints <= MAX_JOINTS:
             raise ValueError(f"{_OP}: adjacency of layer 0 must have 1 to {MAX_JOINTS} joints, got {joints}")
@@ -67,8 +68,7 @@ class GraphNetwork:
             where = f"of layer {i}"
             check_tensor(_OP, f"weight {where}", layer.weight, like=first, rank=3)
             K, Cin, Cout = layer.weight.shape
-            if not K or not Cin or not Cout:
-                raise ValueError(f"{_OP}: weight {where} must have no empty axis, got {[K, Cin, Cout]}")
+            check_not_empty(_OP, f"weight {where}", layer.weight)
             if Cin != widths[-1]:
                 raise ValueError(f"{_OP}: weight {where} must take {widths[-1]} channels, got {Cin}")
             for name, shape in (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..._adapters import addresses, table_of
 from ..._native import core
 from ..._packing import pack
 from ..graph_conv.cpu import ACTIVATIONS
@@ -45,8 +46,7 @@ class _Prepared:
             self.kept += kept  # while the table holds their addresses
             source = at[i - 1] if i else _INPUT
             added = _NOWHERE if residual < -1 else _INPUT if residual == -1 else at[residual]
-            addresses = (t.data_ptr() for t in kept)
-            self.table.extend((*addresses, Cin, Cout, K, ACTIVATIONS[NAMES[activation]], source, at[i], added))
+            self.table.extend((*table_of(kept), Cin, Cout, K, ACTIVATIONS[NAMES[activation]], source, at[i], added))
         self.out_channels = Cout
         widest = max(tensors[TENSORS * i].shape[2] for i in range(len(activations)))
         self.arguments = (self.table.buffer_info()[0], len(activations), max(at) + 1, widest)
@@ -55,7 +55,7 @@ class _Prepared:
         x = x.contiguous()
         B, J, _ = map(int, x.shape)
         y = x.new_empty(B, J, self.out_channels)
-        core.graph_network(torch.get_num_threads(), x.data_ptr(), y.data_ptr(), B, J, *self.arguments)
+        core.graph_network(torch.get_num_threads(), *addresses(x, y), B, J, *self.arguments)
         return y
 
 

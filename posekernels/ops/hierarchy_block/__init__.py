@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import _cuda
 from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_not_empty, check_shape, check_tensor, check_tensors
 from ..._derived import captured, derived
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested, resolve
 from ..._library import register
@@ -101,17 +101,19 @@ def _checked_limbs(op: str, limbs: Sequence[int], J: int) -> list[int]:
     return limbs
 
 
-def _check_block(op: str, parameters: Sequence[Tensor], like: Tensor, J: int, C: int, heads: int, because: str) -> None:
+def _check_block(op: str, parameters: Sequence[Tensor], like: Tensor, J: int, C: int, heads: int, given: dict) -> None:
     if heads < 1 or C % heads:
         raise ValueError(f"{op}: heads must divide C = {C}, got {heads}")
     if len(parameters) != len(PARAMETERS):
         raise ValueError(f"{op}: parameters must be {len(PARAMETERS)} tensors, got {len(parameters)}")
+    check_tensor(op, PARAMETERS[3], parameters[3], like=like, rank=3)
+    check_tensor(op, PARAMETERS[-4], parameters[-4], like=like, rank=2)
+    for i in (3, -4):  # which fix the hidden widths
+        check_not_empty(op, PARAMETERS[i], parameters[i])
     G, H = parameters[3].shape[-1], parameters[-4].shape[0]
     if not torch.compiler.is_compiling():  # 45 checks: traced once is enough
-        for name, tensor, shape in zip(PARAMETERS, parameters, _shapes(J, C, G, H)):
-            if tensor.shape != shape or tensor.dtype is not like.dtype or tensor.device != like.device:
-                check_tensor(op, name, tensor, like=like)
-                check_shape(op, name, tensor, shape, because)
+        shapes = dict(zip(PARAMETERS, zip(parameters, _shapes(J, C, G, H))))
+        check_tensors(op, like, shapes, given)
 
 
 @follows_autocast
@@ -143,10 +145,10 @@ def hierarchy_block(
     op = "hierarchy_block"
     check_tensor(op, "x", x, min_rank=2)
     J, channels = x.shape[-2:]
-    if channels % 3 or not 1 <= J <= MAX_JOINTS:
-        raise ValueError(f"{op}: x must be [..., J <= {MAX_JOINTS}, 3 C], got {list(x.shape)}")
+    if not channels or channels % 3 or not 1 <= J <= MAX_JOINTS:
+        raise ValueError(f"{op}: x must be [..., 1 <= J <= {MAX_JOINTS}, 3 C], got {list(x.shape)}")
     limbs = _checked_limbs(op, limbs, J)
-    _check_block(op, parameters, x, J, channels // 3, heads, f"x is {list(x.shape)}")
+    _check_block(op, parameters, x, J, channels // 3, heads, {"x": x})
     backend = requested(backend)
     flat = x.reshape(-1, J, channels)
     if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
@@ -185,15 +187,17 @@ class HierarchyNetwork:
         for name, tensor, rank in zip(ENDS, ends, (2, 1, 2, 1, 1, 2, 1)):
             check_tensor(op, name, tensor, like=embed, min_rank=rank)
         (*one, J, channels), out = position.shape, head.shape[0]
-        if channels % 3 or not 1 <= J <= MAX_JOINTS or one not in ([], [1]):
+        if not channels or channels % 3 or not 1 <= J <= MAX_JOINTS or one not in ([], [1]):
             raise ValueError(f"{op}: position must be [J <= {MAX_JOINTS}, 3 C], got {list(position.shape)}")
         wide = (channels,)
         shapes = ((channels, embed.shape[1]), wide, position.shape, wide, wide, (out, channels), (out,))
         for name, tensor, shape in zip(ENDS, ends, shapes):
             check_shape(op, name, tensor, shape, f"position is {list(position.shape)}")
         self.limbs, self.heads = _checked_limbs(op, limbs, J), heads
+        for name in ("embed_weight", "head_weight"):
+            check_not_empty(op, name, ends[ENDS.index(name)])
         for i, parameters in enumerate(blocks):
-            _check_block(f"{op}, block {i}", parameters, embed, J, channels // 3, heads, f"3 C is {channels}")
+            _check_block(f"{op}, block {i}", parameters, embed, J, channels // 3, heads, {"position": position})
             widths = [(p[3].shape[-1], p[-4].shape[0]) for p in (parameters, blocks[0])]
             if widths[0] != widths[1]:
                 raise ValueError(

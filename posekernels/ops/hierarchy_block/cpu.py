@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ..._adapters import address, addresses
 from ..._derived import derived
 from ..._dispatch import not_on
 from ..._packing import pack
@@ -75,22 +76,22 @@ class Prepared:
         self.constants = torch.cat(constants)
         panels = [panel for weights in blocks for panel in _matrices(weights, dtype)]
         self.panels = torch.empty(sum(map(len, panels)), dtype=dtype)
-        place = self.panels.data_ptr()
+        place = address(self.panels)
         _native.core.advise_large_pages(1, place, self.panels.numel() * self.panels.element_size())
         torch.cat(panels, out=self.panels)
         three = torch.tensor(joints).view(-1, 3)
         self.limbs = torch.cat((three.flatten(), three[:, 1:].flatten()))
         sizes = (len(first[1]), first[3].shape[2], first[-4].shape[0], heads, len(three))
         around = (ends[0].shape[1], self.out) if ends else (0, 0)
-        made = (self.constants.data_ptr(), place, 1e-5, 1e-6, dtype is torch.bfloat16)
-        self.arguments = (*sizes, self.limbs.data_ptr(), len(blocks), *around, *made)
+        made = (address(self.constants), place, 1e-5, 1e-6, dtype is torch.bfloat16)
+        self.arguments = (*sizes, address(self.limbs), len(blocks), *around, *made)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[B, J, in] -> [B, J, out]."""
         x = x.contiguous()
         B, J, _ = x.shape
         y = x.new_empty(B, J, self.out)
-        _native.core.hierarchy_network(torch.get_num_threads(), x.data_ptr(), y.data_ptr(), B, J, *self.arguments)
+        _native.core.hierarchy_network(torch.get_num_threads(), *addresses(x, y), B, J, *self.arguments)
         return y
 
 

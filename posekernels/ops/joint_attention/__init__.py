@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_mask, check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._library import register
 from ..._native import no_cuda
@@ -113,11 +113,7 @@ def joint_attention(
             f"got {list(q.shape)}"
         )
     if mask is not None:
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            raise TypeError(
-                "joint_attention: mask must be a bool tensor, True where a query may attend, got "
-                f"{mask.dtype if isinstance(mask, Tensor) else type(mask).__qualname__}"
-            )
+        check_mask("joint_attention", "mask", mask, "True where a query may attend")
         want = (*q.shape[:-3], N, N)
         try:
             mask = mask.expand(want).reshape(math.prod(q.shape[:-3]), N, N)

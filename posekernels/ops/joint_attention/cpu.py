@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..._adapters import address, addresses, strided_address
 from ..._native import core, no_cpu
 from .._cpu import not_float32
 
@@ -25,8 +26,8 @@ def _views(tensors, mask):
     tensors = [t if t.stride(3) == 1 else t.contiguous() for t in tensors]
     arguments = []
     for t in tensors:
-        arguments += (t.data_ptr(), *t.stride()[:3])
-    arguments += (None, 0, 0, 0) if mask is None else (mask.data_ptr(), *mask.stride())
+        arguments += (strided_address(t), *t.stride()[:3])
+    arguments += (None, 0, 0, 0) if mask is None else (strided_address(mask), *mask.stride())
     return tensors, arguments
 
 
@@ -35,7 +36,7 @@ def joint_attention(q, k, v, mask, scale):
         return joint_attention(q.float(), k.float(), v.float(), mask, scale).bfloat16()
     _alive, views = _views((q, k, v), mask)
     y = torch.empty_like(q, memory_format=torch.contiguous_format)
-    core.joint_attention(torch.get_num_threads(), *views, y.data_ptr(), *q.shape, scale)
+    core.joint_attention(torch.get_num_threads(), *views, address(y), *q.shape, scale)
     return y
 
 
@@ -44,7 +45,7 @@ def joint_attention_backward(grad, q, k, v, mask, scale):
         grads = joint_attention_backward(grad.float(), q.float(), k.float(), v.float(), mask, scale)
         return tuple(g.bfloat16() for g in grads)
     _alive, views = _views((q, k, v), mask)
+    grad = grad.contiguous()
     grads = tuple(torch.empty_like(grad) for _ in range(3))
-    addresses = [g.data_ptr() for g in grads]
-    core.joint_attention_backward(torch.get_num_threads(), grad.data_ptr(), *views, *addresses, *q.shape, scale)
+    core.joint_attention_backward(torch.get_num_threads(), address(grad), *views, *addresses(*grads), *q.shape, scale)
     return grads

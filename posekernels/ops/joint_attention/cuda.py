@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._adapters import addresses
+from ..._adapters import addresses, strided_address
 from ..._cuda import launch
 
 
@@ -21,8 +21,8 @@ def joint_attention(q, k, v, mask, scale) -> Tensor:
     (*held, mask), strides = _views(q, k, v, mask)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if out.numel():
-        views = (*addresses(*held), *strides[:9], *addresses(mask), *strides[9:])
-        launch("joint_attention_cuda", q, *views, out.data_ptr(), *q.shape, scale)
+        views = (*map(strided_address, held), *strides[:9], strided_address(mask), *strides[9:])
+        launch("joint_attention_cuda", q, *views, *addresses(out), *q.shape, scale)
     return out
 
 
@@ -32,6 +32,7 @@ def joint_attention_backward(grad, q, k, v, mask, scale) -> tuple[Tensor, Tensor
     grad = grad.contiguous()
     grads = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
     if grad.numel():
-        views = (*addresses(grad, *held), *strides[:9], *addresses(mask), *strides[9:])
+        held = map(strided_address, held)
+        views = (*addresses(grad), *held, *strides[:9], strided_address(mask), *strides[9:])
         launch("joint_attention_backward_cuda", q, *views, *addresses(*grads), *q.shape, scale)
     return grads

@@ -7,6 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
+from ..._adapters import addresses
 from ..._native import core, no_cpu
 from .._cpu import not_float32
 
@@ -29,14 +30,14 @@ def merge_hypotheses(poses, mirrored, root):
     N, V, J, _ = poses.shape
     poses = poses.contiguous()
     y = poses.new_empty(N, J, 3)
-    joints = table(tuple(mirrored), poses.device).data_ptr()
-    core.merge_hypotheses(torch.get_num_threads(), poses.data_ptr(), joints, y.data_ptr(), N, V, J, root)
+    joints = table(tuple(mirrored), poses.device)
+    core.merge_hypotheses(torch.get_num_threads(), *addresses(poses, joints, y), N, V, J, root)
     return y
 
 
 def merge_hypotheses_backward(grad, views, mirrored, root):
     N, J, _ = grad.shape
+    grad, joints = grad.contiguous(), table(tuple(mirrored), grad.device)
     y = grad.new_empty(N, views, J, 3)
-    joints = table(tuple(mirrored), grad.device).data_ptr()
-    core.merge_hypotheses_backward(torch.get_num_threads(), grad.data_ptr(), joints, y.data_ptr(), N, views, J, root)
+    core.merge_hypotheses_backward(torch.get_num_threads(), *addresses(grad, joints, y), N, views, J, root)
     return y

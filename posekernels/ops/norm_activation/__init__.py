@@ -123,6 +123,8 @@ def norm_activation(
     """
     check_tensor(_OP, "x", x, min_rank=2)
     C = x.shape[-1]
+    if C < 1:
+        raise ValueError(f"{_OP}: x must have at least 1 channel, got {list(x.shape)}")
     if x.shape[:-1].numel() < 2:
         raise ValueError(f"{_OP}: x must have at least 2 rows to take statistics of, got {list(x.shape)}")
     for name, value in (("weight", weight), ("bias", bias)):

@@ -81,6 +81,9 @@ def _run(poses: Tensor, target: Tensor, align: bool, backend: str | None) -> tup
     if coordinates != 3 or J < 1:
         raise ValueError(f"{op}: poses must be [..., J, 3], got {list(poses.shape)}")
     check_tensor(op, "target", target, like=poses)
+    training = torch.is_grad_enabled() and (poses.requires_grad or target.requires_grad)
+    if training and J < 3:
+        raise ValueError(f"{op}: poses must have at least 3 joints for a gradient (a line turns freely), got {J}")
     backend = requested(backend)
     if target.shape == poses.shape:
         flat, truth = poses.reshape(-1, 1, J, 3), target.reshape(-1, J, 3)
@@ -91,7 +94,7 @@ def _run(poses: Tensor, target: Tensor, align: bool, backend: str | None) -> tup
         check_shape(op, "target", target, tuple(poses.shape), "the shape of poses, or 1 on axis -3")
     if backend == "reference":  # plain PyTorch, inlined
         aligned, errors = reference.procrustes(flat, truth, align)
-    elif torch.is_grad_enabled() and (flat.requires_grad or truth.requires_grad):
+    elif training:
         aligned, errors = _Procrustes.apply(flat, truth, align, backend)
     else:
         aligned, errors = _forward(flat, truth, align, backend)
@@ -103,13 +106,14 @@ def procrustes(poses: Tensor, target: Tensor, *, backend: str | None = None) -> 
     """Each pose turned, scaled and shifted so that its squared distance to the target is least; no mirroring.
 
     Args:
-        poses: [..., J, 3], float32 or float64, and float16 or bfloat16 where a kernel takes them. Any unit.
+        poses: [..., J, 3], float32 or float64; float16 and bfloat16 are computed in float32 and rounded. Any unit.
         target: the same shape, or [..., 1, J, 3] for many hypotheses of one target.
         backend: see ``posekernels.use_backend``.
     Returns:
         [..., J, 3], dtype of ``poses``, unit of ``target``. A pose that is a single point goes to the target's centre.
     Raises:
-        ValueError, TypeError: a wrong shape, size, dtype or device, naming the argument.
+        ValueError, TypeError: a wrong shape, size, dtype or device, naming the argument; a gradient of fewer than
+            three joints, whose best rotation is never unique.
         BackendError: a named backend that cannot run this.
     Gradient: with respect to poses and target; it grows without bound where the best rotation is not unique (poses
         on a line, and mirror images with two equal extents).

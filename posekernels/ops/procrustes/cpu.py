@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..._adapters import address
+from ..._adapters import addresses, contiguous
 from ..._native import core, no_cpu
 from .._cpu import not_float32
 
@@ -23,29 +23,16 @@ def refuses_backward(*tensors):
 
 def procrustes(poses, target, align):
     B, S, J, _ = poses.shape
-    poses, target = poses.contiguous(), target.contiguous()
+    poses, target = contiguous(poses, target)
     aligned = torch.empty_like(poses) if align else None
     errors = poses.new_empty(B, S)
-    core.procrustes(
-        torch.get_num_threads(), poses.data_ptr(), target.data_ptr(), address(aligned), errors.data_ptr(), B, S, J
-    )
+    core.procrustes(torch.get_num_threads(), *addresses(poses, target, aligned, errors), B, S, J)
     return poses.new_empty(0) if aligned is None else aligned, errors
 
 
 def procrustes_backward(grad_aligned, grad_errors, poses, target):
     B, S, J, _ = poses.shape
-    poses, target = poses.contiguous(), target.contiguous()
-    grad_poses, grad_target = torch.empty_like(poses), torch.empty_like(poses)
-    core.procrustes_backward(
-        torch.get_num_threads(),
-        address(grad_aligned),
-        address(grad_errors),
-        poses.data_ptr(),
-        target.data_ptr(),
-        grad_poses.data_ptr(),
-        grad_target.data_ptr(),
-        B,
-        S,
-        J,
-    )
+    held = contiguous(grad_aligned, grad_errors, poses, target)
+    grad_poses, grad_target = torch.empty_like(held[2]), torch.empty_like(held[2])
+    core.procrustes_backward(torch.get_num_threads(), *addresses(*held, grad_poses, grad_target), B, S, J)
     return grad_poses, grad_target.sum(1)

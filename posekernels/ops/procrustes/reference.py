@@ -45,7 +45,13 @@ def rotation(moment: Tensor) -> Tensor:
 
 
 def procrustes(poses: Tensor, target: Tensor, align: bool) -> tuple[Tensor, Tensor]:
-    """(aligned [B, S, J, 3] or empty unless ``align``, errors [B, S]) of poses [B, S, J, 3] to target [B, J, 3]."""
+    """(aligned [B, S, J, 3] or empty unless ``align``, errors [B, S]) of poses [B, S, J, 3] to target [B, J, 3].
+
+    16 bits are computed in float32: there is no SVD of them.
+    """
+    if poses.dtype in (torch.float16, torch.bfloat16):
+        aligned, errors = procrustes(poses.float(), target.float(), align)
+        return aligned.to(poses.dtype), errors.to(poses.dtype)
     target = target[:, None]
     mean_p, mean_t = poses.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
     p, t = poses - mean_p, target - mean_t

@@ -107,6 +107,8 @@ def relative_encoding(
     Source: Shan et al., ACM MM 2021, section 3.1.
     """
     check_tensor("relative_encoding", "x", x, rank=4)
+    if x.shape[1] < 1:
+        raise ValueError(f"relative_encoding: x must have at least one frame (axis 1), got {list(x.shape)}")
     joints = [joint for part in parts for joint in part]
     if not joints or min(joints) < 0 or max(joints) >= x.shape[2]:
         raise ValueError(

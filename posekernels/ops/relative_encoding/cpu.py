@@ -7,6 +7,7 @@ from array import array
 import torch
 from torch import Tensor
 
+from ..._adapters import address, table_of
 from ..._native import core
 
 
@@ -20,9 +21,9 @@ def relative_encoding(x: Tensor, joints: list[int], sizes: list[int]) -> list[Te
     B, T, J, F = x.shape
     x = x.contiguous()
     parts = [x.new_empty(B, T, 3 * F * size) for size in sizes]
-    (_a, addresses), (_j, order), (_s, counts) = map(_numbers, ([p.data_ptr() for p in parts], joints, sizes))
+    (_a, places), (_j, order), (_s, counts) = map(_numbers, (table_of(parts), joints, sizes))
     kernel = core.relative_encoding_bf16 if x.dtype is torch.bfloat16 else core.relative_encoding
-    kernel(torch.get_num_threads(), x.data_ptr(), addresses, order, counts, len(sizes), B, T, J, F)
+    kernel(torch.get_num_threads(), address(x), places, order, counts, len(sizes), B, T, J, F)
     return parts
 
 
@@ -30,7 +31,7 @@ def relative_encoding_backward(grads: list[Tensor], x: Tensor, joints: list[int]
     B, T, J, F = x.shape
     grads = [g.contiguous() for g in grads]
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-    (_a, addresses), (_j, order), (_s, counts) = map(_numbers, ([g.data_ptr() for g in grads], joints, sizes))
+    (_a, places), (_j, order), (_s, counts) = map(_numbers, (table_of(grads), joints, sizes))
     threads = torch.get_num_threads()
-    core.relative_encoding_backward(threads, addresses, order, counts, grad_x.data_ptr(), len(sizes), B, T, J, F)
+    core.relative_encoding_backward(threads, places, order, counts, address(grad_x), len(sizes), B, T, J, F)
     return grad_x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._adapters import addresses
+from ..._adapters import addresses, table_of
 from ..._cuda import launch
 from .cpu import _numbers
 
@@ -15,7 +15,7 @@ def relative_encoding(x: Tensor, joints: list[int], sizes: list[int]) -> list[Te
     B, T, J, F = x.shape
     x = x.contiguous()
     parts = [x.new_empty(B, T, 3 * F * size) for size in sizes]
-    (_a, table), (_j, order), (_s, counts) = map(_numbers, ([p.data_ptr() for p in parts], joints, sizes))
+    (_a, table), (_j, order), (_s, counts) = map(_numbers, (table_of(parts), joints, sizes))
     if x.numel():
         launch("relative_encoding_cuda", x, *addresses(x), table, order, counts, len(sizes), B, T, J, F)
     return parts
@@ -26,7 +26,7 @@ def relative_encoding_backward(grads: list[Tensor], x: Tensor, joints: list[int]
     B, T, J, F = x.shape
     grads = [g.contiguous() for g in grads]
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-    (_a, table), (_j, order), (_s, counts) = map(_numbers, ([g.data_ptr() for g in grads], joints, sizes))
+    (_a, table), (_j, order), (_s, counts) = map(_numbers, (table_of(grads), joints, sizes))
     if x.numel():
         launch("relative_encoding_backward_cuda", x, table, order, counts, *addresses(grad_x), len(sizes), B, T, J, F)
     return grad_x

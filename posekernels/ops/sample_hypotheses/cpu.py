@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..._adapters import address, contiguous
 from ..._native import core, no_cpu
 from .._cpu import not_float32
 
@@ -18,15 +19,15 @@ def refuses(keypoints, sigma, *_):
 
 def sample_hypotheses(keypoints, sigma, samples, alpha, seed, first_pose, first_sample):
     B, V, J = sigma.shape
-    keypoints, sigma = keypoints.contiguous(), sigma.contiguous()
+    keypoints, sigma = contiguous(keypoints, sigma)
     y = keypoints.new_empty(B, samples, V, J, 2)
     core.sample_hypotheses(
         torch.get_num_threads(),
-        keypoints.data_ptr(),
+        address(keypoints),
         2 * V * J,
-        sigma.data_ptr(),
+        address(sigma),
         V * J,
-        y.data_ptr(),
+        address(y),
         B,
         samples,
         2 * V * J,

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_not_empty, check_tensor, check_tensors
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
@@ -143,16 +143,16 @@ def strided_feed_forward(
     if not isinstance(stride, int) or stride < 1:
         raise ValueError(f"strided_feed_forward: stride must be an integer of at least 1, got {stride!r}")
     shapes = {
-        "weight1": (weight1, (N, C), f"x is {list(x.shape)}"),
-        "bias1": (bias1, (N,), f"weight1 is {list(weight1.shape)}"),
-        "weight2": (weight2, (out, N, taps), f"weight1 is {list(weight1.shape)}"),
-        "bias2": (bias2, (out,), f"weight2 is {list(weight2.shape)}"),
-        "residual": (residual, (B, T, out), f"x is {list(x.shape)}, weight2 is {list(weight2.shape)}"),
+        "weight1": (weight1, (N, C)),
+        "bias1": (bias1, (N,)),
+        "weight2": (weight2, (out, N, taps)),
+        "bias2": (bias2, (out,)),
+        "residual": (residual, (B, T, out)),
     }
-    for name, (tensor, shape, because) in shapes.items():
-        if tensor is not None:
-            check_tensor("strided_feed_forward", name, tensor, like=x)
-            check_shape("strided_feed_forward", name, tensor, shape, because)
+    for name in ("weight1", "weight2"):
+        check_not_empty("strided_feed_forward", name, shapes[name][0])
+    sizes = {"x": x, "weight1": weight1, "weight2": weight2}
+    check_tensors("strided_feed_forward", x, shapes, sizes, optional=("residual",))
     check_rate("strided_feed_forward", "hidden_dropout", hidden_dropout)
     check_rate("strided_feed_forward", "dropout", dropout)
     backend = requested(backend)

@@ -49,12 +49,10 @@ def strided_feed_forward_backward(
     threads, core = torch.get_num_threads(), _native.core
     B, T, C = x.shape
     N, (O, _, taps) = weight1.shape[0], weight2.shape
-    grad, hidden, x = (t.contiguous() for t in (grad, hidden, x))
+    grad, hidden, x = contiguous(grad, hidden, x)
     if threshold(rate):
         dropped = torch.empty_like(grad)
-        core.dropout(
-            threads, grad.data_ptr(), dropped.data_ptr(), grad.numel(), seed, 1, *kernel_arguments(rate, seed)[1:]
-        )
+        core.dropout(threads, *addresses(grad, dropped), grad.numel(), seed, 1, *kernel_arguments(rate, seed)[1:])
         grad = dropped
     results: list[Tensor] = []
     grad_x = torch.empty_like(x) if needs[0] else None
@@ -71,17 +69,13 @@ def strided_feed_forward_backward(
         results.append(grad_x)
     if needs[1]:
         grad_w1 = torch.empty_like(weight1, memory_format=torch.contiguous_format)
-        core.strided_feed_forward_weight1(
-            threads, grad_hidden.data_ptr(), x.data_ptr(), grad_w1.data_ptr(), B * T, N, C
-        )
+        core.strided_feed_forward_weight1(threads, *addresses(grad_hidden, x, grad_w1), B * T, N, C)
         results.append(grad_w1)
     if needs[2]:
         results.append(grad_hidden.sum((0, 1)))
     if needs[3]:
         grad_w2 = weight2.new_empty(taps, O, N)
-        core.strided_feed_forward_weight2(
-            threads, *(t.data_ptr() for t in (grad, hidden, grad_w2)), B, T, N, O, taps, stride
-        )
+        core.strided_feed_forward_weight2(threads, *addresses(grad, hidden, grad_w2), B, T, N, O, taps, stride)
         results.append(grad_w2.permute(1, 2, 0).contiguous())
     if needs[4]:
         results.append(grad.sum((0, 1)))

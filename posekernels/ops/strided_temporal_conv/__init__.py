@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_not_empty, check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
 from ..._library import register
 from ..._native import no_cpu, no_cuda
@@ -160,6 +160,7 @@ def strided_temporal_conv(
         check_shape(_OP, f"x[{i}]", a, (B, T, a.shape[2]), "x[0] fixes B and T")
         check_tensor(_OP, f"weight[{i}]", w, like=x[0], rank=weight[0].dim())
         check_shape(_OP, f"weight[{i}]", w, (w.shape[0], a.shape[2], width)[: w.dim()], f"x[{i}] is {list(a.shape)}")
+        check_not_empty(_OP, f"weight[{i}]", w)
     for name, values in {"bias": bias, "scale": scale, "shift": shift, "residual": residual}.items():
         if values and len(values) != len(x):
             raise ValueError(f"{_OP}: {name} must hold {len(x)} groups or none, got {len(values)}")

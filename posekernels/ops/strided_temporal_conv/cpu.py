@@ -7,10 +7,11 @@ from array import array
 import torch
 from torch import Tensor
 
+from ..._adapters import contiguous, table_of
 from ..._derived import derived
 from ..._native import core
 from ..._packing import packed
-from .reference import width_of
+from .reference import at, width_of
 
 
 def _windows_by_channels(weight: Tensor) -> Tensor:
@@ -29,13 +30,12 @@ def strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride
         a = x[i].contiguous()
         y = a.new_empty(B, T // width, N)
         panels = packed(w, dtype=a.dtype, arrange=_windows_by_channels)
-        vectors = [values[i] if values else None for values in (bias, scale, shift)]
+        *vectors, add = contiguous(*(at(values, i) for values in (bias, scale, shift, residual)))
         if half:
             vectors = [None if v is None else derived("float32", v.float, v) for v in vectors]
-        add = residual[i].contiguous() if residual else None
         sums = torch.empty(rows, N) if half else None
         tensors = (a, panels, *vectors, add, y, sums)
-        table.extend(0 if t is None else t.data_ptr() for t in tensors)
+        table.extend(table_of(tensors))
         table.append(a.shape[2] * width)
         table.append(N)
         alive.append(tensors)

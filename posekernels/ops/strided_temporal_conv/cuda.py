@@ -7,6 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
+from ..._adapters import strided_address, table_of
 from ..._cuda import launch
 from ..._derived import derived
 from .groups import Group, groups_of, rows_of
@@ -32,7 +33,7 @@ def run(groups: list[Group]) -> list[Tensor]:
             vectors = [v if v is None else v.contiguous() for v in group[2:6]]
             y = x.new_empty(x.shape[0], x.shape[1] // width, Co)
             tensors = (x, weight, *vectors, y)
-            table.extend(0 if t is None else t.data_ptr() for t in tensors)
+            table.extend((strided_address(x), *table_of(tensors[1:])))
             table.extend((y.shape[0] * y.shape[1], pitch, width * x.shape[2], Co, group.stride, group.tap))
             slopes.append(group.slope)
             alive.append(tensors)

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_mask, check_shape, check_tensor
 from ..._dispatch import Kernel, no_triton, not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
@@ -135,9 +135,7 @@ def temporal_attention(
         if size < 1:
             raise ValueError(f"temporal_attention: {name} must have at least one {what}, got {size}")
     if key_padding_mask is not None:
-        if not isinstance(key_padding_mask, Tensor) or key_padding_mask.dtype != torch.bool:
-            got = key_padding_mask.dtype if isinstance(key_padding_mask, Tensor) else type(key_padding_mask).__name__
-            raise TypeError(f"temporal_attention: key_padding_mask must be a bool tensor, got {got}")
+        check_mask("temporal_attention", "key_padding_mask", key_padding_mask, "True where a key is padding")
         check_shape("temporal_attention", "key_padding_mask", key_padding_mask, (B, S), f"k is {list(k.shape)}")
         if key_padding_mask.device != q.device:
             raise ValueError(

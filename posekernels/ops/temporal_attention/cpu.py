@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
-from ..._adapters import addresses
+from ..._adapters import address, addresses, strided_address
 from ..._dispatch import not_on
 from ..._dropout import kernel_arguments
 
@@ -26,12 +26,13 @@ def refuses_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, 
 
 
 def _arguments(q, k, v, padding, scale, causal, rate, seed):
-    """(q, k, v, padding) as the kernels read them, and the numbers that follow the pointers."""
+    """Addresses of q, k, v and padding, the numbers that follow the pointers, and the tensors, to be kept alive."""
     q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
     padding = None if padding is None else padding.contiguous()
     B, T, H, D = q.shape
     strides = [s for t in (q, k, v) for s in t.stride()[:3]]
-    return (q, k, v, padding), (B, T, k.shape[1], H, D, *strides, scale, causal, *kernel_arguments(rate, seed))
+    numbers = (B, T, k.shape[1], H, D, *strides, scale, causal, *kernel_arguments(rate, seed))
+    return (*map(strided_address, (q, k, v)), address(padding)), numbers, (q, k, v, padding)
 
 
 def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor]:
@@ -39,10 +40,10 @@ def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Ten
         options = (padding, scale, causal, rate, seed)
         out, log_sum = temporal_attention(q.float(), k.float(), v.float(), *options)
         return out.bfloat16(), log_sum
-    held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    held, numbers, _alive = _arguments(q, k, v, padding, scale, causal, rate, seed)
     B, T, H, _ = q.shape
     out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T)
-    _native.core.temporal_attention(torch.get_num_threads(), *addresses(*held, out, log_sum), *numbers)
+    _native.core.temporal_attention(torch.get_num_threads(), *held, *addresses(out, log_sum), *numbers)
     return out, log_sum
 
 
@@ -50,8 +51,10 @@ def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, cau
     if q.dtype == torch.bfloat16:
         wide, options = (t.float() for t in (grad, out, log_sum, q, k, v)), (padding, scale, causal, rate, seed)
         return [g.bfloat16() for g in temporal_attention_backward(*wide, *options)]
-    held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    held, numbers, _alive = _arguments(q, k, v, padding, scale, causal, rate, seed)
     grads = [q.new_empty(t.shape) for t in (q, k, v)]
-    saved = [t.contiguous() for t in (grad, out, log_sum)]
-    _native.core.temporal_attention_backward(torch.get_num_threads(), *addresses(*saved, *held, *grads), *numbers)
+    grad = grad.contiguous()
+    _native.core.temporal_attention_backward(
+        torch.get_num_threads(), address(grad), *held, *addresses(*grads), *numbers
+    )
     return grads

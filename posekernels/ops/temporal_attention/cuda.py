@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..._adapters import addresses
+from ..._adapters import address, addresses, contiguous, strided_address
 from ..._cuda import launch
 from ..._dropout import kernel_arguments
 
@@ -14,24 +14,25 @@ def _arguments(q, k, v, padding, scale, causal, rate, seed):
     padding = None if padding is None else padding.contiguous()
     B, T, H, D = q.shape
     strides = [s for t in (q, k, v) for s in t.stride()[:3]]
-    return (q, k, v, padding), (T, k.shape[1], H, D, *strides, scale, *kernel_arguments(rate, seed), B, causal)
+    held = (*map(strided_address, (q, k, v)), address(padding)), (q, k, v, padding)
+    return *held, (T, k.shape[1], H, D, *strides, scale, *kernel_arguments(rate, seed), B, causal)
 
 
 def temporal_attention(q, k, v, padding, scale, causal, rate, seed):
     """As ``reference.temporal_attention``."""
-    held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    held, _alive, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
     B, T, H, _ = q.shape
     out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T, dtype=torch.float32)
     if out.numel():
-        launch("temporal_attention_cuda", q, *addresses(*held, out, log_sum), *numbers)
+        launch("temporal_attention_cuda", q, *held, *addresses(out, log_sum), *numbers)
     return out, log_sum
 
 
 def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed):
     """As ``reference.temporal_attention_backward``."""
-    held, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
-    saved = [t.contiguous() for t in (grad, out, log_sum)]
+    held, _alive, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
+    saved = contiguous(grad, out, log_sum)
     grads = [q.new_empty(t.shape) for t in (q, k, v)]
     if out.numel():
-        launch("temporal_attention_backward_cuda", q, *addresses(*saved, *held, *grads), *numbers)
+        launch("temporal_attention_backward_cuda", q, *addresses(*saved), *held, *addresses(*grads), *numbers)
     return grads

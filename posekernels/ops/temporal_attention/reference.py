@@ -22,9 +22,11 @@ def scores(q: Tensor, k: Tensor, padding: Tensor | None, scale: float, causal: b
 
 def softmax(s: Tensor) -> tuple[Tensor, Tensor]:
     """(weights [B, H, T, S], log of their sum [B, H, T]); a query without a key has weights of 0 and a log of -inf."""
-    log_sum = s.logsumexp(-1) if s.shape[-1] else s.new_full(s.shape[:-1], -torch.inf)
-    nothing = log_sum == -torch.inf
-    return (s - log_sum.masked_fill(nothing, 0)[..., None]).exp(), log_sum
+    log_sum = s.logsumexp(-1)
+    nothing = (log_sum == -torch.inf)[..., None]
+    # Not exp(s - log_sum): where scores are large the log has few digits behind the point, and all weights would share
+    # its error.
+    return s.masked_fill(nothing, 0).softmax(-1).masked_fill(nothing, 0), log_sum
 
 
 def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor]:
@@ -36,11 +38,10 @@ def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Ten
 
 def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:
     """Gradients of (q, k, v), by hand: see the README."""
-    s = scores(q, k, padding, scale, causal)
-    weights = (s - log_sum.masked_fill(log_sum == -torch.inf, 0)[..., None]).exp()
+    weights, _ = softmax(scores(q, k, padding, scale, causal))
     grad_v = torch.einsum("bhts,bthd->bshd", dropout(weights, rate, seed), grad)
     grad_weights = dropout(torch.einsum("bthd,bshd->bhts", grad, v), rate, seed)
-    along = (grad * out).sum(-1).transpose(1, 2)[..., None]  # [B, H, T, 1] = sum over keys of weights * grad_weights
+    along = (weights * grad_weights).sum(-1, keepdim=True)
     grad_s = weights * (grad_weights - along) * scale
     grad_q = torch.einsum("bhts,bshd->bthd", grad_s, k)
     grad_k = torch.einsum("bhts,bthd->bshd", grad_s, q)

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays, follows_autocast
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_shape, check_tensor, check_tensors
 from ..._dispatch import OPS, Kernel, no_triton, not_for_triton, requested, resolve, triton_interpreted
 from ..._library import register
 from ..._native import core, no_cpu, no_cuda
@@ -48,12 +48,12 @@ def _fake_forecast(history, transform, inverse, *args):
 
 
 def _not_for_cpu(*args) -> str | None:
-    """The C++ kernels take float32 on the CPU."""
+    """The C++ kernels compute in float32; 16-bit tensors are made float32, and results rounded."""
     for tensor in args:
         if isinstance(tensor, (tuple, list)) and (reason := _not_for_cpu(*tensor)):
             return reason
-        if isinstance(tensor, Tensor) and (tensor.device.type != "cpu" or tensor.dtype != torch.float32):
-            return f"needs float32 tensors on the cpu, got {tensor.dtype} on {tensor.device}"
+        if isinstance(tensor, Tensor) and (tensor.device.type != "cpu" or tensor.dtype == torch.float64):
+            return f"needs float32, float16 or bfloat16 on the cpu, got {tensor.dtype} on {tensor.device}"
     return None
 
 
@@ -181,7 +181,7 @@ def _run(x, *args, backend: str) -> Tensor:
 
 def _check_stack(op: str, where: str, like: Tensor, C: int, T: int, stack: dict, mix: str, norm: str) -> None:
     """Refuse a stack whose tensors do not fit a state of C coordinates by T slots."""
-    for name, value, known in (("mix", mix, MIXES), ("norm", norm, tuple(reference.NORM_AXES))):
+    for name, value, known in (("mix", mix, MIXES), ("norm", norm, reference.NORMS)):
         if value not in known:
             raise ValueError(f"{op}: {name} must be one of {', '.join(known)}, got {value!r}")
     check_tensor(op, f"{where}weight", stack["weight"], like=like, rank=3)
@@ -190,7 +190,8 @@ def _check_stack(op: str, where: str, like: Tensor, C: int, T: int, stack: dict,
     shapes = {"weight": (N, M, M), "bias": (N, M), "scale": affine, "shift": affine}
     has_pre = [stack[name] is not None for name in PARAMETERS[4:]]
     if any(has_pre) != all(has_pre):
-        raise ValueError(f"{op}: {where}pre_weight, pre_bias, pre_scale and pre_shift come together or not at all")
+        names = ", ".join(where + name for name in PARAMETERS[4:])
+        raise ValueError(f"{op}: {names} come together or not at all")
     if all(has_pre):
         shapes |= {"pre_weight": (N, T, T), "pre_bias": (N, T), "pre_scale": (N, T), "pre_shift": (N, T)}
     for name in PARAMETERS:
@@ -225,7 +226,8 @@ def temporal_mlp(
     ``x = x + LN(h weight_n^T + bias_n)``. Norms use the biased variance.
 
     Args:
-        x: [B, C, T], float32 or float64 (float16 and bfloat16 on a GPU). Any strides.
+        x: [B, C, T], float32, float64, float16 or bfloat16 (on the CPU the last two are computed in float32 and
+            rounded). Any strides.
         weight: [N, T, T], out by in; [N, C, C] with ``mix="spatial"``, which maps over the coordinates instead.
         bias: [N, T] ([N, C]).
         scale, shift: of the last norm: [N, C], [N, T], [N, C, T] or None, for ``norm`` spatial, temporal, all, none.
@@ -275,7 +277,8 @@ def temporal_mlp_forecast(
     ``inverse (y weight_out^T + bias_out)``; the results of the stacks and the last observed frame are added.
 
     Args:
-        history: [B, T, C], the observed coordinates, any unit of length (kept), float32 or float64. Any strides.
+        history: [B, T, C], the observed coordinates, any unit of length (kept); float32, float64, float16 or bfloat16
+            (on the CPU the last two are computed in float32 and rounded). Any strides.
         transform: [T, T], row k = frequency; the orthonormal DCT in the published networks.
         inverse: [S, T], the rows of its inverse that are wanted: S future frames.
         weight_in, bias_in: [C, C], [C].
@@ -307,10 +310,8 @@ def temporal_mlp_forecast(
         "side_weight_out": (side_weight_out, (C, C)),
         "side_bias_out": (side_bias_out, (C,)),
     }
-    for name, (tensor, shape) in shapes.items():
-        if tensor is not None:
-            check_tensor(op, name, tensor, like=history)
-            check_shape(op, name, tensor, shape, f"history is {list(history.shape)}")
+    optional = () if side is not None else ("side_weight_out", "side_bias_out")
+    check_tensors(op, history, shapes, {"history": history}, optional)
     stacks = []
     for where, stack in (("main", main), ("side", side or {})):
         unknown = sorted(set(stack) - set(PARAMETERS))

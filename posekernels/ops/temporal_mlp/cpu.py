@@ -1,20 +1,25 @@
-"""``temporal_mlp`` on the C++ kernels (csrc/temporal_mlp/temporal_mlp_cpu.cpp)."""
+"""``temporal_mlp`` on the C++ kernels (csrc/temporal_mlp/temporal_mlp_cpu.cpp). 16 bits are computed in float32."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..._adapters import addresses, contiguous
+from ..._adapters import address, addresses, contiguous, strided_address
 from ..._native import core
 
 NORMS = {"spatial": 0, "temporal": 1, "all": 2, "none": 3}
 
 
+def _wide(*tensors: Tensor | None) -> list[Tensor | None]:
+    """In float32, contiguous."""
+    return contiguous(*(None if t is None else t.float() for t in tensors))
+
+
 def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
     """(y [B, C, T], every block's input as tiles [tiles, N, C, T, lanes], or an empty tensor unless ``keep``)."""
     *parameters, mix, norm, eps, keep = args
-    threads, x, parameters = torch.get_num_threads(), x.contiguous(), contiguous(*parameters)
+    dtype, threads, (x, *parameters) = x.dtype, torch.get_num_threads(), _wide(x, *parameters)
     B, C, T = x.shape
     N = parameters[0].shape[0]
     lanes = core.temporal_mlp_lanes(threads)
@@ -22,15 +27,13 @@ def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
     saved = x.new_empty((-(-B // lanes), N, C, T, lanes) if keep else 0)
     pointers = addresses(x, *parameters, y, saved if keep else None)
     core.temporal_mlp(threads, *pointers, B, C, T, N, mix == "spatial", NORMS[norm], eps)
-    return y, saved
+    return y.to(dtype), saved
 
 
 def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
     """Gradients of x and the eight parameters, those that ``needs`` asks for, in order."""
     *parameters, mix, norm, eps, needs = args
-    threads, grad, saved, parameters = (
-        torch.get_num_threads(), grad.contiguous(), saved.contiguous(), contiguous(*parameters)
-    )  # fmt: skip
+    threads, (grad, saved, *parameters) = torch.get_num_threads(), _wide(grad, saved, *parameters)
     B, C, T = x.shape
     N = parameters[0].shape[0]
     grads = [torch.empty(t.shape) if need else None for t, need in zip((x, *parameters), needs)]
@@ -38,7 +41,7 @@ def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
     partial = torch.empty(core.temporal_mlp_groups(threads, B), count)
     pointers = addresses(grad, saved, *parameters, *grads, partial)
     core.temporal_mlp_backward(threads, *pointers, B, C, T, N, mix == "spatial", NORMS[norm], eps)
-    return [g for g in grads if g is not None]
+    return [g.to(x.dtype) for g in grads if g is not None]
 
 
 def temporal_mlp_forecast(
@@ -46,21 +49,22 @@ def temporal_mlp_forecast(
     mix, norm, eps,
 ) -> Tensor:  # fmt: skip
     """[B, S, C]."""
+    dtype, history = history.dtype, history.float()
     B, T, C = history.shape
     S = inverse.shape[0]
     future = history.new_empty(B, S, C)
     stacks = [*main, weight_out, bias_out, *(side or [None] * 8), side_weight_out, side_bias_out]
-    tensors = contiguous(transform, inverse, weight_in, bias_in, *stacks)
+    tensors = _wide(transform, inverse, weight_in, bias_in, *stacks)
     strides = (history.stride(0), history.stride(1), history.stride(2))
     core.temporal_mlp_forecast(
         torch.get_num_threads(),
-        history.data_ptr(),
+        strided_address(history),
         *strides,
         *addresses(*tensors),
-        future.data_ptr(),
+        address(future),
         *(B, C, T, S, main[0].shape[0], side[0].shape[0] if side else 0),
         mix == "spatial",
         NORMS[norm],
         eps,
     )
-    return future
+    return future.to(dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._adapters import addresses, contiguous
+from ..._adapters import addresses, contiguous, strided_address
 from ..._cuda import launch
 from .cpu import NORMS
 from .sums import map_gradients
@@ -46,7 +46,7 @@ def temporal_mlp_forecast(
         launch(
             "temporal_mlp_cuda",
             history,
-            *addresses(history),
+            strided_address(history),
             *(batch, column, row),  # the state is [C, T]
             *addresses(*tensors, future, None),
             *(B, C, T, S, main[0].shape[0], side[0].shape[0] if side else 0, mix == "spatial", NORMS[norm], eps),

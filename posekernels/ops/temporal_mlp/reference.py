@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..._recompute import gradients
 
-# The axes of [B, C, T] that the last norm of a block runs over, by its option's name.
-NORM_AXES = {"spatial": (1,), "temporal": (2,), "all": (1, 2), "none": ()}
-
-
-def normalise(x: Tensor, axes: tuple[int, ...], scale: Tensor | None, shift: Tensor | None, eps: float) -> Tensor:
-    """Layer norm with the biased variance; ``scale`` and ``shift`` must broadcast to ``x``."""
-    variance, mean = torch.var_mean(x, dim=axes, correction=0, keepdim=True)
-    return (x - mean) * torch.rsqrt(variance + eps) * scale + shift
+NORMS = ("spatial", "temporal", "all", "none")  # over the coordinates, over time, over both
 
 
 def blocks(x, weight, bias, scale, shift, pre_weight, pre_bias, pre_scale, pre_shift, mix, norm, eps) -> Tensor:
     """[B, C, T] through every block; see the public function for the arguments."""
-    columns = {"spatial": (-1, 1), "temporal": (1, -1)}.get(norm)
     for n in range(weight.shape[0]):
         h = x
         if pre_weight is not None:
             y = F.linear(x, pre_weight[n], pre_bias[n])
-            h = x + normalise(y, (2,), pre_scale[n], pre_shift[n], eps)
+            h = x + F.layer_norm(y, y.shape[2:], pre_scale[n], pre_shift[n], eps)
         if mix == "temporal":
             z = F.linear(h, weight[n], bias[n])
         else:
             z = F.linear(h.transpose(1, 2), weight[n], bias[n]).transpose(1, 2)
-        if norm != "none":
-            a, b = (scale[n], shift[n]) if columns is None else (scale[n].view(columns), shift[n].view(columns))
-            z = normalise(z, NORM_AXES[norm], a, b, eps)
+        if norm == "spatial":
+            z = F.layer_norm(z.transpose(1, 2), z.shape[1:2], scale[n], shift[n], eps).transpose(1, 2)
+        elif norm != "none":
+            z = F.layer_norm(z, z.shape[1:] if norm == "all" else z.shape[2:], scale[n], shift[n], eps)
         x = x + z  # the block's input, not h: the first map reaches the result only through the second
     return x
 

@@ -62,9 +62,11 @@ class TemporalNetworks:
             depths = [len(layers) for layers in networks]
             raise ValueError(f"{_OP}: 1 to {_MOST} networks of at least one layer each, got depths {depths}")
         first = networks[0][0].weight
+        check_tensor(_OP, "weight of layer 0 of network 0", first, min_rank=2)
         self.in_channels, self.out_channels, self.windows = [], [], []
         for n, layers in enumerate(networks):
             frames = 1  # of the network's input, per frame of this layer's result
+            check_tensor(_OP, f"weight of layer 0 of network {n}", layers[0].weight, like=first, min_rank=2)
             channels = layers[0].weight.shape[1]
             made = [(1, channels)]  # of the input and of each result
             for i, layer in enumerate(layers):
@@ -72,6 +74,11 @@ class TemporalNetworks:
                 check_tensor(_OP, f"weight of {where}", layer.weight, like=first, min_rank=2)
                 check_tensor(_OP, f"affine of {where}", layer.affine, rank=2)
                 Co, Ci = layer.weight.shape[:2]
+                if not layer.weight.numel() or layer.weight.dim() > 3:
+                    raise ValueError(
+                        f"{_OP}: weight of {where} must be [Co, Ci] or [Co, Ci, w], no axis empty, "
+                        f"got {list(layer.weight.shape)}"
+                    )
                 check_shape(_OP, f"affine of {where}", layer.affine, (2, Co), f"weight is {list(layer.weight.shape)}")
                 if layer.affine.dtype not in (torch.float32, first.dtype) or layer.affine.device != first.device:
                     raise TypeError(f"{_OP}: affine of {where} must be float32 or {first.dtype}, beside the weights")
@@ -181,7 +188,9 @@ def temporal_networks(
                 f"{_OP}: x[{i}] must be [{x[0].shape[0]}, a multiple of {window}, {channels}], got {list(a.shape)}"
             )
     if networks.weight[0].dtype != x[0].dtype:
-        raise TypeError(f"{_OP}: x must have the weights' dtype {networks.weight[0].dtype}, got {x[0].dtype}")
+        raise TypeError(f"{_OP}: x[0] must have the weights' dtype {networks.weight[0].dtype}, got {x[0].dtype}")
+    if networks.weight[0].device != x[0].device:
+        raise ValueError(f"{_OP}: x[0] must be on the weights' device {networks.weight[0].device}, got {x[0].device}")
     backend = requested(backend)
     if backend == "reference":
         return tuple(reference.temporal_networks(x, networks.weight, networks.affine, *networks.options))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..._adapters import address, addresses
 from ..._native import core
 from ..strided_temporal_conv.reference import width_of
 from .reference import split
@@ -34,18 +35,17 @@ class _Prepared:
             sizes.append(size(1, depth, w.shape[0]))
         self.panels = torch.empty(sum(sizes), dtype=torch.bfloat16 if half else torch.float32)
         element = self.panels.element_size()
-        core.advise_large_pages(1, self.panels.data_ptr(), self.panels.numel() * element)
-        places = []
-        place = self.panels.data_ptr()
+        place, places = address(self.panels), []
+        core.advise_large_pages(1, place, self.panels.numel() * element)
         for w, size in zip(weight, sizes):
             matrix = w.detach().float()
             matrix = matrix.permute(0, 2, 1).flatten(1) if w.dim() == 3 else matrix
             matrix = matrix.contiguous()  # [Co, w * Ci]
             N, K = matrix.shape
             if half:
-                core.gemm_pack_bf16(1, matrix.data_ptr(), 1, K, K, N, place)
+                core.gemm_pack_bf16(1, address(matrix), 1, K, K, N, place)
             else:
-                core.gemm_pack(1, matrix.data_ptr(), 1, 0, 1, K, K, N, place)
+                core.gemm_pack(1, address(matrix), 1, 0, 1, K, K, N, place)
             places.append(place)
             place += size * element
         self.deepest = max(depths)
@@ -83,7 +83,7 @@ class _Prepared:
                     lying[i] = (size, self.place)
                     self.place += -(-size // 32) * 32
                 place = lying[i][1]
-            addresses = (panels[i], affine.data_ptr(), affine.data_ptr() + 4 * N)
+            addresses = (panels[i], address(affine), address(affine) + 4 * N)
             before, stride = _NOWHERE, 1
             if residual >= 0:
                 before, stride = lying[residual][1], rows[residual] // rows[i]
@@ -109,7 +109,7 @@ def run(x: list[Tensor], networks: TemporalNetworks) -> tuple[Tensor, ...]:
     results = [a.new_empty(clips, *shape) for a, shape in zip(x, made.results)]
     ends = array("q", made.ends)
     for i, (a, y) in enumerate(zip(x, results)):
-        ends[4 * i], ends[4 * i + 2] = a.data_ptr(), y.data_ptr()
+        ends[4 * i], ends[4 * i + 2] = addresses(a, y)
     kernel = core.temporal_networks_bf16 if half else core.temporal_networks
     table, ends_at = made.table.buffer_info()[0], ends.buffer_info()[0]
     kernel(torch.get_num_threads(), table, ends_at, len(x), made.deepest, clips, made.chunk, made.place)

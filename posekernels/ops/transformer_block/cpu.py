@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ... import _native
+from ..._adapters import address, strided_address
 from ..._derived import derived
 from ..._dispatch import not_on
 from ..._packing import packed
@@ -26,7 +27,7 @@ def refuses(x, weights, heads, scale, eps) -> str | None:
 def _floats(bias: torch.Tensor) -> torch.Tensor:
     if bias.dtype == torch.float32:
         return bias.contiguous()
-    return derived("floats", lambda: bias.detach().float(), bias)
+    return derived("floats", lambda: bias.detach().float().contiguous(), bias)
 
 
 def transformer_block(x, weights, heads, scale, eps):
@@ -50,8 +51,8 @@ def transformer_block(x, weights, heads, scale, eps):
     groups = [(1, 0)] * (2 - len(groups)) + groups
     _native.core.transformer_block(
         torch.get_num_threads(),
-        x.data_ptr(),
-        y.data_ptr(),
+        strided_address(x),
+        strided_address(y),
         groups[0][0],
         groups[1][0],
         groups[0][1],
@@ -61,8 +62,8 @@ def transformer_block(x, weights, heads, scale, eps):
         C,
         heads,
         hidden,
-        norms.data_ptr(),
-        *(None if t is None else t.data_ptr() for layer in layers for t in layer),
+        address(norms),
+        *(address(t) for layer in layers for t in layer),
         gain3 is not None,
         half,
         scale,
