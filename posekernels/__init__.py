@@ -4,9 +4,13 @@ Ops live in ``posekernels.ops``; lengths are metres, layouts [B, T, J, C]. ``pyt
 backends run here.
 """
 
-from . import door, ops, pose
-from ._derived import derived, repack
-from ._dispatch import BackendError, explain, use_backend
+from .start import quiet_ctrl_c
+
+quiet_ctrl_c()  # before PyTorch is imported, which takes a second
+
+from . import door, ops, pose  # noqa: E402
+from ._derived import derived, repack  # noqa: E402
+from ._dispatch import BackendError, explain, use_backend  # noqa: E402
 
 __path__ += door.checkout()  # posekernels.models, .people and .train, which the build puts inside an installed package
 __version__ = "0.1.0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -30,13 +31,24 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (--help lists the options)")
 
 
+class Stopped(KeyboardInterrupt):
+    """SIGTERM, or SIGHUP of a lost connection: everything that Ctrl-C lets happen happens, then the program ends."""
+
+
+def _stop(number: int, _frame) -> None:
+    raise Stopped(signal.Signals(number).name)
+
+
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with what it returns.
 
     A ValueError, TypeError or OSError (a bad argument or file; every check in this project raises one of them) and a
-    BackendError are printed as one line and exit with 2, and so is PyTorch running out of memory; Ctrl-C exits with
-    130. ``POSEKERNELS_TRACEBACK=1`` shows where an error came from instead.
+    BackendError are printed as one line and exit with 2, and so is PyTorch running out of memory. Ctrl-C, SIGTERM and
+    SIGHUP end it as a KeyboardInterrupt, and exit with 130. ``POSEKERNELS_TRACEBACK=1`` shows where an error came from
+    instead.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
     plain = warnings.formatwarning
 
     def words(message, category, *place):
@@ -45,7 +57,8 @@ def run_cli(main: Callable[[], int | None]) -> None:
     warnings.formatwarning = words
     try:
         code = main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        print(f"\nstopped{f' by {stopped}' if isinstance(stopped, Stopped) else ''}", file=sys.stderr)
         code = 130
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         ours = not isinstance(error, RuntimeError) or isinstance(error, BackendError)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 
 def check_writable(out: Path, source: str | None = None, option: str = "-o") -> None:
@@ -19,11 +23,46 @@ def check_writable(out: Path, source: str | None = None, option: str = "-o") -> 
         raise ValueError(f"{option} {out}: cannot be written{' (it is a folder)' if out.is_dir() else ''}")
 
 
+def left_aside(folder: Path) -> list[Path]:
+    """Files that ``write_aside`` left in a folder because its process was killed."""
+    found = [(path, re.fullmatch(r"\..+-(\d+)", path.stem)) for path in folder.glob(".*-*")]
+    return [path for path, made in found if made and not Path(f"/proc/{made[1]}").exists()]
+
+
+def save_checkpoint(state, path: str | Path) -> None:
+    """``torch.save``, whole or not at all; a full disk is an OSError that names ``path``."""
+    failure = None
+
+    class Told(io.FileIO):
+        """PyTorch's writer swallows what went wrong while it wrote."""
+
+        def write(self, data):
+            nonlocal failure
+            try:
+                left = memoryview(data).cast("B")
+                while left:
+                    left = left[super().write(left) :]
+                return len(data)
+            except OSError as error:
+                failure = error
+                raise
+
+    with write_aside(path) as aside:
+        try:
+            with Told(aside, "w") as file:
+                torch.save(state, file)
+        except Exception:
+            if failure is not None:
+                raise failure from None
+            raise
+
+
 @contextlib.contextmanager
 def write_aside(path: str | Path) -> Iterator[Path]:
     """A path beside ``path``, of the same suffix, to write to.
 
-    It takes ``path``'s place when the block ends well, else it is removed and ``path`` is as it was.
+    It takes ``path``'s place when the block ends well, else it is removed and ``path`` is as it was. An OSError, of a
+    full disk say, names ``path``.
     """
     path = Path(path)
     aside = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
@@ -33,5 +72,9 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         yield aside
         aside.chmod(mode)  # some writers, safetensors for one, leave a file that only its owner can read
         os.replace(aside, path)
+    except OSError as error:
+        if error.filename in (None, str(aside)):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
     finally:
         aside.unlink(missing_ok=True)

@@ -1,9 +1,15 @@
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from posekernels._files import write_aside
+from posekernels._files import left_aside, save_checkpoint, write_aside
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
@@ -24,3 +30,69 @@ def test_weights_are_readable_as_other_files_are(tmp_path):
     with write_aside(tmp_path / "a.safetensors") as aside:
         save_file({"a": torch.zeros(2)}, aside)  # which writes for its owner only
     assert os.stat(tmp_path / "a.safetensors").st_mode == os.stat(tmp_path / "plain").st_mode
+
+
+FULL = """
+import resource, signal, sys, torch
+from posekernels._cli import run_cli
+from posekernels._files import save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # what a full disk is like for this process
+run_cli(lambda: save_checkpoint({"a": torch.zeros(1_000_000)}, sys.argv[1]))
+"""
+
+
+def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_whole(tmp_path):
+    file = tmp_path / "last.pt"
+    save_checkpoint({"a": torch.arange(3)}, file)
+    done = subprocess.run([sys.executable, "-c", FULL, str(file)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and done.stderr == f"error: [Errno 27] File too large: '{file}'\n"
+    assert torch.load(file)["a"].tolist() == [0, 1, 2] and list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_killed_process_left_is_known(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    for name in (f".last-{child.pid}.pt", f".last-{os.getpid()}.pt", ".hidden-file.pt", "last-1.pt"):
+        (tmp_path / name).touch()
+    assert [p.name for p in left_aside(tmp_path)] == [f".last-{child.pid}.pt"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("module", ["posekernels", "posekernels.train.h36m", "train.h36m"])
+def test_stopped_while_pytorch_is_imported(tmp_path, module, number):
+    (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    command = [sys.executable, "-m", module, "--help"]
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout.readline() == "importing\n"
+        child.send_signal(number)
+        _, said = child.communicate(timeout=20)
+    assert child.returncode == -number and said == ("\nstopped\n" if number == signal.SIGINT else "")
+
+
+WORK = """
+import time
+from posekernels._cli import run_cli
+from posekernels._files import write_aside
+def work():
+    with write_aside("out.txt"):
+        print("working", flush=True)
+        time.sleep(60)
+run_cli(work)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_while_writing_leaves_nothing(tmp_path, number):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WORK]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=env, **pipes) as child:
+        assert child.stdout.readline() == "working\n"
+        child.send_signal(number)
+        _, said = child.communicate(timeout=20)
+    by = "" if number == signal.SIGINT else f" by {number.name}"
+    assert child.returncode == 130 and said == f"\nstopped{by}\n" and not list(tmp_path.iterdir())

@@ -109,7 +109,7 @@ class Step(nn.Module):
 
 
 class StopSignal:
-    """Catches the first Ctrl-C or SIGTERM to let a step end; one that comes seconds later gets through.
+    """Catches the first Ctrl-C, SIGTERM or SIGHUP to let a step end; one that comes seconds later gets through.
 
     Seconds later: under torchrun a single Ctrl-C arrives twice, from the terminal and from torchrun.
     """
@@ -124,7 +124,7 @@ class StopSignal:
             self.asked, first = True, first or time.monotonic()
 
         with contextlib.suppress(ValueError):  # not the main thread: signals are someone else's
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self.previous[number] = signal.signal(number, ask)
         return self
 
