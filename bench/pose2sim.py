@@ -110,6 +110,17 @@ def measure(demo: Path, weights: str | None, model: str | None) -> list[dict]:
     return rows
 
 
+def unpacked(wheel: Path, folder: Path) -> Path:
+    """The demo's folder, of the wheel's files that are needed here. Raises ValueError for another wheel."""
+    if not wheel.is_file() or hashlib.sha256(wheel.read_bytes()).hexdigest() != SHA256:
+        raise ValueError(f"{wheel}: not pose2sim-0.3.9-py3-none-any.whl (sha256 {SHA256[:16]}...)")
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.namelist():
+            if member.startswith(DEMO) and member.endswith((".json", ".trc", ".txt")):
+                archive.extract(member, folder)
+    return folder / DEMO
+
+
 def main() -> int:
     parser = Parser(prog="python -m bench.pose2sim", description=__doc__.split("\n\n")[0])
     parser.add_argument("wheel", metavar="WHEEL", help="pose2sim-0.3.9-py3-none-any.whl")
@@ -117,15 +128,8 @@ def main() -> int:
     parser.add_argument("--model", help="network of --weights, where they do not say")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options: argparse.Namespace = parser.parse_args()
-    wheel = Path(options.wheel)
-    if not wheel.is_file() or hashlib.sha256(wheel.read_bytes()).hexdigest() != SHA256:
-        raise ValueError(f"{wheel}: not pose2sim-0.3.9-py3-none-any.whl (sha256 {SHA256[:16]}...)")
     with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(wheel) as archive:
-            for member in archive.namelist():
-                if member.startswith(DEMO) and member.endswith((".json", ".trc", ".txt")):
-                    archive.extract(member, folder)
-        rows = measure(Path(folder) / DEMO, options.weights, options.model)
+        rows = measure(unpacked(Path(options.wheel), Path(folder)), options.weights, options.model)
     mean = sum(r["P-MPJPE_mm"] for r in rows) / len(rows)
     columns = ("camera", "frames", "P-MPJPE_mm", "flat_P-MPJPE_mm", "reprojection_px")
     print("  ".join(columns))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from posekernels.models.pretrained import OURS, pretrained
+from posekernels import models
+from posekernels.models.pretrained import OURS, About, pretrained, save_weights
 from posekernels.people.lifter import load_lifter
 from posekernels.pose.camera import looking_at, project, rotate
 from posekernels.pose.keypoints import centre_on_person, one_trunk
@@ -161,6 +162,21 @@ def test_recipe_trains_and_lift_takes_its_checkpoint(tmp_path, capsys):
     lifter = load_lifter(None, tmp_path / "run" / "best.pt")
     assert lifter.frames == 9 and lifter.sees == "person"
     assert np.isfinite(lifter(np.random.default_rng(0).normal(500, 50, (4, 17, 2)), (1000, 1000), None)).all()
+
+
+def test_recipe_goes_on_from_weights(tmp_path):
+    """A run that begins with weights and learns nothing (a rate of almost 0) ends with them."""
+    path = tmp_path / "begin.safetensors"
+    sizes = {"strides": [3, 3], "layers": 1, "channels": 16, "hidden": 16, "heads": 2}
+    net = models.create("strided_transformer", **sizes)
+    save_weights(net, path, About("strided_transformer", sizes, sees="person"))
+    options = ["--strides", "3", "3", "--channels", "16", "--hidden", "16", "--heads", "2", "-e", "1", "--steps", "1"]
+    options += ["-b", "4", "-a", "Walk", "-lr", "1e-12", "--start", str(path)]
+    assert h36m.main(["--model", "any_camera", *options, "--layers", "1", "--out", str(tmp_path / "run")]) == 0
+    found = load_lifter(None, tmp_path / "run" / "last.pt").net.state_dict()
+    torch.testing.assert_close(found["embed.weight"], net.state_dict()["embed.weight"])
+    with pytest.raises(ValueError, match="--start .*begin.safetensors: of another size"):
+        h36m.main(["--model", "any_camera", *options, "--layers", "2", "--out", str(tmp_path / "other")])
 
 
 def test_forecaster_trains(tmp_path, capsys):

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
+from posekernels.models.pretrained import load_weights
 from posekernels.pose.camera import camera_to_world, looking_at, project
 from posekernels.pose.keypoints import centre_on_person, guess_unseen, one_trunk
 from posekernels.pose.metrics import PoseScores
@@ -375,6 +376,7 @@ class AnyCameraRecipe(Recipe):
         parser.add_argument("--hidden", type=int, default=192)
         parser.add_argument("--heads", type=int, default=4)
         parser.add_argument("--steps", type=int, default=100, metavar="N", help="batches in an epoch")
+        parser.add_argument("--start", metavar="FILE", help="weights of the same network to begin with (.safetensors)")
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
@@ -405,7 +407,15 @@ class AnyCameraRecipe(Recipe):
         }
 
     def make_model(self) -> nn.Module:
-        return models.create(self.network, **self.config())
+        net = models.create(self.network, **self.config())
+        if self.options.start:
+            begun, about = load_weights(self.options.start, self.network)
+            if {k: v for k, v in self.config().items() if about.config.get(k, v) != v}:
+                raise ValueError(
+                    f"--start {self.options.start}: of another size, {about.config}; the run: {self.config()}"
+                )
+            net.load_state_dict(begun.state_dict())
+        return net
 
     def make_loader(self, rank: int, world: int) -> Views:
         o = self.options

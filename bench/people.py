@@ -1,0 +1,263 @@
+"""Do lifted people look right? ``python -m bench.people [--weights FILE ...] [--motion DIR] [--wheel WHEEL]``.
+
+Clips with known truth go through what ``posekernels lift`` does: tracks of 2D keypoints in, people in a world out.
+
+- synthetic: the starter set's test clips (and with ``--motion`` the subjects of ``train.data.open_motion`` that
+  training leaves out), filmed by cameras pitched 0 to 25 degrees, with a detector's errors: as
+  ``bench.detector_errors`` measured them, and limbs left for right, elsewhere, or not seen, for some frames;
+- real: pose2sim's four views (``--wheel``, as in ``bench.pose2sim``).
+
+Measured on the 12 joints of arms and legs, each clip counting the same:
+
+- MPJPE and P-MPJPE, mm: with the middle of the hips at 0, and after similarity alignment of each frame.
+- bones, mm: standard deviation of a limb's length over a clip. knees, degrees: error of their angle.
+- slide, m/s: speed over the ground of ankles that the truth plants (slower than 0.1 m/s).
+- shaking: 95th percentile of the ankles' acceleration, relative to the truth's.
+- drift, m: 95th percentile of how far the hips' way is off, from its first frame on. tilt, degrees: error of "up".
+- swaps, %: frames in which the legs are nearer to the truth with left and right exchanged.
+
+Beside the shipped weights and those of ``--weights`` stands "flat": the keypoints themselves, without depth.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from posekernels._cli import Parser, run_cli
+from posekernels._files import write_aside
+from posekernels.people.keypoint_files import read
+from posekernels.people.lifter import Lifter, Person, in_h36m, lift_person, load_lifter, stand, upright
+from posekernels.people.tracking import Track
+from posekernels.pose.keypoints import centre_on_person, one_trunk
+from posekernels.pose.metrics import p_mpjpe
+from posekernels.train.data import open_motion
+from posekernels.train.data.motion import load_starter
+from posekernels.train.recipes.any_camera import CHAINS, detectors_joints, looking, motions
+
+from . import pose2sim
+
+LIMBS = [joint for chain in CHAINS for joint in chain]
+BONES = [pair for chain in CHAINS for pair in zip(chain, chain[1:])]
+SIZE, FOCAL, FPS = (1920, 1080), 1700.0, 50.0
+LONGEST = 500  # frames of a clip
+PLANTED = 0.1  # m/s
+COLUMNS = ("MPJPE", "P-MPJPE", "bones", "knees", "slide", "shaking", "drift", "tilt", "swaps")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A clip with its truth.
+
+    Args:
+        track: 2D joints in H36M's order, pixels. truth: [T, 17, 3] metres, camera axes; NaN where unknown.
+        up: [3] the world's up in camera axes.
+    """
+
+    name: str
+    track: Track
+    truth: np.ndarray
+    up: np.ndarray
+    size: tuple[int, int]
+    focal: float
+    fps: float
+
+
+# -- clips -----------------------------------------------------------------------------------------------------------
+def filmed(world: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A recording [T, 17, 3] in the axes of a camera that looks at the middle of its way, and up in them."""
+    yaw, pitch = 2 * np.pi * 0.381966 * number, np.radians((0.0, 8.0, 15.0, 25.0)[number % 4])
+    turn = looking(*(torch.tensor([angle], dtype=torch.float32) for angle in (yaw, pitch, 0.0)))[0].numpy()
+    middle = (world[:, 0].min(0) + world[:, 0].max(0)) / 2
+    reach = np.abs(world[:, 0] - middle)[:, :2].max()
+    return (world - middle) @ turn.T + (0, 0, 4.0 + 1.2 * reach), turn[:, 2]
+
+
+def detected(pixels: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """[T, 17, 2] pixels and [T, 17] scores as a detector might see them."""
+    T = len(pixels)
+    unit = np.linalg.norm(pixels - pixels[:, :1], axis=-1).mean(1)[:, None, None]
+    error = random.normal(0, 0.02, (1, 17, 2)) + random.normal(0, 0.006, (T, 17, 2))
+    wave = random.normal(0, 1, (T + 40, 17, 2))
+    for t in range(1, len(wave)):  # errors that last for some frames
+        wave[t] = 0.75 * wave[t - 1] + np.sqrt(1 - 0.75**2) * wave[t]
+    found = pixels + unit * (error + 0.02 * wave[40:])
+    scores = np.full((T, 17), 0.9, np.float32)
+    for event in range(max(4, T // 60)):
+        first, length = random.integers(T), random.integers(1, 9)
+        part, kind, limb = slice(first, first + length), event % 4, CHAINS[random.integers(4)]
+        if kind == 0:  # left for right
+            pair = random.integers(2)
+            found[part, [*CHAINS[2 * pair], *CHAINS[2 * pair + 1]]] = found[
+                part, [*CHAINS[2 * pair + 1], *CHAINS[2 * pair]]
+            ]
+        elif kind == 1:  # elsewhere
+            found[part, limb[1:]] += unit[part] * random.normal(0, 0.3, 2)
+        elif kind == 2:  # not seen
+            found[part, limb[1:]], scores[part, limb[1:]] = np.nan, 0
+        else:  # both limbs on one
+            other = CHAINS[CHAINS.index(limb) ^ 1]
+            found[part, limb[1:]] = found[part, other[1:]]
+    outside = ((found < 0) | (found > SIZE)).any(-1)
+    found[outside], scores[outside] = np.nan, 0
+    return found.astype(np.float32), scores
+
+
+def synthetic(recordings: list[tuple[str, np.ndarray]]) -> Iterator[Case]:
+    for number, (name, world) in enumerate(recordings):
+        world = detectors_joints(torch.from_numpy(np.ascontiguousarray(world[:LONGEST])).float()).numpy()
+        truth, up = filmed(world, number)
+        pixels = truth[..., :2] / truth[..., 2:] * FOCAL + np.array(SIZE) / 2
+        points, scores = detected(pixels, np.random.default_rng(number))
+        yield Case(name, Track(1, points, scores), truth, up, SIZE, FOCAL, FPS)
+
+
+def real(wheel: Path) -> Iterator[Case]:
+    """pose2sim's four views; the track nearest to the projected truth."""
+    with tempfile.TemporaryDirectory() as folder:
+        demo = pose2sim.unpacked(wheel, Path(folder))
+        names, markers = pose2sim.read_trc(demo / "opensim/Balancing_for_IK.trc")
+        markers = markers[:, [names.index(m) for m in pose2sim.MARKERS]]
+        world = np.full((len(markers), 17, 3), np.nan)
+        world[:, list(pose2sim.MARKERS.values())] = np.stack((markers[..., 2], markers[..., 0], markers[..., 1]), -1)
+        world = one_trunk(world)
+        for number, camera in enumerate(pose2sim.cameras(demo / "calib-2d/Calib.qca.txt"), 1):
+            keypoints = read(demo / f"pose-2d/cam{number}_json", "body-25b")
+            truth = (world - camera["centre"]) @ camera["turn"].T * (1, -1, -1)
+            pixels = pose2sim.project(world, camera)
+            tracks = [in_h36m(track, keypoints.layout) for track in keypoints.people]
+            tracks = [t for t in tracks if (t.scores > 0).any(1).sum() > len(pixels) / 2]
+            off = [np.nanmedian(np.linalg.norm(t.points[: len(pixels)] - pixels, axis=-1)) for t in tracks]
+            up = camera["turn"][:, 2] * (1, -1, -1)
+            track, focal = tracks[int(np.nanargmin(off))], float(camera["focal"][0])
+            yield Case(f"pose2sim view {number}", track, truth, up, (1088, 1920), focal, 60.0)
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+def level(up: np.ndarray) -> np.ndarray:
+    """[3, 3] rotation from camera axes to those with z up in which the camera looks along y."""
+    away = np.array([0.0, 0, 1]) - up[2] * up
+    away /= np.linalg.norm(away)
+    return np.stack((np.cross(away, up), away, up))
+
+
+def flat(case: Case, spread: int = 27) -> Person:
+    """The keypoints as a pose without depth, as tall as people are."""
+    return lift_person(_Flat(spread), case.track, size=case.size, focal=case.focal)
+
+
+class _Flat:
+    """Stands in for a ``Lifter``: half a metre for a person's size, depth 0."""
+
+    def __init__(self, spread: int):
+        self.spread = spread
+
+    def __call__(self, points: np.ndarray, size, focal) -> np.ndarray:
+        person = centre_on_person(torch.from_numpy(np.ascontiguousarray(points, np.float32)), spread=self.spread)[0]
+        return np.pad(person.numpy() * 0.5, ((0, 0), (0, 0), (0, 1)))
+
+
+def knee_angles(points: np.ndarray) -> np.ndarray:
+    """[T, 2] degrees between thigh and shin; 180 is straight."""
+    angles = []
+    for hip, knee, ankle in CHAINS[:2]:
+        a, b = points[:, hip] - points[:, knee], points[:, ankle] - points[:, knee]
+        cosine = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-9)
+        angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return np.stack(angles, -1)
+
+
+def figures(case: Case, person: Person) -> dict[str, float]:
+    """The columns for one clip. ``person.world`` comes from ``stand`` with the camera's size and focal length."""
+    T = min(len(case.truth), len(person.poses))
+    there = np.flatnonzero(person.present[:T])
+    truth, poses = case.truth[there], person.poses[there].astype(np.float64)
+    relative = truth - truth[:, :1]
+    off = np.linalg.norm(poses - poses[:, :1] - relative, axis=-1)[:, LIMBS]
+    aligned = p_mpjpe(torch.from_numpy(poses[:, LIMBS]), torch.from_numpy(relative[:, LIMBS]))
+    lengths = np.stack([np.linalg.norm(poses[:, a] - poses[:, b], axis=-1) for a, b in BONES], -1)
+    world, true_world = person.world[there].astype(np.float64), truth @ level(case.up).T
+    ankles, true_ankles = world[:, [3, 6]], true_world[:, [3, 6]]
+    follows = np.diff(there) == 1
+    speed = np.linalg.norm(np.diff(ankles, axis=0), axis=-1) * case.fps
+    planted = (np.linalg.norm(np.diff(true_ankles, axis=0), axis=-1) * case.fps < PLANTED) & follows[:, None]
+    shaking = [np.percentile(np.linalg.norm(np.diff(a, 2, axis=0), axis=-1), 95) for a in (ankles, true_ankles)]
+    way = (world[:, 0] - world[0, 0]) - (true_world[:, 0] - true_world[0, 0])
+    legs = list(LIMBS[:6])
+    direct = np.linalg.norm(poses[:, legs] - relative[:, legs], axis=-1).mean(1)
+    crossed = np.linalg.norm(poses[:, [*legs[3:], *legs[:3]]] - relative[:, legs], axis=-1).mean(1)
+    tilt = np.degrees(np.arccos(np.clip(upright([person])[2] @ case.up, -1, 1)))
+    return {
+        "MPJPE": off.mean() * 1000,
+        "P-MPJPE": float(aligned) * 1000,
+        "bones": lengths.std(0).mean() * 1000,
+        "knees": np.abs(knee_angles(poses) - knee_angles(truth)).mean(),
+        "slide": speed[planted].mean() if planted.any() else np.nan,
+        "shaking": shaking[0] / shaking[1],
+        "drift": np.percentile(np.linalg.norm(way, axis=-1), 95),
+        "tilt": tilt,
+        "swaps": (crossed < 0.8 * direct).mean() * 100,
+    }
+
+
+def measured(case: Case, lifter: Lifter | None, smooth: int) -> dict[str, float]:
+    """Figures of one clip; ``lifter`` None for flat."""
+    if lifter is None:
+        person = flat(case)
+    else:
+        person = lift_person(lifter, case.track, size=case.size, focal=case.focal, bridge=15, smooth=smooth)
+    stand([person], case.size, case.focal, smooth=smooth)
+    return figures(case, person)
+
+
+def table(title: str, rows: dict[str, dict[str, float]]) -> str:
+    width = max(map(len, rows)) + 2
+    lines = [title, " " * width + "".join(f"{c:>9}" for c in COLUMNS)]
+    for name, row in rows.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{row[c]:>9.{1 if row[c] >= 10 else 2}f}" for c in COLUMNS))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = Parser(prog="python -m bench.people", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--weights", nargs="+", default=[], metavar="FILE", help="beside the shipped ones")
+    parser.add_argument("--motion", metavar="DIR", help="what python -m train.data.open_motion wrote")
+    parser.add_argument("--wheel", type=Path, metavar="WHEEL", help="pose2sim-0.3.9-py3-none-any.whl")
+    parser.add_argument("--smooth", type=int, default=15, metavar="N", help="as of lift (default: %(default)s)")
+    parser.add_argument("--each", action="store_true", help="every clip too")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    options = parser.parse_args()
+    lifters = {"flat": None, "shipped": load_lifter()} | {Path(w).name: load_lifter(None, w) for w in options.weights}
+    starter = load_starter().test
+    recordings = [(f"starter {n}", world) for n, world in enumerate(motions(starter))]
+    if options.motion:
+        held = [
+            r for r in open_motion.load(options.motion) if r.subject in open_motion.HELD_OUT and len(r.points) > 200
+        ]
+        recordings += [(f"{r.subject} {n}", r.points) for n, r in enumerate(held[:: max(1, len(held) // 12)])]
+    groups = {"synthetic": list(synthetic(recordings))}
+    if options.wheel:
+        groups["pose2sim"] = list(real(options.wheel))
+    result = {}
+    for group, cases in groups.items():
+        rows = {name: [measured(case, lifter, options.smooth) for case in cases] for name, lifter in lifters.items()}
+        means = {name: {c: float(np.nanmean([f[c] for f in found])) for c in COLUMNS} for name, found in rows.items()}
+        result[group] = {"clips": len(cases), "means": means}
+        print(table(f"{group}: {len(cases)} clips, {sum(len(c.truth) for c in cases)} frames", means))
+        if options.each:
+            for n, case in enumerate(cases):
+                print(table(case.name, {name: found[n] for name, found in rows.items()}))
+    if options.out:
+        with write_aside(options.out) as aside:
+            aside.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,100 @@
+"""bench.people and bench.detector_errors: figures of people whose errors are known."""
+
+import numpy as np
+import pytest
+
+from bench import detector_errors, people
+from posekernels.people.lifter import Person
+from posekernels.train.data.motion import load_starter
+from posekernels.train.recipes.any_camera import motions
+
+
+@pytest.fixture(scope="module")
+def case():
+    recording = max(motions(load_starter().test), key=len)[:120]
+    return next(people.synthetic([("starter", recording)]))
+
+
+def perfect(case: people.Case) -> Person:
+    truth = case.truth.astype(np.float32)
+    world = truth @ people.level(case.up).astype(np.float32).T
+    pixels = truth[..., :2] / truth[..., 2:] * case.focal + np.array(case.size) / 2
+    scores = np.ones(truth.shape[:2], np.float32)
+    return Person(1, pixels, scores, truth - truth[:, :1], world)
+
+
+def test_a_perfect_person_has_no_errors(case):
+    found = people.figures(case, perfect(case))
+    assert found["MPJPE"] < 0.1 and found["P-MPJPE"] < 0.1 and found["knees"] < 0.1 and found["swaps"] == 0
+    assert found["bones"] < 2 and found["drift"] < 1e-3 and found["shaking"] == pytest.approx(1, abs=1e-3)
+    assert not found["slide"] > people.PLANTED
+
+
+def test_each_figure_sees_its_error(case):
+    person = perfect(case)
+    person.poses[:, [1, 2, 3, 4, 5, 6]] = person.poses[:, [4, 5, 6, 1, 2, 3]]
+    assert people.figures(case, person)["swaps"] > 90
+    person = perfect(case)
+    person.world = person.world + np.linspace(0, 1, len(person.world))[:, None, None] * np.float32([1, 0, 0])
+    assert people.figures(case, person)["drift"] == pytest.approx(0.95, abs=0.02)
+    person = perfect(case)
+    person.poses[::2, 13] += 0.1 * (person.poses[::2, 13] - person.poses[::2, 12])
+    assert people.figures(case, person)["bones"] > 1
+    person = perfect(case)
+    person.poses[:, 3] = person.poses[:, 2] + (person.poses[:, 2] - person.poses[:, 1])
+    assert people.figures(case, person)["knees"] > 1
+    person = perfect(case)
+    person.poses *= 1.1
+    found = people.figures(case, person)
+    assert found["MPJPE"] > 20 and found["P-MPJPE"] < 0.1, "size alone"
+
+
+def test_flat_goes_through_and_errors_are_measured(case):
+    assert np.isnan(case.track.points).any() and (case.track.scores == 0).any(), "some joints are not seen"
+    found = people.measured(case, None, 15)
+    assert 80 < found["P-MPJPE"] < 300 and set(found) == set(people.COLUMNS)
+    table = people.table("title", {"flat": found})
+    assert table.splitlines()[0] == "title" and f"{found['P-MPJPE']:.1f}" in table
+
+
+def camera(x: float, y: float) -> dict:
+    """At (x, y, 1), looking at the middle of the floor's square, z up."""
+    away = -np.array([x, y, 0.0]) / np.hypot(x, y)
+    right = np.cross(away, (0, 0, 1.0))
+    return {
+        "turn": np.stack((right, (0, 0, 1.0), -away)),
+        "centre": np.array([x, y, 1.0]),
+        "focal": np.array([1000.0, 1000.0]),
+        "principal": np.array([500.0, 500.0]),
+    }
+
+
+def test_joints_are_triangulated_from_the_views_that_agree():
+    random = np.random.default_rng(0)
+    truth = random.uniform(-0.5, 0.5, (17, 3)) + (0, 0, 1)
+    rig = [camera(*place) for place in ((4, 0), (0, 4), (-4, 1), (1, -4))]
+    views = [people.pose2sim.project(truth, c) for c in rig]
+    views[0][5] += 200  # one view is wrong about one joint
+    views[2][7] = np.nan  # another does not see one
+    found, off = detector_errors.triangulated(views, rig)
+    np.testing.assert_allclose(found, truth, atol=1e-6)
+    assert off < 1e-6
+    somebody = random.uniform(-0.5, 0.5, (17, 3)) + (0.5, 0, 1)
+    frames = [[views[n], people.pose2sim.project(somebody, c)] for n, c in enumerate(rig)]
+    frames[1].reverse()
+    matched = detector_errors.matched(frames, rig)
+    assert len(matched) == 2
+    assert sorted(np.linalg.norm(joints - truth).round(3) < 0.01 for _, joints in matched) == [False, True]
+    for seen, joints in matched:
+        assert all(v is frames[n][0] or v is frames[n][1] for n, v in enumerate(seen))
+        assert np.isfinite(joints).all()
+
+
+def test_summary_tells_bias_from_tremor():
+    random = np.random.default_rng(0)
+    error = random.normal(0, 0.05, (4, 1, 17, 2)) + random.normal(0, 0.01, (4, 200, 17, 2))
+    error[0, :20, 13] = 1.0
+    rows = {row["joint"]: row for row in detector_errors.summary(list(error))}
+    assert 0.005 < rows["left_knee"]["tremor"] < 0.02 and abs(rows["left_knee"]["lasts"]) < 0.2
+    assert rows["left_wrist"]["far"] == pytest.approx(20 / 800, abs=0.01) and rows["left_knee"]["far"] < 0.01
+    assert 0.01 < rows["right_hip"]["bias"] < 0.15
