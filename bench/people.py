@@ -33,8 +33,9 @@ import torch
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
 from posekernels.people.keypoint_files import read
-from posekernels.people.lifter import Lifter, Person, in_h36m, lift_person, load_lifter, stand, upright
+from posekernels.people.lifter import Lifter, Person, in_h36m, lift_person, load_lifter
 from posekernels.people.tracking import Track
+from posekernels.people.world import stand, upright
 from posekernels.pose.keypoints import centre_on_person, one_trunk
 from posekernels.pose.metrics import p_mpjpe
 from posekernels.train.data import open_motion

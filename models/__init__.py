@@ -4,8 +4,9 @@ from posekernels.archive import CheckpointError
 from posekernels.door import one_package
 
 from .forecasting import forecast
+from .lifting import lift
 from .registry import create, load_published, names, save_published
-from .streaming import lift, stream
+from .streaming import stream
 
 one_package(__name__)
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from posekernels.ops import denoise_loop
 
 from .gcndiff import GCNdiff
 from .gcnpose import GCNpose
 from .layers import KeepsBuffers
+from .lifting import FRAMES, Lifts, chunked, lift_both_ways, stitched
 from .mixste import MixSTE
 
 SCHEDULES = ("linear", "quad", "const", "jsd", "sigmoid")
@@ -157,33 +159,6 @@ class Diffusion(KeepsBuffers):
         return sequence[::-1], torch.stack(rows).float()
 
 
-def chunked(clip: Tensor, frames: int) -> Tensor:
-    """[n, J, C] -> [k, frames, J, C], k = ceil(n / frames).
-
-    Published quirk: the last chunk is the clip's last ``frames`` frames, so it overlaps the one before; a clip shorter
-    than one chunk repeats its last frame.
-
-    Raises:
-        ValueError: an empty clip.
-    """
-    if clip.dim() != 3 or not len(clip):
-        raise ValueError(f"clip must be [n, J, C] with at least one frame, got {list(clip.shape)}")
-    n = len(clip)
-    if n < frames:
-        return torch.cat((clip, clip[-1:].expand(frames - n, -1, -1)))[None]
-    starts = [*range(0, n - frames, frames), n - frames]
-    return torch.stack([clip[s : s + frames] for s in starts])
-
-
-def stitched(chunks: Tensor, n: int) -> Tensor:
-    """[k, F, J, C] -> [n, J, C]: the inverse of ``chunked``; the overlap comes from the earlier chunk."""
-    frames = chunks.shape[1]
-    if n <= frames:
-        return chunks[0, :n]
-    rest = n - (len(chunks) - 1) * frames
-    return torch.cat((chunks[:-1].flatten(0, 1), chunks[-1, frames - rest :]))
-
-
 @dataclass(frozen=True)
 class Refined:
     """What a pipeline returns; leading axes as those of its input (... is [k, F] for chunks, [B] for frames).
@@ -212,22 +187,39 @@ def _rooted(pose: Tensor) -> Tensor:
     return pose - pose[..., :1, :]
 
 
-class DiffPose(nn.Module):
+class DiffPose(Lifts):
     """A pose network and the denoiser that refines its estimate.
 
     Args:
         initial: gives the first estimate.
         denoiser: GCNdiff over (u, v, x, y, z).
         diffusion: the schedule the denoiser was trained with.
+        sampling: how ``lift`` and ``forward`` refine; by default as published, for detected keypoints.
+        seed: of the noise that ``lift`` draws, which is only for an ``eta`` > 0.
 
     Both start in eval mode: poses are refined there.
     """
 
-    def __init__(self, initial: nn.Module, denoiser: GCNdiff, diffusion: Diffusion | None = None):
+    mirrors = True
+    usual: Sampling
+
+    def __init__(
+        self,
+        initial: Lifts,
+        denoiser: GCNdiff,
+        diffusion: Diffusion | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ):
         super().__init__()
-        self.initial, self.denoiser = initial, denoiser
+        self.initial, self.denoiser, self.skeleton = initial, denoiser, denoiser.skeleton
         self.diffusion = Diffusion() if diffusion is None else diffusion
+        self.sampling, self.seed = sampling or self.usual, seed
         self.eval()
+
+    def refined(self, pieces: Iterable[Tensor]) -> Tensor:
+        """The poses of ``forward``, piece by piece, each with noise of its own."""
+        return torch.cat([self(piece, seed=self.seed + i).xyz for i, piece in enumerate(pieces)])
 
     def refine(
         self,
@@ -271,6 +263,7 @@ class VideoDiffPose(DiffPose):
     """The video setting: MixSTE on a clip and on its mirror image, then GCNdiff on every frame."""
 
     initial: MixSTE
+    usual = PUBLISHED_SAMPLING["video", "cpn"]
 
     @property
     def frames(self) -> int:
@@ -279,32 +272,35 @@ class VideoDiffPose(DiffPose):
 
     def estimate(self, chunks: Tensor) -> Tensor:
         """[k, F, J, 2] -> [k, F, J, 3] metres: the mean over the chunks and their mirror images."""
-        skeleton = self.denoiser.skeleton
-        plain, mirrored = self.initial.in_pieces(chunks), self.initial.in_pieces(skeleton.mirror(chunks))
-        return (plain + skeleton.mirror(mirrored)) / 2
+        self.initial.check(chunks)  # ``lift`` would take clips of other lengths
+        return lift_both_ways(self.initial.lift, chunks, self.skeleton.mirror)
 
     @torch.no_grad()
-    def forward(self, chunks: Tensor, sampling: Sampling = PUBLISHED_SAMPLING["video", "cpn"], **noise) -> Refined:
+    def forward(self, chunks: Tensor, sampling: Sampling | None = None, **noise) -> Refined:
         """[k, F, J, 2] chunks of clips (``chunked``) -> poses of every frame. ``noise``: as in ``refine``.
 
         Published quirk: the estimate's root stays as predicted until the end.
         """
         pose = self.estimate(chunks)
-        x = self.refine(chunks.flatten(0, 1), pose.flatten(0, 1), sampling, **noise)
+        x = self.refine(chunks.flatten(0, 1), pose.flatten(0, 1), sampling or self.sampling, **noise)
         return Refined(pose, x.unflatten(1, chunks.shape[:2]))
 
-    def lift(self, clip: Tensor, sampling: Sampling = PUBLISHED_SAMPLING["video", "cpn"], **noise) -> Tensor:
-        """[n, J, 2] a clip of any length -> [n, J, 3] metres, root-relative."""
-        return stitched(self(chunked(clip, self.initial.frames), sampling, **noise).xyz, len(clip))
+    def every_frame(self, clips: Tensor) -> Tensor:
+        chunks = chunked(clips, self.frames)
+        return stitched(self.refined(chunks.flatten(0, 1).split(4)).unflatten(0, chunks.shape[:2]), clips.shape[1])
 
 
 class FrameDiffPose(DiffPose):
     """The frame setting: GCNpose on single frames, then GCNdiff."""
 
     initial: GCNpose
+    usual = PUBLISHED_SAMPLING["frame", "cpn"]
 
     @torch.no_grad()
-    def forward(self, keypoints: Tensor, sampling: Sampling = PUBLISHED_SAMPLING["frame", "cpn"], **noise) -> Refined:
+    def forward(self, keypoints: Tensor, sampling: Sampling | None = None, **noise) -> Refined:
         """[B, J, 2] -> poses. ``noise``: as in ``refine``. Here the estimate's root is subtracted first."""
         pose = _rooted(self.initial(keypoints))
-        return Refined(pose, self.refine(keypoints, pose, sampling, **noise))
+        return Refined(pose, self.refine(keypoints, pose, sampling or self.sampling, **noise))
+
+    def every_frame(self, clips: Tensor) -> Tensor:
+        return self.refined(clips.flatten(0, 1).split(FRAMES)).unflatten(0, clips.shape[:2])

@@ -13,7 +13,8 @@ def inputs_of(name: str, net: nn.Module, batch: int, seed: int = 0) -> tuple[Ten
     def normal(*shape: int) -> Tensor:
         return 0.3 * torch.randn(batch, *shape, generator=random)
 
-    joints = net.skeleton.num_joints if hasattr(net, "skeleton") else getattr(net, "joints", 17)
+    skeleton = getattr(net, "skeleton", None)
+    joints = getattr(net, "joints", 17) if skeleton is None else skeleton.num_joints
     if name in ("pkd", "simlpe"):
         return (normal(net.history, net.joints, 3),)
     if name == "gcndiff":

@@ -8,9 +8,10 @@ from posekernels.ops import graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .graph import ChebBlock, GraphTransformer
+from .lifting import LiftsFrames
 
 
-class GCNpose(GraphTransformer):
+class GCNpose(LiftsFrames, GraphTransformer):
     """2D keypoints of single frames -> 3D joints.
 
     Args: as ``GCNdiff``; there is no time.
@@ -27,6 +28,7 @@ class GCNpose(GraphTransformer):
     ):
         # 3 channels out, whatever a published configuration says.
         super().__init__("gcnpose", ChebBlock, channels, layers, heads, dropout, in_channels, 3, skeleton)
+        self.in_channels = in_channels
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """[B, J, 2] normalised screen units -> [B, J, 3] metres; the root is predicted like the others."""
@@ -34,3 +36,6 @@ class GCNpose(GraphTransformer):
         if self.in_one_call(keypoints):
             return graph_transformer(keypoints, self.prepared())
         return self.layer_by_layer(keypoints)
+
+    def poses(self, keypoints: Tensor) -> Tensor:
+        return self(keypoints)

@@ -13,6 +13,7 @@ from posekernels.pose.skeleton import H36M_17
 
 from .graph import ModulatedGraphConv
 from .layers import DropPath, Mlp
+from .lifting import LiftsFrames
 
 GRAPH_HIDDEN = 384  # a constant of the published network, whatever the channels
 HEADS = 8
@@ -125,7 +126,7 @@ def fused(net: HTNet) -> HierarchyNetwork:
     return HierarchyNetwork(ends, [block.weights() for block in net.blocks], limbs=LIMB_JOINTS, heads=HEADS)
 
 
-class HTNet(nn.Module):
+class HTNet(LiftsFrames):
     """2D keypoints of single frames -> root-relative 3D joints.
 
     Args:
@@ -149,7 +150,7 @@ class HTNet(nn.Module):
             raise ValueError(f"htnet: channels must be a positive multiple of 24 (3 thirds of 8 heads), got {channels}")
         if depth < 1 or hidden < 1:
             raise ValueError(f"htnet: depth and hidden must be at least 1, got {depth} and {hidden}")
-        self.skeleton, self.outputs = H36M_17, 3
+        self.skeleton = H36M_17
         self.embed = nn.Linear(2, channels)
         self.position = nn.Parameter(torch.zeros(1, self.skeleton.num_joints, channels))
         rates = torch.linspace(*drop_path, depth).tolist()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .graph import ModulatedGCN
+from .lifting import LiftsFrames
 
 
-class MgcnLw(ModulatedGCN):
+class MgcnLw(LiftsFrames, ModulatedGCN):
     """2D keypoints of single frames -> root-relative 3D joints, 157,696 parameters.
 
     Published quirk: the self connection shares the weight of the neighbours here, and has its own in every other

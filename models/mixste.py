@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from posekernels.ops import transformer_block
 from posekernels.ops.transformer_block.attention import attention
+from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
 
 from .layers import DropPath, Mlp
+from .lifting import LiftsChunks
 
 EPS = 1e-6  # of all norms but the head's
-PIECE = 1024  # frames at once, in inference on many chunks: enough to keep a machine busy
 
 
 class Block(nn.Module):
@@ -55,7 +56,7 @@ class Block(nn.Module):
         return tuple(t for layer in layers for t in (layer.weight, layer.bias))
 
 
-class MixSTE(nn.Module):
+class MixSTE(LiftsChunks):
     """2D keypoints of a clip -> 3D joints of every frame.
 
     Args:
@@ -87,6 +88,7 @@ class MixSTE(nn.Module):
         if frames < 1 or depth < 1:
             raise ValueError(f"mixste: frames and depth must be at least 1, got {frames} and {depth}")
         self.frames, self.joints, self.in_channels = frames, joints, in_channels
+        self.skeleton = {s.num_joints: s for s in (H36M_17, HUMANEVA_15)}.get(joints)
         self.embed = nn.Linear(in_channels, channels)
         self.joint_position = nn.Parameter(torch.zeros(1, joints, channels))
         self.frame_position = nn.Parameter(torch.zeros(1, frames, channels))
@@ -100,14 +102,18 @@ class MixSTE(nn.Module):
         self.head_norm = nn.LayerNorm(channels)
         self.head = nn.Linear(channels, 3)
 
-    def forward(self, keypoints: Tensor) -> Tensor:
-        """[B, T, J, 2] normalised screen units -> [B, T, J, 3] metres; the root is predicted like the others."""
+    def check(self, keypoints: Tensor) -> None:
+        """Raises ValueError unless ``keypoints`` is [B, T, J, 2]."""
         want = (self.frames, self.joints, self.in_channels)
         if keypoints.dim() != 4 or keypoints.shape[1:] != want:
             raise ValueError(
                 f"mixste: keypoints must be [B, {want[0]}, {want[1]}, {want[2]}] (the network was built for "
                 f"{want[0]} frames), got {list(keypoints.shape)}"
             )
+
+    def forward(self, keypoints: Tensor) -> Tensor:
+        """[B, T, J, 2] normalised screen units -> [B, T, J, 3] metres; the root is predicted like the others."""
+        self.check(keypoints)
         x = self.embed(keypoints) + self.joint_position
         for depth, (spatial, temporal) in enumerate(zip(self.spatial, self.temporal)):
             x = spatial(x, self.spatial_norm, over_frames=False)
@@ -115,7 +121,3 @@ class MixSTE(nn.Module):
                 x = x + self.frame_position[:, :, None]
             x = temporal(x, self.temporal_norm, over_frames=True)
         return self.head(self.head_norm(x))
-
-    def in_pieces(self, chunks: Tensor) -> Tensor:
-        """``self(chunks)``, a few chunks at a time: they do not know of each other, and a long clip has many."""
-        return torch.cat([self(part) for part in chunks.split(max(1, PIECE // self.frames))])

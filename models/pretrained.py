@@ -95,7 +95,9 @@ def load_weights(path: str | Path, network: str | None = None) -> tuple[nn.Modul
         raise CheckpointError(f"{path}: weights of {about.network}, not of --model {network}")
     try:
         about = about or About(network, configuration(network, state))
-        return load_published(create(about.network, **about.config), state).eval(), about
+        net = load_published(create(about.network, **about.config), state).eval()
+        net.sees = about.sees
+        return net, about
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -25,6 +25,7 @@ from posekernels.ops import (
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .layers import folded_batch_norm, folded_layer
+from .lifting import LiftsWindows
 
 SLOPE = 0.2  # of every leaky ReLU
 HIDDEN = 1024  # width of every fully connected network: a constant of the published one
@@ -225,7 +226,7 @@ def evaluated(net: RIE) -> Networks:
     )
 
 
-class RIE(nn.Module):
+class RIE(LiftsWindows):
     """A window of 2D keypoints -> the root-relative 3D pose of its middle frame (its last one when causal).
 
     Args:
@@ -329,6 +330,9 @@ class RIE(nn.Module):
         """
         networks = self.networks()
         return self.decode(*self.features(keypoints, networks), networks)
+
+    def every_frame(self, clips: Tensor) -> Tensor:
+        return torch.stack([self.sequence(clip) for clip in clips])
 
     @torch.no_grad()
     def sequence(self, keypoints: Tensor, chunk: int = 32) -> Tensor:

@@ -1,87 +1,19 @@
-"""Networks of windows on videos: every frame of a clip at once (``lift``), or frames as they come (``stream``)."""
+"""Networks of windows on frames as they come: ``stream``."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-
-def windows(frames: Tensor, size: int, first: int = 0, last: int | None = None, target: int | None = None) -> Tensor:
-    """[T, ...] -> [last - first, size, ...]: the window of each frame; beyond the ends the edge frame repeats.
-
-    Args:
-        first, last: which frames.
-        target: where a frame lies in its window; by default in the middle.
-    """
-    targets = torch.arange(first, len(frames) if last is None else last, device=frames.device)
-    offsets = torch.arange(size, device=frames.device) - ((size - 1) // 2 if target is None else target)
-    return frames[(targets[:, None] + offsets).clamp(0, len(frames) - 1)]
-
-
-def _check(op: str, net: nn.Module) -> None:
-    for attribute, what in (("frames", "a number of frames"), ("target", "one frame that it answers for")):
-        if not isinstance(getattr(net, attribute, None), int):
-            raise TypeError(f"{op}: {type(net).__name__} is not a network of windows (it lacks {what})")
-    if net.training:
-        raise ValueError(f"{op}: the network is in training mode; call net.eval() first")
-
-
-def _check_joints(op: str, net: nn.Module, joints: int, mirrored: bool) -> None:
-    if net.skeleton is None:
-        if mirrored:
-            raise ValueError(f"{op}: left and right of this network's joints are not known; pass mirrored=False")
-    elif joints != net.skeleton.num_joints:
-        raise ValueError(f"{op}: keypoints must have {net.skeleton.num_joints} joints, got {joints}")
-
-
-@torch.no_grad()
-def lift(net: nn.Module, keypoints: Tensor, *, mirrored: bool = True, batch: int = 64) -> Tensor:
-    """The 3D pose of every frame of a clip, each from its own window; windows go through the network in batches.
-
-    What the network does with a frame by itself (``net.embedding``) is done once per frame, not once per window.
-
-    Args:
-        net: in eval mode, [B, F, J, 2] -> [B, 1, J, 3], with ``frames``, ``target`` (the frame of the window whose pose
-            comes out) and ``skeleton`` (None where its joints cannot be mirrored).
-        keypoints: [T, J, 2] normalised screen units, T >= 1.
-        mirrored: average with the un-mirrored result of the mirrored clip, as the published evaluation does.
-        batch: windows at a time (mirrored ones not counted).
-    Returns:
-        [T, J, 3] metres, the root at 0.
-    Raises:
-        TypeError: a network of single frames, or one that answers for every frame of its window.
-        ValueError: keypoints of another shape, a network in training mode or of more than one frame in the end.
-    """
-    _check("lift", net)
-    if keypoints.dim() != 3 or keypoints.shape[2] != 2 or not len(keypoints):
-        raise ValueError(f"lift: keypoints must be [T >= 1, J, 2], got {list(keypoints.shape)}")
-    _check_joints("lift", net, keypoints.shape[1], mirrored)
-    views = [keypoints, net.skeleton.mirror(keypoints)] if mirrored else [keypoints]
-    if hasattr(net, "sequence"):  # knows better what its windows share
-        found = [net.sequence(view) for view in views]
-        poses = (found[0] + net.skeleton.mirror(found[1])) / 2 if mirrored else found[0]
-        poses[:, 0] = 0
-        return poses
-    cached = hasattr(net, "embedding")
-    views = [net.embedding(view[None])[0] if cached else view for view in views]
-    run = net.encode if cached else net
-    poses = []
-    for first in range(0, len(keypoints), batch):
-        last = min(first + batch, len(keypoints))
-        seen = torch.cat([windows(view, net.frames, first, last, net.target) for view in views])
-        found = run(seen)[:, 0].chunk(len(views))
-        poses.append((found[0] + net.skeleton.mirror(found[1])) / 2 if mirrored else found[0])
-    poses = torch.cat(poses)
-    poses[:, 0] = 0
-    return poses
+from .lifting import LiftsWindows, both_ways, check_lifts, merged, mirror_of
 
 
 class Stream:
     """Frames in, one at a time; poses out, ``latency`` frames later. From ``stream``."""
 
-    def __init__(self, net: nn.Module, latency: int, mirrored: bool):
-        self.net, self.latency, self.mirrored = net, latency, mirrored
-        self.cached = hasattr(net, "embedding")
+    def __init__(self, net: LiftsWindows, latency: int, mirrored: bool):
+        self.net, self.latency = net, latency
+        self.mirror = mirror_of("stream", net) if mirrored else None
         self.reset()
 
     def reset(self) -> None:
@@ -102,13 +34,12 @@ class Stream:
         frame = keypoints[None] if single else keypoints
         if frame.dim() != 3 or frame.shape[-1] != 2:
             raise ValueError(f"stream: a frame must be [J, 2] or [B, J, 2], got {list(keypoints.shape)}")
-        _check_joints("stream", net, frame.shape[1], self.mirrored)
+        net.check_joints("stream", frame.shape[1])
         if self.rows is not None and self.rows.shape[1] != len(frame):
             raise ValueError(f"stream: earlier frames held {self.rows.shape[1]} people, this one holds {len(frame)}")
         self.single = single
-        views = torch.stack([frame, net.skeleton.mirror(frame)] if self.mirrored else [frame])[:, :, None]
-        if self.cached:
-            views = net.embedding(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        views = (both_ways(frame, self.mirror) if self.mirror else frame[None])[:, :, None]
+        views = net.embedding(views.flatten(0, 1)).unflatten(0, views.shape[:2])
         keep = net.target + self.latency  # no window reaches further back
         self.rows = (
             views
@@ -133,15 +64,15 @@ class Stream:
         first = self.seen - rows.shape[2]  # number of the earliest frame kept
         offsets = torch.arange(net.frames, device=rows.device) - net.target
         index = (self.given - first + offsets).clamp(0, rows.shape[2] - 1)
-        window = rows[:, :, index].flatten(0, 1)
-        found = (net.encode(window) if self.cached else net(window))[:, 0].chunk(len(rows))
-        pose = (found[0] + net.skeleton.mirror(found[1])) / 2 if self.mirrored else found[0].clone()
+        window = rows[:, :, index]
+        found = net.encode(window.flatten(0, 1))[:, 0].unflatten(0, window.shape[:2])
+        pose = merged(found, self.mirror) if self.mirror else found[0].clone()
         pose[:, 0] = 0
         self.given += 1
         return pose[0] if self.single else pose
 
 
-def stream(net: nn.Module, latency: int | None = None, *, mirrored: bool = False) -> Stream:
+def stream(net: LiftsWindows, latency: int | None = None, *, mirrored: bool = False) -> Stream:
     """Lift a video frame by frame: ``pose = stream.push(frame)``, and ``stream.finish()`` after the last one.
 
     Equal to ``lift`` on the same window: of the frame answered for, with the frames up to the latest one pushed; later
@@ -153,15 +84,16 @@ def stream(net: nn.Module, latency: int | None = None, *, mirrored: bool = False
     activation, keys and values included.
 
     Args:
-        net: as for ``lift``.
+        net: of windows, in eval mode.
         latency: frames to wait, 0 to F - 1 - ``net.target`` ((F - 1) / 2, but 0 where the network is causal); by
             default as many, the most accurate.
         mirrored: average with the un-mirrored result of the mirrored window (twice the work).
     Raises:
         ValueError: a latency outside the range, or a network in training mode.
-        TypeError: as for ``lift``.
+        TypeError: a network that is not of windows.
     """
-    _check("stream", net)
+    check_lifts("stream", net, LiftsWindows)
+    net.check_mode("stream")
     after = net.frames - 1 - net.target
     latency = after if latency is None else latency
     if not isinstance(latency, int) or not 0 <= latency <= after:

@@ -18,6 +18,7 @@ from posekernels.ops import dropout, encoder_layer
 from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
 
 from .layers import AnnotatedNorm, folded_batch_norm
+from .lifting import LiftsWindows
 
 STRIDES = {27: (3, 3, 3), 81: (9, 3, 3), 243: (3, 9, 9), 351: (3, 9, 13)}  # 81 and 243 are public derivatives'
 POSITIONS = 3  # strided layers that have a position embedding; the published network always stores three
@@ -108,7 +109,7 @@ def batch_norm(norm: nn.BatchNorm1d, z: Tensor) -> Tensor:
     return norm(z.flatten(0, 1)).view(z.shape)
 
 
-class StridedTransformer(nn.Module):
+class StridedTransformer(LiftsWindows):
     """2D keypoints of a window of frames -> root-relative 3D joints of its centre frame (and of every frame).
 
     Args:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from posekernels.ops import merge_hypotheses, sample_hypotheses
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
+from .lifting import FRAMES, Lifts
+
 ALPHA = {"h36m": 0.005, "3dhp": 0.01}  # noise where sigma is at its floor of 1, in normalised screen units
 PAIRS = {"htnet": "variance_gcn", "mgcn_lw": "variance_linear"}  # lifter -> variance model, as published
 CHUNK = 1024  # poses lifted at once: HTNet needs about 0.2 MB each
@@ -38,7 +40,7 @@ def check_keypoints(keypoints: Tensor) -> None:
         )
 
 
-class WsAnl(nn.Module):
+class WsAnl(Lifts):
     """A lifter, its variance model, and the sampling between them.
 
     Args:
@@ -48,6 +50,8 @@ class WsAnl(nn.Module):
 
     All of it starts in eval mode: hypotheses are drawn there.
     """
+
+    mirrors = True
 
     def __init__(self, lifter: nn.Module, variance: nn.Module | None, skeleton: Skeleton = H36M_17):
         super().__init__()
@@ -83,14 +87,19 @@ class WsAnl(nn.Module):
         B, V, J, _ = views.shape
         return self.variance(views.reshape(B * V, 1, J, 2)).view(B, V, J)
 
-    def lift(self, views: Tensor) -> Tensor:
+    def merged(self, views: Tensor) -> Tensor:
         """[..., J, 3] merged poses, root 0, from views [..., V, J, 2]."""
         poses = self.lifter(views.flatten(0, -3)[:, None]).view(*views.shape[:-1], 3)
         return merge_hypotheses(poses, self.skeleton.mirrored, root=self.skeleton.root)
 
     def single(self, keypoints: Tensor) -> Tensor:
         """[B, J, 3] the pose without noise: the mean of the lift and of the mirrored lift. Keypoints are [B, J, 2]."""
-        return self.lift(with_mirror(keypoints, self.skeleton))
+        return self.merged(with_mirror(keypoints, self.skeleton))
+
+    def every_frame(self, clips: Tensor) -> Tensor:
+        """The single pose of every frame."""
+        poses = [self.single(part) for part in clips.flatten(0, 1).split(FRAMES)]
+        return torch.cat(poses).unflatten(0, clips.shape[:2])
 
     def forward(
         self,
@@ -159,5 +168,5 @@ class WsAnl(nn.Module):
                 else:
                     eps = noise[b : b + images, s : s + count]
                     views = x[:, None] + (alpha * spread.clamp(min=1))[:, None, ..., None] * eps
-                poses[b : b + images, s : s + count] = self.lift(views)
+                poses[b : b + images, s : s + count] = self.merged(views)
         return poses

@@ -12,7 +12,8 @@ from posekernels.archive import DataError, read_npz, write_npz
 from posekernels.pose.layouts import LAYOUTS, to_h36m
 from posekernels.pose.skeleton import H36M_17, skeleton
 
-from .lifter import Lifted, Person
+from .lifter import Person
+from .world import Lifted
 
 SUFFIXES = (".npz", ".json", ".trc", ".bvh")
 

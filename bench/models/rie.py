@@ -10,7 +10,7 @@ import torch
 from bench.cases import ModelCase, keypoints
 from bench.models.strided_transformer import push
 from posekernels.models import create
-from posekernels.models.streaming import windows
+from posekernels.models.lifting import window_rows
 
 MULTIPLY_ADDS = 95_100_000  # per window
 
@@ -21,8 +21,8 @@ inputs = keypoints(243)
 def every_window(net, inputs) -> torch.Tensor:
     """A video as a user of a network of windows runs it: 64 windows at a time."""
     (video,) = inputs
-    found = [net(windows(video, net.frames, t, min(t + 64, len(video)))) for t in range(0, len(video), 64)]
-    return torch.cat(found)[:, 0]
+    rows = window_rows(len(video), net.frames, net.target)
+    return torch.cat([net(video[part]) for part in rows.split(64)])[:, 0]
 
 
 CASES = [

@@ -23,7 +23,8 @@ from posekernels.train.recipes import trained
 from posekernels.train.recipes.any_motion import FPS, with_path, without_path
 
 from .. import pictures, player, pose_files
-from ..lifter import Lifted, Person, stretches
+from ..lifter import Person, stretches
+from ..world import Lifted
 from . import lift
 from .lift import say
 

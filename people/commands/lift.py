@@ -21,9 +21,11 @@ from posekernels.pose.skeleton import H36M_17, skeleton
 
 from .. import detect, keypoint_files, pictures, player, pose_files
 from ..keypoint_files import Keypoints
-from ..lifter import ENOUGH, SURE, Lifted, Lifter, LiveLifter, Person, filled, in_h36m, lift_all, load_lifter, stand
+from ..lifter import SURE, Lifter, Person, in_h36m, lift_all, load_lifter
+from ..live import Live, frames_of
 from ..tracking import Sighting, Track, Tracker
 from ..video import Backgrounds, Video
+from ..world import Lifted, stand
 
 BRIEF = 0.3  # seconds: whoever is seen for less, in a video, is taken for a mistake of the detector
 BRIDGE = 0.5  # seconds of absence that are filled in
@@ -286,62 +288,9 @@ class Search:
 
 
 # -- from 2D to 3D ---------------------------------------------------------------------------------------------------
-class Live:
-    """Frames of people as they come; every pose ``latency`` frames later, gathered into ``Lifted``."""
-
-    def __init__(self, lifter: Lifter, latency: int, options: Namespace, fps: float, image: tuple[int, int] | None):
-        self.arguments = {"size": image, "focal": options.focal, "fps": fps, "smooth": options.smooth > 0}
-        self.lifter, self.latency, self.bridge = lifter, latency, round(BRIDGE * fps)
-        self.lifters: dict[int, LiveLifter] = {}
-        self.last: dict[int, tuple[np.ndarray, int]] = {}  # points, and the frame in which the person was last seen
-        self.asked: dict[int, list[int]] = {}  # frames whose poses are awaited
-        self.poses: dict[int, dict[int, np.ndarray]] = {}
-        self.seen: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
-        self.frame = 0
-        LiveLifter(lifter, latency, **self.arguments)  # refuses a latency it cannot have
-
-    def push(self, people: list[tuple[int, np.ndarray, np.ndarray]]) -> None:
-        """The next frame: (identity, points [17, 2] with NaN, scores [17]) of everybody in it."""
-        for identity, points, scores in people:
-            if (scores > 0).sum() < ENOUGH:
-                continue
-            before = [self.last[identity][0]] if identity in self.last else []
-            points = filled(np.stack([*before, points]))[-1]  # a joint out of sight keeps its offset from its neighbour
-            self.last[identity] = points, self.frame
-            self.seen.setdefault(identity, {})[self.frame] = points, scores
-        for identity, (points, last) in list(self.last.items()):
-            if self.frame - last > self.bridge:  # gone: the next sighting starts afresh
-                self._end(identity)
-                continue
-            lifter = self.lifters.get(identity)
-            if lifter is None:
-                lifter = self.lifters[identity] = LiveLifter(self.lifter, self.latency, **self.arguments)
-            self.asked.setdefault(identity, []).append(self.frame)
-            self._answer(identity, lifter.push(points))
-        self.frame += 1
-
-    def _answer(self, identity: int, pose: np.ndarray | None) -> None:
-        if pose is not None:
-            self.poses.setdefault(identity, {})[self.asked[identity].pop(0)] = pose
-
-    def _end(self, identity: int) -> None:
-        for pose in self.lifters.pop(identity).finish():
-            self._answer(identity, pose)
-        del self.last[identity]
-
-    def finish(self) -> list[Person]:
-        for identity in list(self.lifters):
-            self._end(identity)
-        people = []
-        for identity, poses in sorted(self.poses.items(), key=lambda item: -len(item[1])):
-            points = np.full((self.frame, 17, 2), np.nan, np.float32)
-            scores, found = np.zeros((self.frame, 17), np.float32), np.full((self.frame, 17, 3), np.nan, np.float32)
-            for frame, pose in poses.items():
-                if frame in self.seen[identity]:  # frames between sightings are not claimed
-                    found[frame] = pose
-                    points[frame], scores[frame] = self.seen[identity][frame]
-            people.append(Person(identity, points, scores, found))
-        return people
+def live_lifting(options: Namespace, lifter: Lifter, fps: float, image: tuple[int, int] | None) -> Live:
+    how = {"size": image, "focal": options.focal, "fps": fps, "smooth": options.smooth > 0}
+    return Live(lifter, options.latency, round(BRIDGE * fps), **how)
 
 
 def window(seconds: float, fps: float) -> int:
@@ -360,13 +309,6 @@ def lift(keypoints: Keypoints, lifter: Lifter, options: Namespace, clock: Clock)
             bridge=round(BRIDGE * fps),
             smooth=window(options.smooth, fps) if options.smooth else 1,
         )
-
-
-def live_frames(keypoints: Keypoints, people: int, sees: str) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
-    """A keypoints file as if its frames came one by one."""
-    tracks = [in_h36m(track, keypoints.layout, sees) for track in keypoints.people[:people]]
-    for frame in range(keypoints.frames):
-        yield [(t.identity, t.points[frame], t.scores[frame]) for t in tracks]
 
 
 # -- out -------------------------------------------------------------------------------------------------------------
@@ -483,8 +425,8 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     lifter.check_size(keypoints.size)
     if options.latency is None:
         return keypoints, None
-    live = Live(lifter, options.latency, options, keypoints.fps, keypoints.size)
-    for people in live_frames(keypoints, options.people or 4, lifter.sees):
+    live = live_lifting(options, lifter, keypoints.fps, keypoints.size)
+    for people in frames_of(keypoints, options.people or 4, lifter.net.sees):
         with clock.stage("lifting"):
             live.push(people)
     return keypoints, live
@@ -503,7 +445,7 @@ def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock
     """Look through all images; lifted on the way if live. Returns also whether Ctrl-C cut it short."""
     live, tracker = None, Tracker()
     if options.latency is not None:
-        live = Live(lifter, options.latency, options, search.video.fps, search.video.size)
+        live = live_lifting(options, lifter, search.video.fps, search.video.size)
     for people in search.found:  # of a run before
         tracker.add(people)
     try:
@@ -511,7 +453,7 @@ def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock
             if live is not None:
                 with clock.stage("lifting"):
                     numbered = zip(tracker.add(people), people)
-                    live.push([_frame(n, s, search.detector.layout, lifter.sees) for n, s in numbered])
+                    live.push([_frame(n, s, search.detector.layout, lifter.net.sees) for n, s in numbered])
     except KeyboardInterrupt:
         if not search.found:
             raise
@@ -535,10 +477,8 @@ def run(options: Namespace, outs: list[Path], beside: Path, again: str = "--resu
         The people; None where Ctrl-C cut the run short.
     """
     lifter = load_lifter(options.model, options.weights, options.device)
-    if options.latency is not None and lifter.frames == 1:
-        raise ValueError(f"--latency: {lifter.name} looks at single frames; there is nothing to wait for")
-    if options.latency is not None and lifter.whole_chunks:
-        raise ValueError(f"--latency: {lifter.name} answers for {lifter.frames} frames at once, when all are there")
+    if options.latency is not None:
+        lifter.check_live()
     if options.latency is not None and options.resume:
         raise ValueError("--resume goes on with a recording; --latency is for frames as they come")
     clock = Clock()

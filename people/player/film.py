@@ -19,7 +19,7 @@ import numpy as np
 from posekernels._files import write_aside
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
-from ..lifter import Lifted
+from ..world import Lifted
 
 SCRIPTS = ("data.js", "figures.js", "scene.js", "charts.js", "player.js")
 ABSENT = -32768  # what NaN is written as

@@ -13,10 +13,9 @@ from posekernels.models.diffpose import (
     VideoDiffPose,
     alpha_bars,
     beta_schedule,
-    chunked,
-    stitched,
 )
 from posekernels.models.graph import ChebConv, chebyshev_polynomials, laplacian, row_normalised_adjacency
+from posekernels.models.lifting import chunked, stitched
 from posekernels.models.registry import published_names
 from posekernels.ops import denoise_loop
 from posekernels.pose.metrics import mean_velocity_error, mpjpe, n_mpjpe, p_mpjpe

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from posekernels.models import create, lift, load_published
+from posekernels.models.lifting import windows
 from posekernels.models.registry import published_names
-from posekernels.models.streaming import windows
 from posekernels.models.strided_refine import back_project
 from posekernels.pose.camera import normalise_screen, rotate
 from posekernels.pose.hypotheses import HypothesisScores

@@ -12,9 +12,8 @@ from posekernels.models.diffpose import (
     Sampling,
     VideoDiffPose,
     beta_schedule,
-    chunked,
-    stitched,
 )
+from posekernels.models.lifting import chunked, stitched
 from posekernels.models.registry import published_state
 from posekernels.ops import graph_transformer, transformer_block
 from posekernels.pose.skeleton import H36M_17
@@ -165,18 +164,19 @@ def test_buffers_keep_their_dtype_wherever_they_are_moved():
 def test_pieces_change_nothing(monkeypatch):
     net, clip = small_video(), torch.randn(47, 17, 2) * 0.3
     want, called = net.lift(clip), []
-    monkeypatch.setattr("posekernels.models.mixste.PIECE", 20)
+    monkeypatch.setattr("posekernels.models.lifting.CHUNK_FRAMES", 20)
     net.initial.register_forward_hook(lambda _, given, __: called.append(len(given[0])))
     torch.testing.assert_close(net.lift(clip), want)
-    assert called == [2, 2, 2] * 2  # six chunks of nine frames, and their mirror images
+    assert called == [2] * 6  # six chunks of nine frames, and their mirror images
 
 
 @pytest.mark.parametrize("dtype, bound", [(torch.float64, 1e-5), (torch.bfloat16, 3e-2)])
 def test_in_other_dtypes(dtype, bound):
     net, clip = small_video(), torch.randn(11, 17, 2) * 0.3
-    want, times = net.lift(clip, Sampling(3, 12)), net.denoiser.time_shifts([7, 50])
+    net.sampling = Sampling(3, 12)
+    want, times = net.lift(clip), net.denoiser.time_shifts([7, 50])
     net.to(dtype)
-    got = net.lift(clip.to(dtype), Sampling(3, 12))
+    got = net.lift(clip.to(dtype))
     assert got.dtype == dtype and (got.double() - want).norm() < bound * want.norm()
     assert (net.denoiser.time_shifts([7, 50]).double() - times).norm() < bound / 3 * times.norm()
     t = torch.tensor([0, 50])

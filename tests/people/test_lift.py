@@ -14,19 +14,11 @@ from posekernels.__main__ import run
 from posekernels.models.pretrained import About, load_weights, save_weights
 from posekernels.people import detect, keypoint_files, pose_files
 from posekernels.people.commands import lift as command
-from posekernels.people.lifter import (
-    LiveLifter,
-    Person,
-    filled,
-    in_h36m,
-    lift_person,
-    load_lifter,
-    stand,
-    stretches,
-    upright,
-)
+from posekernels.people.lifter import Person, filled, in_h36m, lift_person, load_lifter, stretches
+from posekernels.people.live import Live, LivePerson
 from posekernels.people.tracking import Sighting, Track, Tracker
 from posekernels.people.video import Video
+from posekernels.people.world import stand, upright
 from posekernels.pose.camera import camera_to_world, normalise_screen
 from posekernels.pose.keypoints import coco_to_h36m
 from posekernels.pose.layouts import from_h36m
@@ -145,9 +137,8 @@ def test_a_joint_out_of_sight_goes_along(folder, walk):
     )
     np.testing.assert_allclose(found[11], (2 * gone[9] + 2 * gone[13]) / 4, atol=1e-2)
     assert np.linalg.norm(found - walking, axis=-1).max() < 60
-    live = command.Live(
-        load_lifter(None, folder / "lifter.safetensors"), 0, command.parser().parse_args(["x", "-o", "x"]), 30, None
-    )
+    lifter = load_lifter(None, folder / "lifter.safetensors")
+    live = Live(lifter, 0, 15, size=None, focal=None, fps=30, smooth=True)
     for frame in gone:
         live.push([(1, frame, np.isfinite(frame).all(-1).astype(np.float32))])
     person = live.finish()[0]
@@ -157,10 +148,10 @@ def test_a_joint_out_of_sight_goes_along(folder, walk):
 @pytest.mark.parametrize("sees", ["person", "screen"])
 def test_live_with_full_latency_is_the_offline_result(folder, walk, sees):
     lifter = load_lifter(None, folder / "lifter.safetensors")
-    lifter.sees = sees
+    lifter.net.sees = sees
     still = np.repeat(walk[:1], 30, 0)  # of one size, so that a running mean of the size is the mean around
     frames = walk if sees == "screen" else still
-    live = LiveLifter(lifter, 4, size=(1000, 1000), focal=1000.0, fps=30, smooth=False)
+    live = LivePerson(lifter, 4, size=(1000, 1000), focal=1000.0, fps=30, smooth=False)
     poses = [pose for frame in frames if (pose := live.push(frame)) is not None]
     assert len(poses) == len(frames) - 4
     poses = np.array(poses + live.finish())

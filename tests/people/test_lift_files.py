@@ -7,7 +7,8 @@ import pytest
 
 from posekernels.archive import DataError
 from posekernels.people import keypoint_files, pose_files
-from posekernels.people.lifter import Lifted, Person, stand
+from posekernels.people.lifter import Person
+from posekernels.people.world import Lifted, stand
 from posekernels.pose.layouts import from_h36m
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train.data.bvh import read_bvh

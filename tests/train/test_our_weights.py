@@ -160,7 +160,7 @@ def test_recipe_trains_and_lift_takes_its_checkpoint(tmp_path, capsys):
     assert h36m.main(["--model", "any_camera", *options]) == 0
     assert "P1" in capsys.readouterr().out
     lifter = load_lifter(None, tmp_path / "run" / "best.pt")
-    assert lifter.frames == 9 and lifter.sees == "person"
+    assert lifter.net.frames == 9 and lifter.net.sees == "person"
     assert np.isfinite(lifter(np.random.default_rng(0).normal(500, 50, (4, 17, 2)), (1000, 1000), None)).all()
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from posekernels.models.lifting import LiftsFrames
+from posekernels.pose.skeleton import H36M_17
 from posekernels.train.loop import fit
 from posekernels.train.options import add_training_arguments
 from posekernels.train.place import run_place
@@ -18,9 +20,10 @@ from posekernels.train.run_folder import open_folder
 from tests.train.synthetic import synthetic
 
 
-class Net(nn.Module):
+class Net(LiftsFrames):
     def __init__(self, dropout: float):
         super().__init__()
+        self.skeleton = H36M_17
         self.body = nn.Sequential(nn.Flatten(1), nn.Linear(34, 24), nn.ReLU(), nn.Dropout(dropout), nn.Linear(24, 51))
 
     def forward(self, x):

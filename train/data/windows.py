@@ -39,11 +39,6 @@ def mirror_camera(vector: Tensor) -> Tensor:
     return vector * sign
 
 
-def average_mirrored(predicted: Tensor, of_mirrored: Tensor, left: Sequence[int], right: Sequence[int]) -> Tensor:
-    """Test-time augmentation: the mean of a prediction and of the un-mirrored prediction of the mirrored input."""
-    return (predicted + mirror_points(of_mirrored, left, right)) / 2
-
-
 def shard(clips: list[Clip], rank: int = 0, world: int = 1) -> list[Clip]:
     """The whole clips that process ``rank`` of ``world`` evaluates; every clip goes to exactly one process."""
     return clips[rank::world]

@@ -271,7 +271,7 @@ def network_of(recipe: Recipe, path: str | Path) -> tuple[nn.Module, About]:
         raise CheckpointError(f"{path}: a run of --model {recipe.name}: several networks that work together, not one")
     network, config = recipe.model.created
     config = {k: v.name if isinstance(v, Skeleton) else v for k, v in config.items() if v is not H36M_17}
-    sees = "person" if recipe.name == ANY_CAMERA else "screen"
+    sees = recipe.model.sees = "person" if recipe.name == ANY_CAMERA else "screen"
     return recipe.model, About(network, config, sees, getattr(recipe, "fps", 0.0))
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from posekernels._cli import Notice
+from posekernels.models.lifting import Lifts, lift_both_ways
 
 from ..data.clips import Clip, LiftingData
-from ..data.windows import Batch, EvalWindows, TrainWindows, average_mirrored
+from ..data.windows import Batch, TrainWindows, mirror_points
 from ..evaluate import Report, evaluate_clips
 from ..options import positive
 from . import Recipe
@@ -119,9 +121,8 @@ def target_of_batch(batch: Batch) -> Tensor:
 class LiftingRecipe(Recipe):
     """A recipe for a lifter that sees a window of keypoints and answers for its middle (or, causal, its last) frame.
 
-    A subclass gives ``make_model``, ``make_optimizers``, ``loss_step`` and, unless the model maps [B, W, K, 2] to
-    [B, 1, J, 3], ``lift``. Its constructor may change the attributes. A network that answers for whole sequences
-    overrides ``predict`` and ``make_loader``.
+    A subclass gives ``make_model``, ``make_optimizers``, ``loss_step`` and, unless the model itself lifts, ``lifter``.
+    Its constructor may change the attributes. A network that answers for whole chunks overrides ``make_loader``.
 
     Attributes:
         pad, causal_shift: of the windows, as in ``TrainWindows``: W = 1 + 2 pad frames.
@@ -167,29 +168,27 @@ class LiftingRecipe(Recipe):
     def share(self, batch: Batch) -> float:
         return len(batch.rows) * self.place.world / batch.total
 
-    def lift(self, windows: Tensor) -> Tensor:
-        """[B, W, K, C] -> [B, J, 3] metres, the pose of each window's own frame."""
-        return self.model(windows[..., :2])[:, 0]
+    @property
+    def lifter(self) -> Lifts:
+        """What ``poses`` lifts with."""
+        return self.model
 
     @torch.no_grad()
-    def predict(self, clip: Clip, chunk: int = 1024) -> Tensor:
-        """[T, J, 3] metres, root at 0; the mean of the plain and the mirrored prediction if ``test_augment``."""
-        windows = EvalWindows(
-            [clip],
-            chunk,
-            *self.data.sides,
-            pad=self.pad,
-            causal_shift=self.causal_shift,
-            augment=self.test_augment,
-            device=self.place.device,
-        )
-        poses = []
-        for batch in windows:
-            pose = self.lift(batch.keypoints).float()
-            if self.test_augment:
-                pose = average_mirrored(pose, self.lift(batch.mirrored_keypoints).float(), *self.data.sides[1])
-            poses.append(pose)
-        pose = torch.cat(poses)
+    def poses(self, clip: Clip) -> Tensor:
+        """[T, J, 3] metres, roots as predicted; the mean with those of the mirror image if ``test_augment``."""
+        keypoints = torch.from_numpy(clip.keypoints[..., :2]).to(self.place.device)
+
+        def lift(keypoints: Tensor) -> Tensor:
+            return self.lifter.lift(keypoints).float()
+
+        if not self.test_augment:
+            return lift(keypoints)
+        mirror, mirror_back = (partial(mirror_points, left=left, right=right) for left, right in self.data.sides)
+        return lift_both_ways(lift, keypoints, mirror, mirror_back)
+
+    def predict(self, clip: Clip) -> Tensor:
+        """[T, J, 3] metres, root at 0."""
+        pose = self.poses(clip)
         pose[:, 0] = 0
         return pose
 

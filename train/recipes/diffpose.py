@@ -20,6 +20,7 @@ from posekernels import models
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.diffpose import PUBLISHED_SAMPLING, Diffusion, FrameDiffPose, Sampling, VideoDiffPose
 from posekernels.models.gcndiff import GCNdiff
+from posekernels.models.lifting import Lifts
 from posekernels.models.registry import load_published
 
 from ..data.clips import Clip, LiftingData
@@ -279,8 +280,14 @@ class DiffPoseRecipe(LiftingRecipe):
         sizes = {"channels": o.hid_dim, "layers": o.num_layer, "heads": o.n_head, "dropout": o.dropout}
         denoiser = models.create("gcndiff", **sizes, skeleton=skeleton)
         if self.video:
-            return VideoDiffPose(mixste.make_network(o, self.data), denoiser, self.diffusion())
-        return FrameDiffPose(models.create("gcnpose", **sizes, skeleton=skeleton), denoiser, self.diffusion())
+            cls, initial = VideoDiffPose, mixste.make_network(o, self.data)
+        else:
+            cls, initial = FrameDiffPose, models.create("gcnpose", **sizes, skeleton=skeleton)
+        return cls(initial, denoiser, self.diffusion(), self.sampling, o.seed)
+
+    @property
+    def lifter(self) -> Lifts:
+        return self.model.initial
 
     def start_stage(self, index: int, best: dict[str, Tensor] | None) -> None:
         self.refining = index == self.stages - 1
@@ -374,9 +381,9 @@ class DiffPoseRecipe(LiftingRecipe):
         sampling = self.sampling if sampling is None else sampling
         keypoints = torch.from_numpy(clip.keypoints[..., :2]).to(self.place.device)
         if self.video:
-            initial = mixste.lift_clip(self.model.initial, clip, self.data, self.place.device, self.test_augment)
+            initial = self.poses(clip)
         else:
-            initial = self.model.initial(keypoints).float()
+            initial = self.model.initial.lift(keypoints).float()
             initial = initial - initial[:, :1]
         noise = {"seed": seed} if sampling.eta > 0 else {}
         refined = self.model.refine(keypoints, initial, sampling, **noise)[..., 2:]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
-from posekernels.models.diffpose import chunked, stitched
+from posekernels.models.lifting import chunked
 from posekernels.models.mixste import MixSTE
 
 from ..data.clips import Clip
-from ..data.windows import Batch, average_mirrored, mirror_points
+from ..data.windows import Batch
 from ..options import positive
 from ..place import free_memory
 from ._lifting import LiftingRecipe, Windows, boolean, target_of_batch
@@ -42,16 +42,6 @@ def mixste_loss(predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
         velocity = (moved - should).norm(dim=-1).mean()
     total = position + SMOOTHNESS * smoothness + VELOCITY * velocity
     return {"loss": total, "position": position, "smoothness": smoothness, "velocity": velocity}
-
-
-def lift_clip(network: MixSTE, clip: Clip, data, device, mirrored: bool = True) -> Tensor:
-    """[T, J, 3] metres, roots as predicted: chunks of a clip, the mean with their mirror images if ``mirrored``."""
-    chunks = chunked(torch.from_numpy(clip.keypoints[..., :2]).to(device), network.frames)
-    pose = network.in_pieces(chunks)
-    if mirrored:
-        keypoint_sides, joint_sides = data.sides
-        pose = average_mirrored(pose, network.in_pieces(mirror_points(chunks, *keypoint_sides)), *joint_sides)
-    return stitched(pose.float(), len(clip.keypoints))
 
 
 def with_repeats(clip: Clip, frames: int) -> Clip:
@@ -107,12 +97,6 @@ class MixSTERecipe(LiftingRecipe):
             return losses
         shown = losses["loss"].detach()
         return losses | {"loss": losses["loss"] * shown, "sum": shown}
-
-    @torch.no_grad()
-    def predict(self, clip: Clip) -> Tensor:
-        pose = lift_clip(self.model, clip, self.data, self.place.device, self.test_augment)
-        pose[:, 0] = 0
-        return pose
 
 
 def add_network_arguments(parser: ArgumentParser) -> None:

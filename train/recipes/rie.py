@@ -20,7 +20,7 @@ from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.registry import load_published
 
 from ..data.clips import Clip
-from ..data.windows import Batch, average_mirrored, mirror_points
+from ..data.windows import Batch
 from . import is_ours, load_strict
 from ._lifting import LiftingRecipe, add_without_effect, numbers, target_of_batch
 
@@ -171,16 +171,9 @@ class RIERecipe(LiftingRecipe):
             if isinstance(module, nn.BatchNorm1d):
                 module.momentum = momentum
 
-    @torch.no_grad()
     def predict(self, clip: Clip) -> Tensor:
         """[T, J, 3] metres. Published: the root's own prediction stays, and counts in every figure (quirk 6)."""
-        keypoint_sides, joint_sides = self.data.sides
-        keypoints = torch.from_numpy(clip.keypoints[..., :2]).to(self.place.device)
-        pose = self.model.sequence(keypoints).float()
-        if self.test_augment:
-            mirrored = self.model.sequence(mirror_points(keypoints, *keypoint_sides)).float()
-            pose = average_mirrored(pose, mirrored, *joint_sides)
-        return pose
+        return self.poses(clip)
 
     def loss_step(self, batch: Batch) -> Tensor:
         # The root is a free output, pulled to 0 by its share of the loss.

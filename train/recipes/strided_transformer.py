@@ -24,7 +24,7 @@ from posekernels.pose.hypotheses import HypothesisScores
 from posekernels.pose.metrics import mpjpe
 
 from ..data.clips import Clip
-from ..data.windows import Batch, EvalWindows, average_mirrored
+from ..data.windows import Batch
 from ..evaluate import Report, evaluate_pairs, target_of
 from . import is_ours, load_strict
 from ._lifting import (
@@ -87,10 +87,6 @@ class Refined(nn.Module):
     def __init__(self, lifter: nn.Module, refine: nn.Module):
         super().__init__()
         self.lifter, self.refine = lifter, refine
-
-    def forward(self, windows: Tensor) -> Tensor:
-        """The transformer's own prediction, not refined."""
-        return self.lifter(windows)
 
 
 def find_checkpoint(folder: str, letter: str, what: str) -> Path:
@@ -267,27 +263,19 @@ class StridedTransformerRecipe(LiftingRecipe):
 
     # -- evaluation
     @torch.no_grad()
-    def predictions(self, clip: Clip, chunk: int = 1024) -> tuple[Tensor, Tensor | None]:
+    def predictions(self, clip: Clip) -> tuple[Tensor, Tensor | None]:
         """([T, J, 3] of the transformer, [T, J, 3] refined or None), metres, root at 0."""
-        refine = self.model.refine if self.options.refine else None
-        found, refined = [], []
-        windows = EvalWindows(
-            [clip], chunk, *self.data.sides, pad=self.pad, augment=self.test_augment, device=self.place.device
-        )
-        for batch in windows:
-            pose = self.lifter(batch.keypoints[..., :2]).float()
-            if self.test_augment:
-                other = self.lifter(batch.mirrored_keypoints[..., :2]).float()
-                pose = average_mirrored(pose, other, *self.data.sides[1])
-            if refine is not None:
-                centre = batch.keypoints[:, self.pad, None, :, :2]
-                refined.append(refine(pose, back_project(pose, centre, batch.cameras, batch.poses[:, :, 0])))
-            found.append(pose)
-        results = [torch.cat(poses)[:, 0] if poses else None for poses in (found, refined)]
+        results = [self.poses(clip), None]
+        if self.options.refine:
+            pose, device = results[0][:, None], self.place.device
+            seen = torch.from_numpy(clip.keypoints[:, None, :, :2]).to(device)
+            cameras = torch.from_numpy(clip.intrinsics).to(device).expand(len(pose), -1)
+            root = torch.from_numpy(clip.positions[:, None, 0]).to(device)
+            results[1] = self.model.refine(pose, back_project(pose, seen, cameras, root))[:, 0]
         for poses in results:
             if poses is not None:
                 poses[:, 0] = 0
-        return results[0], results[1]
+        return tuple(results)
 
     def predict(self, clip: Clip) -> Tensor:
         plain, refined = self.predictions(clip)

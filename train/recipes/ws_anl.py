@@ -19,6 +19,7 @@ from torch import Tensor
 from posekernels import models
 from posekernels._files import write_aside
 from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.models.lifting import Lifts
 from posekernels.models.registry import load_published
 from posekernels.models.ws_anl import ALPHA, CHUNK, PAIRS, WsAnl, with_mirror
 from posekernels.ops import best_hypothesis, procrustes_error
@@ -282,8 +283,9 @@ class WsAnlRecipe(LiftingRecipe):
         return keypoints, target
 
     # -- test --------------------------------------------------------------------------------------------------------
-    def lift(self, windows: Tensor) -> Tensor:
-        return self.model.lifter(windows[..., :2])[:, 0]
+    @property
+    def lifter(self) -> Lifts:
+        return self.model.lifter
 
     @torch.no_grad()
     def hypotheses(
@@ -302,7 +304,7 @@ class WsAnlRecipe(LiftingRecipe):
         for start in range(0, len(clip.keypoints), step):
             frames = slice(start, min(start + step, len(clip.keypoints)))
             views = with_mirror(torch.from_numpy(clip.keypoints[frames, :, :2]).to(device), self.data.skeleton)
-            single = self.model.lift(views)
+            single = self.model.merged(views)
             poses = single[:, None]
             if samples:
                 spread = None if sigma is None else sigma(views)

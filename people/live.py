@@ -1,0 +1,135 @@
+"""People lifted as their frames come: ``Live``, and ``LivePerson`` for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posekernels import models
+from posekernels.pose.camera import normalise_screen
+from posekernels.pose.keypoints import centre_on_person
+from posekernels.pose.smoothing import OneEuro
+
+from .keypoint_files import Keypoints
+from .lifter import ENOUGH, Lifter, Person, filled, in_h36m, turned_to_camera
+
+
+class LivePerson:
+    """One person's frames as they come; each pose ``latency`` frames late.
+
+    Args:
+        latency: frames that the network may look ahead, 0 to half its window.
+        size: (width, height) of the image. smooth: One-Euro filter on the way out.
+    """
+
+    def __init__(
+        self,
+        lifter: Lifter,
+        latency: int,
+        *,
+        size: tuple[int, int] | None,
+        focal: float | None,
+        fps: float,
+        smooth: bool,
+    ):
+        lifter.check_size(size)
+        self.lifter, self.size, self.focal = lifter, size, focal
+        self.stream = models.stream(lifter.net, latency)
+        self.filter = OneEuro(fps) if smooth else None
+        self.recent: list[float] = []  # sizes of the person in the latest frames
+        self.waiting: list[np.ndarray] = []  # roots of frames not yet answered
+
+    def push(self, points: np.ndarray) -> np.ndarray | None:
+        """[17, 2] pixels without NaN; [17, 3] metres, camera axes, of ``latency`` frames ago, or None at first."""
+        keypoints = torch.from_numpy(np.ascontiguousarray(points, np.float32))
+        if self.lifter.net.sees == "screen":
+            seen = normalise_screen(keypoints, *self.size)
+        else:
+            person, _, own = centre_on_person(keypoints[None], spread=1)
+            self.recent = [*self.recent[1 - self.lifter.net.frames :], float(own[0])]
+            seen = person[0] * (float(own[0]) / max(float(np.mean(self.recent)), 1e-9))
+        self.waiting.append(points[0])
+        return self._answer(self.stream.push(seen.to(self.lifter.device)))
+
+    def finish(self) -> list[np.ndarray]:
+        """The poses still awaited after the last frame."""
+        return [self._answer(pose) for pose in self.stream.finish()]
+
+    def _answer(self, pose: Tensor | None) -> np.ndarray | None:
+        if pose is None:
+            return None
+        found, root = pose.float().cpu().numpy(), self.waiting.pop(0)
+        if self.lifter.net.sees == "person":
+            found = turned_to_camera(found[None], root[None], self.size, self.focal)[0]
+        return self.filter(found) if self.filter else found
+
+
+class Live:
+    """Frames of people as they come; every pose ``latency`` frames later, gathered into ``Person``.
+
+    Args:
+        bridge: frames that somebody may be out of sight for. how: as for ``LivePerson``.
+    """
+
+    def __init__(self, lifter: Lifter, latency: int, bridge: int, **how):
+        self.lifter, self.latency, self.bridge, self.how = lifter, latency, bridge, how
+        self.lifters: dict[int, LivePerson] = {}
+        self.last: dict[int, tuple[np.ndarray, int]] = {}  # points, and the frame in which the person was last seen
+        self.asked: dict[int, list[int]] = {}  # frames whose poses are awaited
+        self.poses: dict[int, dict[int, np.ndarray]] = {}
+        self.seen: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+        self.frame = 0
+        LivePerson(lifter, latency, **how)  # refuses a latency it cannot have
+
+    def push(self, people: list[tuple[int, np.ndarray, np.ndarray]]) -> None:
+        """The next frame: (identity, points [17, 2] with NaN, scores [17]) of everybody in it."""
+        for identity, points, scores in people:
+            if (scores > 0).sum() < ENOUGH:
+                continue
+            before = [self.last[identity][0]] if identity in self.last else []
+            points = filled(np.stack([*before, points]))[-1]  # a joint out of sight keeps its offset from its neighbour
+            self.last[identity] = points, self.frame
+            self.seen.setdefault(identity, {})[self.frame] = points, scores
+        for identity, (points, last) in list(self.last.items()):
+            if self.frame - last > self.bridge:  # gone: the next sighting starts afresh
+                self._end(identity)
+                continue
+            lifter = self.lifters.get(identity)
+            if lifter is None:
+                lifter = self.lifters[identity] = LivePerson(self.lifter, self.latency, **self.how)
+            self.asked.setdefault(identity, []).append(self.frame)
+            self._answer(identity, lifter.push(points))
+        self.frame += 1
+
+    def _answer(self, identity: int, pose: np.ndarray | None) -> None:
+        if pose is not None:
+            self.poses.setdefault(identity, {})[self.asked[identity].pop(0)] = pose
+
+    def _end(self, identity: int) -> None:
+        for pose in self.lifters.pop(identity).finish():
+            self._answer(identity, pose)
+        del self.last[identity]
+
+    def finish(self) -> list[Person]:
+        for identity in list(self.lifters):
+            self._end(identity)
+        people = []
+        for identity, poses in sorted(self.poses.items(), key=lambda item: -len(item[1])):
+            points = np.full((self.frame, 17, 2), np.nan, np.float32)
+            scores, found = np.zeros((self.frame, 17), np.float32), np.full((self.frame, 17, 3), np.nan, np.float32)
+            for frame, pose in poses.items():
+                if frame in self.seen[identity]:  # frames between sightings are not claimed
+                    found[frame] = pose
+                    points[frame], scores[frame] = self.seen[identity][frame]
+            people.append(Person(identity, points, scores, found))
+        return people
+
+
+def frames_of(keypoints: Keypoints, people: int, sees: str) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
+    """A keypoints file as if its frames came one by one."""
+    tracks = [in_h36m(track, keypoints.layout, sees) for track in keypoints.people[:people]]
+    for frame in range(keypoints.frames):
+        yield [(t.identity, t.points[frame], t.scores[frame]) for t in tracks]

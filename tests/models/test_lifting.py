@@ -1,0 +1,110 @@
+"""The contract of everything that lifts: a pose for every frame of a clip of any length, mirroring around it."""
+
+import pytest
+import torch
+
+from posekernels import models
+from posekernels.models.diffpose import DiffPose, FrameDiffPose, Sampling, VideoDiffPose
+from posekernels.models.lifting import Lifts, window_rows
+from posekernels.models.ws_anl import WsAnl
+from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
+
+SMALL = {
+    "gcnpose": {"channels": 8, "layers": 1, "heads": 2},
+    "htnet": {"depth": 1, "channels": 24, "hidden": 8},
+    "mgcn_lw": {"hidden": 8, "depth": 1},
+    "mixste": {"frames": 5, "channels": 8, "depth": 1, "heads": 2},
+    "rie": {"filter_widths": (3, 3), "latent": 4, "channels": 6},
+    "strided_transformer": {"frames": 9, "strides": (3, 3), "layers": 1, "channels": 8, "hidden": 8},
+}
+SYSTEMS = {
+    "ws_anl": lambda: WsAnl(small("htnet"), models.create("variance_gcn", hidden=8, depth=1)),
+    "diffpose video": lambda: VideoDiffPose(small("mixste"), small("gcndiff")),
+    "diffpose frame": lambda: FrameDiffPose(small("gcnpose"), small("gcndiff")),
+}
+
+
+def small(name: str) -> Lifts:
+    return models.create(name, **SMALL.get(name, SMALL["gcnpose"])).eval()
+
+
+def made(name: str) -> Lifts:
+    torch.manual_seed(0)
+    return SYSTEMS[name]() if name in SYSTEMS else small(name)
+
+
+def one_by_one(net: Lifts, clip: torch.Tensor) -> torch.Tensor:
+    """Every frame of [T, J, 2] through a call of its own, by the plain ``forward``."""
+    if isinstance(net, WsAnl):
+        return torch.cat([net.single(frame[None]) for frame in clip])
+    if isinstance(net, FrameDiffPose):
+        return torch.cat([net(frame[None]).xyz for frame in clip])
+    if net.frames == 1:
+        return torch.cat([net(f[None] if net.created[0] == "gcnpose" else f[None, None]).view(1, 17, 3) for f in clip])
+    if net.target is not None:
+        rows = window_rows(len(clip), net.frames, net.target)
+        return torch.cat([net(clip[row][None])[:, 0] for row in rows])
+    found = []
+    for start in range(0, len(clip), net.frames):
+        first = max(min(start, len(clip) - net.frames), 0)
+        frames = torch.arange(first, first + net.frames).clamp(max=len(clip) - 1)
+        poses = net(clip[frames][None])
+        found.append((poses.xyz if isinstance(net, VideoDiffPose) else poses)[0, start - first : len(clip) - first])
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 13])
+@pytest.mark.parametrize("name", [*SMALL, *SYSTEMS])
+def test_a_pose_for_every_frame(name, frames):
+    net, clips = made(name), 0.3 * torch.randn(2, frames, 17, 2)
+    poses = net.lift(clips)
+    assert poses.shape == (2, frames, 17, 3)
+    with torch.no_grad():
+        for clip, pose in zip(clips, poses):
+            torch.testing.assert_close(pose, one_by_one(net, clip), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(pose, net.lift(clip), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*SMALL, *SYSTEMS])
+def test_mirrored_and_averaged_once_around_it(name):
+    net, clip = made(name), 0.3 * torch.randn(7, 17, 2)
+    want = net.lift(clip)
+    if not net.mirrors:
+        want = (want + H36M_17.mirror(net.lift(H36M_17.mirror(clip)))) / 2
+    want[:, 0] = 0
+    found = models.lift(net, clip)
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
+    if not isinstance(net, DiffPose):  # whose refinement has a left and a right
+        torch.testing.assert_close(models.lift(net, H36M_17.mirror(clip)), H36M_17.mirror(found), rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match=r"net.eval\(\)"):
+        net.train().lift(clip)
+
+
+def test_every_network_says_whether_it_lifts():
+    lifts = {name for name in models.names() if isinstance(models.create(name), Lifts)}
+    assert lifts == set(SMALL)
+    for name in (*SMALL, *SYSTEMS):
+        net = made(name)
+        assert net.takes(H36M_17) and not net.takes(HUMANEVA_15) and net.sees == "screen" and net.frames >= 1
+    assert not models.create("mgcn_lw", outputs=1).takes(H36M_17)
+    assert not models.create("mixste", in_channels=3).takes(H36M_17)
+
+
+@pytest.mark.parametrize("name", [*SMALL, *SYSTEMS])
+@pytest.mark.parametrize("shape", [(0, 17, 2), (17, 2), (4, 17, 3), (4, 16, 2)])
+def test_other_shapes_are_refused(name, shape):
+    net = made(name)
+    for lift in (net.lift, lambda keypoints: models.lift(net, keypoints)):
+        with pytest.raises(ValueError, match="lift: keypoints must"):
+            lift(torch.zeros(shape))
+    assert net.lift(torch.zeros(0, 4, 17, 2)).shape == (0, 4, 17, 3)
+
+
+def test_diffpose_lifts_with_its_own_sampling_and_noise():
+    net, clip = made("diffpose video"), 0.3 * torch.randn(30, 17, 2)
+    still = net.lift(clip)
+    net.sampling, net.seed = Sampling(2, 12, eta=1.0, hypotheses=2), 3
+    noisy = net.lift(clip)
+    assert torch.equal(noisy, net.lift(clip)) and not torch.allclose(noisy, still)
+    net.seed = 4
+    assert not torch.equal(noisy, net.lift(clip))
