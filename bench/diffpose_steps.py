@@ -18,7 +18,7 @@ import torch
 from posekernels._cli import Parser, run_cli
 from posekernels._files import write_aside
 from posekernels.models.diffpose import Sampling
-from posekernels.train import h36m, lifting
+from posekernels.train import h36m
 from posekernels.train.evaluate import target_of
 from posekernels.train.loop import prepare
 from posekernels.train.place import run_place
@@ -35,11 +35,11 @@ def error_mm(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def measure(checkpoint: str) -> dict:
     """The figures of one run of ``python -m train.h36m --model diffpose``."""
-    options, recipe_class = lifting.parse(h36m.JOB, ["--evaluate", checkpoint])
+    options, recipe_class = h36m.JOB.parse(["--evaluate", checkpoint])
     if recipe_class.name != "diffpose":
         raise ValueError(f"{checkpoint}: a run of --model {recipe_class.name}, expected diffpose")
     with run_place("auto") as place:
-        data = h36m.load(options)
+        data = h36m.JOB.load(options)
         recipe = recipe_class(options, data)
         prepare(recipe, options, place)
         recipe.load_weights(checkpoint)

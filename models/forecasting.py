@@ -17,6 +17,7 @@ from .registry import create, load_published
 WEIGHTS = Path(__file__).with_name("weights") / "pkd_cmu.safetensors"
 CMU_USED = CMU_25_OF_38
 TRAJECTORIES = ("still", "straight")
+FPS = 25.0  # of the forecaster of people that ships
 
 
 @cache
@@ -92,3 +93,22 @@ def forecast(
         future += (root[:, -1:] - root[:, -2:-1]) * steps[:, None, None]
     future = future if given.dim() == 4 else future[0]
     return future if isinstance(history, Tensor) else future.numpy()
+
+
+# -- people in the world, as the forecaster that ships sees them -----------------------------------------------------
+def with_path(world: Tensor, last: int) -> Tensor:
+    """[..., T, 17, 3] metres, world to root-relative; joint 0 becomes the root relative to that of frame ``last``."""
+    root = world[..., :1, :]
+    path = root - root[..., last, None, :, :]
+    return torch.cat((path, world[..., 1:, :] - root), -2)
+
+
+def without_path(motion: Tensor, origin: Tensor) -> Tensor:
+    """The inverse of ``with_path``: [..., T, 17, 3] back to the world, given the root [..., 3] of frame ``last``."""
+    root = motion[..., :1, :] + origin[..., None, None, :]
+    return torch.cat((root, motion[..., 1:, :] + root), -2)
+
+
+def in_one_frame(motion: Tensor) -> Tensor:
+    """Every joint where it is, relative to one place for the whole window: a wrong path is wrong for all joints."""
+    return torch.cat((motion[..., :1, :], motion[..., 1:, :] + motion[..., :1, :]), -2)

@@ -5,7 +5,10 @@ Without ``--data-root`` it uses the starter set, a little real motion that the r
 
 from posekernels._cli import run_cli
 
-from .forecast import cli
+from .forecast import ForecastJob
+
+JOB = ForecastJob("cmu", __doc__.splitlines()[0])
+main = JOB.run
 
 if __name__ == "__main__":
-    run_cli(lambda: cli("cmu", __doc__))
+    run_cli(JOB.cli)

@@ -6,17 +6,14 @@ Errors are in millimetres, at the frame, over the whole skeleton as published: j
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import sys
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from posekernels._cli import Parser
-from posekernels._files import write_aside
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.published.pkd import family
 from posekernels.people import pictures
@@ -24,14 +21,12 @@ from posekernels.people import pictures
 from . import recipes
 from .data.forecasting import CMU, EVALUATED, OBSERVED, PW3D, SAMPLINGS, ForecastData, Layout
 from .evaluate import Report
-from .loop import Interrupted, fit, prepare
-from .options import add_training_arguments, earlier, take_over
-from .place import run_place
+from .job import Job, Result
+from .options import earlier
+from .place import is_first
 from .recipes.pkd import network_forecast, published_options, repeat_last, report_of
 from .render import check_place
-from .run_folder import open_folder
 
-DEFAULT_MODEL = "pkd"
 DATASETS = {  # what the published programs do on each: iterations, when the rate drops, evaluation, distiller blocks
     "h36m": {"iter": 40_000, "drop": 30_000, "every": 500, "distill_layer_num": 12},
     "cmu": {"iter": 10_000, "drop": 5_000, "every": 100, "distill_layer_num": 6},
@@ -51,70 +46,6 @@ def named(argv: list[str] | None) -> str | None:
         with contextlib.suppress(CheckpointError):  # of another network, which the lifters' program may know
             stored = published_options(first.source)
     return first.model or stored.get("model")
-
-
-def parse(argv: list[str] | None, dataset: str, doc: str) -> tuple[Namespace, type[recipes.Recipe]]:
-    """Options, those of the model included; what a checkpoint says of its network stands in for what is not given."""
-    first, stored = earlier(argv)
-    if first.source and not stored:
-        stored = published_options(first.source)
-    recipe = recipes.find(first.model or stored.get("model", DEFAULT_MODEL), "motion")
-
-    parser = Parser(prog=f"python -m train.{dataset}", description=doc.splitlines()[0])
-    models = ", ".join(recipes.names("motion"))
-    parser.add_argument("--model", default=recipe.name, metavar="NAME", help=f"one of {models}")
-    group = parser.add_argument_group("data")
-    group.add_argument("--data-root", metavar="DIR", help=FOLDERS[dataset])
-    group.add_argument("-a", "--actions", default="*", help="comma list")
-    group.add_argument("--skip-bad", action="store_true", help="leave unusable files out, and list them")
-    if dataset == "cmu":
-        group.add_argument("--true-time", action="store_true", help="24 frames per second, true millimetres")
-        group.add_argument("--drop-rest-pose", action="store_true", help="without row 0, a synthetic rest pose")
-    group.add_argument(
-        "--sampling",
-        choices=SAMPLINGS,
-        help="test windows: all (PKD's program), or the field's 256 (siMLPe's, on Human3.6M) or 8 an action",
-    )
-    group.add_argument("--averaged", action="store_true", help="errors averaged up to a frame, not at the frame")
-    add_training_arguments(parser)
-    group = parser.add_argument_group("instead of training")
-    group.add_argument(
-        "--evaluate", "--model-pth", metavar="CHECKPOINT", help="test a checkpoint, ours or a published one"
-    )
-    group = parser.add_argument_group("pictures")
-    group.add_argument("--render", metavar="FILE", help="history, truth and forecast as FILE.gif, .mp4 or .html")
-    group.add_argument("--viz-action", metavar="NAME", help="default: the first test clip's")
-    group.add_argument("--viz-start", type=int, default=0, metavar="N", help="first observed frame")
-    recipe.add_arguments(parser.add_argument_group(f"--model {recipe.name}"))
-    take_over(parser, recipe, stored, bool(first.resume))
-    options = parser.parse_args(argv)
-    options.joints = stored.get("joints") if first.evaluate else None
-    for name, value in (recipe.defaults(starter=options.data_root is None) | DATASETS[dataset]).items():
-        if getattr(options, name, None) is None:
-            setattr(options, name, recipe.defaults(options.data_root is None).get(name, value))
-    if options.sampling is None:
-        options.sampling = "256" if (dataset, recipe.name) == ("h36m", "simlpe") and options.data_root else "all"
-    return options, recipe
-
-
-def load_data(options: Namespace, dataset: str) -> ForecastData:
-    """The files of ``--data-root``, or the starter set."""
-    if options.data_root is None:
-        from .data.motion import load_starter_motion
-
-        return load_starter_motion()
-    if dataset == "h36m":
-        from .data.h36m_expmap import load_h36m_expmap
-
-        return load_h36m_expmap(options.data_root, options.actions, options.skip_bad)
-    if dataset == "cmu":
-        from .data.cmu_text import load_cmu
-
-        choices = options.true_time, options.drop_rest_pose
-        return load_cmu(options.data_root, options.actions, options.skip_bad, *choices)
-    from .data.pw3d import load_pw3d
-
-    return load_pw3d(options.data_root, options.skip_bad)
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
@@ -141,19 +72,11 @@ def table(title: str, report: Report, others: dict[str, Report], layout: Layout,
 def reports(recipe, place) -> tuple[Report, dict[str, Report]]:
     """(the network's, {name: report} of what stands beside it): the same on the joints that move, and the baseline."""
     layout, averaged = recipe.data.layout, recipe.options.averaged
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(place.device.type, enabled=False):
         errors, repeated = recipe.errors(place), recipe.errors(place, repeat_last)
     beside = {"all, used joints only": report_of(errors, layout, averaged, used=True)}
     beside["repeat the last frame"] = report_of(repeated, layout, averaged)
     return report_of(errors, layout, averaged), beside
-
-
-def save_reports(path: Path, data: ForecastData, options: Namespace, report: Report, beside: dict, step) -> None:
-    content = {"data": data.name, "unit": "mm", "sampling": options.sampling, "iterations": step, "notes": data.notes}
-    content |= {"averaged_up_to_frame": options.averaged, "rows": report.rows, "figures": report.figures}
-    content |= {name: other.figures for name, other in beside.items()}
-    with write_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n")
 
 
 # -- the picture -----------------------------------------------------------------------------------------------------
@@ -189,16 +112,50 @@ def forecast_window(recipe, window: torch.Tensor) -> torch.Tensor:
     return layout.restore(predicted.float().cpu(), repeat_last(seen, EVALUATED))
 
 
-# -- the program -----------------------------------------------------------------------------------------------------
-def main(argv: list[str] | None, dataset: str, doc: str) -> int:
-    options, recipe_class = parse(argv, dataset, doc)
-    first = int(os.environ.get("RANK", 0)) == 0
-    if options.data_root is None and first:
-        print("no --data-root: using the starter set, a little real motion that ships with the repository")
-    check_place("--render", options.render, options.out)
-    with run_place(options.device, options.precision) as place:
-        data = load_data(options, dataset)
-        if first:
+# -- the job ---------------------------------------------------------------------------------------------------------
+class ForecastJob(Job):
+    model, tasks = "pkd", ("motion",)
+    evaluate = ("--evaluate", "--model-pth")
+    tested = "last.pt"  # as published: the table is of the last iteration
+
+    def __init__(self, dataset: str, about: str):
+        self.name, self.about, self.usual = dataset, about, DATASETS[dataset]
+
+    def published_options(self, path: Path) -> dict:
+        return published_options(path)
+
+    def add_data_arguments(self, group) -> None:
+        group.add_argument("--data-root", metavar="DIR", help=FOLDERS[self.name])
+        group.add_argument("-a", "--actions", default="*", help="comma list")
+        group.add_argument("--skip-bad", action="store_true", help="leave unusable files out, and list them")
+        if self.name == "cmu":
+            group.add_argument("--true-time", action="store_true", help="24 frames per second, true millimetres")
+            group.add_argument("--drop-rest-pose", action="store_true", help="without row 0, a synthetic rest pose")
+        group.add_argument(
+            "--sampling",
+            choices=SAMPLINGS,
+            help="test windows: all (PKD's program), or the field's 256 (siMLPe's, on Human3.6M) or 8 an action",
+        )
+        group.add_argument("--averaged", action="store_true", help="errors averaged up to a frame, not at the frame")
+
+    def add_picture_arguments(self, parser: Parser) -> None:
+        group = parser.add_argument_group("pictures")
+        group.add_argument("--render", metavar="FILE", help="history, truth and forecast as FILE.gif, .mp4 or .html")
+        group.add_argument("--viz-action", metavar="NAME", help="default: the first test clip's")
+        group.add_argument("--viz-start", type=int, default=0, metavar="N", help="first observed frame")
+
+    def settle(self, options: Namespace, recipe: type[recipes.Recipe], stored: dict) -> None:
+        options.joints = stored.get("joints") if options.evaluate else None
+        if options.sampling is None:
+            options.sampling = "256" if (self.name, recipe.name) == ("h36m", "simlpe") and options.data_root else "all"
+        check_place("--render", options.render, options.out)
+        if options.render and Path(options.render).suffix not in pictures.SUFFIXES:
+            raise ValueError(f"--render {options.render}: expected a name in {', '.join(pictures.SUFFIXES)}")
+
+    def load(self, options: Namespace) -> ForecastData:
+        """The files of ``--data-root``, or the starter set."""
+        data = self.read(options)
+        if is_first():
             for line in (*data.notes, *(f"skipped: {s}" for s in data.skipped)):
                 print(line)
         if options.joints not in (None, len(data.layout.used)):
@@ -206,53 +163,55 @@ def main(argv: list[str] | None, dataset: str, doc: str) -> int:
                 f"--evaluate {options.evaluate}: a network of {options.joints} joints; {data.layout.name} has "
                 f"{len(data.layout.used)}"
             )
-        recipe = recipe_class(options, data)
-        if options.render and Path(options.render).suffix not in pictures.SUFFIXES:
-            raise ValueError(f"--render {options.render}: expected a name in {', '.join(pictures.SUFFIXES)}")
+        return data
+
+    def read(self, options: Namespace) -> ForecastData:
+        if options.data_root is None:
+            if is_first():
+                print("no --data-root: using the starter set, a little real motion that ships with the repository")
+            from .data.motion import load_starter_motion
+
+            return load_starter_motion()
+        if self.name == "h36m":
+            from .data.h36m_expmap import load_h36m_expmap
+
+            return load_h36m_expmap(options.data_root, options.actions, options.skip_bad)
+        if self.name == "cmu":
+            from .data.cmu_text import load_cmu
+
+            choices = options.true_time, options.drop_rest_pose
+            return load_cmu(options.data_root, options.actions, options.skip_bad, *choices)
+        from .data.pw3d import load_pw3d
+
+        return load_pw3d(options.data_root, options.skip_bad)
+
+    def check(self, recipe: recipes.Recipe) -> None:
         recipe.test_windows()  # refuses before hours of training, not after
-        folder, step = (Path(options.out) if options.out else None), None
-        if options.evaluate:
-            prepare(recipe, options, place)
-            step = recipe.load_weights(options.evaluate)
-            if first and not recipes.is_ours(checkpoint := read_checkpoint(options.evaluate)):
-                print(f"{options.evaluate}: published {recipe.name} weights, blocks named {family(checkpoint)}")
-            if folder and place.rank == 0:
-                folder.mkdir(parents=True, exist_ok=True)
-        else:
-            folder = open_folder(options, place, f"{dataset}-{recipe.name}")
-            if first:
-                windows = sum(max(0, len(c.positions) - OBSERVED - 9) for c in data.train)
-                print(
-                    f"training {recipe.name} on {data.name}: {len(data.train)} clips, {windows} windows, "
-                    f"{options.iter} iterations; on {place.device}, {place.precision}; everything goes to {folder}"
-                )
-            history = fit(recipe, options, place, folder)
-            step = history[-1]["step"]
-            recipe.load_weights(folder / "last.pt")
-        recipe.model.eval()
+
+    def amount(self, recipe: recipes.Recipe) -> str:
+        windows = sum(max(0, len(c.positions) - OBSERVED - 9) for c in recipe.data.train)
+        return f"{super().amount(recipe)}, {windows} windows, {recipe.options.iter} iterations"
+
+    def test(self, recipe: recipes.Recipe, place, step: int | None) -> Result:
+        data, options = recipe.data, recipe.options
         report, beside = reports(recipe, place)
-        if first:
-            count = sum(len(w) for w in recipe.test_windows().values())
-            what = "averaged up to the frame" if options.averaged else "at the frame"
-            when = f" after {step} iterations" if step is not None else ""
-            nominal = " (nominal ms)" if data.layout in (CMU, PW3D) else ""
-            title = (
-                f"{data.name}: {count} test windows ({options.sampling}), --model {recipe.name}{when}, {what}{nominal}"
-            )
-            print(table(title, report, beside, data.layout))
-            if folder:
-                save_reports(folder / "evaluation.json", data, options, report, beside, step)
-            if options.render:
-                bare = folder is not None and Path(options.render).name == options.render
-                print(f"wrote {render(recipe, folder / options.render if bare else Path(options.render))}")
-    return 0
+        count = sum(len(w) for w in recipe.test_windows().values())
+        what = "averaged up to the frame" if options.averaged else "at the frame"
+        when = f" after {step} iterations" if step is not None else ""
+        nominal = " (nominal ms)" if data.layout in (CMU, PW3D) else ""
+        title = f"{data.name}: {count} test windows ({options.sampling}), --model {recipe.name}{when}, {what}{nominal}"
+        content = {"data": data.name, "unit": "mm", "sampling": options.sampling, "iterations": step}
+        content |= {"notes": data.notes, "averaged_up_to_frame": options.averaged}
+        content |= {"rows": report.rows, "figures": report.figures}
+        content |= {name: other.figures for name, other in beside.items()}
+        text = table(title, report, beside, data.layout)
+        if options.evaluate and not recipes.is_ours(checkpoint := read_checkpoint(options.evaluate)):
+            found = family(checkpoint)
+            text = f"{options.evaluate}: published {recipe.name} weights, blocks named {found}\n{text}"
+        return Result(text, content)
 
-
-def cli(dataset: str, doc: str) -> int:
-    """``main`` with the interruption of a training told in one line."""
-    try:
-        return main(None, dataset, doc)
-    except Interrupted as stopped:
-        if int(os.environ.get("RANK", 0)) == 0:
-            print(f"\n{stopped}", file=sys.stderr)
-        return 130
+    def draw(self, recipe: recipes.Recipe, folder: Path | None) -> Iterable[Path]:
+        name = recipe.options.render
+        if name:
+            bare = folder is not None and Path(name).name == name
+            yield render(recipe, folder / name if bare else Path(name))

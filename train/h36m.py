@@ -11,54 +11,55 @@ from argparse import Namespace
 
 from posekernels._cli import run_cli
 
-from . import forecast, lifting, recipes
+from . import forecast, recipes
 from .data.clips import LiftingData
 from .data.h36m import load_h36m
 from .data.motion import load_starter
+from .job import Job
+from .lifting import LiftingJob, add_sampling_arguments
+from .place import is_first
 
 
-def add_data_arguments(group) -> None:
-    group.add_argument(
-        "--data-root", "--root_path", metavar="DIR", help="folder with data_3d_h36m.npz and the 2D files"
-    )
-    group.add_argument(
-        "-k", "--keypoints", metavar="NAME", help="2D source: data_2d_h36m_NAME.npz (default: cpn_ft_h36m_dbb)"
-    )
-    group.add_argument("-a", "--actions", default="*", help="comma list of the beginnings of action names")
-    group.add_argument("-str", "--subjects-train", default="S1,S5,S6,S7,S8", metavar="LIST")
-    group.add_argument("-ste", "--subjects-test", default="S9,S11", metavar="LIST")
-    lifting.add_sampling_arguments(group)
+class H36M(LiftingJob):
+    name, about, model = "h36m", __doc__.splitlines()[0], "htnet"
+    tasks = ("lifting", "motion")  # of which ``job_of`` gives the second to another job
+
+    def add_data_arguments(self, group) -> None:
+        group.add_argument(
+            "--data-root", "--root_path", metavar="DIR", help="folder with data_3d_h36m.npz and the 2D files"
+        )
+        group.add_argument(
+            "-k", "--keypoints", metavar="NAME", help="2D source: data_2d_h36m_NAME.npz (default: cpn_ft_h36m_dbb)"
+        )
+        group.add_argument("-a", "--actions", default="*", help="comma list of the beginnings of action names")
+        group.add_argument("-str", "--subjects-train", default="S1,S5,S6,S7,S8", metavar="LIST")
+        group.add_argument("-ste", "--subjects-test", default="S9,S11", metavar="LIST")
+        add_sampling_arguments(group)
+
+    def load(self, options: Namespace) -> LiftingData:
+        """The published files of ``--data-root``, or the starter set."""
+        chosen = {"actions": options.actions, "downsample": options.downsample, "subset": options.subset}
+        options.keypoints = options.keypoints or ("gt" if options.data_root is None else "cpn_ft_h36m_dbb")  # they ask
+        if options.data_root is None:
+            if is_first():
+                print("no --data-root: using the starter set, a little real motion that ships with the repository")
+            return load_starter(options.keypoints, **chosen)
+        subjects = options.subjects_train, options.subjects_test
+        return load_h36m(options.data_root, options.keypoints, *subjects, **chosen)
 
 
-def load(options: Namespace) -> LiftingData:
-    """The published files of ``--data-root``, or the starter set."""
-    chosen = {"actions": options.actions, "downsample": options.downsample, "subset": options.subset}
-    options.keypoints = options.keypoints or ("gt" if options.data_root is None else "cpn_ft_h36m_dbb")  # recipes ask
-    if options.data_root is None:
-        if lifting.is_first():
-            print("no --data-root: using the starter set, a little real motion that ships with the repository")
-        return load_starter(options.keypoints, **chosen)
-    subjects = options.subjects_train, options.subjects_test
-    return load_h36m(options.data_root, options.keypoints, *subjects, **chosen)
+JOB = H36M()
+MOTION = forecast.ForecastJob("h36m", "Train and evaluate a motion forecaster on Human3.6M's exponential maps.")
 
 
-JOB = lifting.Job("h36m", __doc__.splitlines()[0], "htnet", add_data_arguments, load, tasks=("lifting", "motion"))
-
-
-FORECASTING = "Train and evaluate a motion forecaster on Human3.6M's exponential maps."
+def job_of(argv: list[str] | None) -> Job:
+    """The job for what a command line names."""
+    return MOTION if forecast.named(argv) in recipes.names("motion") else JOB
 
 
 def main(argv: list[str] | None = None) -> int:
-    if forecast.named(argv) in recipes.names("motion"):
-        return forecast.main(argv, "h36m", FORECASTING)
-    return lifting.run(JOB, argv)
-
-
-def cli() -> int:
-    if forecast.named(None) in recipes.names("motion"):
-        return forecast.cli("h36m", FORECASTING)
-    return lifting.cli(JOB)
+    return job_of(argv).run(argv)
 
 
 if __name__ == "__main__":
-    run_cli(cli)
+    run_cli(lambda: job_of(None).cli())

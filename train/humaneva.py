@@ -11,34 +11,35 @@ from argparse import Namespace
 
 from posekernels._cli import run_cli
 
-from . import lifting
 from .data.clips import LiftingData
 from .data.humaneva import TEST_SUBJECTS, TRAIN_SUBJECTS, load_humaneva
+from .lifting import LiftingJob, add_sampling_arguments
 
 
-def add_data_arguments(group) -> None:
-    group.add_argument(
-        "--data-root", metavar="DIR", required=True, help="folder with data_3d_humaneva15.npz and the 2D files"
-    )
-    group.add_argument("-k", "--keypoints", default="gt", help="2D source: data_2d_humaneva15_<this>.npz")
-    group.add_argument("-a", "--actions", default="Walk,Jog,Box", help="comma list of the beginnings of action names")
-    group.add_argument("-str", "--subjects-train", default=",".join(TRAIN_SUBJECTS), metavar="LIST")
-    group.add_argument("-ste", "--subjects-test", default=",".join(TEST_SUBJECTS), metavar="LIST")
-    lifting.add_sampling_arguments(group)
+class HumanEva(LiftingJob):
+    name, about, model = "humaneva", __doc__.splitlines()[0], "rie"
+    defaults = {"rie": {"architecture": (3, 3, 3), "batch_size": 128, "epochs": 1000, "lr_decay": 0.996}}
+
+    def add_data_arguments(self, group) -> None:
+        group.add_argument(
+            "--data-root", metavar="DIR", required=True, help="folder with data_3d_humaneva15.npz and the 2D files"
+        )
+        group.add_argument("-k", "--keypoints", default="gt", help="2D source: data_2d_humaneva15_<this>.npz")
+        group.add_argument(
+            "-a", "--actions", default="Walk,Jog,Box", help="comma list of the beginnings of action names"
+        )
+        group.add_argument("-str", "--subjects-train", default=",".join(TRAIN_SUBJECTS), metavar="LIST")
+        group.add_argument("-ste", "--subjects-test", default=",".join(TEST_SUBJECTS), metavar="LIST")
+        add_sampling_arguments(group)
+
+    def load(self, options: Namespace) -> LiftingData:
+        chosen = {"actions": options.actions, "downsample": options.downsample, "subset": options.subset}
+        subjects = options.subjects_train, options.subjects_test
+        return load_humaneva(options.data_root, options.keypoints, *subjects, **chosen)
 
 
-def load(options: Namespace) -> LiftingData:
-    chosen = {"actions": options.actions, "downsample": options.downsample, "subset": options.subset}
-    return load_humaneva(options.data_root, options.keypoints, options.subjects_train, options.subjects_test, **chosen)
-
-
-USUAL = {"architecture": (3, 3, 3), "batch_size": 128, "epochs": 1000, "lr_decay": 0.996}
-JOB = lifting.Job("humaneva", __doc__.splitlines()[0], "rie", add_data_arguments, load, {"rie": USUAL})
-
-
-def main(argv: list[str] | None = None) -> int:
-    return lifting.run(JOB, argv)
-
+JOB = HumanEva()
+main = JOB.run
 
 if __name__ == "__main__":
-    run_cli(lambda: lifting.cli(JOB))
+    run_cli(JOB.cli)

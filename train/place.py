@@ -46,6 +46,11 @@ class Place:
         return bool(tensor.item())
 
 
+def is_first() -> bool:
+    """Whether this is the process that prints, under torchrun."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 @contextlib.contextmanager
 def run_place(device: str = "auto", precision: str = "float32") -> Iterator[Place]:
     """Choose the device and, under torchrun, join the other processes (gloo on CPU, NCCL on GPU).

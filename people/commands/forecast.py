@@ -13,6 +13,7 @@ import torch
 
 from posekernels._cli import Parser
 from posekernels.archive import CheckpointError, DataError, read_checkpoint, read_npz
+from posekernels.models.forecasting import FPS, with_path, without_path
 from posekernels.models.pkd import roll_out
 from posekernels.models.pretrained import About, load_weights, pretrained
 from posekernels.models.published.pkd import configuration
@@ -20,7 +21,6 @@ from posekernels.models.registry import create, load_published
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train.recipes import trained
-from posekernels.train.recipes.any_motion import FPS, with_path, without_path
 
 from .. import pictures, player, pose_files
 from ..lifter import Person, stretches

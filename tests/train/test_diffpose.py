@@ -12,7 +12,7 @@ from posekernels.archive import DataError, read_checkpoint
 from posekernels.models.diffpose import PUBLISHED_SAMPLING
 from posekernels.models.registry import published_state
 from posekernels.people.lifter import load_lifter
-from posekernels.train import h36m, lifting, place
+from posekernels.train import h36m, place
 from posekernels.train.data import mixture
 from posekernels.train.evaluate import target_of
 from posekernels.train.loop import prepare
@@ -84,13 +84,13 @@ def test_sampling_is_the_published_one_of_the_2d_input(tmp_path):
     for source in ("gt", "cpn_ft_h36m_dbb"):
         fake_h36m.write(tmp_path, *fake_h36m.tables(subjects, {"Walking": 2}), source)
     for source, arguments in (("cpn", ()), ("cpn", ("-k", "cpn_ft_h36m_dbb")), ("gt", ("-k", "gt"))):
-        options, recipe = lifting.parse(h36m.JOB, ["--model", "diffpose", "--data-root", str(tmp_path), *arguments])
-        assert recipe(options, h36m.load(options)).sampling == PUBLISHED_SAMPLING["video", source]
+        options, recipe = h36m.JOB.parse(["--model", "diffpose", "--data-root", str(tmp_path), *arguments])
+        assert recipe(options, h36m.JOB.load(options)).sampling == PUBLISHED_SAMPLING["video", source]
 
 
 def test_long_clips_train_on_few_and_are_refused_where_they_do_not_fit(monkeypatch):
     def recipe(*arguments, root=None):
-        options, recipe = lifting.parse(h36m.JOB, ["--model", "mixste", "--device", "cpu", *arguments])
+        options, recipe = h36m.JOB.parse(["--model", "mixste", "--device", "cpu", *arguments])
         options.data_root = root
         return recipe(options, synthetic(12))
 
@@ -161,7 +161,7 @@ def test_mixture_files(train, capsys):
     table = mixture.read_mixture(file)
     first = table["S1"]["Walking"][0]
     assert first.shape[1:] == (17, 3, 5) and (first[..., 0] == [1, 0, 0]).all() and (first[..., 3:] >= 0).all()
-    data = h36m.load(h36m.lifting.parse(h36m.JOB, ["--data-root", str(root), "-k", "gt"])[0])
+    data = h36m.JOB.load(h36m.JOB.parse(["--data-root", str(root), "-k", "gt"])[0])
     found = mixture.clip_mixtures(file, data.train)
     np.testing.assert_allclose(found[0][:, :, 0, 1:3], data.train[0].keypoints, atol=1e-6)
     train("diffpose", "mixed", "--setting", "frame", "--mixture", "gt", sizes=GRAPH)
@@ -245,9 +245,7 @@ def test_published_configuration(tmp_path):
     file = tmp_path / "published.yml"
     file.write_text(PUBLISHED)
     with pytest.warns(UserWarning, match=r"without effect.*optim\.lr \(the command line rules"):
-        options, _ = h36m.lifting.parse(
-            h36m.JOB, ["--model", "diffpose", "--n_head", "4", "--config", str(file), "-e", "3"]
-        )
+        options, _ = h36m.JOB.parse(["--model", "diffpose", "--n_head", "4", "--config", str(file), "-e", "3"])
     assert options.hid_dim == 16 and options.test_timesteps == 2 and options.beta_start == 1e-4
     assert options.n_head == 4 and options.epochs == 3, "the command line comes first"
     assert options.lr == 1e-3 and options.clip == 1.0
@@ -286,7 +284,7 @@ def test_every_clip_is_refined_once_and_frames_of_two_chunks_count_twice_where_a
     data.test = data.test[:2]
 
     def evaluate(*options):
-        chosen, recipe = lifting.parse(h36m.JOB, ["--model", "diffpose", *SMALL, *GRAPH, *options])
+        chosen, recipe = h36m.JOB.parse(["--model", "diffpose", *SMALL, *GRAPH, *options])
         recipe = recipe(chosen, data)
         prepare(recipe, chosen, Place())
         seen = []

@@ -11,7 +11,7 @@ import torch
 
 from posekernels.models import create, save_published
 from posekernels.models.registry import published_state
-from posekernels.train import forecast, h36m
+from posekernels.train import cmu, h36m, pw3d
 from posekernels.train.data import forecasting as data
 from posekernels.train.recipes import pkd
 from tests.train.test_forecasting_data import make_cmu, make_h36m
@@ -55,17 +55,17 @@ def test_losses_by_hand():
 def test_training_resumes_to_the_bit(tmp_path, capsys):
     root = ["--data-root", str(make_cmu(tmp_path / "cmu"))]
     own = ["--distill_layer_num", "1", "--actions", "walking,running"]
-    assert forecast.main([*root, *SMALL, *own, "--out", "a", "--render", "clip.html"], "cmu", "x") == 0
+    assert cmu.main([*root, *SMALL, *own, "--out", "a", "--render", "clip.html"]) == 0
     out = capsys.readouterr().out
     assert "nominal time" in out and "repeat the last frame" in out and "after 4 iterations" in out
     assert (tmp_path / "a/clip.html").stat().st_size > 10_000
-    assert forecast.main([*root, *SMALL[:2], "--iter", "2", *SMALL[4:], *own, "--out", "b"], "cmu", "x") == 0
+    assert cmu.main([*root, *SMALL[:2], "--iter", "2", *SMALL[4:], *own, "--out", "b"]) == 0
     stored = torch.load("b/last.pt", weights_only=True)
     stored["options"]["iter"] = 4
     torch.save(stored, "b/last.pt")
-    assert forecast.main([*root, "--out", "b", "--resume"], "cmu", "x") == 0
+    assert cmu.main([*root, "--out", "b", "--resume"]) == 0
     assert all(torch.equal(a, b) for a, b in zip(weights("a/last.pt").values(), weights("b/last.pt").values()))
-    assert forecast.main([*root, "--evaluate", "b/last.pt", "--out", "c"], "cmu", "x") == 0
+    assert cmu.main([*root, "--evaluate", "b/last.pt", "--out", "c"]) == 0
     assert json.loads((tmp_path / "c/evaluation.json").read_text())["iterations"] == 4
     figures = json.loads((tmp_path / "a/evaluation.json").read_text())
     assert figures["iterations"] == 4 and figures["figures"].keys() == {*data.CMU.labels, "mean"}
@@ -105,7 +105,7 @@ def test_evaluate_published_files(tmp_path, capsys):
 def test_published_options_without_effect():
     given = ["--weight", "1.0", "--exp-name", "x", "--temporal-only", "--num", "2"]
     with pytest.warns(UserWarning, match="without effect"):
-        options, _ = forecast.parse(given, "cmu", "x")
+        options, _ = cmu.JOB.parse(given)
     assert (options.num, options.sampling) == (2, "all")
 
 
@@ -119,10 +119,10 @@ def test_used_joints_are_those_that_are_forecast():
 
 
 def test_starter_and_simlpe(capsys):
-    assert forecast.main(["--model", "simlpe", *SMALL, "--out", "s"], "pw3d", "x") == 0
+    assert pw3d.main(["--model", "simlpe", *SMALL, "--out", "s"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("no --data-root: using the starter set") and "starter set: " in out
-    assert forecast.main(["--evaluate", "s/last.pt"], "pw3d", "x") == 0
+    assert pw3d.main(["--evaluate", "s/last.pt"]) == 0
     assert "--model simlpe" in capsys.readouterr().out
 
 
@@ -139,7 +139,7 @@ def test_starter_and_simlpe(capsys):
 )
 def test_refusals(argv, words):
     with pytest.raises(ValueError, match=words):
-        forecast.main(argv, "cmu", "x")
+        cmu.main(argv)
 
 
 def test_pooling_over_windows_or_actions():

@@ -15,7 +15,7 @@ from posekernels._cli import run_cli
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.pretrained import load_weights
 from posekernels.models.registry import published_state
-from posekernels.train import h36m, lifting, recipes
+from posekernels.train import h36m, recipes
 from posekernels.train.evaluate import Report, evaluate_clips, evaluate_mean_pose, mean_pose, target_of
 from posekernels.train.place import Place
 from posekernels.train.recipes._lifting import Windows
@@ -236,7 +236,7 @@ def test_htnet_learns(tmp_path, monkeypatch, capsys):
 
 
 def test_htnet_learning_rate_is_the_published_one(tmp_path):
-    options, recipe = lifting.parse(h36m.JOB, ["--data-root", str(tmp_path), "--out", str(tmp_path)])
+    options, recipe = h36m.JOB.parse(["--data-root", str(tmp_path), "--out", str(tmp_path)])
     assert (options.batch_size, options.lr) == (512, 5e-4)
     rates, rate = [], 1.0
     for epoch in range(1, 13):  # after each epoch x 0.95, or x 0.5 when it is a multiple of 5

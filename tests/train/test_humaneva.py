@@ -7,7 +7,7 @@ from posekernels.archive import write_npz
 from posekernels.models import rie
 from posekernels.models.pretrained import load_weights
 from posekernels.people.commands import convert_weights
-from posekernels.train import humaneva, lifting
+from posekernels.train import humaneva
 
 
 def write(tmp_path):
@@ -36,7 +36,7 @@ def test_trains_and_reports_fifteen_joints(tmp_path, monkeypatch, capsys):
 
 
 def test_the_usual_protocol_is_the_default():
-    options, _ = lifting.parse(humaneva.JOB, ["--data-root", "x", "-b", "64"])
+    options, _ = humaneva.JOB.parse(["--data-root", "x", "-b", "64"])
     assert (options.architecture, options.batch_size, options.epochs) == ((3, 3, 3), 64, 1000)
     assert options.lr_decay == 0.996 and options.channels == 256
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from posekernels import models
+from posekernels.models.forecasting import with_path, without_path
 from posekernels.models.pretrained import OURS, About, pretrained, save_weights
 from posekernels.people.lifter import load_lifter
 from posekernels.pose.camera import looking_at, project, rotate
@@ -14,7 +15,7 @@ from posekernels.pose.skeleton import H36M_17
 from posekernels.train import any_motion, h36m
 from posekernels.train.data.motion import load_starter
 from posekernels.train.recipes.any_camera import Draws, Views, looking, motions
-from posekernels.train.recipes.any_motion import Stretches, with_path, without_path
+from posekernels.train.recipes.any_motion import Stretches
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,11 @@ from posekernels.people.commands.lift import size
 from posekernels.people.lifter import Lifter, load_lifter
 from posekernels.pose.camera import normalise_screen
 from posekernels.pose.skeleton import H36M_17
-from posekernels.train import any_motion, forecast, h36m, lifting
+from posekernels.train import any_motion, cmu, h36m
 from posekernels.train.data.forecasting import CMU
 from posekernels.train.loop import Loop, prepare
 from posekernels.train.place import Place
 from posekernels.train.recipes import trained
-from posekernels.train.recipes.any_motion import AnyMotionRecipe
 from tests.train.synthetic import synthetic
 
 LIFTERS = {
@@ -48,16 +47,13 @@ TOGETHER = {
 def run_of(name, folder, stage=0):
     """A checkpoint of a fresh network, as the loop writes it."""
     if name in FORECASTERS:
-        options, recipe = forecast.parse(["--model", name, *FORECASTERS[name]], "cmu", "x")
+        options, recipe = cmu.JOB.parse(["--model", name, *FORECASTERS[name]])
         data = SimpleNamespace(layout=CMU)
     elif name == "any_motion":
-        options, recipe = (
-            any_motion.parse(["--network", "pkd", "--blocks", "2", "--distill-blocks", "1"]),
-            AnyMotionRecipe,
-        )
+        options, recipe = any_motion.JOB.parse(["--network", "pkd", "--blocks", "2", "--distill-blocks", "1"])
         data = None
     else:
-        options, recipe = lifting.parse(h36m.JOB, ["--model", name, *(LIFTERS | TOGETHER)[name]])
+        options, recipe = h36m.JOB.parse(["--model", name, *(LIFTERS | TOGETHER)[name]])
         data = synthetic(12)
     loop = Loop(recipe(options, data), options, Place(), folder, None)
     prepare(loop.recipe, options, loop.place)
@@ -110,13 +106,13 @@ def test_the_best_of_each_stage_is_evaluated_as_that_stage(tmp_path):
     data = synthetic(12)
     for stage in (0, 1):
         torch.save(read_checkpoint(path) | {"stage": stage}, path)
-        options, recipe = lifting.parse(h36m.JOB, ["--evaluate", str(path), "-k", "gt"])
+        options, recipe = h36m.JOB.parse(["--evaluate", str(path), "-k", "gt"])
         recipe = recipe(options, data)
         prepare(recipe, options, Place())
         recipe.load_weights(path)
         assert ("P1 before" in recipe.evaluate(recipe.place).figures) == (stage == 1)
     path, _ = run_of("ws_anl", tmp_path, stage=0)
-    options, recipe = lifting.parse(h36m.JOB, ["--evaluate", str(path), "--multihyp_test"])
+    options, recipe = h36m.JOB.parse(["--evaluate", str(path), "--multihyp_test"])
     recipe = recipe(options, data)
     prepare(recipe, options, Place())
     with pytest.raises(CheckpointError, match="variance model is not trained yet"):
@@ -197,13 +193,13 @@ def test_sizes_of_images_are_positive(text):
 )
 def test_published_options_without_effect_are_told(name, options):
     with pytest.warns(UserWarning, match=f"{options[0]}: without effect"):
-        lifting.parse(h36m.JOB, ["--model", name, *options])
+        h36m.JOB.parse(["--model", name, *options])
 
 
 def test_a_warning_is_one_line_without_a_place_in_the_code(capsys):
     def main():
         warnings.showwarning = lambda *warning: sys.stderr.write(warnings.formatwarning(*warning))  # pytest has its own
-        lifting.parse(h36m.JOB, ["--model", "rie", "--dense"])
+        h36m.JOB.parse(["--model", "rie", "--dense"])
 
     with pytest.raises(SystemExit), warnings.catch_warnings():
         run_cli(main)
@@ -220,8 +216,8 @@ def test_a_warning_is_one_line_without_a_place_in_the_code(capsys):
     ],
 )
 def test_a_resumed_run_needs_no_file_it_began_with(tmp_path, name, options):
-    options, recipe = lifting.parse(
-        h36m.JOB, ["--model", name, *(LIFTERS | TOGETHER)[name], *options, "--out", str(tmp_path), "--resume"]
+    options, recipe = h36m.JOB.parse(
+        ["--model", name, *(LIFTERS | TOGETHER)[name], *options, "--out", str(tmp_path), "--resume"]
     )
     recipe = recipe(options, synthetic(12))
     prepare(recipe, options, Place())

@@ -148,12 +148,16 @@ def test_3dhp(tmp_path, capsys):
     code, printed, error = run(capsys, main, "--data-root", tmp_path, *pair, "--multihyp_test", "--samples", 4)
     assert code == 0, error
     assert "24 frames, best of 4, alpha 0.01" in printed and "MPI-INF-3DHP  [  pck: " in printed
-    code, printed, error = run(capsys, main, "--data-root", tmp_path, *pair, "--group", "outdoor")
+    out = "--out", tmp_path / "figures"
+    code, printed, error = run(capsys, main, "--data-root", tmp_path, *pair, "--group", "outdoor", *out)
     assert code == 0 and "8 frames, single pose" in printed
+    assert "PCK" in json.loads((tmp_path / "figures/evaluation.json").read_text())["figures"]
     code, _, error = run(capsys, main, "--data-root", tmp_path, *pair[:2], "--evaluate", files["variance"])
     assert code == 2 and "name the lifter with --lifter_checkpoint" in error
     code, _, error = run(capsys, main, "--data-root", tmp_path, *pair, "--dataset", "h36m")
     assert code == 2 and "train.h36m" in error
+    code, _, error = run(capsys, main, "--data-root", tmp_path, *pair, "--out", tmp_path / "run", "--resume")
+    assert code == 2 and "--resume: train.mpi_inf_3dhp trains nothing" in error  # and no fresh network is tested
     code, _, error = run(capsys, main, "--data-root", tmp_path, "-k", "hrnet_coc", *pair)
     assert code == 2 and "keypoints here: gt" in error and len(error.splitlines()) == 1
     write_3dhp(tmp_path, metre=1000)

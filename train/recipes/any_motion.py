@@ -21,31 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
+from posekernels.models.forecasting import FPS, in_one_frame, with_path
 from posekernels.pose.skeleton import H36M_17
 
 from . import Recipe
 from .pkd import position_loss, velocity_loss
 
-FPS = 25.0
 SOURCE_FPS = 50.0
-
-
-def with_path(world: Tensor, last: int) -> Tensor:
-    """[..., T, 17, 3] metres, world to root-relative; joint 0 becomes the root relative to that of frame ``last``."""
-    root = world[..., :1, :]
-    path = root - root[..., last, None, :, :]
-    return torch.cat((path, world[..., 1:, :] - root), -2)
-
-
-def without_path(motion: Tensor, origin: Tensor) -> Tensor:
-    """The inverse of ``with_path``: [..., T, 17, 3] back to the world, given the root [..., 3] of frame ``last``."""
-    root = motion[..., :1, :] + origin[..., None, None, :]
-    return torch.cat((root, motion[..., 1:, :] + root), -2)
-
-
-def in_one_frame(motion: Tensor) -> Tensor:
-    """Every joint where it is, relative to one place for the whole window: a wrong path is wrong for all joints."""
-    return torch.cat((motion[..., :1, :], motion[..., 1:, :] + motion[..., :1, :]), -2)
 
 
 class Stretches:
