@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from posekernels._files import save_checkpoint
 from posekernels.archive import read_checkpoint
 
 from .place import Place, move
 from .recipes import Recipe, load_strict
-from .run_folder import FORMAT, Log, clear, curve, plain, read_run, save, save_options
+from .run_folder import FORMAT, Log, clear, curve, plain, read_run, save_options
 
 
 class Interrupted(KeyboardInterrupt):
@@ -349,7 +350,7 @@ class Loop:
             return
         at.best = value
         if self.place.rank == 0:
-            save(self.best_path(at.stage), self.weights() | {"figures": figures})
+            save_checkpoint(self.weights() | {"figures": figures}, self.best_path(at.stage))
 
     def weights(self) -> dict:
         at = self.at
@@ -371,8 +372,7 @@ class Loop:
         randoms = place.gather(random_state(place.device))
         losses = place.gather({k: (float(t), n) for k, (t, n) in at.losses.items()})
         if place.rank == 0:
-            save(
-                self.folder / "last.pt",
+            save_checkpoint(
                 self.weights()
                 | {
                     "batch": at.batch,
@@ -384,6 +384,7 @@ class Loop:
                     "optimizers": [o.state_dict() for o in self.optimizers],
                     "recipe": self.recipe.state_dict(),
                 },
+                self.folder / "last.pt",
             )
 
     def check_resumed(self, stored: dict) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
+import os
 import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-import torch
-
-from posekernels._files import write_aside
+from posekernels._files import left_aside, write_aside
 from posekernels.archive import read_checkpoint
 from posekernels.extras import needs
 
@@ -52,14 +52,40 @@ def open_folder(options: Namespace, place: Place, stem: str) -> Path:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=folder).close()
+                lock(folder)
+            except BlockingIOError:
+                raise ValueError(f"--out {folder}: another run is writing there; name another folder") from None
             except OSError as failure:
                 raise ValueError(f"--out {folder}: cannot write there: {failure.strerror or failure}") from failure
+            for left in left_aside(folder):  # by a run that was killed
+                left.unlink(missing_ok=True)
         except ValueError as failure:
             error = str(failure)
     folder, error = place.gather((folder, error))[0]
     if error:
         raise ValueError(error)
     return folder
+
+
+_locks: dict[Path, int] = {}
+
+
+def lock(folder: str | Path) -> None:
+    """Keep a run's folder for this process. The lock dies with its process, however that ends.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    folder = Path(folder).resolve()
+    if folder in _locks:
+        return
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise
+    _locks[folder] = file
 
 
 def read_saved(path: str | Path) -> dict | list:
@@ -103,11 +129,6 @@ def clear(folder: Path) -> None:
     """Take away what an earlier run left; its log and options are written anew anyway."""
     for stale in ("best.pt", "last.pt", "curve.png", *(p.name for p in folder.glob("best-stage*.pt"))):
         (folder / stale).unlink(missing_ok=True)
-
-
-def save(path: Path, checkpoint: dict) -> None:
-    with write_aside(path) as aside:
-        torch.save(checkpoint, aside)
 
 
 def save_options(folder: Path, options: Namespace) -> None:

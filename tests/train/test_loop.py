@@ -12,8 +12,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.train.loop import Ema, Interrupted, Loop
-from posekernels.train.place import run_place
-from posekernels.train.run_folder import curve
+from posekernels.train.place import Place, run_place
+from posekernels.train.run_folder import curve, open_folder
 from tests.train.synthetic import synthetic
 from tests.train.toy import Toy, options, toy_parser, train
 
@@ -274,3 +274,28 @@ def test_published_programs_count_epochs_from_one():
     assert toy_parser().parse_args(["--epochs", "21"]).epochs == 21
     with pytest.raises(ValueError, match="--nepoch"):
         toy_parser().parse_args(["--nepoch", "1"])
+
+
+HOLD = """
+import sys, time
+from posekernels.train.run_folder import lock
+lock(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_folder_has_one_run_at_a_time_and_what_a_killed_one_left_goes(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    root = Path(__file__).resolve().parents[2]
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=root, stdout=subprocess.PIPE, text=True)
+    with child:
+        assert child.stdout.readline() == "held\n"
+        left = folder / f".last-{child.pid}.pt"
+        left.touch()
+        with pytest.raises(ValueError, match=f"--out {folder}: another run is writing there"):
+            open_folder(SimpleNamespace(out=str(folder), resume=None, overwrite=False), Place(), "toy")
+        child.kill()
+    assert open_folder(SimpleNamespace(out=str(folder), resume=None, overwrite=False), Place(), "toy") == folder
+    assert not left.exists()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from posekernels import models
-from posekernels._files import write_aside
+from posekernels._files import save_checkpoint, write_aside
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.lifting import Lifts
 from posekernels.models.registry import load_published
@@ -278,8 +278,7 @@ class WsAnlRecipe(LiftingRecipe):
         target = sigma_targets(torch.cat((poses, mirrored))[:, None], predicted)[2]
         if self.place.rank == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with write_aside(path) as aside:
-                torch.save({"target": target}, aside)
+            save_checkpoint({"target": target}, path)
         return keypoints, target
 
     # -- test --------------------------------------------------------------------------------------------------------
