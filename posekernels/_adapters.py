@@ -1,8 +1,9 @@
 """What the adapters of every backend do with the tensors of a raw op, where None stands for one that is missing.
 
-A kernel gets an address and sizes. It comes from here, nowhere else: ``address`` refuses a tensor whose numbers do not
-lie one after the other, so that no kernel reads its neighbours' memory; ``strided_address`` is for a kernel that is
-told the strides too.
+A kernel gets an address and sizes. Addresses come from here, nowhere else: ``address`` is for tensors whose numbers lie
+one after the other (``contiguous`` makes them so), ``strided_address`` for a kernel that is told the strides too.
+``posekernels.testing.poisoned`` lets ``address`` refuse the others; the price of asking at every call is 5 % of a small
+op.
 """
 
 from __future__ import annotations
@@ -16,26 +17,28 @@ def contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
-def address(tensor: Tensor | None) -> int | None:
-    """Where a contiguous tensor begins. Keep the tensor in a variable while the kernel runs.
+_begins = Tensor.data_ptr  # ``poisoned`` puts ``begins_contiguous`` here
 
-    Raises:
-        AssertionError: the tensor has strides: a fault of the adapter that calls this.
-    """
-    if tensor is None:
-        return None
+
+def begins_contiguous(tensor: Tensor) -> int:
+    """Raises AssertionError for a tensor with strides: a fault of the adapter that asks for its address."""
     if not tensor.is_contiguous():
         raise AssertionError(f"a kernel would read a tensor of strides {tensor.stride()} as if contiguous")
     return tensor.data_ptr()
 
 
+def address(tensor: Tensor | None) -> int | None:
+    """Where a contiguous tensor begins. Keep the tensor in a variable while the kernel runs."""
+    return None if tensor is None else _begins(tensor)
+
+
 def addresses(*tensors: Tensor | None) -> list[int | None]:
-    return [*map(address, tensors)]
+    return [None if tensor is None else _begins(tensor) for tensor in tensors]
 
 
 def table_of(tensors: Iterable[Tensor | None]) -> list[int]:
     """Their addresses as a table of numbers for a kernel: 0 for one that is missing."""
-    return [address(tensor) or 0 for tensor in tensors]
+    return [0 if tensor is None else _begins(tensor) for tensor in tensors]
 
 
 def strided_address(tensor: Tensor | None) -> int | None:

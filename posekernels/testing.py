@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from . import _dispatch
+from . import _adapters, _dispatch
 
 # Norm-wise relative error against float64 that a result of this dtype may have.
 BUDGET = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
@@ -64,8 +64,8 @@ def _least(dtype: torch.dtype) -> float | int:
 def poisoned() -> Iterator[None]:
     """Inside ``with poisoned():`` what ``torch.empty`` and its kin allocate is NaN, between guard bands that must last.
 
-    What a kernel forgets to write is then NaN, and a write past the ends of an output is an error. Integers are the
-    least of their kind instead.
+    What a kernel forgets to write is then NaN, and a write past the ends of an output is an error; so is handing a
+    kernel a tensor with strides as if it had none. Integers are the least of their kind instead.
 
     Raises:
         AssertionError: when the block ends: something was written outside what was allocated.
@@ -87,6 +87,7 @@ def poisoned() -> Iterator[None]:
         for owner, names in ((torch, ("empty", "empty_like", "empty_strided")), (Tensor, ("new_empty",))):
             for name in names:
                 stack.enter_context(mock.patch.object(owner, name, banded(getattr(owner, name))))
+        stack.enter_context(mock.patch.object(_adapters, "_begins", _adapters.begins_contiguous))
         yield
     for buffer in buffers:
         bands = torch.cat((buffer[:_BAND], buffer[-_BAND:]))

@@ -114,19 +114,22 @@ void temporal_attention_backward(const float* grad, const float* q, const float*
             if (a.dropout) a.draw(b, h, lane0, masks, bits);
             for (int64_t half = 0; half < 2; ++half) {
                 const int64_t l0 = half * lanes;
-                Vec along{};  // sum over keys of weights and their gradients: what the softmax takes off each
+                if (a.dropout)
+                    for (int64_t s = 0; s < seen; ++s) {
+                        float* g = dp + s * panel + l0;
+                        store(g, keep_lanes(masks[s] >> l0, load(g) * a.dropout.factor));
+                    }
+                // The sum over keys of weights times their gradients: what the softmax takes off each.
+                Vec sums[2] = {};
+                int64_t s0 = 0;
+                for (; s0 + 2 <= seen; s0 += 2)
+                    for (int64_t j = 0; j < 2; ++j)
+                        sums[j] += load(p + (s0 + j) * panel + l0) * load(dp + (s0 + j) * panel + l0);
+                if (s0 < seen) sums[0] += load(p + s0 * panel + l0) * load(dp + s0 * panel + l0);
+                const Vec along = (sums[0] + sums[1]) * inverse[half];
                 for (int64_t s = 0; s < seen; ++s) {
                     const int64_t i = s * panel + l0;
                     const Vec weight = load(p + i) * inverse[half];
-                    Vec g = load(dp + i);
-                    if (a.dropout) g = keep_lanes(masks[s] >> l0, g * a.dropout.factor);
-                    store(p + i, weight);
-                    store(dp + i, g);
-                    along += weight * g;
-                }
-                for (int64_t s = 0; s < seen; ++s) {
-                    const int64_t i = s * panel + l0;
-                    const Vec weight = load(p + i);
                     Vec dropped = weight;
                     if (a.dropout) dropped = keep_lanes(masks[s] >> l0, weight * a.dropout.factor);
                     const Vec ds = weight * (load(dp + i) - along) * scale;
