@@ -1,0 +1,66 @@
+"""The contract of every op (tests/ops/table.py), on compiled Triton kernels."""
+
+from __future__ import annotations
+
+import contextlib
+from unittest import mock
+
+import torch
+
+from posekernels import _dispatch
+from posekernels.testing import BUDGET
+from tests.ops import table
+from tests.ptx.device import gpu
+
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,  # as PyTorch's own setting allows
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+# What the Triton kernels of an op refuse by design.
+_ONLY = {
+    "denoise": ("float32", "tf32"),
+    "temporal_mlp": ("bfloat16", "float16"),
+    "temporal_mlp_forecast": ("bfloat16", "float16"),
+}
+_NO_PRODUCTS = {
+    "annotated_norm",
+    "best_hypothesis",
+    "merge_hypotheses",
+    "norm_activation",
+    "procrustes",
+    "relative_encoding",
+    "sample_hypotheses",
+}
+
+
+def ops() -> list[str]:
+    return [name for name in table.OPS if "triton" in _dispatch.OPS.get(name, {})]
+
+
+def cases() -> list[tuple[str, str]]:
+    """Every op with every dtype that its Triton kernels take; TF32 where there are products."""
+    return [(op, dtype) for op in ops() for dtype in _ONLY.get(op, DTYPES) if dtype != "tf32" or op not in _NO_PRODUCTS]
+
+
+def check(op: str, dtype: str, **options) -> str:
+    """What ran, in words; options as ``Device`` takes them.
+
+    Raises:
+        AssertionError: a kernel's answer is wrong, or a launch is at fault.
+    """
+    torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(gpu(**options))
+        stack.enter_context(mock.patch.object(table, "device_of", lambda backend: "cpu"))
+        if dtype == "tf32":
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("high")
+            # It has float16's mantissa, cut off instead of rounded.
+            stack.enter_context(mock.patch.dict(BUDGET, {torch.float32: BUDGET[torch.float16]}))
+        found = table.OPS[op]
+        table.check(found, found.make(table.Choices()), "triton", DTYPES[dtype])
+    kernels = {launch.kernel.name for launch in device.launches}
+    total = sum(int(launch.counts.rows[:, 0].sum()) for launch in device.launches)
+    return f"{len(kernels)} kernels, {len(device.launches)} launches, {total} instructions of warps"
