@@ -567,7 +567,8 @@ def check(
             if relative_error(got[name].nan_to_num(), exact.nan_to_num()) > bound:
                 narrow = training and dtype.itemsize == 2  # gradients go through many roundings to 16 bits
                 if not others:
-                    others = [run(problem, rounded, "reference", True)] if narrow else _as_good(problem, rounded, training)
+                    narrowed = [run(problem, rounded, "reference", True)] if narrow else None
+                    others = narrowed or _as_good(problem, rounded, training)
                 worst = max(relative_error(other[name].nan_to_num(), exact.nan_to_num()) for other in others)
                 enough = 4 if narrow else 16
                 bound = max(bound, (enough if worst < 0.1 else 1000) * worst)  # no digit is right: one that should be 0
