@@ -8,9 +8,10 @@ them, nor for the stand-ins that tracing and ``torch.func`` put in a tensor's pl
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from operator import attrgetter, is_
 from typing import TypeVar
 
@@ -32,7 +33,7 @@ class _Kept(dict):
         return OrderedDict, ()
 
 
-def _state(tensors: tuple[Tensor, ...]) -> list[int] | None:
+def state_of(tensors: Sequence[Tensor]) -> list[int] | None:
     """Equal to the one before when nothing was written to; None for tensors that cannot tell."""
     if not _KINDS.issuperset(map(type, tensors)):
         return None
@@ -57,7 +58,7 @@ def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value
     """
     if captured():  # export, for one, would leave its fake tensors behind
         return make()
-    state = _state(tensors)
+    state = state_of(tensors)
     if state is None:
         return make()
     kept = tensors[0].__dict__.get(_ATTRIBUTE)
@@ -68,6 +69,14 @@ def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value
     if found is None or found[0] != state or not all(map(is_, [r() for r in found[1]], tensors[1:])):
         found = kept[key] = (state, [weakref.ref(t) for t in tensors[1:]], make())
     return found[2]
+
+
+_deriving = threading.local()
+
+
+def deriving() -> bool:
+    """Whether a ``PreparedWeights`` is making its value: it watches the weights that this is made of."""
+    return getattr(_deriving, "now", False)
 
 
 class PreparedWeights:
@@ -110,8 +119,12 @@ class PreparedWeights:
             return self._derive(net)
         known, value = self._made
         if state != known:
-            with torch.no_grad():
-                value = self._derive(net)
+            _deriving.now = True
+            try:
+                with torch.no_grad():
+                    value = self._derive(net)
+            finally:
+                _deriving.now = False
             self._made = state, value
         return value
 

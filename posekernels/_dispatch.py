@@ -39,6 +39,7 @@ class Kernel:
             without the trailing ``backend``.
         missing: why the backend is not on this machine (built without, no device), or None when it is.
         refuses: given the same arguments as ``run``: why it cannot take them, or None.
+        keeps: ``run`` takes ``derived``, a ``Network``'s ``made``.
         proven: False for code that has been compiled but that no GPU has run yet; ``auto`` passes it over.
     """
 
@@ -46,14 +47,15 @@ class Kernel:
     missing: Callable[[], str | None] = _never
     refuses: Callable[..., str | None] = _never
     proven: bool = True
+    keeps: bool = False
 
-    def __call__(self, *args):
+    def __call__(self, *args, **options):
         run = self.run
         if isinstance(run, str):
             module, function = run.split(":")
             run = getattr(importlib.import_module(module), function)
             object.__setattr__(self, "run", run)
-        return run(*args)
+        return run(*args, **options)
 
 
 OPS: dict[str, dict[str, Kernel]] = {}
@@ -129,14 +131,6 @@ def resolve(op: str, backend: str, args: tuple) -> Kernel:
             _logged.add((op, name))
             _log.info("%s: auto passes %s over: %s", op, name, reason)
     raise AssertionError(f"{op}: the reference refused")  # it has neither `missing` nor `refuses`
-
-
-def takes_reference(op: str, backend: str, args: tuple) -> bool:
-    """Whether the reference will run ``op`` eagerly: called in plain sight then, it is differentiated by PyTorch, which
-    computes nothing twice."""
-    if backend == "reference":
-        return True
-    return not torch.compiler.is_compiling() and resolve(op, backend, args) is OPS[op]["reference"]
 
 
 def explain(op: str, *args) -> str:

@@ -6,18 +6,31 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def _again(function: Callable, tensors: Sequence[Tensor | None], grads: Sequence[Tensor | None], needs) -> list:
-    """Gradients of ``function(*tensors)``, one per tensor, None where none is needed or the result does not depend."""
-    inputs = [None if t is None else t.detach().requires_grad_(need) for t, need in zip(tensors, needs)]
+    """Gradients of ``function(*tensors)``, one per tensor, None where none is needed or the result does not depend.
+
+    Where gradients are recorded (``create_graph``) they are functions of ``tensors`` and ``grads``, to be
+    differentiated again.
+    """
+    given = [t for t in (*tensors, *grads) if t is not None]
+    recorded = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+
+    def own(tensor: Tensor, need: bool) -> Tensor:
+        """To be differentiated by itself, even where one tensor was given in two places."""
+        if recorded and tensor.requires_grad:
+            return tensor.view_as(tensor)
+        return tensor.detach().requires_grad_(need)
+
+    inputs = [None if t is None else own(t, need) for t, need in zip(tensors, needs)]
     with torch.enable_grad():
         results = function(*inputs)
     results = (results,) if isinstance(results, Tensor) else results
     pairs = [(r, g) for r, g in zip(results, grads) if g is not None and r.requires_grad]
     wanted = [t for t, need in zip(inputs, needs) if need]
-    found = iter(torch.autograd.grad([r for r, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True))
+    outputs, incoming = [r for r, _ in pairs], [g for _, g in pairs]
+    found = iter(torch.autograd.grad(outputs, wanted, incoming, allow_unused=True, create_graph=recorded))
     return [next(found) if need else None for need in needs]
 
 
@@ -62,7 +75,6 @@ class _Recomputed(torch.autograd.Function):
         return run(*tensors)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *grads):
         again = _traced_again if torch.compiler.is_compiling() else _again
         return None, None, *again(ctx.reference, ctx.saved_tensors, grads, ctx.needs_input_grad[2:])

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from posekernels import ops
 from posekernels.models.rie import PARTS
-from posekernels.ops.denoise import GraphDenoiser
+from posekernels.ops.denoise.reference import TENSORS as DENOISER_TENSORS
 from posekernels.ops.encoder_layer import PARAMETERS as LAYER_PARAMETERS
 from posekernels.ops.hierarchy_block import PARAMETERS as HIERARCHY_PARAMETERS
 from posekernels.ops.transformer_block import PARAMETERS as BLOCK_PARAMETERS
@@ -124,7 +124,7 @@ class Op:
         return (torch.float32, sixteen) if self.sixteen_bits else (torch.float32,)
 
 
-DENOISER_NAMES = {f"weight{i}": f"weights.{field.name}" for i, field in enumerate(fields(GraphDenoiser))}
+DENOISER_NAMES = {f"weight{i}": f"weights.{name}" for i, name in enumerate(DENOISER_TENSORS)}
 OPS: dict[str, Op] = {}
 
 

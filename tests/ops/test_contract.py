@@ -111,6 +111,42 @@ def test_compiled_as_one_graph_is_the_same(name):
 
 
 @pytest.mark.parametrize("name", OPS)
+def test_differentiates_twice_on_every_backend_as_the_reference_does(name):
+    """A penalty on the gradient: what the reference gives, in float32 within its budget, whichever kernel ran first."""
+    problem = OPS[name].make(Choices(batch=2))
+
+    def penalty(backend, to):
+        tensors = with_floats(problem.tensors, lambda t: to(t.clone()).requires_grad_())
+        leaves = [t for t in tensors.values() if t is not None and t.requires_grad]
+        results = [y for y in problem.call(tensors, backend) if y.requires_grad]
+        first = torch.autograd.grad([y.square().sum() for y in results], leaves, create_graph=True, allow_unused=True)
+        second = [g.square().sum() for g in first if g is not None and g.requires_grad]
+        return torch.autograd.grad(sum(second), leaves, allow_unused=True)
+
+    want = penalty("reference", torch.Tensor.double)
+    for backend in ("auto", "cpu"):
+        got = penalty(backend, lambda t: t)
+        assert [g is None for g in got] == [g is None for g in want]
+        pairs = [(g, exact) for g, exact in zip(got, want) if g is not None]
+        whole = sum(exact.square().sum() for _, exact in pairs).sqrt()  # some of them are 0 but for rounding
+        for g, exact in pairs:
+            assert (g - exact).norm() <= 1e-4 * whole
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_follows_autocast(name):
+    """Inputs may be bfloat16 there and weights float32: the first argument's dtype decides, in and out."""
+    problem = OPS[name].make(Choices(batch=2))
+    first = next(iter(problem.tensors))
+    tensors = problem.tensors | {first: problem.tensors[first].bfloat16()}
+    with torch.autocast("cpu", torch.bfloat16):
+        got = problem.call(tensors, "auto")
+    want = problem.call(with_floats(problem.tensors, lambda t: t.bfloat16().float()), "auto")
+    for y, exact in zip(got, want, strict=True):
+        assert (y.float() - exact).norm() <= 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize("name", OPS)
 def test_gradcheck_of_the_reference(name):
     problem = OPS[name].make(Choices(batch=2))
     tensors = with_floats(problem.tensors, lambda t: t.double().requires_grad_())

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor, check_tensors
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import requested
 from ..._dropout import check_rate
 from ..._library import register
-from ..._native import no_cuda
-from . import cpu, reference
 
 
 def _fake(x, residual, scale, shift, eps, rate, seed, backend):
@@ -26,56 +22,43 @@ def _fake_backward(grad, grad_total, total, scale, eps, rate, seed, needs, backe
     return [total.new_empty(shape) for shape, need in zip(shapes, needs) if need]
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("annotated_norm_cuda", "annotated_norm_backward_cuda")
-
-
-_FOLDER = "posekernels.ops.annotated_norm"
 _forward = register(
+    __name__,
     "annotated_norm",
     "(Tensor x, Tensor? residual, Tensor scale, Tensor shift, float eps, float rate, int seed, str backend) "
     "-> (Tensor, Tensor)",
     _fake,
-    {
-        "cpu": Kernel(cpu.annotated_norm, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:annotated_norm", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:annotated_norm", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.annotated_norm),
-    },
 )
 _backward = register(
+    __name__,
     "annotated_norm_backward",
     "(Tensor grad, Tensor? grad_total, Tensor total, Tensor scale, float eps, float rate, int seed, bool[] needs, "
     "str backend) -> Tensor[]",
     _fake_backward,
-    {
-        "cpu": Kernel(cpu.annotated_norm_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:annotated_norm_backward", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:annotated_norm_backward", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.annotated_norm_backward),
-    },
 )
 
 
 class _AnnotatedNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, residual, scale, shift, eps, rate, seed, backend):
-        y, total = _forward(x, residual, scale, shift, eps, rate, seed, backend)
+        y, total = _forward.run(x, residual, scale, shift, eps, rate, seed, backend=backend)
         ctx.save_for_backward(x if residual is None else total, scale)
         ctx.has_residual = residual is not None
         ctx.eps, ctx.rate, ctx.seed, ctx.backend = eps, rate, seed, backend
         return y, total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad, grad_total):
         total, scale = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:4])
         if not ctx.has_residual:
             grad_total = None  # there is no second output
         args = (grad.contiguous(), grad_total, total, scale, ctx.eps, ctx.rate, ctx.seed, needs)
-        grads = iter(_backward(*args, ctx.backend) if any(needs) else ())
+        grads = iter(_backward(*args, backend=ctx.backend) if any(needs) else ())
         return *(next(grads) if need else None for need in needs), *(None,) * 4
+
+
+_forward.gradient = _AnnotatedNorm.apply
 
 
 @accepts_arrays
@@ -122,14 +105,7 @@ def annotated_norm(
     check_rate("annotated_norm", "dropout", dropout)
     if dropout and residual is None:
         raise ValueError("annotated_norm: dropout is of the branch that joins a residual; pass residual or dropout=0")
-    backend = requested(backend)
     flat = x.reshape(-1, channels)
     added = None if residual is None else residual.reshape(-1, channels)
-    tensors = (flat, added, scale, shift)
-    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
-        y, total = reference.annotated_norm(*tensors, eps, dropout, seed)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        y, total = _AnnotatedNorm.apply(*tensors, eps, dropout, seed, backend)
-    else:
-        y, total = _forward(*tensors, eps, dropout, seed, backend)
+    y, total = _forward(flat, added, scale, shift, eps, dropout, seed, backend=requested(backend))
     return y.view(x.shape) if residual is None else (y.view(x.shape), total.view(x.shape))

@@ -11,10 +11,6 @@ from ..._dropout import kernel_arguments
 from .._cpu import not_float32
 
 
-def missing() -> str | None:
-    return _native.no_cpu("annotated_norm", "annotated_norm_backward")
-
-
 def refuses(x, residual, scale, shift, eps, rate, seed) -> str | None:
     return not_float32(x, residual, scale, shift)
 

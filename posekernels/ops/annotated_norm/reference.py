@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._dropout import dropout
+from ..._recompute import gradients
 
 
 def norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
@@ -28,25 +29,10 @@ def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, nee
 
     ``grad_total`` is the gradient of the second output, the sum, or None.
     """
-    count = total.shape[-1]
-    centred = total - total.mean(-1, keepdim=True)
-    std = (centred.square().sum(-1, keepdim=True) / (count - 1)).sqrt()
-    inverse = 1 / (std + eps)
-    results = []
-    if needs[0] or needs[1]:
-        weighted = grad * scale
-        along = (weighted * centred).sum(-1, keepdim=True)
-        constant = std == 0  # the std of a constant row counts as a constant
-        slope = along * inverse / ((count - 1) * std.masked_fill(constant, 1)) * ~constant
-        through = (weighted - weighted.mean(-1, keepdim=True) - centred * slope) * inverse
-        if grad_total is not None:
-            through = through + grad_total
-        if needs[0]:
-            results.append(dropout(through, rate, seed).contiguous())
-        if needs[1]:
-            results.append(through.contiguous())
-    if needs[2]:
-        results.append((grad * centred * inverse).sum(0))
-    if needs[3]:
-        results.append(grad.sum(0))
-    return results
+    through, grad_scale, grad_shift = gradients(
+        lambda total, scale, shift: norm(total, scale, shift, eps), (total, scale, torch.zeros_like(scale)), (grad,)
+    )
+    if grad_total is not None:
+        through = through + grad_total
+    found = (lambda: dropout(through, rate, seed).contiguous(), lambda: through, lambda: grad_scale, lambda: grad_shift)
+    return [make() for make, need in zip(found, needs) if need]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ... import _cuda
+from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import requested
 from ..._library import register
-from ..._native import no_cuda
-from . import cpu, reference
 
 
 class Best(NamedTuple):
@@ -33,53 +31,38 @@ def _fake_backward(grad, poses, target, backend):
     return torch.empty_like(poses, memory_format=torch.contiguous_format), target.new_empty(target.shape)
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("best_hypothesis_cuda", "best_hypothesis_backward_cuda")
-
-
-_FOLDER = "posekernels.ops.best_hypothesis"
 _forward = register(
-    "best_hypothesis",
-    "(Tensor poses, Tensor target, str backend) -> (Tensor, Tensor, Tensor)",
-    _fake,
-    {
-        "cpu": Kernel(cpu.best_hypothesis, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:best_hypothesis", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:best_hypothesis", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.best_hypothesis),
-    },
+    __name__, "best_hypothesis", "(Tensor poses, Tensor target, str backend) -> (Tensor, Tensor, Tensor)", _fake
 )
 _backward = register(
+    __name__,
     "best_hypothesis_backward",
     "(Tensor grad, Tensor poses, Tensor target, str backend) -> (Tensor, Tensor)",
     _fake_backward,
-    {
-        "cpu": Kernel(cpu.best_hypothesis_backward, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:best_hypothesis_backward", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:best_hypothesis_backward", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.best_hypothesis_backward),
-    },
 )
 
 
 class _BestHypothesis(torch.autograd.Function):
     @staticmethod
     def forward(ctx, poses, target, backend):
-        error, index, errors = _forward(poses, target, backend)
+        error, index, errors = _forward.run(poses, target, backend=backend)
         ctx.save_for_backward(poses, target, index)
         ctx.backend = backend
         ctx.mark_non_differentiable(index)
         return error, index, errors
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_error, _grad_index, grad_errors):
         poses, target, index = ctx.saved_tensors
         grad = grad_errors.scatter_add(1, index[:, None], grad_error[:, None])
-        grad_poses, grad_target = _backward(grad.contiguous(), poses, target, ctx.backend)
+        grad_poses, grad_target = _backward(grad.contiguous(), poses, target, backend=ctx.backend)
         return grad_poses, grad_target, None
 
 
+_forward.gradient = _BestHypothesis.apply
+
+
+@partial(follows_autocast, widest=True)  # an error is not rounded to what a network gave
 def best_hypothesis(poses: Tensor, target: Tensor, *, backend: str | None = None) -> Best:
     """Mean joint distance of every hypothesis to the truth, and the smallest. Needs the truth: an oracle.
 
@@ -102,9 +85,4 @@ def best_hypothesis(poses: Tensor, target: Tensor, *, backend: str | None = None
         raise ValueError(f"best_hypothesis: poses must be [B, S, J, 3] with S, J >= 1, got {list(poses.shape)}")
     check_tensor("best_hypothesis", "target", target, like=poses)
     check_shape("best_hypothesis", "target", target, (B, J, 3), f"poses is {list(poses.shape)}")
-    backend = requested(backend)
-    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
-        return Best(*reference.best_hypothesis(poses, target))
-    if torch.is_grad_enabled() and (poses.requires_grad or target.requires_grad):
-        return Best(*_BestHypothesis.apply(poses, target, backend))
-    return Best(*_forward(poses, target, backend))
+    return Best(*_forward(poses, target, backend=requested(backend)))

@@ -5,12 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..._adapters import addresses, contiguous
-from ..._native import core, no_cpu
+from ..._native import core
 from .._cpu import not_float32
-
-
-def missing():
-    return no_cpu("best_hypothesis", "best_hypothesis_backward")
 
 
 def refuses(*tensors):

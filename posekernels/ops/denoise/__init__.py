@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-
 import torch
 from torch import Tensor
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor, seed_of
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import not_for_triton, requested
 from ..._library import register
-from ..._native import no_cpu
-from ..._recompute import recomputed
-from . import cpu, reference
+from ..._network import Network
+from . import reference
 
 MAX_JOINTS = 64
 
 
-@dataclass(frozen=True)
-class GraphDenoiser:
+class GraphDenoiser(Network):
     """The weights of the network, as the kernels read them: input-major, layers stacked, everything derived derived.
 
     Args (L layers, K polynomials, J joints, C channels):
@@ -37,60 +33,27 @@ class GraphDenoiser:
     Everything has one dtype, or the matrices (``*_weight``) are bfloat16 or float16 and the rest float32.
     """
 
-    polynomials: Tensor
-    graph: Tensor
-    in_weight: Tensor
-    in_bias: Tensor
-    norm1: Tensor
-    qkv_weight: Tensor
-    qkv_bias: Tensor
-    proj_weight: Tensor
-    proj_bias: Tensor
-    norm2: Tensor
-    fc1_weight: Tensor
-    fc1_bias: Tensor
-    fc2_weight: Tensor
-    fc2_bias: Tensor
-    conv1_weight: Tensor
-    conv1_bias: Tensor
-    conv2_weight: Tensor
-    conv2_bias: Tensor
-    out_weight: Tensor
-    out_bias: Tensor
-    heads: int
+    def __init__(self, *, heads: int, **tensors: Tensor):
+        if set(tensors) != set(reference.TENSORS):
+            wrong = ", ".join(sorted(set(tensors) ^ set(reference.TENSORS)))
+            raise TypeError(
+                f"GraphDenoiser: missing or unknown: {wrong}; it takes {', '.join(reference.TENSORS)}, heads"
+            )
+        self.heads = heads
+        super().__init__([tensors[name] for name in reference.TENSORS])
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Every tensor, in the order of the fields: the raw op's ``weights``."""
-        return [getattr(self, name) for name in _TENSORS]
-
-    def with_tensors(self, tensors) -> GraphDenoiser:
-        """The same network with other tensors, in the order of ``tensors``."""
-        return replace(self, **dict(zip(_TENSORS, tensors, strict=True)))
+    def _take(self, tensors) -> None:
+        super()._take(tensors)
+        vars(self).update(zip(reference.TENSORS, self.tensors, strict=True))
 
     def map(self, function) -> GraphDenoiser:
         """``function`` applied to every tensor (``lambda t: t.to("cuda")``)."""
-        return self.with_tensors(map(function, self.tensors))
+        return self.with_tensors([function(t) for t in self.tensors])
 
     def rounded(self, dtype: torch.dtype = torch.bfloat16) -> GraphDenoiser:
         """The same network with its matrices in ``dtype``: products of 16-bit numbers, summed in float32."""
-        matrices = {name: getattr(self, name).to(dtype) for name in _TENSORS if name.endswith("_weight")}
-        return replace(self, **matrices)
-
-
-_TENSORS = tuple(f.name for f in fields(GraphDenoiser) if f.name != "heads")
-
-
-def _named(weights: list[Tensor], heads: int) -> GraphDenoiser:
-    return GraphDenoiser(*weights, heads)
-
-
-def _run_reference(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
-    weights = _named([t.to(x.dtype) for t in weights], heads)  # 16-bit matrices count as the numbers they hold
-    if coefficients is None:
-        return reference.network(x, weights, None if shifts is None else shifts[0]), x.new_empty(0), x.new_empty(0)
-    y, states, estimates = reference.loop(x, weights, shifts, coefficients, noise, seed, first_pose)
-    return (y, states, estimates) if keep else (y, x.new_empty(0), x.new_empty(0))
+        named = zip(reference.TENSORS, self.tensors)
+        return self.with_tensors([t.to(dtype) if name.endswith("_weight") else t for name, t in named])
 
 
 def _fake(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep, backend):
@@ -109,18 +72,18 @@ def _not_for_triton(x, weights, shifts, coefficients, noise, *options) -> str | 
     return refuses(x, weights, shifts, coefficients, noise, *options)
 
 
-_FOLDER = "posekernels.ops.denoise"
 _forward = register(
+    __name__,
     "denoise",
     "(Tensor x, Tensor[] weights, Tensor? shifts, Tensor? coefficients, Tensor? noise, int? seed, int first_pose, "
     "int heads, bool keep, str backend) -> (Tensor, Tensor, Tensor)",
     _fake,
-    {
-        "cpu": Kernel(cpu.run, missing=lambda: no_cpu("denoise", "denoise_pack"), refuses=cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:run", missing=no_triton, refuses=_not_for_triton, proven=False),
-        "reference": Kernel(_run_reference),
-    },
+    needs={"cpu": ("denoise", "denoise_pack")},
+    refuses={"triton": _not_for_triton},
+    keeps=True,
+    unproven=("triton",),
 )
+_forward.gradient = _forward.recomputed
 
 
 def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
@@ -168,18 +131,8 @@ def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
 
 
 def _call(x, weights, shifts, coefficients, noise, seed, first_pose, keep, backend):
-    backend, options = requested(backend), (seed, first_pose, weights.heads, keep)
-    tensors = (x, shifts, coefficients, noise, *weights.tensors)
-
-    def reference_of(x, shifts, coefficients, noise, *weights):
-        return _run_reference(x, weights, shifts, coefficients, noise, *options)
-
-    def kernel(x, shifts, coefficients, noise, *weights):
-        return _forward(x, list(weights), shifts, coefficients, noise, *options, backend)
-
-    if backend == "reference":  # plain PyTorch, inlined: exports, and differentiates twice
-        return reference_of(*tensors)
-    return recomputed(kernel, reference_of, tensors)
+    args = (x, weights.tensors, shifts, coefficients, noise, seed, first_pose, weights.heads, keep)
+    return _forward(*args, backend=requested(backend), network=weights)
 
 
 @follows_autocast

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,6 +11,12 @@ from torch import Tensor
 from ..._philox import normals
 
 EPS = 1e-6
+TENSORS = (  # of ``GraphDenoiser``, in the order of the raw op's ``weights``
+    *("polynomials", "graph", "in_weight", "in_bias", "norm1", "qkv_weight", "qkv_bias", "proj_weight", "proj_bias"),
+    *("norm2", "fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias", "conv1_weight", "conv1_bias", "conv2_weight"),
+    *("conv2_bias", "out_weight", "out_bias"),
+)
+_Weights = namedtuple("_Weights", (*TENSORS, "heads"))
 DOMAIN = 0x44440000  # keeps these counters apart from those of other ops under the same seed
 
 
@@ -74,3 +82,12 @@ def loop(
             x = x + keep_z * draw(tuple(x.shape), seed, s, first_pose, x.device).to(x.dtype)
         states.append(x)
     return x, torch.stack(states), torch.stack(estimates)
+
+
+def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep) -> tuple[Tensor, Tensor, Tensor]:
+    """``loop``, or with ``coefficients`` None one pass of the ``network``, as the raw op has it."""
+    w = _Weights(*(t.to(x.dtype) for t in weights), heads)  # 16-bit matrices count as the numbers they hold
+    if coefficients is None:
+        return network(x, w, None if shifts is None else shifts[0]), x.new_empty(0), x.new_empty(0)
+    y, states, estimates = loop(x, w, shifts, coefficients, noise, seed, first_pose)
+    return (y, states, estimates) if keep else (y, x.new_empty(0), x.new_empty(0))

@@ -224,7 +224,7 @@ def refuses(x, weights, shifts, coefficients, noise, seed, first_pose, heads, ke
     return None if J <= 64 else f"takes at most 64 joints, got {J}"
 
 
-def run(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
+def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep):
     """See ``reference.loop``; with ``coefficients`` None, ``reference.network``."""
     (B, J, Cin), (K, _, C), L, Cout = x.shape, weights[2].shape, weights[1].shape[0], weights[-1].shape[0]
     S = 1 if coefficients is None else coefficients.shape[0]

@@ -7,34 +7,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..._checks import check_tensor
-from ..._dispatch import Kernel, requested, takes_reference
+from ..._dispatch import requested
 from ..._dropout import check_rate, draw_seed
 from ..._library import register
-from ..._native import no_cpu
-from .._cpu import not_float32
-from . import reference
 
 _OP = "dropout"
-_apply = register(
+_forward = register(
+    __name__,
     _OP,
     "(Tensor x, float rate, int seed, str backend) -> Tensor",
     lambda x, rate, seed, backend: torch.empty_like(x, memory_format=torch.contiguous_format),
-    {
-        "cpu": Kernel(f"posekernels.ops.{_OP}.cpu:{_OP}", lambda: no_cpu(_OP), lambda x, *_rest: not_float32(x)),
-        "reference": Kernel(reference.dropout),
-    },
 )
 
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, *options):
-        ctx.options = options
-        return _apply(x, *options)
+    def forward(ctx, x, rate, seed, backend):
+        ctx.options = rate, seed, backend
+        return _forward.run(x, rate, seed, backend=backend)
 
     @staticmethod
     def backward(ctx, grad):
-        return _Dropout.apply(grad, *ctx.options), None, None, None
+        return _Dropout.apply(grad, *ctx.options), None, None, None  # linear, and its own adjoint
+
+
+_forward.gradient = _Dropout.apply
 
 
 def dropout(
@@ -60,7 +57,7 @@ def dropout(
         return x
     backend = requested(backend)
     if seed is None:
-        if torch.compiler.is_compiling() or takes_reference(_OP, backend, (x,)):
+        if torch.compiler.is_compiling() or _forward.takes_reference(x, backend=backend):
             return F.dropout(x, rate)
         seed = draw_seed()
-    return _Dropout.apply(x, float(rate), seed, backend)
+    return _forward(x, float(rate), seed, backend=backend)

@@ -8,6 +8,11 @@ from torch import Tensor
 from ..._adapters import addresses
 from ..._dropout import kernel_arguments
 from ..._native import core
+from .._cpu import not_float32
+
+
+def refuses(x, *_rest) -> str | None:
+    return not_float32(x)
 
 
 def dropout(x: Tensor, rate: float, seed: int) -> Tensor:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_not_empty, check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
-from ..._native import no_cuda
 from ..strided_feed_forward import TAPS, frames_out
 from ..temporal_attention import too_wide
-from . import cpu, reference
+from . import reference
 
 PARAMETERS = (
     "norm1_scale",
@@ -48,22 +46,25 @@ def _not_for_cuda(z, position, parameters, heads, *_options) -> str | None:
     return too_wide(z.shape[-1] // heads) or _cuda.refuses(z, position, parameters)
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("temporal_attention_cuda", "annotated_norm_cuda", "strided_feed_forward_cuda")
-
-
-_FOLDER = "posekernels.ops.encoder_layer"
 _forward = register(
+    __name__,
     "encoder_layer",
     "(Tensor z, Tensor? position, Tensor[] parameters, int heads, int stride, float eps, str backend) -> Tensor",
     _fake,
-    {
-        "cpu": Kernel(cpu.encoder_layer, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:encoder_layer", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:encoder_layer", _no_cuda, _not_for_cuda, proven=False),
-        "reference": Kernel(reference.inference),
+    needs={
+        "cpu": ("encoder_layer", "encoder_layer_bf16"),
+        "cuda": ("temporal_attention_cuda", "annotated_norm_cuda", "strided_feed_forward_cuda"),
     },
+    refuses={"triton": _not_for_triton, "cuda": _not_for_cuda},
 )
+
+
+def _gradient(*args):
+    *args, backend = args
+    return reference.encoder_layer(*args, backend=backend)
+
+
+_forward.gradient = _gradient  # the composition of the three ops
 
 
 @follows_autocast
@@ -135,7 +136,7 @@ def encoder_layer(
             )
     check_rate(op, "dropout", dropout)
     backend = requested(backend)
-    tensors = [z, *parameters] + ([] if position is None else [position])
-    if backend == "reference" or dropout or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-        return reference.encoder_layer(z, position, list(parameters), heads, stride, eps, dropout, seed, backend)
-    return _forward(z, position, list(parameters), heads, stride, eps, backend)
+    args = (z, position, list(parameters), heads, stride, eps)
+    if dropout:
+        return reference.encoder_layer(*args, dropout, seed, backend)
+    return _forward(*args, backend=backend)

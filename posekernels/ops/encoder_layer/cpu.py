@@ -13,10 +13,6 @@ from ..strided_feed_forward import frames_out
 KERNELS = {torch.float32: "encoder_layer", torch.bfloat16: "encoder_layer_bf16"}
 
 
-def missing() -> str | None:
-    return _native.no_cpu(*KERNELS.values())
-
-
 def refuses(z, position, parameters, heads, stride, eps) -> str | None:
     if z.dtype not in KERNELS:
         return f"takes float32 and bfloat16, got {z.dtype}"

@@ -33,8 +33,3 @@ def encoder_layer(
     return strided_feed_forward(
         u, w1, b1, w2, b2, z, stride=stride, hidden_dropout=rate, dropout=rate, seed=seed + 2, backend=backend
     )
-
-
-def inference(z, position, parameters, heads, stride, eps) -> Tensor:
-    """``encoder_layer`` without dropout, as the raw op has it."""
-    return encoder_layer(z, position, parameters, heads, stride, eps)

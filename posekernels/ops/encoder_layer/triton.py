@@ -6,7 +6,7 @@ from . import reference
 
 
 def encoder_layer(z, position, parameters, heads, stride, eps):
-    """As ``reference.inference``."""
+    """As ``reference.encoder_layer``."""
     return reference.encoder_layer(z, position, parameters, heads, stride, eps, backend="triton")
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_not_empty, check_tensor, check_tensors
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested, takes_reference
+from ..._dispatch import requested
 from ..._library import register
-from ..._native import no_cpu, no_cuda
-from . import cpu, reference
+from . import reference
 
 MAX_JOINTS = 64
 
@@ -27,55 +24,43 @@ def _fake_backward(grad, h, x, weight, adjacency, bias, modulation, scale, shift
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t, n in zip(tensors, needs) if n]
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("graph_conv_cuda", "graph_conv_backward_cuda")
-
-
-_FOLDER = "posekernels.ops.graph_conv"
 _forward = register(
+    __name__,
     "graph_conv",
     "(Tensor x, Tensor weight, Tensor adjacency, Tensor? bias, Tensor? modulation, Tensor? scale, Tensor? shift, "
     "Tensor? residual, str activation, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
-    {
-        "cpu": Kernel(cpu.graph_conv, lambda: no_cpu("graph_conv_forward"), cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:graph_conv", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.graph_conv),
-    },
+    needs={"cpu": ("graph_conv_forward",)},
 )
 _backward = register(
+    __name__,
     "graph_conv_backward",
     "(Tensor grad, Tensor h, Tensor x, Tensor weight, Tensor adjacency, Tensor? bias, Tensor? modulation, "
     "Tensor? scale, Tensor? shift, str activation, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
-    {
-        "cpu": Kernel(cpu.graph_conv_backward, lambda: no_cpu("graph_conv_backward"), cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:graph_conv_backward", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:graph_conv_backward", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.graph_conv_backward),
-    },
 )
 
 
 class _GraphConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, adjacency, bias, modulation, scale, shift, residual, activation, backend):
-        keep = activation != "none" or scale is not None
-        y, h = _forward(x, weight, adjacency, bias, modulation, scale, shift, residual, activation, keep, backend)
-        ctx.save_for_backward(h, x, weight, adjacency, bias, modulation, scale, shift)
+    def forward(ctx, *args):
+        *tensors, residual, activation, _keep, backend = args
+        keep = activation != "none" or tensors[5] is not None  # the scale
+        y, h = _forward.run(*tensors, residual, activation, keep, backend=backend)
+        ctx.save_for_backward(h, *tensors)
         ctx.activation, ctx.backend = activation, backend
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         needs = list(ctx.needs_input_grad[:7])
-        grads = iter(
-            _backward(grad.contiguous(), *ctx.saved_tensors, ctx.activation, needs, ctx.backend) if any(needs) else ()
-        )
+        args = (grad.contiguous(), *ctx.saved_tensors, ctx.activation, needs)
+        grads = iter(_backward(*args, backend=ctx.backend) if any(needs) else ())
         residual = grad if ctx.needs_input_grad[7] else None
-        return *(next(grads) if need else None for need in needs), residual, None, None
+        return *(next(grads) if need else None for need in needs), residual, None, None, None
+
+
+_forward.gradient = lambda *args: (_GraphConv.apply(*args), None)
 
 
 @accepts_arrays
@@ -138,15 +123,9 @@ def graph_conv(
         raise ValueError(
             f"graph_conv: activation must be one of {', '.join(reference.ACTIVATIONS)}, got {activation!r}"
         )
-    backend = requested(backend)
     poses = x.reshape(-1, J, Cin)
     if residual is not None:
         residual = residual.reshape(-1, J, Cout)
     tensors = (poses, weight, adjacency, bias, modulation, scale, shift, residual)
-    if takes_reference("graph_conv", backend, (*tensors, activation, False)):  # exports to ONNX, differentiates twice
-        y, _ = reference.graph_conv(*tensors, activation, False)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        y = _GraphConv.apply(*tensors, activation, backend)
-    else:
-        y, _ = _forward(*tensors, activation, False, backend)
+    y, _ = _forward(*tensors, activation, False, backend=requested(backend))
     return y.view(*x.shape[:-1], Cout)

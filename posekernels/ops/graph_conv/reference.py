@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..._recompute import gradients
+
 ACTIVATIONS = {"none": lambda h: h, "relu": F.relu, "gelu": F.gelu}
 
 
@@ -40,28 +42,6 @@ def graph_conv(
 def graph_conv_backward(
     grad, h, x, weight, adjacency, bias, modulation, scale, shift, activation, needs
 ) -> list[Tensor]:
-    """Gradients of (x, weight, adjacency, bias, modulation, scale, shift), those that ``needs`` asks for, in order.
-
-    Written out rather than left to autograd, which does not run below a dispatch mode (a FLOP counter, say).
-    """
-    if h.numel() == 0 and (activation != "none" or scale is not None):
-        h = linear(x, weight, adjacency, bias, modulation)
-    z = h if scale is None else h * scale
-    z = z if shift is None else z + shift
-    if activation == "relu":
-        grad = grad.masked_fill(z <= 0, 0)  # keeps what comes past a NaN, as PyTorch does
-    elif activation == "gelu":
-        grad = torch.ops.aten.gelu_backward(grad, z)
-    found = {6: lambda: grad.sum((0, 1)), 5: lambda: (grad * h).sum((0, 1))}
-    dh = grad if scale is None else grad * scale
-    found[3] = lambda: dh.sum((0, 1))
-    dmodulated = torch.einsum("kij,bid->bkjd", adjacency, dh)
-    dproduct = dmodulated if modulation is None else dmodulated * modulation
-    found[0] = lambda: torch.einsum("bkjd,kcd->bjc", dproduct, weight)
-    found[1] = lambda: torch.einsum("bjc,bkjd->kcd", x, dproduct)
-    if needs[2] or needs[4]:
-        product = torch.einsum("bjc,kcd->bkjd", x, weight)
-        modulated = product if modulation is None else product * modulation
-        found[2] = lambda: torch.einsum("bid,bkjd->kij", dh, modulated)
-        found[4] = lambda: (dmodulated * product).sum((0, 1))
-    return [found[i]().contiguous() for i, need in enumerate(needs) if need]
+    """Gradients of (x, weight, adjacency, bias, modulation, scale, shift), those that ``needs`` asks for, in order."""
+    tensors = (x, weight, adjacency, bias, modulation, scale, shift)
+    return gradients(lambda *t: graph_conv(*t, None, activation, False)[0], tensors, (grad,), needs)

@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_not_empty, check_shape, check_tensor
-from ..._derived import captured
-from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested, resolve
+from ..._dispatch import requested
 from ..._library import register
-from ..._native import no_cpu, no_cuda
-from ..._recompute import recomputed
+from ..._network import Network
 from ..graph_conv import MAX_JOINTS
-from ..graph_conv.cpu import MAX_MATRICES
-from . import cpu, reference
+from . import reference
 
 _OP = "graph_network"
 INPUT = -1  # as a residual: the network's own input
@@ -45,7 +40,7 @@ class GraphLayer(NamedTuple):
     residual: int | None = None
 
 
-class GraphNetwork:
+class GraphNetwork(Network):
     """A network that ``graph_network`` runs, checked once.
 
     What a backend makes of the weights it makes once and keeps here, so make a new one when a weight changes
@@ -87,55 +82,23 @@ class GraphNetwork:
             if layer.residual is not None and widths[layer.residual + 1] != Cout:
                 raise ValueError(f"{_OP}: residual {where} must have {Cout} channels, got {widths[layer.residual + 1]}")
             widths.append(Cout)
-        self.layers = list(layers)
+        super().__init__([t for layer in layers for t in layer[: reference.TENSORS]])
         self.takes, self.out_channels = (joints, widths[0]), widths[-1]
-        self.prepared: dict = {}  # a backend's own, and the network in other dtypes
-        self.tensors = [t for layer in layers for t in layer[: reference.TENSORS]]
         self.options = (
             [reference.NAMES.index(layer.activation) for layer in layers],
             [_NONE if layer.residual is None else layer.residual for layer in layers],
         )
 
-    def in_dtype(self, dtype: torch.dtype) -> GraphNetwork:
-        """Itself, or itself with its weights in ``dtype``: as autocast wants it. Float64 stays."""
-        if self.tensors[0].dtype in (dtype, torch.float64):
-            return self
-        if dtype not in self.prepared:
-            count = reference.TENSORS
-            others = [GraphLayer(*(t.to(dtype) for t in layer[:count]), *layer[count:]) for layer in self.layers]
-            self.prepared[dtype] = GraphNetwork(others)
-        return self.prepared[dtype]
 
-
-def _not_for_cpu(x, tensors, *_rest) -> str | None:
-    if x.dtype is not torch.float32:
-        return f"takes float32, got {x.dtype}"
-    most = max(len(weight) for weight in tensors[:: reference.TENSORS])
-    return f"takes up to {MAX_MATRICES} matrices, got {most}" if most > MAX_MATRICES else not_on("cpu", x, *tensors)
-
-
-def _not_for_cuda(x, tensors, *_rest) -> str | None:
-    return _cuda.refuses(x, *tensors)
-
-
-def _not_for_triton(x, tensors, *_rest) -> str | None:
-    return not_for_triton(x, *tensors)
-
-
-_CPU = Kernel(f"posekernels.ops.{_OP}.cpu:{_OP}", lambda: no_cpu(_OP), _not_for_cpu)
 _forward = register(
+    __name__,
     _OP,
     "(Tensor x, Tensor[] tensors, int[] activations, int[] residuals, str backend) -> Tensor",
     lambda x, tensors, *_rest: x.new_empty(*x.shape[:2], tensors[-1].shape[1]),
-    {
-        "cpu": _CPU,
-        "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}", no_triton, _not_for_triton),
-        "cuda": Kernel(
-            f"posekernels.ops.{_OP}.cuda:{_OP}", lambda: no_cuda("graph_conv_cuda"), _not_for_cuda, proven=False
-        ),
-        "reference": Kernel(reference.graph_network),
-    },
+    needs={"cuda": ("graph_conv_cuda",)},
+    keeps=True,
 )
+_forward.gradient = _forward.recomputed
 
 
 @follows_autocast
@@ -160,21 +123,6 @@ def graph_network(x: Tensor, network: GraphNetwork, *, backend: str | None = Non
     check_tensor(_OP, "x", x, like=network.tensors[0], min_rank=2)
     if x.shape[-2:] != network.takes:
         raise ValueError(f"{_OP}: x must be [..., {network.takes[0]}, {network.takes[1]}], got {list(x.shape)}")
-    backend = requested(backend)
-    flat = x.reshape(-1, *network.takes)
-    options = network.options
-    if backend == "reference":
-        y = reference.graph_network(flat, network.tensors, *options)
-    elif torch.is_grad_enabled():
-        y = recomputed(
-            lambda x, *tensors: _forward(x, list(tensors), *options, backend),
-            lambda x, *tensors: reference.graph_network(x, list(tensors), *options),
-            (flat, *network.tensors),
-        )
-    else:
-        args = (flat, network.tensors, *options)
-        if not captured() and resolve(_OP, backend, args) is _CPU:
-            y = cpu.run(flat, network)
-        else:
-            y = _forward(*args, backend)
+    args = (x.reshape(-1, *network.takes), network.tensors, *network.options)
+    y = _forward(*args, backend=requested(backend), network=network)
     return y.view(*x.shape[:-1], network.out_channels)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..._adapters import addresses, table_of
+from ..._derived import derived
+from ..._dispatch import not_on
 from ..._native import core
 from ..._packing import pack
-from ..graph_conv.cpu import ACTIVATIONS
+from ..graph_conv.cpu import ACTIVATIONS, MAX_MATRICES
 from .reference import NAMES, TENSORS
 
-if TYPE_CHECKING:
-    from . import GraphNetwork
-
 _NOWHERE, _INPUT = -1, -2  # a place: none (the network's own result, or no residual), the network's x
+
+
+def refuses(x, tensors, *_rest) -> str | None:
+    if x.dtype is not torch.float32:
+        return f"takes float32, got {x.dtype}"
+    most = max(len(weight) for weight in tensors[::TENSORS])
+    return f"takes up to {MAX_MATRICES} matrices, got {most}" if most > MAX_MATRICES else not_on("cpu", x, *tensors)
 
 
 def places(residuals: list[int]) -> list[int]:
@@ -59,14 +64,7 @@ class _Prepared:
         return y
 
 
-def run(x: Tensor, network: GraphNetwork) -> Tensor:
-    """``network`` on ``x``; what is prepared is kept on ``network``."""
-    made = network.prepared.get("cpu")
-    if made is None:
-        made = network.prepared["cpu"] = _Prepared(network.tensors, *network.options)
-    return made(x)
-
-
-def graph_network(x, tensors, activations, residuals) -> Tensor:
-    """The raw op, for compiled graphs: prepares at every call."""
-    return _Prepared(tensors, activations, residuals)(x)
+def graph_network(x, tensors, activations, residuals, derived=derived) -> Tensor:
+    """As ``reference.graph_network``."""
+    key = "graph_network", tuple(activations), tuple(residuals)
+    return derived(key, lambda: _Prepared(tensors, activations, residuals), *tensors)(x)

@@ -3,8 +3,7 @@ between their first and their last layer. ``reference.py`` defines both."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,13 +11,10 @@ from torch import Tensor
 from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_not_empty, check_shape, check_tensor, check_tensors
-from ..._derived import captured, derived
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested, resolve
+from ..._dispatch import not_for_triton, requested
 from ..._library import register
-from ..._native import no_cuda
-from ..._recompute import recomputed
+from ..._network import Network
 from ..joint_attention import MAX_HEAD
-from . import cpu, reference
 
 MAX_JOINTS = 32
 _CONV = ("weight", "modulation", "offset", "bias")
@@ -49,39 +45,30 @@ def _not_for_triton(x, weights, joints, heads, *_rest) -> str | None:
     return _too_wide(weights, heads) or not_for_triton(x, *weights)
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("graph_conv_cuda", "joint_attention_cuda")
-
-
 def _not_for_cuda(x, weights, joints, heads, *_rest) -> str | None:
     return _too_wide(weights, heads) or _cuda.refuses(x, *weights)
 
 
-def _register(name: str, extra: str, fake: Callable, function: Callable) -> Callable:
-    gpu = f"posekernels.ops.hierarchy_block.{{}}:{name}"
-    kernels = {
-        "cpu": Kernel(getattr(cpu, name), cpu.missing, cpu.refuses),
-        "triton": Kernel(gpu.format("triton"), no_triton, _not_for_triton),
-        "cuda": Kernel(gpu.format("cuda"), _no_cuda, _not_for_cuda, proven=False),
-        "reference": Kernel(function),
-    }
-    return register(
-        name, f"(Tensor x, Tensor[] weights, int[] joints, int heads, {extra}str backend) -> Tensor", fake, kernels
-    )
-
-
-_forward = _register(
+_OPTIONS = {
+    "needs": {"cpu": ("hierarchy_network",), "cuda": ("graph_conv_cuda", "joint_attention_cuda")},
+    "refuses": {"triton": _not_for_triton, "cuda": _not_for_cuda},
+}
+_forward = register(
+    __name__,
     "hierarchy_block",
-    "",
+    "(Tensor x, Tensor[] weights, int[] joints, int heads, str backend) -> Tensor",
     lambda x, *_rest: torch.empty_like(x, memory_format=torch.contiguous_format),
-    reference.inference,
+    **_OPTIONS,
 )
-_forward_network = _register(
+_forward_network = register(
+    __name__,
     "hierarchy_network",
-    "Tensor[] ends, int blocks, ",
+    "(Tensor x, Tensor[] weights, int[] joints, int heads, Tensor[] ends, int blocks, str backend) -> Tensor",
     lambda x, weights, joints, heads, ends, *_rest: x.new_empty(*x.shape[:-1], ends[-1].shape[0]),
-    reference.hierarchy_network,
+    **_OPTIONS,
+    keeps=True,
 )
+_forward.gradient, _forward_network.gradient = _forward.recomputed, _forward_network.recomputed
 
 
 def _shapes(J: int, C: int, G: int, H: int) -> list[tuple[int, ...]]:
@@ -149,19 +136,11 @@ def hierarchy_block(
         raise ValueError(f"{op}: x must be [..., 1 <= J <= {MAX_JOINTS}, 3 C], got {list(x.shape)}")
     limbs = _checked_limbs(op, limbs, J)
     _check_block(op, parameters, x, J, channels // 3, heads, {"x": x})
-    backend = requested(backend)
     flat = x.reshape(-1, J, channels)
-    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
-        return reference.hierarchy_block(flat, parameters, limbs, heads).view(x.shape)
-    y = recomputed(
-        lambda x, *weights: _forward(x, list(weights), limbs, heads, backend),
-        lambda x, *weights: reference.hierarchy_block(x, list(weights), limbs, heads),
-        (flat, *parameters),
-    )
-    return y.view(x.shape)
+    return _forward(flat, list(parameters), limbs, heads, backend=requested(backend)).view(x.shape)
 
 
-class HierarchyNetwork:
+class HierarchyNetwork(Network):
     """A network that ``hierarchy_network`` runs, checked once.
 
     What the kernels make of the weights, and the network in autocast's dtype, are kept until one of the weights changes
@@ -203,23 +182,13 @@ class HierarchyNetwork:
                 raise ValueError(
                     f"{op}: block {i} must have the first one's hidden widths {widths[1]}, got {widths[0]}"
                 )
-        self.ends, self.weights, self.blocks = list(ends), [w for block in blocks for w in block], len(blocks)
+        self.blocks = len(blocks)
         self.takes = (J, embed.shape[1])
+        super().__init__([*ends, *(w for block in blocks for w in block)])
 
-    def in_dtype(self, dtype: torch.dtype) -> HierarchyNetwork:
-        """Itself, or itself with its weights in ``dtype``: as autocast wants it. Float64 stays."""
-        tensors = (*self.ends, *self.weights)
-        if tensors[0].dtype in (dtype, torch.float64):
-            return self
-
-        def make() -> HierarchyNetwork:
-            made = copy.copy(self)
-            made.ends, made.weights = ([t.to(dtype) for t in part] for part in (self.ends, self.weights))
-            return made
-
-        if torch.is_grad_enabled():
-            return make()
-        return derived(("HierarchyNetwork", dtype, tuple(self.limbs), self.heads), make, *tensors)
+    def _take(self, tensors) -> None:
+        super()._take(tensors)
+        self.ends, self.weights = self.tensors[: len(ENDS)], self.tensors[len(ENDS) :]
 
 
 @follows_autocast
@@ -244,21 +213,6 @@ def hierarchy_network(x: Tensor, network: HierarchyNetwork, *, backend: str | No
     check_tensor(op, "x", x, like=network.ends[0], min_rank=2)
     if x.shape[-2:] != network.takes:
         raise ValueError(f"{op}: x must be [..., {network.takes[0]}, {network.takes[1]}], got {list(x.shape)}")
-    backend = requested(backend)
-    flat = x.reshape(-1, *network.takes)
-    limbs, heads, blocks, count = network.limbs, network.heads, network.blocks, len(ENDS)
-    if backend == "reference":
-        y = reference.hierarchy_network(flat, network.weights, limbs, heads, network.ends, blocks)
-    elif torch.is_grad_enabled():
-        y = recomputed(
-            lambda x, *w: _forward_network(x, list(w[count:]), limbs, heads, list(w[:count]), blocks, backend),
-            lambda x, *w: reference.hierarchy_network(x, list(w[count:]), limbs, heads, list(w[:count]), blocks),
-            (flat, *network.ends, *network.weights),
-        )
-    else:
-        args = (flat, network.weights, limbs, heads, network.ends, blocks)
-        if captured():
-            y = _forward_network(*args, backend)
-        else:  # past PyTorch's dispatcher, which looks at every weight
-            y = resolve(op, backend, args)(*args)
+    args = (x.reshape(-1, *network.takes), network.weights, network.limbs, network.heads, network.ends, network.blocks)
+    y = _forward_network(*args, backend=requested(backend), network=network)
     return y.view(*x.shape[:-1], y.shape[-1])

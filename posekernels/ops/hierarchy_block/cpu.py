@@ -15,10 +15,6 @@ from ..._packing import pack
 from .reference import by_block, mixing
 
 
-def missing() -> str | None:
-    return _native.no_cpu("hierarchy_network")
-
-
 def refuses(x, weights, *_rest) -> str | None:
     """Why the kernel cannot take these, or None."""
     if x.dtype not in (torch.float32, torch.bfloat16):
@@ -101,7 +97,7 @@ def hierarchy_block(x, weights, joints, heads):
     return derived(key, lambda: Prepared([weights], joints, heads), *weights)(x)
 
 
-def hierarchy_network(x, weights, joints, heads, ends, blocks):
+def hierarchy_network(x, weights, joints, heads, ends, blocks, derived=derived):
     """See ``reference.hierarchy_network``."""
     key = ("hierarchy_network", tuple(joints), heads)
     return derived(key, lambda: Prepared(by_block(weights, blocks), joints, heads, ends), *ends, *weights)(x)

@@ -9,7 +9,7 @@ from . import reference
 
 
 def hierarchy_block(x, weights, joints, heads) -> Tensor:
-    """As ``reference.inference``."""
+    """As ``reference.hierarchy_block``."""
     key = ("hierarchy_block constants", tuple(joints))
     given = derived(key, lambda: reference.constants(weights, joints), *weights)
     return reference.hierarchy_block(x, weights, joints, heads, "cuda", given)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..graph_conv import graph_conv
+from ..graph_conv import reference as convolution
 from ..joint_attention import joint_attention
 from ..joint_attention import reference as attention
 
@@ -39,6 +40,12 @@ def mixing(adjacency: Tensor, offset: Tensor) -> Tensor:
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def _graph_conv(h, weight, adjacency, bias, modulation, activation: str, backend: str) -> Tensor:
+    if backend == "reference":  # itself, not the public op: what a compiler traces in a backward pass checks nothing
+        return convolution.graph_conv(h, weight, adjacency, bias, modulation, None, None, None, activation, False)[0]
+    return graph_conv(h, weight, adjacency, bias, modulation=modulation, activation=activation, backend=backend)
 
 
 def _mlp(x: Tensor, fc1: Tensor, bias1: Tensor, fc2: Tensor, bias2: Tensor) -> Tensor:
@@ -86,8 +93,8 @@ def hierarchy_block(
     (first, second), (three, two) = given or constants(weights, joints)
     joint, part, body = x.chunk(3, dim=-1)
     h = _norm(joint, *w[0:2])
-    h = graph_conv(h, w[2], first, w[5], modulation=w[3], activation="gelu", backend=backend)
-    h = graph_conv(h, w[6], second, w[9], modulation=w[7], backend=backend)
+    h = _graph_conv(h, w[2], first, w[5], w[3], "gelu", backend)
+    h = _graph_conv(h, w[6], second, w[9], w[7], "none", backend)
     joint = joint + _norm(h, *w[10:12])
     u = part + joint
     part = limb_branch(u, three, w[12:22]) + limb_branch(u, two, w[22:32]) + u
@@ -100,11 +107,6 @@ def hierarchy_block(
     body = t + F.linear(mixed.flatten(-2), *w[36:38])
     x = torch.cat((joint, part, body), dim=-1)
     return x + _mlp(_norm(x, *w[38:40], eps=1e-6), *w[40:44])
-
-
-def inference(x: Tensor, weights: list[Tensor], joints: list[int], heads: int) -> Tensor:
-    """``hierarchy_block``, as the raw op has it."""
-    return hierarchy_block(x, weights, joints, heads)
 
 
 def by_block(weights: list[Tensor], blocks: int) -> list[list[Tensor]]:
@@ -120,7 +122,7 @@ def hierarchy_network(
     heads: int,
     ends: list[Tensor],
     blocks: int,
-    block: Callable[..., Tensor] = inference,
+    block: Callable[..., Tensor] = hierarchy_block,
 ) -> Tensor:
     """[B, J, in] -> [B, J, out]: a linear layer and a position per joint, the blocks, a norm and a linear layer.
 

@@ -145,7 +145,7 @@ def _limb_vectors(normed: Tensor, read: Tensor, layers: list[Tensor], w: list[Te
 
 
 def hierarchy_block(x, weights, joints, heads) -> Tensor:
-    """As ``reference.inference``."""
+    """As ``reference.hierarchy_block``."""
     (B, J, channels), w = x.shape, [t.contiguous() for t in weights[1:]]
     x, out = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:

@@ -6,15 +6,11 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_mask, check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import requested
 from ..._library import register
-from ..._native import no_cuda
-from . import cpu, reference
 
 MAX_TOKENS = 32
 MAX_HEAD = 128
@@ -28,32 +24,17 @@ def _fake_backward(grad, q, k, v, mask, scale, backend):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("joint_attention_cuda", "joint_attention_backward_cuda")
-
-
-_FOLDER = "posekernels.ops.joint_attention"
 _forward = register(
+    __name__,
     "joint_attention",
     "(Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, str backend) -> Tensor",
     _fake,
-    {
-        "cpu": Kernel(cpu.joint_attention, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:joint_attention", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:joint_attention", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.joint_attention),
-    },
 )
 _backward = register(
+    __name__,
     "joint_attention_backward",
     "(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, str backend) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
-    {
-        "cpu": Kernel(cpu.joint_attention_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:joint_attention_backward", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:joint_attention_backward", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.joint_attention_backward),
-    },
 )
 
 
@@ -62,13 +43,15 @@ class _JointAttention(torch.autograd.Function):
     def forward(ctx, q, k, v, mask, scale, backend):
         ctx.save_for_backward(q, k, v, mask)  # the weights are cheaper to compute again than to store
         ctx.scale, ctx.backend = scale, backend
-        return _forward(q, k, v, mask, scale, backend)
+        return _forward.run(q, k, v, mask, scale, backend=backend)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
-        grads = _backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale, ctx.backend)
+        grads = _backward(grad.contiguous(), *ctx.saved_tensors, ctx.scale, backend=ctx.backend)
         return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad)), None, None, None
+
+
+_forward.gradient = _JointAttention.apply
 
 
 @accepts_arrays
@@ -125,12 +108,5 @@ def joint_attention(
         if mask.device != q.device:
             raise ValueError(f"joint_attention: mask must be on the device of q, {q.device}, got {mask.device}")
     scale = D**-0.5 if scale is None else float(scale)
-    backend = requested(backend)
-    tensors = [t.reshape(-1, N, H, D) for t in (q, k, v)]
-    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
-        y = reference.joint_attention(*tensors, mask, scale)
-    elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        y = _JointAttention.apply(*tensors, mask, scale, backend)
-    else:
-        y = _forward(*tensors, mask, scale, backend)
-    return y.view(q.shape)
+    tensors = (t.reshape(-1, N, H, D) for t in (q, k, v))
+    return _forward(*tensors, mask, scale, backend=requested(backend)).view(q.shape)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..._adapters import address, addresses, strided_address
-from ..._native import core, no_cpu
+from ..._native import core
 from .._cpu import not_float32
-
-
-def missing():
-    return no_cpu("joint_attention", "joint_attention_backward")
 
 
 def refuses(q, k, v, mask, scale):

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import requested
 from ..._library import register
-from ..._native import no_cuda
-from . import cpu, reference
 
 
 def _fake(poses, mirrored, root, backend):
@@ -25,45 +21,29 @@ def _fake_backward(grad, views, mirrored, root, backend):
     return grad.new_empty(grad.shape[0], views, *grad.shape[1:])
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("merge_hypotheses_cuda", "merge_hypotheses_backward_cuda")
-
-
-_FOLDER = "posekernels.ops.merge_hypotheses"
 _forward = register(
-    "merge_hypotheses",
-    "(Tensor poses, int[] mirrored, int root, str backend) -> Tensor",
-    _fake,
-    {
-        "cpu": Kernel(cpu.merge_hypotheses, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:merge_hypotheses", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:merge_hypotheses", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.merge_hypotheses),
-    },
+    __name__, "merge_hypotheses", "(Tensor poses, int[] mirrored, int root, str backend) -> Tensor", _fake
 )
 _backward = register(
+    __name__,
     "merge_hypotheses_backward",
     "(Tensor grad, int views, int[] mirrored, int root, str backend) -> Tensor",
     _fake_backward,
-    {
-        "cpu": Kernel(cpu.merge_hypotheses_backward, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:merge_hypotheses_backward", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:merge_hypotheses_backward", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.merge_hypotheses_backward),
-    },
 )
 
 
 class _MergeHypotheses(torch.autograd.Function):
     @staticmethod
     def forward(ctx, poses, mirrored, root, backend):
-        ctx.options = poses.shape[1], mirrored, root, backend
-        return _forward(poses, mirrored, root, backend)
+        ctx.options, ctx.backend = (poses.shape[1], mirrored, root), backend
+        return _forward.run(poses, mirrored, root, backend=backend)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
-        return _backward(grad.contiguous(), *ctx.options), None, None, None
+        return _backward(grad.contiguous(), *ctx.options, backend=ctx.backend), None, None, None
+
+
+_forward.gradient = _MergeHypotheses.apply
 
 
 @accepts_arrays
@@ -98,12 +78,5 @@ def merge_hypotheses(
     if root is not None and not 0 <= root < J:
         raise ValueError(f"merge_hypotheses: root must be a joint in [0, {J}) or None, got {root}")
     root = -1 if root is None else int(root)
-    backend = requested(backend)
-    flat = poses.reshape(-1, V, J, 3)
-    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
-        y = reference.merge_hypotheses(flat, mirrored, root)
-    elif torch.is_grad_enabled() and flat.requires_grad:
-        y = _MergeHypotheses.apply(flat, mirrored, root, backend)
-    else:
-        y = _forward(flat, mirrored, root, backend)
+    y = _forward(poses.reshape(-1, V, J, 3), mirrored, root, backend=requested(backend))
     return y.view(*poses.shape[:-3], J, 3)

@@ -8,12 +8,8 @@ import torch
 from torch import Tensor
 
 from ..._adapters import addresses
-from ..._native import core, no_cpu
+from ..._native import core
 from .._cpu import not_float32
-
-
-def missing():
-    return no_cpu("merge_hypotheses", "merge_hypotheses_backward")
 
 
 def refuses(tensor, *_):

@@ -8,37 +8,21 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested, takes_reference
+from ..._dispatch import not_for_triton, requested
 from ..._dropout import check_rate, draw_seed
-from ..._library import register
-from ..._native import no_cpu
-from .._cpu import not_float32
-from . import reference
+from ..._library import register, wants_gradient
 
 _OP = "norm_activation"
 _SMALL = 1 << 12  # numbers below which, with gradients, PyTorch's own layers take as long
 
 
-def _not_for_cpu(x, *_rest) -> str | None:
-    return "takes at least one row and one channel" if x.numel() == 0 else not_float32(x)
-
-
-def _kernel(function: str) -> Kernel:
-    return Kernel(f"posekernels.ops.{_OP}.cpu:{function}", lambda: no_cpu(function), _not_for_cpu)
-
-
 def _not_for_triton(*args) -> str | None:
     if args[0].numel() == 0:
         return "takes at least one row and one channel"
-    return not_for_triton(*(t for t in args if isinstance(t, Tensor)))
-
-
-def _triton(function: str) -> Kernel:
-    return Kernel(f"posekernels.ops.{_OP}.triton:{function}", no_triton, _not_for_triton)
+    return not_for_triton(*args)
 
 
 def _fake(x, weight, bias, eps, slope, rate, seed, backend):
@@ -50,39 +34,40 @@ def _fake_backward(grad, x, weight, bias, mean, var, eps, slope, rate, seed, bac
 
 
 _forward = register(
+    __name__,
     _OP,
     "(Tensor x, Tensor weight, Tensor bias, float eps, float slope, float rate, int seed, str backend) "
     "-> (Tensor, Tensor, Tensor)",
     _fake,
-    {"cpu": _kernel(_OP), "triton": _triton(_OP), "reference": Kernel(reference.norm_activation)},
+    refuses={"triton": _not_for_triton},
 )
 _backward = register(
+    __name__,
     f"{_OP}_backward",
     "(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps, float slope, float rate, "
     "int seed, str backend) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
-    {
-        "cpu": _kernel(f"{_OP}_backward"),
-        "triton": _triton(f"{_OP}_backward"),
-        "reference": Kernel(reference.norm_activation_backward),
-    },
+    refuses={"triton": _not_for_triton},
 )
 
 
 class _NormActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, *options):
-        y, mean, var = _forward(x, weight, bias, *options)
+        *options, backend = options
+        y, mean, var = _forward.run(x, weight, bias, *options, backend=backend)
         ctx.save_for_backward(x, weight, bias, mean, var)
-        ctx.options = options
+        ctx.options, ctx.backend = options, backend
         ctx.mark_non_differentiable(mean, var)
         return y, mean, var
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad, _mean, _var):
-        grads = _backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
-        return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad)), *(None,) * len(ctx.options)
+        grads = _backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options, backend=ctx.backend)
+        return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad)), *(None,) * (len(ctx.options) + 1)
+
+
+_forward.gradient = _NormActivation.apply
 
 
 def _layers(x, weight, bias, eps, slope, rate) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,8 +119,8 @@ def norm_activation(
     backend = requested(backend)
     options = float(eps), float(negative_slope), float(dropout)
     if seed is None:
-        training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
-        if takes_reference(_OP, backend, (x,)) or (backend == "auto" and training and x.numel() < _SMALL):
+        small = backend == "auto" and x.numel() < _SMALL and wants_gradient((x, weight, bias))
+        if small or _forward.takes_reference(x, backend=backend):
             return _layers(x, weight, bias, *options)
         seed = draw_seed() if dropout else 0
-    return _NormActivation.apply(x, weight, bias, *options, seed, backend)
+    return _forward(x, weight, bias, *options, seed, backend=backend)

@@ -8,6 +8,11 @@ from torch import Tensor
 from ..._adapters import addresses, contiguous
 from ..._dropout import kernel_arguments
 from ..._native import core
+from .._cpu import not_float32
+
+
+def refuses(x, *_rest) -> str | None:
+    return "takes at least one row and one channel" if x.numel() == 0 else not_float32(x)
 
 
 def norm_activation(x, weight, bias, eps, slope, rate, seed) -> tuple[Tensor, Tensor, Tensor]:

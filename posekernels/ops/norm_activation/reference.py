@@ -11,10 +11,10 @@ from ..._recompute import gradients
 
 
 def norm_activation(x, weight, bias, eps: float, slope: float, rate: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, mean [C], biased variance [C]) of [..., C]."""
+    """(y, mean [C], biased variance [C]) of [..., C]; only y has a gradient."""
     var, mean = torch.var_mean(x.flatten(0, -2), 0, correction=0)
     z = (x - mean) * torch.rsqrt(var + eps) * weight + bias
-    return dropout(F.leaky_relu(z, slope), rate, seed).contiguous(), mean, var
+    return dropout(F.leaky_relu(z, slope), rate, seed).contiguous(), mean.detach(), var.detach()
 
 
 def norm_activation_backward(grad, x, weight, bias, mean, var, eps, slope, rate, seed) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ... import _cuda
 from ..._arrays import accepts_poses
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
-from ..._library import register
-from ..._native import no_cuda
-from . import cpu, reference
+from ..._dispatch import requested
+from ..._library import register, wants_gradient
 
 
 def _fake(poses, target, align, backend):
@@ -24,32 +20,14 @@ def _fake_backward(grad_aligned, grad_errors, poses, target, backend):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (poses, target))
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("procrustes_cuda", "procrustes_backward_cuda")
-
-
-_FOLDER = "posekernels.ops.procrustes"
 _forward = register(
-    "procrustes",
-    "(Tensor poses, Tensor target, bool align, str backend) -> (Tensor, Tensor)",
-    _fake,
-    {
-        "cpu": Kernel(cpu.procrustes, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:procrustes", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:procrustes", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.procrustes),
-    },
+    __name__, "procrustes", "(Tensor poses, Tensor target, bool align, str backend) -> (Tensor, Tensor)", _fake
 )
 _backward = register(
+    __name__,
     "procrustes_backward",
     "(Tensor? grad_aligned, Tensor? grad_errors, Tensor poses, Tensor target, str backend) -> (Tensor, Tensor)",
     _fake_backward,
-    {
-        "cpu": Kernel(cpu.procrustes_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:procrustes_backward", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:procrustes_backward", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.procrustes_backward),
-    },
 )
 
 
@@ -59,19 +37,21 @@ class _Procrustes(torch.autograd.Function):
         ctx.save_for_backward(poses, target)
         ctx.backend = backend
         ctx.set_materialize_grads(False)
-        aligned, errors = _forward(poses, target, align, backend)
+        aligned, errors = _forward.run(poses, target, align, backend=backend)
         if not align:
             ctx.mark_non_differentiable(aligned)
         return aligned, errors
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_aligned, grad_errors):
         if grad_aligned is None and grad_errors is None:
             return None, None, None, None
         poses, target = ctx.saved_tensors
         grads = [None if g is None else g.contiguous() for g in (grad_aligned, grad_errors)]
-        return *_backward(*grads, poses, target, ctx.backend), None, None
+        return *_backward(*grads, poses, target, backend=ctx.backend), None, None
+
+
+_forward.gradient = _Procrustes.apply
 
 
 def _run(poses: Tensor, target: Tensor, align: bool, backend: str | None) -> tuple[Tensor, Tensor]:
@@ -81,10 +61,8 @@ def _run(poses: Tensor, target: Tensor, align: bool, backend: str | None) -> tup
     if coordinates != 3 or J < 1:
         raise ValueError(f"{op}: poses must be [..., J, 3], got {list(poses.shape)}")
     check_tensor(op, "target", target, like=poses)
-    training = torch.is_grad_enabled() and (poses.requires_grad or target.requires_grad)
-    if training and J < 3:
+    if J < 3 and wants_gradient((poses, target)):
         raise ValueError(f"{op}: poses must have at least 3 joints for a gradient (a line turns freely), got {J}")
-    backend = requested(backend)
     if target.shape == poses.shape:
         flat, truth = poses.reshape(-1, 1, J, 3), target.reshape(-1, J, 3)
     elif poses.dim() >= 3 and target.shape == (*poses.shape[:-3], 1, J, 3):
@@ -92,12 +70,7 @@ def _run(poses: Tensor, target: Tensor, align: bool, backend: str | None) -> tup
         flat, truth = poses.reshape(B, S, J, 3), target.reshape(B, J, 3)
     else:
         check_shape(op, "target", target, tuple(poses.shape), "the shape of poses, or 1 on axis -3")
-    if backend == "reference":  # plain PyTorch, inlined
-        aligned, errors = reference.procrustes(flat, truth, align)
-    elif training:
-        aligned, errors = _Procrustes.apply(flat, truth, align, backend)
-    else:
-        aligned, errors = _forward(flat, truth, align, backend)
+    aligned, errors = _forward(flat, truth, align, backend=requested(backend))
     return aligned.view(poses.shape) if align else aligned, errors.view(poses.shape[:-2])
 
 

@@ -24,8 +24,9 @@ def _cross(vector: Tensor) -> Tensor:
 def rotation(moment: Tensor) -> Tensor:
     """[..., 3, 3]: the proper rotation R that maximises tr(Rᵀ ``moment``).
 
-    Differentiable wherever it is unique, equal singular values included (which the gradient of an SVD is not): one
-    step of Newton's method is taken from the solution, whose value is nil and whose derivative is that of R.
+    Differentiable wherever it is unique, equal singular values included (which the gradient of an SVD is not): two
+    steps of Newton's method are taken from the solution, whose value is nil; the first has the derivative of R, both
+    together the second derivative too.
     """
     with torch.no_grad():
         finite = moment.isfinite().all(-1).all(-1)[..., None, None]
@@ -36,12 +37,14 @@ def rotation(moment: Tensor) -> Tensor:
         solution = ((u * flip[..., None, :]) @ vt).where(finite, torch.nan)
     if not (torch.is_grad_enabled() and moment.requires_grad):
         return solution
-    stretch = (solution.mT @ moment).detach()
     eye = torch.eye(3, dtype=moment.dtype, device=moment.device)
-    system = stretch.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] * eye - (stretch + stretch.mT) / 2
-    inverse, _ = torch.linalg.inv_ex(system)
-    step = (inverse @ _axis(solution.mT @ moment)[..., None]).squeeze(-1)
-    return solution + solution @ _cross(step)
+    for _ in range(2):
+        stretch = solution.mT @ moment
+        system = stretch.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] * eye - (stretch + stretch.mT) / 2
+        inverse, _ = torch.linalg.inv_ex(system)
+        turn = _cross((inverse @ _axis(stretch)[..., None]).squeeze(-1))
+        solution = solution + solution @ (turn + turn @ turn / 2)  # exp(turn), to the second order
+    return solution
 
 
 def procrustes(poses: Tensor, target: Tensor, align: bool) -> tuple[Tensor, Tensor]:

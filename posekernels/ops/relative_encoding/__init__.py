@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
+from ..._dispatch import not_for_triton, requested
 from ..._library import register
-from ..._native import no_cpu, no_cuda
-from . import reference
-
-
-def _not_for_cpu(x, *_rest) -> str | None:
-    taken = x.dtype in (torch.float32, torch.bfloat16)
-    return not_on("cpu", x) or (None if taken else f"takes float32 and bfloat16, got {x.dtype}")
-
-
-def _backward_not_for_cpu(grads, x, *_rest) -> str | None:
-    return not_on("cpu", x) or (None if x.dtype == torch.float32 else f"takes float32, got {x.dtype}")
 
 
 def _not_for_triton(tensor, *rest) -> str | None:
@@ -35,42 +23,28 @@ def _not_for_cuda(tensor, *rest) -> str | None:
     return _cuda.refuses(*(tensor if isinstance(tensor, (list, tuple)) else (tensor,)))
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("relative_encoding_cuda", "relative_encoding_backward_cuda")
-
-
-_FOLDER = "posekernels.ops.relative_encoding"
-
-
 def _fake(x, joints, sizes, backend):
     return [x.new_empty(*x.shape[:2], 3 * x.shape[3] * size) for size in sizes]
 
 
+_ORDER = ("cpu", "cuda", "triton")
+_GPU = {"triton": _not_for_triton, "cuda": _not_for_cuda}
 _forward = register(
+    __name__,
     "relative_encoding",
     "(Tensor x, int[] joints, int[] sizes, str backend) -> Tensor[]",
     _fake,
-    {
-        "cpu": Kernel(f"{_FOLDER}.cpu:relative_encoding", lambda: no_cpu("relative_encoding_bf16"), _not_for_cpu),
-        "cuda": Kernel(f"{_FOLDER}.cuda:relative_encoding", _no_cuda, _not_for_cuda, proven=False),
-        "triton": Kernel(f"{_FOLDER}.triton:relative_encoding", no_triton, _not_for_triton),
-        "reference": Kernel(reference.relative_encoding),
-    },
+    order=_ORDER,
+    needs={"cpu": ("relative_encoding", "relative_encoding_bf16")},
+    refuses=_GPU,
 )
 _backward = register(
+    __name__,
     "relative_encoding_backward",
     "(Tensor[] grads, Tensor x, int[] joints, int[] sizes, str backend) -> Tensor",
     lambda grads, x, joints, sizes, backend: torch.empty_like(x, memory_format=torch.contiguous_format),
-    {
-        "cpu": Kernel(
-            f"{_FOLDER}.cpu:relative_encoding_backward",
-            lambda: no_cpu("relative_encoding_backward"),
-            _backward_not_for_cpu,
-        ),
-        "cuda": Kernel(f"{_FOLDER}.cuda:relative_encoding_backward", _no_cuda, _not_for_cuda, proven=False),
-        "triton": Kernel(f"{_FOLDER}.triton:relative_encoding_backward", no_triton, _not_for_triton),
-        "reference": Kernel(reference.relative_encoding_backward),
-    },
+    order=_ORDER,
+    refuses=_GPU,
 )
 
 
@@ -78,14 +52,16 @@ class _RelativeEncoding(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, joints, sizes, backend):
         ctx.save_for_backward(x)
-        ctx.options = joints, sizes, backend
-        return tuple(_forward(x, joints, sizes, backend))
+        ctx.options, ctx.backend = (joints, sizes), backend
+        return tuple(_forward.run(x, joints, sizes, backend=backend))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *grads):
-        grad = _backward([g.contiguous() for g in grads], *ctx.saved_tensors, *ctx.options)
+        grad = _backward([g.contiguous() for g in grads], *ctx.saved_tensors, *ctx.options, backend=ctx.backend)
         return grad, None, None, None
+
+
+_forward.gradient = _RelativeEncoding.apply
 
 
 @accepts_arrays
@@ -115,9 +91,4 @@ def relative_encoding(
             f"relative_encoding: parts must name joints in [0, {x.shape[2]}) (x is {list(x.shape)}), got {parts}"
         )
     sizes = [len(part) for part in parts]
-    backend = requested(backend)
-    if backend == "reference":
-        return tuple(reference.relative_encoding(x, joints, sizes))
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _RelativeEncoding.apply(x, joints, sizes, backend)
-    return tuple(_forward(x, joints, sizes, backend))
+    return tuple(_forward(x, joints, sizes, backend=requested(backend)))

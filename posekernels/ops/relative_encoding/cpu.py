@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from ..._adapters import address, table_of
+from ..._dispatch import not_on
 from ..._native import core
+
+
+def refuses(x, *_rest) -> str | None:
+    taken = x.dtype in (torch.float32, torch.bfloat16)
+    return not_on("cpu", x) or (None if taken else f"takes float32 and bfloat16, got {x.dtype}")
+
+
+def refuses_backward(grads, x, *_rest) -> str | None:
+    return not_on("cpu", x) or (None if x.dtype == torch.float32 else f"takes float32, got {x.dtype}")
 
 
 def _numbers(values) -> tuple[array, int]:

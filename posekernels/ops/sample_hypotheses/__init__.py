@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_shape, check_tensor, seed_of
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import not_for_triton, requested
 from ..._library import register
-from ..._native import no_cuda
-from . import cpu, reference
 
 
 def _fake(keypoints, sigma, samples, alpha, seed, first_pose, first_sample, backend):
@@ -27,23 +23,13 @@ def _not_for_triton(keypoints, sigma, samples, *_) -> str | None:
     return not_for_triton(keypoints, sigma)
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("sample_hypotheses_cuda")
-
-
 _forward = register(
+    __name__,
     "sample_hypotheses",
     "(Tensor keypoints, Tensor sigma, SymInt samples, float alpha, int seed, SymInt first_pose, SymInt first_sample, "
     "str backend) -> Tensor",
     _fake,
-    {
-        "cpu": Kernel(cpu.sample_hypotheses, cpu.missing, cpu.refuses),
-        "triton": Kernel("posekernels.ops.sample_hypotheses.triton:sample_hypotheses", no_triton, _not_for_triton),
-        "cuda": Kernel(
-            "posekernels.ops.sample_hypotheses.cuda:sample_hypotheses", _no_cuda, _cuda.refuses, proven=False
-        ),
-        "reference": Kernel(reference.sample_hypotheses),
-    },
+    refuses={"triton": _not_for_triton},
 )
 
 
@@ -51,11 +37,10 @@ class _SampleHypotheses(torch.autograd.Function):
     @staticmethod
     def forward(ctx, keypoints, sigma, samples, alpha, seed, first_pose, first_sample, backend):
         ctx.save_for_backward(sigma)
-        ctx.options = samples, alpha, seed, first_pose, first_sample, backend
-        return _forward(keypoints, sigma, samples, alpha, seed, first_pose, first_sample, backend)
+        ctx.options, ctx.backend = (samples, alpha, seed, first_pose, first_sample), backend
+        return _forward.run(keypoints, sigma, *ctx.options, backend=backend)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         (sigma,) = ctx.saved_tensors
         samples, alpha, *stream = ctx.options
@@ -63,9 +48,12 @@ class _SampleHypotheses(torch.autograd.Function):
         grad_sigma = None
         if ctx.needs_input_grad[1]:  # the same stream again, bare
             zero = sigma.new_zeros(*sigma.shape, 2)
-            eps = _forward(zero, torch.ones_like(sigma), samples, 1.0, *stream)
+            eps = _forward.run(zero, torch.ones_like(sigma), samples, 1.0, *stream, backend=ctx.backend)
             grad_sigma = alpha * (sigma >= 1) * (grad * eps).sum((1, 4))
         return grad_keypoints, grad_sigma, None, None, None, None, None, None
+
+
+_forward.gradient = _SampleHypotheses.apply
 
 
 @accepts_arrays
@@ -118,14 +106,8 @@ def sample_hypotheses(
         raise ValueError(
             f"sample_hypotheses: first_sample + samples must be in [0, 2**32], got {first_sample}, {samples}"
         )
-    backend = requested(backend)
     if one_view:
         keypoints, sigma = keypoints[:, None], sigma[:, None]
     options = samples, float(alpha), seed_of("sample_hypotheses", seed), first_pose, first_sample
-    if backend == "reference":  # plain PyTorch, inlined: differentiates twice
-        y = reference.sample_hypotheses(keypoints, sigma, *options)
-    elif torch.is_grad_enabled() and (keypoints.requires_grad or sigma.requires_grad):
-        y = _SampleHypotheses.apply(keypoints, sigma, *options, backend)
-    else:
-        y = _forward(keypoints, sigma, *options, backend)
+    y = _forward(keypoints, sigma, *options, backend=requested(backend))
     return y.squeeze(2) if one_view else y

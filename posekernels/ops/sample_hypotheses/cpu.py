@@ -5,12 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..._adapters import address, contiguous
-from ..._native import core, no_cpu
+from ..._native import core
 from .._cpu import not_float32
-
-
-def missing():
-    return no_cpu("sample_hypotheses")
 
 
 def refuses(keypoints, sigma, *_):

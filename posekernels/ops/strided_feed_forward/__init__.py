@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_not_empty, check_tensor, check_tensors
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import requested
 from ..._dropout import check_rate
 from ..._library import register
-from ..._native import no_cuda
-from . import cpu, reference
+from . import reference
 
 TAPS = (1, 3)
 
@@ -34,61 +31,55 @@ def _fake_backward(grad, hidden, x, weight1, weight2, stride, hidden_rate, rate,
     return [x.new_empty(shape) for shape, need in zip(shapes, needs) if need]
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("strided_feed_forward_cuda", "strided_feed_forward_hidden_grad_cuda")
-
-
-_FOLDER = "posekernels.ops.strided_feed_forward"
+_PARTS = ("", "_backward", "_weight1", "_weight2")
+_NEEDS = {
+    "cpu": (*(f"strided_feed_forward{part}" for part in _PARTS), "dropout"),
+    "cuda": ("strided_feed_forward_cuda", "strided_feed_forward_hidden_grad_cuda"),
+}
 _forward = register(
+    __name__,
     "strided_feed_forward",
     "(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, Tensor? residual, int stride, "
     "float hidden_rate, float rate, int seed, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
-    {
-        "cpu": Kernel(cpu.strided_feed_forward, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:strided_feed_forward", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.strided_feed_forward),
-    },
+    needs=_NEEDS,
 )
 _backward = register(
+    __name__,
     "strided_feed_forward_backward",
     "(Tensor grad, Tensor hidden, Tensor x, Tensor weight1, Tensor weight2, int stride, float hidden_rate, "
     "float rate, int seed, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
-    {
-        "cpu": Kernel(cpu.strided_feed_forward_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:strided_feed_forward_backward", no_triton, not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:strided_feed_forward_backward", _no_cuda, _cuda.refuses, proven=False),
-        "reference": Kernel(reference.strided_feed_forward_backward),
-    },
+    needs=_NEEDS,
 )
 
 
 class _StridedFeedForward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight1, bias1, weight2, bias2, residual, stride, hidden_rate, rate, seed, backend):
-        args = (x, weight1, bias1, weight2, bias2, residual, stride, hidden_rate, rate, seed)
-        y, hidden = _forward(*args, True, backend)
-        ctx.save_for_backward(hidden, x, weight1, weight2)
-        ctx.options = stride, hidden_rate, rate, seed
-        ctx.backend = backend
+    def forward(ctx, x, weight1, bias1, weight2, bias2, residual, *options):
+        *options, _keep, backend = options
+        y, hidden = _forward.run(x, weight1, bias1, weight2, bias2, residual, *options, True, backend=backend)
+        ctx.save_for_backward(hidden, x, weight1, weight2, bias1)
+        ctx.options, ctx.backend = options, backend
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         needs = list(ctx.needs_input_grad[:5])
-        stride = ctx.options[0]
-        grads = iter(
-            _backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options, needs, ctx.backend) if any(needs) else ()
-        )
+        stride, hidden_rate, _, seed = ctx.options
+        hidden, x, weight1, weight2, bias1 = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again, the hidden units are a function of these
+            hidden = reference.hidden_units(x, weight1, bias1, hidden_rate, seed)
+        args = (grad.contiguous(), hidden, x, weight1, weight2, *ctx.options, needs)
+        grads = iter(_backward(*args, backend=ctx.backend) if any(needs) else ())
         grad_residual = None
         if ctx.needs_input_grad[5]:
-            x = ctx.saved_tensors[1]
             grad_residual = grad.new_zeros(*x.shape[:2], grad.shape[2])
             grad_residual[:, ::stride] = grad
-        return *(next(grads) if need else None for need in needs), grad_residual, *(None,) * 5
+        return *(next(grads) if need else None for need in needs), grad_residual, *(None,) * 6
+
+
+_forward.gradient = lambda *args: (_StridedFeedForward.apply(*args), None)
 
 
 @accepts_arrays
@@ -155,11 +146,5 @@ def strided_feed_forward(
     check_tensors("strided_feed_forward", x, shapes, sizes, optional=("residual",))
     check_rate("strided_feed_forward", "hidden_dropout", hidden_dropout)
     check_rate("strided_feed_forward", "dropout", dropout)
-    backend = requested(backend)
     tensors = (x, weight1, bias1, weight2, bias2, residual)
-    options = (stride, hidden_dropout, dropout, seed)
-    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
-        return reference.strided_feed_forward(*tensors, *options, False)[0]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return _StridedFeedForward.apply(*tensors, *options, backend)
-    return _forward(*tensors, *options, False, backend)[0]
+    return _forward(*tensors, stride, hidden_dropout, dropout, seed, False, backend=requested(backend))[0]

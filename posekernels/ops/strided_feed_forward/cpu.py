@@ -13,10 +13,6 @@ from .._cpu import not_float32
 KERNELS = [f"strided_feed_forward{part}" for part in ("", "_backward", "_weight1", "_weight2")]
 
 
-def missing() -> str | None:
-    return _native.no_cpu(*KERNELS, "dropout")
-
-
 def refuses(x, weight1, bias1, weight2, bias2, residual, stride, hidden_rate, rate, seed, keep) -> str | None:
     return not_float32(x, weight1, bias1, weight2, bias2, residual)
 

@@ -9,11 +9,16 @@ from torch import Tensor
 from ..._dropout import dropout
 
 
+def hidden_units(x, weight1, bias1, rate: float, seed: int) -> Tensor:
+    """[B, T, N], after ReLU and dropout."""
+    return dropout(F.relu(F.linear(x, weight1, bias1)), rate, seed, 0)
+
+
 def strided_feed_forward(
     x, weight1, bias1, weight2, bias2, residual, stride, hidden_rate, rate, seed, keep
 ) -> tuple[Tensor, Tensor]:
     """([B, T', C], the hidden units after ReLU and dropout [B, T, N], or an empty tensor unless ``keep``)."""
-    hidden = dropout(F.relu(F.linear(x, weight1, bias1)), hidden_rate, seed, 0)
+    hidden = hidden_units(x, weight1, bias1, hidden_rate, seed)
     taps = weight2.shape[2]
     out = F.conv1d(hidden.transpose(1, 2), weight2, bias2, stride, padding=taps // 2).transpose(1, 2)
     out = dropout(out.contiguous(), rate, seed, 1)

@@ -6,42 +6,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_not_empty, check_shape, check_tensor, fits
-from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested
-from ..._library import register
-from ..._native import no_cpu, no_cuda
+from ..._dispatch import requested
+from ..._library import register, wants_gradient
 from . import reference
 
 _OP = "strided_temporal_conv"
 _SMALL = 1 << 20  # multiply-adds below which, with gradients, PyTorch's own graph costs less than ours
-
-
-def _not_for_cpu(x, *_rest) -> str | None:
-    if len(x) > 64:
-        return f"takes at most 64 groups, got {len(x)}"
-    if x[0].dtype not in (torch.float32, torch.bfloat16):
-        return f"takes float32 and bfloat16, got {x[0].dtype}"
-    return not_on("cpu", *x)
-
-
-def _tensors(args) -> list[Tensor]:
-    return [t for a in args if isinstance(a, (list, tuple)) for t in a if isinstance(t, Tensor)]
-
-
-def _not_for_triton(*args) -> str | None:
-    return not_for_triton(*_tensors(args))
-
-
-def _not_for_cuda(*args) -> str | None:
-    return _cuda.refuses(*_tensors(args))
-
-
-def _no_cuda() -> str | None:
-    return no_cuda(f"{_OP}_cuda")
 
 
 def _fake(x, weight, bias, scale, shift, residual, slope, stride, tap, backend):
@@ -53,30 +26,23 @@ def _fake_backward(grads, x, weight, bias, needs, backend):
     return [torch.empty_like(kind[i]) for i in range(len(x)) for kind, need in zip(kinds, needs) if need]
 
 
+_ORDER = ("cpu", "cuda", "triton")
 _forward = register(
+    __name__,
     _OP,
     "(Tensor[] x, Tensor[] weight, Tensor[] bias, Tensor[] scale, Tensor[] shift, Tensor[] residual, float slope, "
     "int stride, int tap, str backend) -> Tensor[]",
     _fake,
-    {
-        "cpu": Kernel(f"posekernels.ops.{_OP}.cpu:{_OP}", lambda: no_cpu(_OP, f"{_OP}_bf16"), _not_for_cpu),
-        "cuda": Kernel(f"posekernels.ops.{_OP}.cuda:{_OP}", _no_cuda, _not_for_cuda, proven=False),
-        "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}", no_triton, _not_for_triton),
-        "reference": Kernel(reference.strided_temporal_conv),
-    },
+    order=_ORDER,
+    needs={"cpu": (_OP, f"{_OP}_bf16")},
 )
 _backward = register(
+    __name__,
     f"{_OP}_backward",
     "(Tensor[] grads, Tensor[] x, Tensor[] weight, Tensor[] bias, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
-    {
-        "cpu": Kernel(
-            f"posekernels.ops.{_OP}.products:{_OP}_backward", lambda: no_cpu(_OP), lambda grads, x, *_: _not_for_cpu(x)
-        ),
-        "cuda": Kernel(f"posekernels.ops.{_OP}.products:{_OP}_backward", _no_cuda, _not_for_cuda, proven=False),
-        "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}_backward", no_triton, _not_for_triton),
-        "reference": Kernel(reference.strided_temporal_conv_backward),
-    },
+    order=_ORDER,
+    needs={"cpu": (_OP,), "cuda": (f"{_OP}_cuda",)},
 )
 
 
@@ -89,10 +55,9 @@ class _StridedTemporalConv(torch.autograd.Function):
         bias = tensors[2 * groups :] if has_bias else ()
         ctx.save_for_backward(*tensors)
         ctx.options = groups, has_bias, backend
-        return tuple(_forward(x, weight, bias, [], [], [], 1.0, 1, 0, backend))
+        return tuple(_forward.run(x, weight, bias, [], [], [], 1.0, 1, 0, backend=backend))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *grads):
         groups, has_bias, backend = ctx.options
         kinds = 3 if has_bias else 2
@@ -100,11 +65,21 @@ class _StridedTemporalConv(torch.autograd.Function):
         asked = ctx.needs_input_grad[3:]
         needs = [any(asked[k * groups : (k + 1) * groups]) for k in range(kinds)]
         bias = tensors[2] if has_bias else ()
-        flat = iter(
-            _backward([g.contiguous() for g in grads], *tensors[:2], bias, needs, backend) if any(needs) else ()
-        )
+        args = ([g.contiguous() for g in grads], *tensors[:2], bias, needs)
+        flat = iter(_backward(*args, backend=backend) if any(needs) else ())
         by_group = [[next(flat) if need else None for need in needs] for _ in range(groups)]
         return None, None, None, *(by_group[i][k] for k in range(kinds) for i in range(groups))
+
+
+def _gradient(x, weight, bias, scale, shift, residual, slope, stride, tap, backend):
+    bare = _StridedTemporalConv.apply(len(x), bool(bias), backend, *x, *weight, *bias)
+    return [
+        reference.epilogue(y, *(reference.at(v, i) for v in (scale, shift, residual)), slope, stride, tap)
+        for i, y in enumerate(bare)
+    ]
+
+
+_forward.gradient = _gradient
 
 
 @follows_autocast
@@ -172,16 +147,7 @@ def strided_temporal_conv(
             check_tensor(_OP, f"{name}[{i}]", value, like=x[0])
             check_shape(_OP, f"{name}[{i}]", value, shape, f"weight[{i}] is {list(weight[i].shape)}")
     backend = requested(backend)
-    slope, stride, tap = float(negative_slope), residual_stride, residual_tap
-    if backend == "reference":
-        return tuple(reference.strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride, tap))
-    tensors = (*x, *weight, *bias, *scale, *shift, *residual)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        if backend == "auto" and sum(a.numel() * w.shape[0] for a, w in zip(x, weight)) < _SMALL:
-            return tuple(reference.strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride, tap))
-        bare = _StridedTemporalConv.apply(len(x), bool(bias), backend, *x, *weight, *bias)
-        return tuple(
-            reference.epilogue(y, *(reference.at(v, i) for v in (scale, shift, residual)), slope, stride, tap)
-            for i, y in enumerate(bare)
-        )
-    return tuple(_forward(x, weight, bias, scale, shift, residual, slope, stride, tap, backend))
+    lists = (x, weight, bias, scale, shift, residual)
+    if backend == "auto" and wants_gradient(lists) and sum(a.numel() * w.shape[0] for a, w in zip(x, weight)) < _SMALL:
+        backend = "reference"
+    return tuple(_forward(*lists, float(negative_slope), residual_stride, residual_tap, backend=backend))

@@ -9,9 +9,23 @@ from torch import Tensor
 
 from ..._adapters import contiguous, table_of
 from ..._derived import derived
+from ..._dispatch import not_on
 from ..._native import core
 from ..._packing import packed
+from .products import strided_temporal_conv_backward as strided_temporal_conv_backward
 from .reference import at, width_of
+
+
+def refuses(x, *_rest) -> str | None:
+    if len(x) > 64:
+        return f"takes at most 64 groups, got {len(x)}"
+    if x[0].dtype not in (torch.float32, torch.bfloat16):
+        return f"takes float32 and bfloat16, got {x[0].dtype}"
+    return not_on("cpu", *x)
+
+
+def refuses_backward(grads, x, *_rest) -> str | None:
+    return refuses(x)
 
 
 def _windows_by_channels(weight: Tensor) -> Tensor:

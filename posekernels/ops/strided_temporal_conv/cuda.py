@@ -11,6 +11,7 @@ from ..._adapters import strided_address, table_of
 from ..._cuda import launch
 from ..._derived import derived
 from .groups import Group, groups_of, rows_of
+from .products import strided_temporal_conv_backward as strided_temporal_conv_backward
 from .reference import width_of
 
 _MOST = 16  # groups of a launch

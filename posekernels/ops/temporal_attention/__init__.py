@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays
 from ..._checks import check_mask, check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
-from ..._native import no_cuda
-from . import cpu, reference
 
 MAX_WIDTH = 128  # of a head, on a GPU
 
@@ -37,54 +34,44 @@ def _not_for_triton(q, *rest) -> str | None:
     return too_wide(q.shape[-1]) or not_for_triton(q, *rest)
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("temporal_attention_cuda", "temporal_attention_backward_cuda")
-
-
 def _not_for_cuda(q, *rest) -> str | None:
     return too_wide(q.shape[-1]) or _cuda.refuses(q, *rest)
 
 
-_FOLDER = "posekernels.ops.temporal_attention"
+_GPU = {"triton": _not_for_triton, "cuda": _not_for_cuda}
 _forward = register(
+    __name__,
     "temporal_attention",
     "(Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, bool causal, float rate, int seed, str backend) "
     "-> (Tensor, Tensor)",
     _fake,
-    {
-        "cpu": Kernel(cpu.temporal_attention, cpu.missing, cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:temporal_attention", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:temporal_attention", _no_cuda, _not_for_cuda, proven=False),
-        "reference": Kernel(reference.temporal_attention),
-    },
+    refuses=_GPU,
 )
 _backward = register(
+    __name__,
     "temporal_attention_backward",
     "(Tensor grad, Tensor out, Tensor log_sum, Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, "
     "bool causal, float rate, int seed, str backend) -> Tensor[]",
     _fake_backward,
-    {
-        "cpu": Kernel(cpu.temporal_attention_backward, cpu.missing, cpu.refuses_backward),
-        "triton": Kernel(f"{_FOLDER}.triton:temporal_attention_backward", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:temporal_attention_backward", _no_cuda, _not_for_cuda, proven=False),
-        "reference": Kernel(reference.temporal_attention_backward),
-    },
+    refuses=_GPU,
 )
 
 
 class _TemporalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, padding, scale, causal, rate, seed, backend):
-        out, log_sum = _forward(q, k, v, padding, scale, causal, rate, seed, backend)
+        out, log_sum = _forward.run(q, k, v, padding, scale, causal, rate, seed, backend=backend)
         ctx.save_for_backward(out, log_sum, q, k, v, padding)
-        ctx.options = scale, causal, rate, seed, backend
+        ctx.options, ctx.backend = (scale, causal, rate, seed), backend
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
-        grads = _backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
+        grads = _backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options, backend=ctx.backend)
         return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad)), *(None,) * 6
+
+
+_forward.gradient = lambda *args: (_TemporalAttention.apply(*args), None)
 
 
 @accepts_arrays
@@ -142,10 +129,5 @@ def temporal_attention(
                 f"temporal_attention: key_padding_mask must be on q's device {q.device}, got {key_padding_mask.device}"
             )
     check_rate("temporal_attention", "dropout", dropout)
-    backend = requested(backend)
-    args = (q, k, v, key_padding_mask, D**-0.5 if scale is None else scale, causal, dropout, seed)
-    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
-        return reference.temporal_attention(*args)[0]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
-        return _TemporalAttention.apply(*args, backend)
-    return _forward(*args, backend)[0]
+    scale = D**-0.5 if scale is None else scale
+    return _forward(q, k, v, key_padding_mask, scale, causal, dropout, seed, backend=requested(backend))[0]

@@ -11,10 +11,6 @@ from ..._dispatch import not_on
 from ..._dropout import kernel_arguments
 
 
-def missing() -> str | None:
-    return _native.no_cpu("temporal_attention", "temporal_attention_backward")
-
-
 def refuses(q, k, v, padding, scale, causal, rate, seed) -> str | None:
     if q.dtype not in (torch.float32, torch.bfloat16):
         return f"takes float32 or bfloat16, got {q.dtype}"

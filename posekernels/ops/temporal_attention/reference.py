@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._dropout import dropout
+from ..._recompute import gradients
 
 
 def scores(q: Tensor, k: Tensor, padding: Tensor | None, scale: float, causal: bool) -> Tensor:
@@ -37,12 +38,6 @@ def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Ten
 
 
 def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:
-    """Gradients of (q, k, v), by hand: see the README."""
-    weights, _ = softmax(scores(q, k, padding, scale, causal))
-    grad_v = torch.einsum("bhts,bthd->bshd", dropout(weights, rate, seed), grad)
-    grad_weights = dropout(torch.einsum("bthd,bshd->bhts", grad, v), rate, seed)
-    along = (weights * grad_weights).sum(-1, keepdim=True)
-    grad_s = weights * (grad_weights - along) * scale
-    grad_q = torch.einsum("bhts,bshd->bthd", grad_s, k)
-    grad_k = torch.einsum("bhts,bthd->bshd", grad_s, q)
-    return [grad_q.contiguous(), grad_k.contiguous(), grad_v.contiguous()]
+    """Gradients of (q, k, v)."""
+    options = padding, scale, causal, rate, seed
+    return gradients(lambda *qkv: temporal_attention(*qkv, *options)[0], (q, k, v), (grad,))

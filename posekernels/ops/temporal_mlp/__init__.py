@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ... import _cuda
 from ..._arrays import accepts_arrays, follows_autocast
 from ..._checks import check_shape, check_tensor, check_tensors
-from ..._dispatch import OPS, Kernel, no_triton, not_for_triton, requested, resolve, triton_interpreted
+from ..._dispatch import OPS, not_for_triton, requested, resolve, triton_interpreted
 from ..._library import register
-from ..._native import core, no_cpu, no_cuda
+from ..._native import core
 from . import reference
 
 MIXES = ("temporal", "spatial")
@@ -28,12 +27,12 @@ def _fake(x, *args):
     *tensors_and_options, keep, backend = args
     saved: tuple[int, ...] = (0,)
     if keep:
-        kernel = resolve("temporal_mlp", backend, (x, *tensors_and_options, keep)).run
+        kernel = resolve("temporal_mlp", backend, (x, *tensors_and_options, keep))
         (B, C, T), N = x.shape, args[0].shape[0]
-        if kernel is OPS["temporal_mlp"]["cpu"].run:
+        if kernel is OPS["temporal_mlp"]["cpu"]:
             lanes = core.temporal_mlp_lanes(1)
             saved = -(-B // lanes), N, C, T, lanes
-        elif kernel in (OPS["temporal_mlp"]["triton"].run, OPS["temporal_mlp"]["cuda"].run):
+        elif kernel is not OPS["temporal_mlp"]["reference"]:
             saved = N, B, C, T
     return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(saved, dtype=torch.float32)
 
@@ -47,25 +46,11 @@ def _fake_forecast(history, transform, inverse, *args):
     return history.new_empty(history.shape[0], inverse.shape[0], history.shape[2])
 
 
-def _not_for_cpu(*args) -> str | None:
-    """The C++ kernels compute in float32; 16-bit tensors are made float32, and results rounded."""
-    for tensor in args:
-        if isinstance(tensor, (tuple, list)) and (reason := _not_for_cpu(*tensor)):
-            return reason
-        if isinstance(tensor, Tensor) and (tensor.device.type != "cpu" or tensor.dtype == torch.float64):
-            return f"needs float32, float16 or bfloat16 on the cpu, got {tensor.dtype} on {tensor.device}"
-    return None
-
-
-def _kept_nothing(grad, saved, x, weight, *args) -> str | None:
+def kept_nothing(grad, saved, x, weight, *args) -> str | None:
     """Any kernel but the reference keeps every block's input; a stack of no blocks has none."""
     if saved.numel() == 0 and grad.numel() and len(weight):
         return "the forward pass ran on another backend and kept nothing for this one"
     return None
-
-
-def _not_for_cpu_backward(grad, saved, *args) -> str | None:
-    return _kept_nothing(grad, saved, *args) or _not_for_cpu(grad, *args)
 
 
 def _not_for_triton(*args) -> str | None:
@@ -73,11 +58,11 @@ def _not_for_triton(*args) -> str | None:
         return "takes float16 and bfloat16: in float32 its tiles do not fit the registers of sm_80"
     if max(args[0].shape[1:]) > 128:  # of the state, or of the history
         return f"takes at most 128 coordinates and 128 slots, got {list(args[0].shape[1:])}"
-    return not_for_triton(*_tensors(args))
+    return not_for_triton(*args)
 
 
 def _not_for_triton_backward(grad, saved, *args) -> str | None:
-    return _kept_nothing(grad, saved, *args) or _not_for_triton(grad, *args)
+    return kept_nothing(grad, saved, *args) or _not_for_triton(grad, *args)
 
 
 def _cuda_limits(C: int, T: int) -> str | None:
@@ -87,96 +72,74 @@ def _cuda_limits(C: int, T: int) -> str | None:
 
 def _not_for_cuda(*args) -> str | None:
     """The stack: x [B, C, T]."""
-    return _cuda_limits(*args[0].shape[1:]) or _cuda.refuses(*_tensors(args))
+    return _cuda_limits(*args[0].shape[1:]) or _cuda.refuses(*args)
 
 
 def _not_for_cuda_backward(grad, saved, *args) -> str | None:
-    return _kept_nothing(grad, saved, *args) or _not_for_cuda(grad, *args)
+    return kept_nothing(grad, saved, *args) or _not_for_cuda(grad, *args)
 
 
 def _not_for_cuda_forecast(history, transform, inverse, *args) -> str | None:
     T, C = history.shape[1:]
-    return _cuda_limits(C, max(T, inverse.shape[0])) or _cuda.refuses(*_tensors((history, transform, inverse, *args)))
+    return _cuda_limits(C, max(T, inverse.shape[0])) or _cuda.refuses(history, transform, inverse, *args)
 
 
-def _tensors(args) -> list[Tensor]:
-    return [t for a in args for t in (a if isinstance(a, (tuple, list)) else [a]) if isinstance(t, Tensor)]
-
-
-def _triton(function: str, refuses=_not_for_triton) -> Kernel:
-    return Kernel(f"{__name__}.triton:{function}", no_triton, refuses)
-
-
-def _gpu(function: str, name: str, refuses) -> Kernel:
-    return Kernel(f"{__name__}.cuda:{function}", lambda: no_cuda(name), refuses, proven=False)
-
-
-def _cpu(function: str, refuses=_not_for_cpu) -> Kernel:
-    return Kernel(f"{__name__}.cpu:{function}", lambda: no_cpu(function), refuses)
-
-
+_ORDER = ("cpu", "cuda", "triton")
 _forward = register(
+    __name__,
     "temporal_mlp",
     f"({_STACK}, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
-    {
-        "cpu": _cpu("temporal_mlp"),
-        "cuda": _gpu("temporal_mlp", "temporal_mlp_cuda", _not_for_cuda),
-        "triton": _triton("temporal_mlp"),
-        "reference": Kernel(reference.temporal_mlp),
-    },
+    order=_ORDER,
+    refuses={"triton": _not_for_triton, "cuda": _not_for_cuda},
 )
 _backward = register(
+    __name__,
     "temporal_mlp_backward",
     f"(Tensor grad, Tensor saved, {_STACK}, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
-    {
-        "cpu": _cpu("temporal_mlp_backward", _not_for_cpu_backward),
-        "cuda": _gpu("temporal_mlp_backward", "temporal_mlp_backward_cuda", _not_for_cuda_backward),
-        "triton": _triton("temporal_mlp_backward", _not_for_triton_backward),
-        "reference": Kernel(reference.temporal_mlp_backward),
-    },
+    order=_ORDER,
+    refuses={"triton": _not_for_triton_backward, "cuda": _not_for_cuda_backward},
 )
 _forecast = register(
+    __name__,
     "temporal_mlp_forecast",
     "(Tensor history, Tensor transform, Tensor inverse, Tensor weight_in, Tensor bias_in, Tensor?[] main, "
     "Tensor weight_out, Tensor bias_out, Tensor?[] side, Tensor? side_weight_out, Tensor? side_bias_out, "
     "str mix, str norm, float eps, str backend) -> Tensor",
     _fake_forecast,
-    {
-        "cpu": _cpu("temporal_mlp_forecast"),
-        "cuda": _gpu("temporal_mlp_forecast", "temporal_mlp_cuda", _not_for_cuda_forecast),
-        "triton": _triton("temporal_mlp_forecast"),
-        "reference": Kernel(reference.forecast),
-    },
+    order=_ORDER,
+    needs={"cuda": ("temporal_mlp_cuda",)},
+    refuses={"triton": _not_for_triton, "cuda": _not_for_cuda_forecast},
 )
 
 
 class _TemporalMlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *args):
-        *tensors, mix, norm, eps, backend = args
-        y, saved = _forward(*tensors, mix, norm, eps, True, backend)
+        *tensors, mix, norm, eps, _keep, backend = args
+        y, saved = _forward.run(*tensors, mix, norm, eps, True, backend=backend)
         ctx.save_for_backward(saved, *tensors)
         ctx.options, ctx.backend = (mix, norm, eps), backend
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         saved, *tensors = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:9])
-        grads = iter(_backward(grad.contiguous(), saved, *tensors, *ctx.options, needs, ctx.backend))
-        return *(next(grads) if need else None for need in needs), None, None, None, None
+        grads = iter(_backward(grad.contiguous(), saved, *tensors, *ctx.options, needs, backend=ctx.backend))
+        return *(next(grads) if need else None for need in needs), *(None,) * 5
 
 
-def _run(x, *args, backend: str) -> Tensor:
-    """The stack on [B, C, T], differentiable; arguments already checked."""
-    if backend == "reference":  # plain PyTorch, inlined: exports to ONNX, differentiates twice
-        return reference.blocks(x, *args)
-    if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (x, *args)):
-        return _TemporalMlp.apply(x, *args, backend)
-    return _forward(x, *args, False, backend)[0]
+_forward.gradient = lambda *args: (_TemporalMlp.apply(*args), None)
+
+
+def _gradient(*args):
+    *args, backend = args
+    return reference.temporal_mlp_forecast(*args, run=lambda *stack: _forward(*stack, False, backend=backend)[0])
+
+
+_forecast.gradient = _gradient  # the stacks one call each
 
 
 def _check_stack(op: str, where: str, like: Tensor, C: int, T: int, stack: dict, mix: str, norm: str) -> None:
@@ -249,7 +212,7 @@ def temporal_mlp(
     check_tensor(op, "x", x, rank=3)
     stack = dict(zip(PARAMETERS, (weight, bias, scale, shift, pre_weight, pre_bias, pre_scale, pre_shift)))
     _check_stack(op, "", x, *x.shape[1:], stack, mix, norm)
-    return _run(x, *stack.values(), mix, norm, eps, backend=requested(backend))
+    return _forward(x, *stack.values(), mix, norm, eps, False, backend=requested(backend))[0]
 
 
 @follows_autocast
@@ -321,12 +284,5 @@ def temporal_mlp_forecast(
         if where == "main" or side is not None:
             _check_stack(op, f"{where}.", history, C, T, full, mix, norm)
         stacks.append(list(full.values()) if where == "main" or side is not None else [])
-    backend = requested(backend)
     outer = (weight_out, bias_out, stacks[1], side_weight_out, side_bias_out, mix, norm, eps)
-    args = (history, transform, inverse, weight_in, bias_in, stacks[0], *outer)
-    wants_gradient = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (*(t for t, _ in shapes.values()), history, *stacks[0], *stacks[1])
-    )
-    if backend == "reference" or wants_gradient:
-        return reference.forecast(*args, run=lambda *inner: _run(*inner, backend=backend))
-    return _forecast(*args, backend)
+    return _forecast(history, transform, inverse, weight_in, bias_in, stacks[0], *outer, backend=requested(backend))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._adapters import address, addresses, contiguous, strided_address
+from ..._dispatch import tensors_in
 from ..._native import core
 
 NORMS = {"spatial": 0, "temporal": 1, "all": 2, "none": 3}
@@ -14,6 +15,20 @@ NORMS = {"spatial": 0, "temporal": 1, "all": 2, "none": 3}
 def _wide(*tensors: Tensor | None) -> list[Tensor | None]:
     """In float32, contiguous."""
     return contiguous(*(None if t is None else t.float() for t in tensors))
+
+
+def refuses(*args) -> str | None:
+    """The kernels compute in float32; 16-bit tensors are made float32, and results rounded."""
+    for tensor in tensors_in(args):
+        if tensor.device.type != "cpu" or tensor.dtype == torch.float64:
+            return f"needs float32, float16 or bfloat16 on the cpu, got {tensor.dtype} on {tensor.device}"
+    return None
+
+
+def refuses_backward(grad, saved, *args) -> str | None:
+    from . import kept_nothing
+
+    return kept_nothing(grad, saved, *args) or refuses(grad, *args)
 
 
 def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ def temporal_mlp_forecast(
     history, transform, inverse, weight_in, bias_in, main, weight_out, bias_out, side, side_weight_out, side_bias_out,
     mix, norm, eps,
 ) -> Tensor:  # fmt: skip
-    """As ``reference.forecast``: the whole network in one launch."""
+    """As ``reference.temporal_mlp_forecast``: the whole network in one launch."""
     (B, T, C), S = history.shape, inverse.shape[0]
     future = history.new_empty(B, S, C)
     stacks = (*main, weight_out, bias_out, *(side or [None] * 8), side_weight_out, side_bias_out)

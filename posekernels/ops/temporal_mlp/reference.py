@@ -48,7 +48,7 @@ def branch(h, stack, weight_out, bias_out, inverse, mix, norm, eps, run=blocks) 
     return inverse @ F.linear(y, weight_out, bias_out)
 
 
-def forecast(
+def temporal_mlp_forecast(
     history, transform, inverse, weight_in, bias_in, main, weight_out, bias_out, side, side_weight_out, side_bias_out,
     mix, norm, eps, run=blocks,
 ) -> Tensor:  # fmt: skip

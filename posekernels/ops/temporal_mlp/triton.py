@@ -304,8 +304,8 @@ def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
 
 
 def temporal_mlp_forecast(*args) -> Tensor:
-    """As ``reference.forecast``: the blocks in these kernels, the few products around them in PyTorch's."""
-    return reference.forecast(*args, run=lambda x, *stack: temporal_mlp(x, *stack, False)[0])
+    """As ``reference.temporal_mlp_forecast``: the blocks in these kernels, what is around them is PyTorch's."""
+    return reference.temporal_mlp_forecast(*args, run=lambda x, *stack: temporal_mlp(x, *stack, False)[0])
 
 
 def _compilations() -> list[Compilation]:

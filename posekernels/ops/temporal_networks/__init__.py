@@ -11,16 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ... import _cuda
 from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._derived import captured
-from ..._dispatch import Kernel, no_triton, not_for_triton, not_on, requested, resolve
+from ..._dispatch import requested
 from ..._library import register
-from ..._native import no_cpu, no_cuda
-from ..._recompute import recomputed
+from ..._network import Network
 from ..strided_temporal_conv.reference import width_of
-from . import cpu, reference
+from . import reference
 
 _OP = "temporal_networks"
 _MOST = 64
@@ -47,7 +44,7 @@ class Layer(NamedTuple):
     tap: int = 0
 
 
-class TemporalNetworks:
+class TemporalNetworks(Network):
     """Networks that ``temporal_networks`` runs side by side, checked once. Their depths and widths may differ.
 
     What a backend makes of the weights it makes once and keeps here, so make a new one when a weight changes
@@ -98,11 +95,8 @@ class TemporalNetworks:
             self.in_channels.append(layers[0].weight.shape[1])
             self.out_channels.append(channels)
             self.windows.append(frames)
-        self.networks = networks
-        self.prepared: dict = {}  # a backend's own, and the networks in other dtypes
         layers = [layer for network in networks for layer in network]
-        self.weight = [layer.weight for layer in layers]
-        self.affine = [layer.affine for layer in layers]
+        super().__init__([layer.weight for layer in layers] + [layer.affine for layer in layers])
         self.options = (
             [len(layers) for layers in networks],
             [float(layer.negative_slope) for layer in layers],
@@ -110,28 +104,13 @@ class TemporalNetworks:
             [layer.tap for layer in layers],
         )
 
-    def in_dtype(self, dtype: torch.dtype) -> TemporalNetworks:
-        """Itself, or itself with its weights in ``dtype``: as autocast wants it. Float64 stays."""
-        if self.weight[0].dtype in (dtype, torch.float64):
-            return self
-        if dtype not in self.prepared:
-            others = [[layer._replace(weight=layer.weight.to(dtype)) for layer in layers] for layers in self.networks]
-            self.prepared[dtype] = TemporalNetworks(others)
-        return self.prepared[dtype]
+    def _take(self, tensors) -> None:
+        super()._take(tensors)
+        layers = len(tensors) // 2
+        self.weight, self.affine = self.tensors[:layers], self.tensors[layers:]
 
-
-def _not_for_cpu(x, weight, *_rest) -> str | None:
-    if x[0].dtype not in (torch.float32, torch.bfloat16):
-        return f"takes float32 and bfloat16, got {x[0].dtype}"
-    return not_on("cpu", x[0], weight[0])
-
-
-def _not_for_cuda(x, weight, affine, *_rest) -> str | None:
-    return _cuda.refuses(*x, *weight, *affine)
-
-
-def _no_cuda() -> str | None:
-    return no_cuda("strided_temporal_conv_cuda")
+    def _cast(self, dtype: torch.dtype) -> list[Tensor]:
+        return [w.to(dtype) for w in self.weight] + self.affine  # float32 beside a weight in half precision
 
 
 def _fake(x, weight, affine, depths, slopes, residuals, taps, backend):
@@ -144,19 +123,17 @@ def _fake(x, weight, affine, depths, slopes, residuals, taps, backend):
     return results
 
 
-_CPU = Kernel(f"posekernels.ops.{_OP}.cpu:{_OP}", lambda: no_cpu(_OP, f"{_OP}_bf16"), _not_for_cpu)
 _forward = register(
+    __name__,
     _OP,
     "(Tensor[] x, Tensor[] weight, Tensor[] affine, int[] depths, float[] slopes, int[] residuals, int[] taps, "
     "str backend) -> Tensor[]",
     _fake,
-    {
-        "cpu": _CPU,
-        "cuda": Kernel(f"posekernels.ops.{_OP}.cuda:{_OP}", _no_cuda, _not_for_cuda, proven=False),
-        "triton": Kernel(f"posekernels.ops.{_OP}.triton:{_OP}", no_triton, not_for_triton),
-        "reference": Kernel(reference.temporal_networks),
-    },
+    order=("cpu", "cuda", "triton"),
+    needs={"cpu": (_OP, f"{_OP}_bf16"), "cuda": ("strided_temporal_conv_cuda",)},
+    keeps=True,
 )
+_forward.gradient = _forward.recomputed
 
 
 @follows_autocast
@@ -191,23 +168,5 @@ def temporal_networks(
         raise TypeError(f"{_OP}: x[0] must have the weights' dtype {networks.weight[0].dtype}, got {x[0].dtype}")
     if networks.weight[0].device != x[0].device:
         raise ValueError(f"{_OP}: x[0] must be on the weights' device {networks.weight[0].device}, got {x[0].device}")
-    backend = requested(backend)
-    if backend == "reference":
-        return tuple(reference.temporal_networks(x, networks.weight, networks.affine, *networks.options))
-    if torch.is_grad_enabled():
-        layers = len(networks.weight)
-
-        def lists(tensors):
-            return tensors[:count], tensors[count : count + layers], tensors[count + layers :], *networks.options
-
-        return tuple(
-            recomputed(
-                lambda *t: tuple(_forward(*lists(t), backend)),
-                lambda *t: tuple(reference.temporal_networks(*lists(t))),
-                (*x, *networks.weight, *networks.affine),
-            )
-        )
     args = (x, networks.weight, networks.affine, *networks.options)
-    if not captured() and resolve(_OP, backend, args) is _CPU:
-        return cpu.run(x, networks)
-    return tuple(_forward(*args, backend))
+    return tuple(_forward(*args, backend=requested(backend), network=networks))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import struct
 from array import array
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..._adapters import address, addresses
+from ..._derived import derived
+from ..._dispatch import not_on
 from ..._native import core
 from ..strided_temporal_conv.reference import width_of
 from .reference import split
-
-if TYPE_CHECKING:
-    from . import TemporalNetworks
 
 _NOWHERE = -1  # no place in the workspace: the network's x or y, or no residual
 _INPUT = -2
@@ -97,15 +94,20 @@ class _Prepared:
         self.results = [*getattr(self, "results", ()), (rows[-1], weights[-1].shape[0])]
 
 
-def run(x: list[Tensor], networks: TemporalNetworks) -> tuple[Tensor, ...]:
-    """``networks`` on ``x``; what is prepared is kept on ``networks``."""
+def refuses(x, weight, *_rest) -> str | None:
+    if x[0].dtype not in (torch.float32, torch.bfloat16):
+        return f"takes float32 and bfloat16, got {x[0].dtype}"
+    return not_on("cpu", x[0], weight[0])
+
+
+def temporal_networks(x, weight, affine, *options, derived=derived) -> list[Tensor]:
+    """As ``reference.temporal_networks``."""
     half = x[0].dtype is torch.bfloat16
     clips = x[0].shape[0]
     x = [a.contiguous() for a in x]
-    key = (half, *[a.shape[1] for a in x])
-    made = networks.prepared.get(key)
-    if made is None:
-        made = networks.prepared[key] = _Prepared(networks.weight, networks.affine, key[1:], *networks.options, half)
+    frames = tuple([a.shape[1] for a in x])
+    key = "temporal_networks", half, frames, *map(tuple, options)
+    made = derived(key, lambda: _Prepared(weight, affine, frames, *options, half), *weight, *affine)
     results = [a.new_empty(clips, *shape) for a, shape in zip(x, made.results)]
     ends = array("q", made.ends)
     for i, (a, y) in enumerate(zip(x, results)):
@@ -113,9 +115,4 @@ def run(x: list[Tensor], networks: TemporalNetworks) -> tuple[Tensor, ...]:
     kernel = core.temporal_networks_bf16 if half else core.temporal_networks
     table, ends_at = made.table.buffer_info()[0], ends.buffer_info()[0]
     kernel(torch.get_num_threads(), table, ends_at, len(x), made.deepest, clips, made.chunk, made.place)
-    return tuple(results)
-
-
-def temporal_networks(x, weight, affine, *options) -> list[Tensor]:
-    """The raw op, for compiled graphs: prepares at every call."""
-    return list(run(x, SimpleNamespace(weight=weight, affine=affine, options=options, prepared={})))
+    return results

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from ... import _cuda
+from ..._arrays import follows_autocast
 from ..._checks import check_shape, check_tensor
-from ..._dispatch import Kernel, no_triton, not_for_triton, requested
+from ..._dispatch import not_for_triton, requested
 from ..._library import register
-from ..._native import no_cpu, no_cuda
-from ..._recompute import recomputed
 from ..temporal_attention import too_wide
-from . import cpu, reference
+from . import reference
 
 PARAMETERS = (
     "norm1_weight",
@@ -41,30 +40,23 @@ def _not_for_triton(x, weights, heads, *options) -> str | None:
     return too_wide(x.shape[-1] // heads) or not_for_triton(x, weights)
 
 
-def _no_cuda() -> str | None:
-    return no_cuda("joint_attention_cuda", "temporal_attention_cuda")
-
-
 def _not_for_cuda(x, weights, heads, *options) -> str | None:
     return too_wide(x.shape[-1] // heads) or _cuda.refuses(x, weights)
 
 
-_FOLDER = "posekernels.ops.transformer_block"
 _forward = register(
+    __name__,
     "transformer_block",
     "(Tensor x, Tensor?[] weights, int heads, float scale, float eps, str backend) -> Tensor",
     _fake,
-    {
-        "cpu": Kernel(cpu.transformer_block, missing=lambda: no_cpu("transformer_block"), refuses=cpu.refuses),
-        "triton": Kernel(f"{_FOLDER}.triton:transformer_block", no_triton, _not_for_triton),
-        "cuda": Kernel(f"{_FOLDER}.cuda:transformer_block", _no_cuda, _not_for_cuda, proven=False),
-        "reference": Kernel(
-            lambda x, *rest: torch.empty_like(x).copy_(reference.transformer_block(x, *rest))  # in memory as x is
-        ),
-    },
+    needs={"cuda": ("joint_attention_cuda", "temporal_attention_cuda")},
+    refuses={"triton": _not_for_triton, "cuda": _not_for_cuda},
+    in_memory_as=lambda x, *rest: torch.empty_like(x).copy_(reference.transformer_block(x, *rest)),
 )
+_forward.gradient = _forward.recomputed
 
 
+@follows_autocast
 def transformer_block(
     x: Tensor,
     *parameters: Tensor | None,
@@ -118,14 +110,4 @@ def transformer_block(
     if heads < 1 or C % heads:
         raise ValueError(f"{op}: heads must divide C={C}, got {heads}")
     scale = (C // heads) ** -0.5 if scale is None else float(scale)
-    backend = requested(backend)
-
-    def definition(x, *weights):
-        return reference.transformer_block(x, weights, heads, scale, eps)
-
-    def kernel(x, *weights):
-        return _forward(x, list(weights), heads, scale, eps, backend)
-
-    if backend == "reference":  # plain PyTorch, inlined: exports, and differentiates twice
-        return definition(x, *parameters)
-    return recomputed(kernel, definition, (x, *parameters))
+    return _forward(x, list(parameters), heads, scale, eps, backend=requested(backend))
