@@ -24,6 +24,7 @@ from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import savitzky_golay
 from posekernels.train import recipes
 
+from .bodies import one_skeleton, unswapped
 from .keypoint_files import Keypoints
 from .tracking import Track
 
@@ -232,11 +233,15 @@ def lift_person(
         bridge: gaps of at most so many frames are filled; longer ones stay empty.
         smooth: frames of the Savitzky-Golay window; 1 for none.
     """
-    points = np.full_like(track.points, np.nan)
+    points, ours = np.full_like(track.points, np.nan), lifter.sees == "person"  # published ones answer as published
     poses = np.full((*track.points.shape[:2], 3), np.nan, np.float32)
     for part in stretches((track.scores > 0).sum(-1) >= ENOUGH, bridge):
-        points[part] = filled(track.points[part])
+        seen = unswapped(track.points[part]) if ours else track.points[part]
+        points[part] = filled(seen)
         poses[part] = savitzky_golay(lifter(points[part], size, focal), smooth)
+    present = np.isfinite(poses).all((1, 2))
+    if ours and present.any():
+        poses[present] = one_skeleton(poses[present])
     return Person(track.identity, points, track.scores, poses)
 
 

@@ -1,0 +1,66 @@
+"""Left and right over time, and one skeleton per person."""
+
+import numpy as np
+import pytest
+
+from posekernels.people.bodies import bone_lengths, one_skeleton, unswapped
+from posekernels.pose.skeleton import H36M_17
+from posekernels.train.data.motion import load_starter
+
+LEGS, ARMS = [1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 15, 16]
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return max((c for c in load_starter().test if c.action.startswith("Dance")), key=lambda c: len(c.keypoints))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 8])
+@pytest.mark.parametrize("order", [LEGS, ARMS, [*LEGS, *ARMS]])
+def test_exchanged_limbs_are_found(clip, frames, order):
+    pixels = 500 * clip.keypoints[..., :2] + np.random.default_rng(0).normal(0, 0.3, clip.keypoints[..., :2].shape)
+    broken = pixels.copy()
+    for start in (20, 70, 110):
+        for limbs in (LEGS, ARMS):
+            if set(limbs) <= set(order):
+                part = slice(start, start + frames)
+                broken[part, limbs] = pixels[part][:, [*limbs[3:], *limbs[:3]]]
+    assert np.abs(broken - pixels).max() > 5
+    np.testing.assert_array_equal(unswapped(broken), pixels)
+
+
+def test_what_is_right_or_missing_stays(clip):
+    for one in load_starter().test[::4]:
+        np.testing.assert_array_equal(unswapped(one.keypoints[..., :2]), one.keypoints[..., :2])
+    gone = clip.keypoints[..., :2].copy()
+    gone[30:50, 12:14], gone[60:64] = np.nan, np.nan
+    np.testing.assert_array_equal(unswapped(gone), gone)
+    for few in (gone[:2], np.full((5, 17, 2), np.nan)):
+        np.testing.assert_array_equal(unswapped(few), few)
+
+
+def test_bones_are_as_long_in_every_frame(clip):
+    poses = clip.positions.copy()
+    poses[:, 0] = 0
+    wanted = np.linalg.norm(poses - poses[:, [max(p, 0) for p in H36M_17.parents]], axis=-1).mean(0)
+    stretched = (poses + np.random.default_rng(0).normal(0, 0.02, poses.shape)).astype(np.float32)
+    stretched[:, 0] = 0
+    found = one_skeleton(stretched)
+    assert found.dtype == np.float32 and (found[:, 0] == 0).all()
+    lengths = np.linalg.norm(found - found[:, [max(p, 0) for p in H36M_17.parents]], axis=-1)
+    limbs = [1, 2, 3, 4, 5, 6, 12, 13, 15, 16]
+    assert lengths[:, limbs].std(0).max() < 1e-4
+    np.testing.assert_allclose(lengths[0, limbs], bone_lengths(stretched)[limbs], atol=1e-4)
+    assert np.abs(lengths[0] - wanted)[limbs].max() < 0.02, "of the person's own length"
+    assert np.linalg.norm(found - poses, axis=-1).mean() < np.linalg.norm(stretched - poses, axis=-1).mean() * 1.2
+
+
+def test_a_bone_gives_way_in_depth():
+    """A forearm that comes out too short is turned towards the camera no less than it is, and stays in the image."""
+    poses = np.zeros((2, 17, 3), np.float32)
+    poses[:, 13] = (0.12, 0, 0.16)
+    lengths = np.zeros(17)
+    lengths[13] = 0.25
+    found = one_skeleton(poses, lengths)[0, 13]
+    assert np.linalg.norm(found) == pytest.approx(0.25, abs=1e-5)
+    assert found[0] - 0.12 < 0.5 * (found[2] - 0.16) and found[1] == 0
