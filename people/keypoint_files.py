@@ -23,7 +23,7 @@ from posekernels.pose.layouts import LAYOUTS
 
 from .keypoint_rules import FOR_3D, Frame, Keypoints, Reading, Seen, believed
 
-__all__ = ["FORMS", "Keypoints", "read"]
+__all__ = ["FORMS", "Keypoints", "load_json", "read"]
 
 FORMS = (
     "OpenPose, AlphaPose (also as open and cmu), MMPose, MediaPipe, Ultralytics, COCO's annotations, nested lists of "
@@ -189,7 +189,12 @@ FRAME = ("image_id", "frame_id", "frame", "frame_number", "file_name", "image", 
 SCORE = ("score", "visibility", "confidence", "visible", "presence")
 
 
-def _load(path: Path):
+def load_json(path: Path):
+    """The content of a JSON file.
+
+    Raises:
+        DataError: missing, or not JSON.
+    """
     try:
         return json.loads(path.read_bytes())  # bytes: whatever mark of their encoding they begin with
     except (ValueError, OSError, RecursionError) as error:
@@ -230,7 +235,7 @@ def _is_openpose(content) -> bool:  # whose --keypoint_scale 4 is -1 to 1
 
 
 def _json(path: Path) -> Reading:
-    content = _load(path)
+    content = load_json(path)
     if isinstance(content, dict):
         if content.get("format") == "posekernels":
             return _ours(path, content)
@@ -399,7 +404,7 @@ def _folder(path: Path) -> Reading:
         raise DataError(f"{path}: no .json files in this folder")
     frames, sided = [], False
     for file in files:
-        content = _load(file)
+        content = load_json(file)
         found = _frames(file, content)
         if len(found) != 1:
             raise DataError(f"{file}: {len(found)} frames; files in a folder hold one each, give the file itself")

@@ -1,4 +1,4 @@
-"""Lifted people as files: .npz and .json (everything), .trc (markers over time), .bvh (a skeleton with rotations)."""
+"""Lifted people as files: .npz and .json hold everything; ``people.motion_files`` makes .trc .c3d .bvh .glb .gltf."""
 
 from __future__ import annotations
 
@@ -9,13 +9,26 @@ import numpy as np
 
 from posekernels._files import write_aside
 from posekernels.archive import DataError, read_npz, write_npz
+from posekernels.extras import needs
 from posekernels.pose.layouts import LAYOUTS, to_h36m
 from posekernels.pose.skeleton import H36M_17, skeleton
 
+from . import motion_files
+from .keypoint_files import load_json
 from .lifter import Person
 from .world import Lifted
 
-SUFFIXES = (".npz", ".json", ".trc", ".bvh")
+SUFFIXES = (".npz", ".json", ".trc", ".c3d", ".bvh", ".glb", ".gltf")
+READ = (".npz", ".json")
+
+
+def check_target(path: Path) -> None:
+    """Raises ValueError if ``write`` cannot write such a file: another suffix, or .c3d without the package ezc3d."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: poses are written as {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")
+    if suffix == ".c3d":
+        needs("ezc3d", "c3d", "writing .c3d")
 
 
 def write(path: str | Path, lifted: Lifted) -> list[Path]:
@@ -24,27 +37,33 @@ def write(path: str | Path, lifted: Lifted) -> list[Path]:
     Returns:
         The files: one, or for .bvh one per person (``walk.bvh``, ``walk-2.bvh`` for person 2, ...).
     Raises:
-        ValueError: another suffix. OSError: the place cannot be written.
+        ValueError: as ``check_target``. OSError: the place cannot be written.
     """
     path = Path(path)
+    check_target(path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: poses are written as {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")
+    if suffix == ".bvh":
+        people = enumerate(lifted.people)
+        return [_write(_beside(path, p, i), motion_files.bvh(p, lifted.fps)) for i, p in people]
     if suffix == ".npz":
         write_npz(path, **_arrays(lifted))
-        return [path]
-    if suffix == ".bvh":
-        return [_text(_beside(path, p, i), bvh(p, lifted.fps)) for i, p in enumerate(lifted.people)]
-    return [_text(path, as_json(lifted) if suffix == ".json" else trc(lifted, path.name))]
+    elif suffix == ".c3d":
+        with write_aside(path) as aside:
+            motion_files.c3d(lifted, aside)
+    elif suffix == ".trc":
+        _write(path, motion_files.trc(lifted, path.name))
+    else:
+        _write(path, {".json": as_json, ".glb": motion_files.glb, ".gltf": motion_files.gltf_text}[suffix](lifted))
+    return [path]
 
 
 def _beside(path: Path, person: Person, index: int) -> Path:
     return path if index == 0 else path.with_name(f"{path.stem}-{person.identity}{path.suffix}")
 
 
-def _text(path: Path, text: str) -> Path:
+def _write(path: Path, content: str | bytes) -> Path:
     with write_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
 
@@ -98,14 +117,15 @@ def as_json(lifted: Lifted) -> str:
 
 
 def read(path: str | Path) -> Lifted:
-    """Lifted people from a ``.npz`` that ``write`` made.
+    """Lifted people from a ``.npz`` or ``.json`` that ``write`` made.
 
     Raises:
         DataError: missing, another kind of file, or without 3D.
     """
-    if Path(path).suffix.lower() != ".npz":
-        raise DataError(f"{path}: lifted people are read from the .npz that posekernels lift writes")
-    content = read_npz(path)
+    path = Path(path)
+    if path.suffix.lower() not in READ:
+        raise DataError(f"{path}: lifted people are read from the .npz or .json that posekernels lift writes")
+    content = _of_json(path) if path.suffix.lower() == ".json" else read_npz(path)
     missing = [k for k in ("keypoints", "scores", "poses", "world", "identities", "fps") if k not in content]
     if missing:
         raise DataError(
@@ -123,6 +143,26 @@ def read(path: str | Path) -> Lifted:
     size = tuple(int(v) for v in np.ravel(content.get("size", ())))
     found = [Person(int(i), *parts) for i, *parts in zip(identities, *arrays)]
     return Lifted(found, float(content["fps"]), size if len(size) == 2 else None, str(content.get("source", "")))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a JSON file holds lifted people."""
+    content = load_json(path)
+    return isinstance(content, dict) and content.get("format") == "posekernels"
+
+
+def _of_json(path: Path) -> dict:
+    """What ``as_json`` wrote, under the names and in the shapes that it has in .npz; null is NaN."""
+    content = load_json(path)
+    if not isinstance(content, dict) or content.get("format") != "posekernels":
+        raise DataError(f"{path}: no 3D people in it; expected a file of posekernels lift")
+    people, names = content.get("people", []), ("keypoints", "scores", "poses", "world")
+    try:
+        arrays = {k: np.array([p[k] for p in people], np.float32) for k in names}
+        found = arrays | {"identities": [int(p["id"]) for p in people], "fps": float(content["fps"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not as posekernels lift writes it ({type(error).__name__}: {error})") from error
+    return found | {"size": content.get("size") or (), "source": content.get("source", "")}
 
 
 def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lifted:
@@ -210,157 +250,3 @@ def _axis_doubts(world: np.ndarray, up: str) -> list[str]:
         return []
     how = f"--up {points}" if points in ("y", "z") else "turn the joints so that z or y does (--up)"
     return [f"{points} seems to point up, not {up}: heads are above feet there; if nobody lies or crawls, {how}"]
-
-
-# -- TRC -------------------------------------------------------------------------------------------------------------
-def trc(lifted: Lifted, name: str) -> str:
-    """OpenSim's track rows: metres, y up, one marker per joint; empty cells where a person is absent.
-
-    With several people the markers are called after them: ``p2_head``.
-    """
-    several = len(lifted.people) > 1
-    names = [f"p{p.identity}_{j}" if several else j for p in lifted.people for j in H36M_17.joints]
-    points = np.concatenate([p.world for p in lifted.people], 1)
-    points = np.stack((points[..., 0], points[..., 2], -points[..., 1]), -1)  # z up to y up: left stays left
-    fps, frames, count = f"{lifted.fps:g}", len(points), len(names)
-    rows = [
-        f"PathFileType\t4\t(X/Y/Z)\t{name}",
-        "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits\tOrigDataRate\tOrigDataStartFrame\tOrigNumFrames",
-        f"{fps}\t{fps}\t{frames}\t{count}\tm\t{fps}\t1\t{frames}",
-        "Frame#\tTime\t" + "\t\t\t".join(names) + "\t\t",
-        "\t\t" + "\t".join(f"{axis}{i + 1}" for i in range(count) for axis in "XYZ"),
-    ]
-    for t, frame in enumerate(points.reshape(frames, -1)):
-        cells = (f"{v:.5f}" if np.isfinite(v) else "" for v in frame)
-        rows.append(f"{t + 1}\t{t / lifted.fps:.5f}\t" + "\t".join(cells))
-    return "\n".join(rows) + "\n"
-
-
-# -- BVH -------------------------------------------------------------------------------------------------------------
-# Where a bone points in the rest pose: a person upright with arms out, y up, facing z; so left is +x.
-_REST = {
-    "hip": (1, 0, 0),
-    "knee": (0, -1, 0),
-    "ankle": (0, -1, 0),
-    "spine": (0, 1, 0),
-    "thorax": (0, 1, 0),
-    "nose": (0, 1, 0.3),
-    "head": (0, 1, 0),
-    "shoulder": (1, 0, 0),
-    "elbow": (1, 0, 0),
-    "wrist": (1, 0, 0),
-}
-
-
-def _rest_directions() -> np.ndarray:
-    """[17, 3] unit vectors from each joint's parent, the root's zero."""
-    directions = np.zeros((17, 3))
-    for joint, name in enumerate(H36M_17.joints):
-        side, _, part = name.rpartition("_")
-        if part in _REST:
-            vector = np.array(_REST[part], float)
-            directions[joint] = vector / np.linalg.norm(vector) * ((-1 if side == "right" else 1), 1, 1)
-    return directions
-
-
-def _girdle(bones: np.ndarray, left: int, right: int, up: int) -> np.ndarray:
-    """[3, 3] median bones to (left, right, up) in axes of x from right to left and y up: a girdle's shape at rest.
-
-    Args:
-        bones: [T, 17, 3] from the parents.
-    """
-    x = bones[:, left] - bones[:, right]
-    x /= np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
-    y = bones[:, up] - (bones[:, up] * x).sum(-1, keepdims=True) * x
-    y /= np.maximum(np.linalg.norm(y, axis=-1, keepdims=True), 1e-9)
-    axes = np.stack((x, y, np.cross(x, y)), 1)
-    return np.median(np.einsum("tij,tnj->tni", axes, bones[:, [left, right, up]]), axis=0)
-
-
-def _aligning(rest: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """[T, 3, 3] rotations that best bring vectors [n, 3] to [T, n, 3], each counted by its direction (Kabsch).
-
-    For a single vector the smallest such rotation.
-    """
-
-    def unit(v):
-        return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-9)
-
-    rest, now = unit(rest), unit(now)
-    if len(rest) > 1:
-        u, _, vt = np.linalg.svd(np.einsum("tni,nj->tij", now, rest))
-        u[..., :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
-        return u @ vt
-    a, b = rest[0], now[:, 0]
-    axis, cosine = np.cross(a, b), b @ a
-    cross = np.zeros((len(b), 3, 3))
-    cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -axis[:, 2], axis[:, 1], -axis[:, 0]
-    cross -= cross.transpose(0, 2, 1).copy()
-    turn = np.eye(3) + cross + cross @ cross / np.maximum(1 + cosine, 1e-9)[:, None, None]
-    opposite = cosine < -1 + 1e-6
-    if opposite.any():  # half a turn, about any axis across
-        across = np.cross(a, np.eye(3)[np.argmin(np.abs(a))])
-        across /= np.linalg.norm(across)
-        turn[opposite] = 2 * np.outer(across, across) - np.eye(3)
-    return turn
-
-
-def _euler_zxy(matrix: np.ndarray) -> np.ndarray:
-    """[T, 3] degrees (z, x, y) with matrix = Rz Rx Ry."""
-    x = np.arcsin(np.clip(matrix[:, 2, 1], -1, 1))
-    locked = np.abs(matrix[:, 2, 1]) > 1 - 1e-9
-    z = np.arctan2(-matrix[:, 0, 1], matrix[:, 1, 1])
-    y = np.arctan2(-matrix[:, 2, 0], matrix[:, 2, 2])
-    z = np.where(locked, np.arctan2(matrix[:, 1, 0], matrix[:, 0, 0]), z)
-    return np.degrees(np.stack((z, x, np.where(locked, 0, y)), -1))
-
-
-def bvh(person: Person, fps: float) -> str:
-    """A person as a skeleton of fixed bones: each bone the median of its lengths, rotations fitted to the joints.
-
-    Metres, y up. Only the stretch from the first to the last frame with a pose is written; gaps inside repeat the frame
-    before. A single bone has no twist of its own: it turns as little as it can from its parent.
-    """
-    there = np.flatnonzero(np.isfinite(person.world).all((1, 2)))
-    frames = np.arange(there[0], there[-1] + 1)
-    frames = there[np.searchsorted(there, frames, side="right") - 1]
-    points = person.world[frames].astype(np.float64)
-    points = np.stack((points[..., 0], points[..., 2], -points[..., 1]), -1)
-    parents = H36M_17.parents
-    bones = points - points[:, [max(p, 0) for p in parents]]
-    lengths = np.median(np.linalg.norm(bones, axis=-1), axis=0)
-    rest = _rest_directions() * np.maximum(lengths, 1e-3)[:, None]
-    for girdle in ((4, 1, 7), (11, 14, 9)):  # hips and spine, shoulders and neck: bones that turn together
-        shape = _girdle(bones, *girdle)
-        shape /= np.maximum(np.linalg.norm(shape, axis=-1, keepdims=True), 1e-9)
-        rest[list(girdle)] = shape * np.maximum(lengths[list(girdle)], 1e-3)[:, None]
-    children = [[j for j, p in enumerate(parents) if p == joint] for joint in range(17)]
-    turns = np.tile(np.eye(3), (17, len(points), 1, 1))
-    columns = [points[:, 0]]
-    lines = ["HIERARCHY"]
-
-    def visit(joint: int, depth: int) -> None:
-        parent, pad = parents[joint], "  " * depth
-        before = turns[parent] if parent >= 0 else np.tile(np.eye(3), (len(points), 1, 1))
-        local = np.tile(np.eye(3), (len(points), 1, 1))
-        if children[joint]:
-            seen = np.einsum("tji,tnj->tni", before, bones[:, children[joint]])  # in the parent's axes
-            local = _aligning(rest[children[joint]], seen)
-        turns[joint] = before @ local
-        offset = " ".join(f"{v:.6f}" for v in (rest[joint] if parent >= 0 else (0, 0, 0)))
-        kind = "ROOT" if parent < 0 else "JOINT"
-        place = "6 Xposition Yposition Zposition" if parent < 0 else "3"
-        lines.extend((f"{pad}{kind} {H36M_17.joints[joint]}", f"{pad}{{", f"{pad}  OFFSET {offset}"))
-        lines.append(f"{pad}  CHANNELS {place} Zrotation Xrotation Yrotation")
-        columns.append(_euler_zxy(local))
-        for child in children[joint]:
-            visit(child, depth + 1)
-        if not children[joint]:
-            end = " ".join(f"{v:.6f}" for v in rest[joint] / np.linalg.norm(rest[joint]) * 0.1)
-            lines.extend((f"{pad}  End Site", f"{pad}  {{", f"{pad}    OFFSET {end}", f"{pad}  }}"))
-        lines.append(f"{pad}}}")
-
-    visit(0, 0)
-    lines += ["MOTION", f"Frames: {len(points)}", f"Frame Time: {1 / fps:.8f}"]
-    lines += [" ".join(f"{v:.5f}" for v in row) for row in np.concatenate(columns, 1)]
-    return "\n".join(lines) + "\n"

@@ -14,13 +14,24 @@ import torch
 
 def check_writable(out: Path, source: str | None = None, option: str = "-o") -> None:
     """Raises ValueError, naming ``option``, unless a file can be written there, and is not the one that is read."""
-    if source is not None and out.exists() and Path(source).exists() and out.samefile(source):
-        raise ValueError(f"{option} {out}: would overwrite the input")
     folder = out.parent
-    if not folder.is_dir():
-        raise ValueError(f"{option} {out}: there is no folder {folder}")
-    if out.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"{option} {out}: cannot be written{' (it is a folder)' if out.is_dir() else ''}")
+    try:  # whatever the folder's rights say: what counts is whether it can be done
+        if source is not None and out.exists() and Path(source).exists() and out.samefile(source):
+            raise ValueError(f"{option} {out}: would overwrite the input")
+        if not folder.is_dir():
+            raise ValueError(f"{option} {out}: there is no folder {folder}")
+        if out.is_dir():
+            raise ValueError(f"{option} {out}: cannot be written (it is a folder)")
+        aside = _aside(out)
+        aside.touch()
+        aside.unlink()
+    except OSError as error:
+        raise ValueError(f"{option} {out}: cannot be written ({error.strerror})") from error
+
+
+def _aside(path: Path) -> Path:
+    """Beside ``path``, of the same suffix, with a name that is hardly longer."""
+    return path.with_name(f".{path.stem[:80]}-{os.getpid()}{path.suffix}")
 
 
 def left_aside(folder: Path) -> list[Path]:
@@ -65,7 +76,7 @@ def write_aside(path: str | Path) -> Iterator[Path]:
     full disk say, names ``path``.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    aside = _aside(path)
     try:
         aside.touch()
         mode = aside.stat().st_mode
@@ -77,4 +88,5 @@ def write_aside(path: str | Path) -> Iterator[Path]:
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from posekernels._files import left_aside, save_checkpoint, write_aside
+from posekernels._files import check_writable, left_aside, save_checkpoint, write_aside
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,3 +97,23 @@ def test_stopped_while_writing_leaves_nothing(tmp_path, number):
         _, said = child.communicate(timeout=20)
     by = "" if number == signal.SIGINT else f" by {number.name}"
     assert child.returncode == 130 and said == f"\nstopped{by}\n" and not list(tmp_path.iterdir())
+
+
+def test_a_failure_to_write_names_the_file_that_was_asked_for(tmp_path):
+    file = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="No space left.*a.txt") as error, write_aside(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert f".a-{os.getpid()}" not in str(error.value)
+    with pytest.raises(FileNotFoundError, match="other.txt"), write_aside(file):
+        open(tmp_path / "other.txt").close()
+    with write_aside(tmp_path / ("n" * 250 + ".txt")) as aside:  # as long as names may be
+        aside.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["n" * 250 + ".txt"]
+
+
+@pytest.mark.parametrize("name", ["n" * 300 + ".npz", "nowhere/x.npz", "folder"])
+def test_what_cannot_be_written_is_told_before_the_work(name, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=f"^-o .*{name}: (cannot be written .*|there is no folder .*)"):
+        check_writable(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

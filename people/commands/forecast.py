@@ -6,6 +6,7 @@ INPUT is lifted people, anything ``lift`` takes, or, with ``--joints LAYOUT``, 3
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -169,13 +170,16 @@ def load_forecaster(path: str) -> tuple[torch.nn.Module, About]:
 
 
 def _is_lifted(source: str) -> bool:
-    return Path(source).suffix.lower() == ".npz" and Path(source).is_file() and "world" in read_npz(source)
+    path = Path(source)
+    if not path.is_file() or path.suffix.lower() not in pose_files.READ:
+        return False
+    return "world" in read_npz(path) if path.suffix.lower() == ".npz" else pose_files.is_ours(path)
 
 
 def main(arguments: list[str]) -> int:
     p = Parser(prog="posekernels forecast", description=__doc__)
     p.add_argument(
-        "input", metavar="INPUT", help="people.npz of posekernels lift; or a video or keypoints, lifted first"
+        "input", metavar="INPUT", help="people.npz or .json of posekernels lift; or a video or keypoints, lifted first"
     )
     p.add_argument("-o", "--out", required=True, action="append", metavar="OUT", help="as for posekernels lift")
     p.add_argument("--seconds", type=float, default=1.0, help="how far ahead")
@@ -250,16 +254,18 @@ def main(arguments: list[str]) -> int:
     )
     title = f"{Path(done.source).name}: {options.seconds:g} s ahead"
     beside: list[Path] = []
-    for out in lift.pages_last(outs):
+
+    def write(out: Path) -> list[Path]:
         if out.suffix.lower() in pose_files.SUFFIXES:
-            written = pose_files.write(out, done)
+            return pose_files.write(out, done)
+        if out.suffix.lower() == ".html":
+            return [player.write(out, player.film_of(done, files=beside, start=beginning(done, end), now=end))]
+        return [pictures.save(out, panels(done, end), done.fps, size=options.panel, title=title)]
+
+    for out in lift.pages_last(outs):
+        written = lift.told(out, partial(write, out))
+        if out.suffix.lower() in pose_files.SUFFIXES:
             beside += written
-        elif out.suffix.lower() == ".html":
-            written = [player.write(out, player.film_of(done, files=beside, start=beginning(done, end), now=end))]
-        else:
-            written = [pictures.save(out, panels(done, end), done.fps, size=options.panel, title=title)]
-        for path in written:
-            say(f"wrote {path}")
     return 0
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ BRIDGE = 0.5  # seconds of absence that are filled in
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 FPS = 30.0  # of keypoints that do not say
 KEYPOINTS = (".npz", ".npy", ".json")
-WRITTEN = (".bvh", ".trc", ".html")  # by us, and not read again
+WRITTEN = (".bvh", ".trc", ".c3d", ".glb", ".gltf", ".html")  # by us, and not read again
 
 
 def size(text: str) -> tuple[int, int]:
@@ -70,7 +71,7 @@ def parser() -> Parser:
         required=True,
         action="append",
         metavar="OUT",
-        help="by its suffix .npz .json .bvh .trc .gif .mp4 .html; may be given several times",
+        help="by its suffix .npz .json .bvh .trc .c3d .glb .gltf .gif .mp4 .html; may be given several times",
     )
     p.add_argument("--model", metavar="NAME", help="network of --weights, where they do not say")
     p.add_argument("--weights", metavar="FILE", help="ours or published (default: those that come with the project)")
@@ -147,15 +148,14 @@ def check_outs(names: list[str], source: str) -> list[Path]:
     """
     kind = Path(source).suffix.lower()
     if kind in WRITTEN:
-        raise ValueError(f"{source}: {kind} is written, not read; give the .npz that posekernels lift wrote")
+        raise ValueError(f"{source}: {kind} is written, not read; give the .npz or .json that posekernels lift wrote")
     outs = [Path(name) for name in names]
     for out in outs:
         suffix = out.suffix.lower()
         if suffix not in (*pose_files.SUFFIXES, *pictures.SUFFIXES):
             known = ", ".join((*pose_files.SUFFIXES, *pictures.SUFFIXES))
             raise ValueError(f"-o {out}: the suffix says what to write; one of {known}, got {suffix or 'none'!r}")
-        if suffix in pictures.SUFFIXES:
-            pictures.check_target(out)
+        (pictures if suffix in pictures.SUFFIXES else pose_files).check_target(out)
         check_writable(out, source)
     return outs
 
@@ -389,6 +389,15 @@ def save(
     return [pictures.save(out, shown, lifted.fps / step, size=panel, title=f"{Path(lifted.source).name} in 3D")]
 
 
+def told(out: Path, write: Callable[[], list[Path]]) -> list[Path]:
+    """The files that ``write`` makes for the user's ``out``, said; also which of them took another's place."""
+    before = {path for path in out.parent.iterdir() if path.name.startswith(out.stem)}
+    written = write()
+    for path in written:
+        say(f"wrote {path}{', in place of the one that was there' if path in before else ''}")
+    return written
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -488,10 +497,10 @@ def run(options: Namespace, outs: list[Path], beside: Path, again: str = "--resu
     from tqdm import tqdm
 
     video = Video(options.input, fps=options.fps)
-    partial = beside.with_name(f".{beside.name}.partial.npz")
+    left = beside.with_name(f".{beside.name}.partial.npz")
     show = sys.stderr.isatty() if options.progress is None else options.progress
     with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as bar:
-        search = Search(video, partial, finder(options), clock, bar)
+        search = Search(video, left, finder(options), clock, bar)
         if options.resume:
             search.resume()
             bar.update(len(search.found))
@@ -508,7 +517,7 @@ def run(options: Namespace, outs: list[Path], beside: Path, again: str = "--resu
     if interrupted:
         say(f"interrupted; {search.whole[0]} frames are kept, and the same command with {again} goes on from there")
         return None
-    partial.unlink(missing_ok=True)
+    left.unlink(missing_ok=True)
     return lifted
 
 
@@ -540,10 +549,8 @@ def finish(
     written: list[Path] = []
     for out in pages_last(outs):
         with clock.stage("drawing" if out.suffix.lower() in pictures.SUFFIXES else "writing", lifted.frames):
-            new = save(out, lifted, under, options.panel, options.picture_fps, options.embed, written)
-        written += new
-        for path in new:
-            say(f"wrote {path}")
+            how = under, options.panel, options.picture_fps, options.embed, written
+            written += told(out, partial(save, out, lifted, *how))
     say(str(clock))
     return lifted
 

@@ -1,19 +1,20 @@
-"""``posekernels render PEOPLE.npz -o OUT``: a moving picture of what ``posekernels lift`` or ``forecast`` wrote."""
+"""``posekernels render PEOPLE -o OUT``: a moving picture of what ``posekernels lift`` or ``forecast`` wrote."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from posekernels._cli import Parser
 from posekernels._files import check_writable
 
 from .. import pictures, pose_files
-from .lift import pages_last, save, say
+from .lift import pages_last, save, told
 
 
 def main(arguments: list[str]) -> int:
     p = Parser(prog="posekernels render", description=__doc__)
-    p.add_argument("input", metavar="PEOPLE.npz", help="written by posekernels lift or forecast")
+    p.add_argument("input", metavar="PEOPLE", help=".npz or .json written by posekernels lift or forecast")
     kinds = ".gif, .mp4 or .html; other suffixes convert"
     p.add_argument("-o", "--out", required=True, type=Path, action="append", metavar="OUT", help=kinds)
     p.add_argument("--video", metavar="FILE", help="to show under the 2D skeletons")
@@ -22,16 +23,13 @@ def main(arguments: list[str]) -> int:
     p.add_argument("--picture-fps", type=float, metavar="F", help="pictures per second of .gif and .mp4")
     options = p.parse_args(arguments)
     for out in options.out:
-        if out.suffix.lower() not in pose_files.SUFFIXES:
-            pictures.check_target(out)
+        (pose_files if out.suffix.lower() in pose_files.SUFFIXES else pictures).check_target(out)
         check_writable(out, options.input)
     if options.panel < 32 or (options.picture_fps is not None and not options.picture_fps > 0):
         raise ValueError("--panel must be at least 32 pixels and --picture-fps positive")
     lifted = pose_files.read(options.input)
     written: list[Path] = []
     for out in pages_last(options.out):
-        new = save(out, lifted, options.video, options.panel, options.picture_fps, options.embed, written)
-        written += new
-        for path in new:
-            say(f"wrote {path}")
+        how = options.video, options.panel, options.picture_fps, options.embed, written
+        written += told(out, partial(save, out, lifted, *how))
     return 0

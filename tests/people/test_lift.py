@@ -61,7 +61,7 @@ def lift(folder, out, *options) -> int:
 
 
 def test_keypoints_to_every_form_in_one_go(folder, tmp_path, capsys):
-    outs = [tmp_path / f"x{s}" for s in (".npz", ".json", ".trc", ".bvh", ".gif", ".html")]
+    outs = [tmp_path / f"x{s}" for s in (".npz", ".json", ".trc", ".bvh", ".glb", ".gif", ".html")]
     more = [word for out in outs[1:] for word in ("-o", out)]
     assert lift(folder, outs[0], *more, "--panel", 48) == 0
     assert all(out.stat().st_size > 500 for out in outs) and (tmp_path / "x-2.bvh").is_file()
@@ -372,6 +372,21 @@ def test_forecast_lifts_first_and_speaks_of_no_file_but_its_own(folder, tmp_path
     np.testing.assert_array_equal(a.people[1].world, b.people[1].world)
 
 
+def test_what_lift_wrote_is_rendered_and_forecast_from_json_too(folder, tmp_path, capsys):
+    lift(folder, tmp_path / "past.npz", "-o", tmp_path / "past.json")
+    for kind in ("npz", "json"):
+        assert go("render", tmp_path / f"past.{kind}", "-o", tmp_path / f"{kind}.bvh", "--panel", 48) == 0
+        how = ["--weights", folder / "forecaster.safetensors", "--seconds", 0.2]
+        assert go("forecast", tmp_path / f"past.{kind}", "-o", tmp_path / f"{kind}-next.npz", *how) == 0
+    a, b = (pose_files.read(tmp_path / f"{kind}-next.npz").people[1].world for kind in ("npz", "json"))
+    np.testing.assert_allclose(a, b, atol=2e-3)
+    assert "in place of" not in capsys.readouterr().err
+    assert go("render", tmp_path / "past.json", "-o", tmp_path / "npz.bvh") == 0
+    said = capsys.readouterr().err
+    for name in ("npz.bvh", "npz-2.bvh"):
+        assert f"wrote {tmp_path / name}, in place of the one that was there" in said
+
+
 def test_forecast_takes_published_checkpoints_of_any_size(folder, tmp_path):
     lift(folder, tmp_path / "past.npz")
     arguments = ["forecast", tmp_path / "past.npz", "-o", tmp_path / "f.npz", "--seconds", 0.5, "--weights"]
@@ -391,7 +406,7 @@ def test_forecast_takes_published_checkpoints_of_any_size(folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             go(*arguments[:4], *options)
-    with pytest.raises(ValueError, match="x.json: lifted people are read from the .npz"):
+    with pytest.raises(ValueError, match="x.json: no such file|x.json: not readable JSON"):
         go("render", tmp_path / "x.json", "-o", tmp_path / "x.html")
 
 

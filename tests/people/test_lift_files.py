@@ -10,8 +10,6 @@ from posekernels.people import keypoint_files, pose_files
 from posekernels.people.lifter import Person
 from posekernels.people.world import Lifted, stand
 from posekernels.pose.layouts import from_h36m
-from posekernels.pose.skeleton import H36M_17
-from posekernels.train.data.bvh import read_bvh
 from posekernels.train.data.motion import load_starter
 
 
@@ -185,49 +183,19 @@ def test_our_files_read_back(person, tmp_path, suffix):
     again = keypoint_files.read(path)
     assert (again.layout, again.fps, again.size) == ("h36m-17", 50.0, (1000, 1000))
     np.testing.assert_allclose(again.people[0].points, person.points, atol=0.006)
-    if suffix == ".npz":
-        np.testing.assert_array_equal(pose_files.read(path).people[0].world, person.world)
-
-
-def test_trc_is_y_up_metres_with_a_cell_for_every_number(person, tmp_path):
-    [path] = pose_files.write(tmp_path / "x.trc", lifted(person))
-    lines = path.read_text().splitlines()
-    assert lines[3].split("\t")[2::3][:2] == ["pelvis", "right_hip"] and "\tm\t" in lines[2]
-    rows = np.array([[float(v) for v in line.split("\t")] for line in lines[5:]])
-    assert rows.shape == (30, 2 + 51)
-    points = rows[:, 2:].reshape(30, 17, 3)
-    np.testing.assert_allclose(points[..., 1], person.world[..., 2], atol=1e-5)
-    assert (points[:, 10, 1] > points[:, 3, 1]).all(), "the head is above the ankle"
-
-
-def test_bvh_has_fixed_bones_and_puts_joints_where_they_were(person, tmp_path):
-    [path] = pose_files.write(tmp_path / "x.bvh", lifted(person))
-    motion = read_bvh(path)
-    joints = [i for i, name in enumerate(motion.names) if not name.endswith("_site")]
-    order = [motion.names[i] for i in joints]
-    assert sorted(order) == sorted(H36M_17.joints) and motion.frame_time == pytest.approx(0.02)
-    points = motion.positions()
-    bones = [(motion.parents[i], i) for i in joints if motion.parents[i] >= 0]
-    lengths = np.stack([np.linalg.norm(points[:, a] - points[:, b], axis=-1) for a, b in bones], 1)
-    assert np.ptp(lengths, axis=0).max() < 1e-6
-    wanted = np.stack((person.world[..., 0], person.world[..., 2], -person.world[..., 1]), -1)
-    wanted = wanted[:, [H36M_17.joints.index(name) for name in order]]
-    off = np.linalg.norm(points[:, joints] - wanted, axis=-1)
-    assert off.mean() < 0.015 and off.max() < 0.06, "the recording's own bones are rigid, so little moves"
-
-
-def test_bvh_of_somebody_who_leaves_and_comes_back(person, tmp_path):
-    world = person.world.copy()
-    world[:3], world[10:12] = np.nan, np.nan
-    gone = Person(2, person.points, person.scores, person.poses, world)
-    paths = pose_files.write(tmp_path / "x.bvh", lifted(person, gone))
-    assert [p.name for p in paths] == ["x.bvh", "x-2.bvh"]
-    motion = read_bvh(paths[1])
-    assert len(motion.frames) == 27
-    np.testing.assert_array_equal(motion.frames[7], motion.frames[6])
+    read = pose_files.read(path)
+    assert (read.fps, read.size, read.source) == (50.0, (1000, 1000), "clip.mp4")
+    np.testing.assert_allclose(read.people[0].world, person.world, atol=0 if suffix == ".npz" else 1e-4)
 
 
 def test_people_of_another_file_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", keypoints=np.zeros((1, 3, 17, 2)))
-    with pytest.raises(DataError, match="no 3D people in it"):
-        pose_files.read(tmp_path / "x.npz")
+    (tmp_path / "x.json").write_text('{"people": []}')
+    (tmp_path / "y.json").write_text('{"format": "posekernels", "people": [{"id": 1}], "fps": 50}')
+    for name, message in (
+        ("x.npz", "no 3D people in it"),
+        ("x.json", "no 3D people in it"),
+        ("y.json", "not as posek"),
+    ):
+        with pytest.raises(DataError, match=message):
+            pose_files.read(tmp_path / name)
