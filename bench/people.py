@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -156,9 +157,8 @@ def flat(case: Case, spread: int = 27) -> Person:
 class _Flat:
     """Stands in for a ``Lifter``: half a metre for a person's size, depth 0."""
 
-    sees = "screen"  # nothing is made better
-
     def __init__(self, spread: int):
+        self.net = SimpleNamespace(sees="screen")  # nothing is made better
         self.spread = spread
 
     def __call__(self, points: np.ndarray, size, focal) -> np.ndarray:

@@ -233,7 +233,7 @@ def lift_person(
         bridge: gaps of at most so many frames are filled; longer ones stay empty.
         smooth: frames of the Savitzky-Golay window; 1 for none.
     """
-    points, ours = np.full_like(track.points, np.nan), lifter.sees == "person"  # published ones answer as published
+    points, ours = np.full_like(track.points, np.nan), lifter.net.sees == "person"  # published ones answer as published
     poses = np.full((*track.points.shape[:2], 3), np.nan, np.float32)
     for part in stretches((track.scores > 0).sum(-1) >= ENOUGH, bridge):
         seen = unswapped(track.points[part]) if ours else track.points[part]
