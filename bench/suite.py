@@ -34,12 +34,12 @@ class Precision:
 
     @contextlib.contextmanager
     def applied(self):
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if self.name == "tf32" else "highest")
+        products = torch.backends.cuda.matmul
+        before, products.fp32_precision = products.fp32_precision, "tf32" if self.name == "tf32" else "ieee"
         try:
             yield
         finally:
-            torch.set_float32_matmul_precision(before)
+            products.fp32_precision = before
 
     @property
     def size(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 
@@ -44,3 +45,8 @@ def table_of(tensors: Iterable[Tensor | None]) -> list[int]:
 def strided_address(tensor: Tensor | None) -> int | None:
     """Where a tensor begins, for a kernel that takes its strides."""
     return None if tensor is None else tensor.data_ptr()
+
+
+def allows_tf32() -> bool:
+    """Whether PyTorch's own setting, by either of its interfaces, lets float32 products on a GPU be rounded to TF32."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from . import _native
+from ._adapters import allows_tf32
 from ._dispatch import not_on, tensors_in
 
 
 def math_of(tensor: Tensor) -> int:
     """How the kernels multiply: exact float32, TF32 where PyTorch's own setting allows it, float16 or bfloat16."""
     if tensor.dtype == torch.float32:
-        return int(torch.get_float32_matmul_precision() != "highest")
+        return int(allows_tf32())
     return {torch.float16: 2, torch.bfloat16: 3}[tensor.dtype]
 
 

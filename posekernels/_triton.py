@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ._adapters import allows_tf32
+
 
 @dataclass(frozen=True)
 class Compilation:
@@ -76,7 +78,7 @@ def dot_precision(dtype: torch.dtype) -> str:
     on the matrix units.
     """
     if dtype == torch.float32:
-        return "tf32" if torch.get_float32_matmul_precision() != "highest" else "tf32x3"
+        return "tf32" if allows_tf32() else "tf32x3"
     return "ieee"
 
 

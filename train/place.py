@@ -70,15 +70,15 @@ def run_place(device: str = "auto", precision: str = "float32") -> Iterator[Plac
         if local >= torch.cuda.device_count():
             raise ValueError(f"process {local} of this machine has no GPU: it has {torch.cuda.device_count()}")
         torch.cuda.set_device(local)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    products = torch.backends.cuda.matmul
+    before, products.fp32_precision = products.fp32_precision, "tf32" if precision == "tf32" else "ieee"
     joined = world > 1 and not dist.is_initialized()
     if joined:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=datetime.timedelta(hours=2))
     try:
         yield Place(torch.device(device, local) if device == "cuda" else torch.device("cpu"), precision, rank, world)
     finally:
-        torch.set_float32_matmul_precision(before)
+        products.fp32_precision = before
         if joined:
             dist.destroy_process_group()
 

@@ -5,12 +5,12 @@ import sys
 import time
 import traceback
 
-from tests.ptx.contract import DTYPES, cases, check, ops
+from tests.ptx.contract import DTYPES, cases, check, triton_ops
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.ptx", description=__doc__)
-    parser.add_argument("op", nargs="*", default=ops())
+    parser.add_argument("op", nargs="*", default=triton_ops())
     parser.add_argument("--dtype", choices=DTYPES, action="append")
     parser.add_argument("--trace", action="store_true")
     args = parser.parse_args()

@@ -7,7 +7,7 @@ from unittest import mock
 
 import torch
 
-from posekernels import _dispatch
+from posekernels import _dispatch, ops
 from posekernels.testing import BUDGET
 from tests.ops import table
 from tests.ptx.device import gpu
@@ -40,13 +40,18 @@ _NO_PRODUCTS = {
 }
 
 
-def ops() -> list[str]:
+def triton_ops() -> list[str]:
     return [name for name in table.OPS if "triton" in _dispatch.OPS.get(name, {})]
 
 
 def cases() -> list[tuple[str, str]]:
     """Every op with every dtype that its Triton kernels take; TF32 where there are products."""
-    return [(op, dtype) for op in ops() for dtype in _ONLY.get(op, DTYPES) if dtype != "tf32" or op not in _NO_PRODUCTS]
+    return [
+        (op, dtype)
+        for op in triton_ops()
+        for dtype in _ONLY.get(op, DTYPES)
+        if dtype != "tf32" or op not in _NO_PRODUCTS
+    ]
 
 
 def check(op: str, dtype: str, *, gradients: bool = True, **options) -> str:
@@ -69,3 +74,32 @@ def check(op: str, dtype: str, *, gradients: bool = True, **options) -> str:
     kernels = {launch.kernel.name for launch in device.launches}
     total = sum(int(launch.counts.rows[:, 0].sum()) for launch in device.launches)
     return f"{len(kernels)} kernels, {len(device.launches)} launches, {total} instructions of warps"
+
+
+def _attention():
+    q = torch.zeros(32769, 1, 2, 4)  # 65,538 heads
+    return ops.temporal_attention(q, q, q, backend="triton")
+
+
+def _attention_training():
+    q = torch.zeros(32769, 1, 2, 4, requires_grad=True)
+    return ops.temporal_attention(q, q, q, backend="triton").sum().backward()
+
+
+def _norm_activation():
+    x, weight = torch.zeros(65536 * 32 + 1, 1, requires_grad=True), torch.ones(1)
+    return ops.norm_activation(x, weight, weight, backend="triton")[0].sum().backward()
+
+
+LARGE = {f.__name__.strip("_"): f for f in (_attention, _attention_training, _norm_activation)}
+
+
+def grids(name: str) -> list[tuple[int, int, int]]:
+    """Of the launches of a problem with more blocks than fit along y, which do not run.
+
+    Raises:
+        PtxError: a launch that a GPU would refuse.
+    """
+    with gpu(dry=True) as device:
+        LARGE[name]()
+    return [launch.grid for launch in device.launches]

@@ -38,7 +38,7 @@ class Launch:
     grid: tuple[int, int, int]
     threads: int
     shared: int
-    counts: program.Counts
+    counts: program.Counts | None  # None: it was not run
 
 
 class Memory:
@@ -114,18 +114,23 @@ class Device:
     Args:
         change: PTX text -> PTX text, before it is run: how a test breaks a kernel.
         count_memory: sectors and turns of banks are counted too.
+        dry: launches are held against their limits, and not run.
     """
 
-    def __init__(self, change: Callable[[str], str] | None = None, count_memory: bool = False):
+    def __init__(self, change: Callable[[str], str] | None = None, count_memory: bool = False, dry: bool = False):
         self.memory, self.launches = Memory(), list[Launch]()
-        self.change, self.count_memory = change, count_memory
+        self.change, self.count_memory, self.dry = change, count_memory, dry
 
     def kernel(self, name: str, text: str) -> program.Kernel:
         return program.module(text if self.change is None else self.change(text)).kernels[name]
 
     def run(self, kernel: program.Kernel, grid, threads: int, parameters: bytes, tensors: list[Tensor], shared: int):
-        buffers = self.memory.buffers(tensors)
-        counts = kernel.launch(grid, threads, parameters, buffers, shared, count_memory=self.count_memory)
+        if self.dry:
+            kernel.check_limits(grid, threads, parameters, shared)
+            counts = None
+        else:
+            buffers = self.memory.buffers(tensors)
+            counts = kernel.launch(grid, threads, parameters, buffers, shared, count_memory=self.count_memory)
         self.launches.append(Launch(kernel, grid, threads, shared, counts))
 
 

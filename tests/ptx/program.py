@@ -342,6 +342,29 @@ class Kernel:
                 if space in op or not re.search("global|shared|local|param|const", op):
                     units[space] = min(units[space], size)
 
+    def check_limits(self, grid: tuple[int, int, int], threads: int, parameters: bytes, shared: int) -> int:
+        """All bytes of shared memory that a block of this launch takes.
+
+        Raises:
+            PtxError: the launch is larger than a GPU takes.
+            NotImplementedError: as ``launch``.
+        """
+        where = f"{self.name}: a launch of {tuple(grid)} blocks of {threads} threads"
+        for axis, count, most in zip("xyz", grid, MOST_GRID):
+            if not 1 <= count <= most:
+                raise PtxError(f"{where}: the grid's {axis} must be 1 to {most}")
+        if not 1 <= threads <= MOST_THREADS:
+            raise PtxError(f"{where}: a block has 1 to {MOST_THREADS} threads")
+        if len(parameters) != self.parameter_bytes:
+            raise PtxError(f"{where}: {len(parameters)} bytes of parameters, the kernel has {self.parameter_bytes}")
+        if self._handle is None:
+            self._handle = self._decode()
+        total = self._dynamic_start + shared
+        most = MOST_SHARED.get(self.module.target, max(MOST_SHARED.values()))
+        if total > most:
+            raise PtxError(f"{where}: {total} bytes of shared memory, a block may have {most}")
+        return total
+
     def launch(
         self,
         grid: tuple[int, int, int],
@@ -365,20 +388,7 @@ class Kernel:
             PtxError: a fault, with the instruction and the line of the source it came from.
             NotImplementedError: an instruction that the executor does not know.
         """
-        where = f"{self.name}: a launch of {tuple(grid)} blocks of {threads} threads"
-        for axis, count, most in zip("xyz", grid, MOST_GRID):
-            if not 1 <= count <= most:
-                raise PtxError(f"{where}: the grid's {axis} must be 1 to {most}")
-        if not 1 <= threads <= MOST_THREADS:
-            raise PtxError(f"{where}: a block has 1 to {MOST_THREADS} threads")
-        if len(parameters) != self.parameter_bytes:
-            raise PtxError(f"{where}: {len(parameters)} bytes of parameters, the kernel has {self.parameter_bytes}")
-        if self._handle is None:
-            self._handle = self._decode()
-        total = self._dynamic_start + shared
-        most = MOST_SHARED.get(self.module.target, max(MOST_SHARED.values()))
-        if total > most:
-            raise PtxError(f"{where}: {total} bytes of shared memory, a block may have {most}")
+        total = self.check_limits(grid, threads, parameters, shared)
         held = [Buffer(array.ctypes.data, array.nbytes) for array in self._held]
         known = sorted([*buffers, *held], key=lambda b: b.base)
         table = np.array(

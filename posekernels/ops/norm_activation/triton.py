@@ -87,8 +87,8 @@ def _apply_kernel(
     rows, C, eps, slope, seed, threshold, factor,
     DROPOUT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    # grid (blocks of C, blocks of rows)
-    at, there = _place(tl.program_id(1), 0, 1, rows, C, BLOCK_R, BLOCK_C)
+    # grid (blocks of C, *_rows_grid(rows))
+    at, there = _place(tl.program_id(2) * tl.num_programs(1) + tl.program_id(1), 0, 1, rows, C, BLOCK_R, BLOCK_C)
     inverse = 1.0 / tl.sqrt(_vector(moments_ptr + C, C, BLOCK_C) + eps)
     x = tl.load(x_ptr + at, mask=there, other=0.0).to(tl.float32)
     z = (x - _vector(moments_ptr, C, BLOCK_C)) * inverse * _vector(weight_ptr, C, BLOCK_C)
@@ -156,8 +156,8 @@ def _bwd_apply_kernel(
     rows, C, eps, slope, seed, threshold, factor,
     DROPOUT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    # grid (blocks of C, blocks of rows)
-    at, there = _place(tl.program_id(1), 0, 1, rows, C, BLOCK_R, BLOCK_C)
+    # grid (blocks of C, *_rows_grid(rows))
+    at, there = _place(tl.program_id(2) * tl.num_programs(1) + tl.program_id(1), 0, 1, rows, C, BLOCK_R, BLOCK_C)
     dz, u, scale = _before_activation(
         grad_ptr, x_ptr, weight_ptr, bias_ptr, moments_ptr, at, there, C, eps, slope, seed, threshold, factor,
         DROPOUT, BLOCK_C,
@@ -165,6 +165,13 @@ def _bwd_apply_kernel(
     share = 1.0 / rows
     dx = dz - _vector(sums_ptr + C, C, BLOCK_C) * share - u * (_vector(sums_ptr, C, BLOCK_C) * share)
     tl.store(grad_x_ptr + at, dx * scale, mask=there)
+
+
+def _rows_grid(rows: int) -> tuple[int, int]:
+    """Enough programs along y and z, which end at 65,535 each, for every block of rows; a few more do nothing."""
+    blocks = triton.cdiv(rows, _PLAN["BLOCK_R"])
+    z = triton.cdiv(blocks, 65535)
+    return triton.cdiv(blocks, max(z, 1)), z
 
 
 def _parts(rows: int, C: int, like: Tensor) -> tuple[int, int, int]:
@@ -193,7 +200,7 @@ def norm_activation(x, weight, bias, eps, slope, rate, seed) -> tuple[Tensor, Te
     flat, C = x.flatten(0, -2).contiguous(), x.shape[-1]
     moments, y = _moments(flat), torch.empty_like(flat)
     with launch_on(x):
-        _apply_kernel[(triton.cdiv(C, _PLAN["BLOCK_C"]), triton.cdiv(len(flat), _PLAN["BLOCK_R"]))](
+        _apply_kernel[(triton.cdiv(C, _PLAN["BLOCK_C"]), *_rows_grid(len(flat)))](
             flat, weight.contiguous(), bias.contiguous(), moments, y, len(flat), C,
             eps, slope, seed, threshold(rate), 1 / (1 - rate), DROPOUT=rate > 0, **_PLAN,
         )  # fmt: skip
@@ -213,7 +220,7 @@ def norm_activation_backward(grad, x, weight, bias, mean, var, eps, slope, rate,
     with launch_on(x):
         _bwd_sums_kernel[(columns, parts)](*given, partial, len(flat), C, tiles, *options, DROPOUT=rate > 0, **_PLAN)
         sums = partial.sum(0)
-        _bwd_apply_kernel[(columns, triton.cdiv(len(flat), _PLAN["BLOCK_R"]))](
+        _bwd_apply_kernel[(columns, *_rows_grid(len(flat)))](
             *given, sums, grad_x, len(flat), C, *options, DROPOUT=rate > 0, **_PLAN
         )
     grad_weight, grad_bias = sums.to(weight.dtype)

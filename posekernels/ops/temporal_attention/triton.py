@@ -44,6 +44,13 @@ def _keep(head, query, key, T, S, seed, threshold):
 
 
 @triton.jit
+def _block_of(size, BLOCK: tl.constexpr):
+    """(block of a head, head as int64) of this program. One axis holds both: a grid's others end at 65,535."""
+    program, blocks = tl.program_id(0), tl.cdiv(size, BLOCK)
+    return program % blocks, (program // blocks).to(tl.int64)
+
+
+@triton.jit
 def _attention_fwd_kernel(
     q_ptr,  # [B, T, H, D], strides below
     k_ptr,  # [B, S, H, D]
@@ -64,10 +71,10 @@ def _attention_fwd_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    # grid (blocks of queries, B * H)
-    head = tl.program_id(1).to(tl.int64)
+    # grid (blocks of queries * B * H,): the blocks of one head run next to each other
+    block, head = _block_of(T, BLOCK_T)
     b, h = head // H, head % H
-    query = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    query = block * BLOCK_T + tl.arange(0, BLOCK_T)
     dim = tl.arange(0, BLOCK_D)
     k_ptr += b * k_b + h * k_h
     v_ptr += b * v_b + h * v_h
@@ -79,7 +86,7 @@ def _attention_fwd_kernel(
     top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
     last = S
     if CAUSAL:  # no query of this block sees further
-        last = tl.minimum(S, (tl.program_id(0) + 1) * BLOCK_T + S - T)
+        last = tl.minimum(S, (block + 1) * BLOCK_T + S - T)
     for start in range(0, last, BLOCK_S):
         key = start + tl.arange(0, BLOCK_S)
         s = _scores(q, _tile(k_ptr, k_t, key, S, dim, D), query, key, padding_ptr, T, S, scale, CAUSAL, PRECISION)
@@ -126,10 +133,10 @@ def _attention_bwd_q_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    # grid (blocks of queries, B * H): grad_q = ds k, ds = scale * w * (dw - sum_s w dw)
-    head = tl.program_id(1).to(tl.int64)
+    # grid (blocks of queries * B * H,): grad_q = ds k, ds = scale * w * (dw - sum_s w dw)
+    block, head = _block_of(T, BLOCK_T)
     b, h = head // H, head % H
-    query = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    query = block * BLOCK_T + tl.arange(0, BLOCK_T)
     dim = tl.arange(0, BLOCK_D)
     k_ptr += b * k_b + h * k_h
     v_ptr += b * v_b + h * v_h
@@ -174,10 +181,10 @@ def _attention_bwd_kv_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    # grid (blocks of keys, B * H): grad_k = dsᵀ q, grad_v = dropped wᵀ grad
-    head = tl.program_id(1).to(tl.int64)
+    # grid (blocks of keys * B * H,): grad_k = dsᵀ q, grad_v = dropped wᵀ grad
+    block, head = _block_of(S, BLOCK_S)
     b, h = head // H, head % H
-    key = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)
+    key = block * BLOCK_S + tl.arange(0, BLOCK_S)
     dim = tl.arange(0, BLOCK_D)
     q_ptr += b * q_b + h * q_h
     if padding_ptr is not None:
@@ -240,7 +247,7 @@ def temporal_attention(q, k, v, padding, scale, causal, rate, seed):
     if out.numel():
         plan = _plan(q.dtype, options["PRECISION"], D, False, rate > 0)
         with launch_on(q):
-            _attention_fwd_kernel[(triton.cdiv(T, plan["BLOCK_T"]), B * H)](
+            _attention_fwd_kernel[(triton.cdiv(T, plan["BLOCK_T"]) * B * H,)](
                 *held, out, log_sum, *numbers, **options, **plan
             )
     return out, log_sum
@@ -255,10 +262,10 @@ def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, cau
     if out.numel():
         plan = _plan(q.dtype, options["PRECISION"], D, True, rate > 0)
         with launch_on(q):
-            _attention_bwd_q_kernel[(triton.cdiv(T, plan["BLOCK_T"]), B * H)](
+            _attention_bwd_q_kernel[(triton.cdiv(T, plan["BLOCK_T"]) * B * H,)](
                 *saved, *held, grads[0], *numbers, **options, **plan
             )
-            _attention_bwd_kv_kernel[(triton.cdiv(k.shape[1], plan["BLOCK_S"]), B * H)](
+            _attention_bwd_kv_kernel[(triton.cdiv(k.shape[1], plan["BLOCK_S"]) * B * H,)](
                 *saved, *held, *grads[1:], *numbers, **options, **plan
             )
     return grads
