@@ -215,7 +215,7 @@ def measured(case: Case, lifter: Lifter | None, smooth: int) -> dict[str, float]
         person = flat(case)
     else:
         person = lift_person(lifter, case.track, size=case.size, focal=case.focal, bridge=15, smooth=smooth)
-    stand([person], case.size, case.focal, smooth=smooth)
+    stand([person], case.size, case.focal, smooth=smooth, fps=case.fps)
     return figures(case, person)
 
 

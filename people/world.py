@@ -10,11 +10,18 @@ from posekernels.pose.smoothing import savitzky_golay
 
 from .lifter import Person, focal_of, stretches
 
+STILL = 0.3  # m/s: an ankle that is slower in the image, and not much faster in space, stands
+FOOT = 0.07  # m/s: how still feet that stand are
+OFF = 0.06  # metres: how far a lifted joint is from where the image shows it
+PUSH = 5.0  # m/s^2: accelerations of the root
+ANKLES = [3, 6]
 
-def root_path(person: Person, size: tuple[int, int], focal: float) -> np.ndarray:
-    """[T, 3] metres, camera axes: where the root must be for the pose to project onto the keypoints.
 
-    Least squares over the joints, weighted by their scores: f (X + x) = u (Z + z) and the same with y.
+def path_equations(person: Person, size: tuple[int, int], focal: float) -> tuple[np.ndarray, np.ndarray]:
+    """[T, 3, 3] and [T, 3] of the normal equations for the root's place, metres, camera axes.
+
+    Least squares over the joints, weighted by their scores: f (X + x) = u (Z + z) and the same with y. NaN in frames
+    without a pose.
     """
     ray = (person.points - np.array(size) / 2) / focal  # [T, 17, 2]
     weight = np.sqrt(np.maximum(person.scores, 0.05))[..., None]
@@ -23,12 +30,67 @@ def root_path(person: Person, size: tuple[int, int], focal: float) -> np.ndarray
     rows_y = np.stack((zero, zero + 1, -ray[..., 1]), -1) * weight
     right = (ray * person.poses[..., 2:] - person.poses[..., :2]) * weight
     matrix, right = np.concatenate((rows_x, rows_y), 1), np.concatenate((right[..., 0], right[..., 1]), 1)
-    present = person.present
-    path = np.full((len(ray), 3), np.nan)
-    normal = np.einsum("tni,tnj->tij", matrix[present], matrix[present]) + 1e-9 * np.eye(3)
-    path[present] = np.linalg.solve(normal, np.einsum("tni,tn->ti", matrix[present], right[present])[..., None])[..., 0]
+    normal = np.einsum("tni,tnj->tij", matrix, matrix) + 1e-9 * np.eye(3)
+    return normal, np.einsum("tni,tn->ti", matrix, right)
+
+
+def root_path(person: Person, size: tuple[int, int], focal: float) -> np.ndarray:
+    """[T, 3] metres, camera axes: where the root must be for each frame's pose to project onto its keypoints."""
+    normal, right = path_equations(person, size, focal)
+    path, present = np.full((len(right), 3), np.nan), person.present
+    path[present] = np.linalg.solve(normal[present], right[present][..., None])[..., 0]
     path[..., 2] = np.maximum(path[..., 2], 0.5)  # in front of the camera, whatever the fit says
     return path
+
+
+def still_feet(points: np.ndarray, placed: np.ndarray, focal: float, fps: float) -> np.ndarray:
+    """[T - 1, 2] bool: which ankles (right, left) stand from a frame to the next.
+
+    Args:
+        points: [T, 17, 2] pixels. placed: [T, 17, 3] metres, camera axes. focal: pixels.
+    """
+    span = 2 * max(1, round(0.08 * fps)) + 1
+    seen = savitzky_golay(points[:, ANKLES].astype(np.float32), span, 1)
+    space = savitzky_golay(placed[:, ANKLES].astype(np.float32), span, 1)
+    across = np.linalg.norm(np.diff(seen, axis=0), axis=-1) / focal * placed[:-1, ANKLES, 2] * fps
+    speed = np.linalg.norm(np.diff(space, axis=0), axis=-1) * fps
+    return (across < STILL) & (speed < 3 * STILL)
+
+
+def steadied(normal: np.ndarray, right: np.ndarray, poses: np.ndarray, still: np.ndarray, fps: float) -> np.ndarray:
+    """[T, 3] metres: the smooth way of the root that agrees with the image and with feet that stand.
+
+    A Kalman smoother (Rauch, Tung and Striebel) over place and speed.
+
+    Args:
+        normal, right: of ``path_equations``.
+        poses: [T, 17, 3] metres, root at 0. still: [T - 1, 2], of ``still_feet``.
+    """
+    T = len(poses)
+    step = np.eye(6)
+    step[:3, 3:] = np.eye(3)
+    push = (PUSH / fps**2) ** 2 * np.kron(np.array([[1 / 3, 1 / 2], [1 / 2, 1]]), np.eye(3))
+    moved = -np.diff(poses[:, ANKLES], axis=0)  # of the root, if the foot stands
+    means, spreads, ahead = np.zeros((T, 6)), np.zeros((T, 6, 6)), np.zeros((T, 6, 6))
+    mean, spread = np.zeros(6), np.diag([1e4] * 3 + [(3 / fps) ** 2] * 3)
+    for t in range(T):
+        if t:
+            mean, spread = step @ means[t - 1], step @ spreads[t - 1] @ step.T + push
+        ahead[t] = spread
+        gain = np.zeros((6, 6))
+        pull = np.zeros(6)
+        gain[:3, :3], pull[:3] = normal[t] / OFF**2, right[t] / OFF**2
+        if t < T - 1 and still[t].any():
+            weight = still[t].sum() / (FOOT / fps) ** 2
+            gain[3:, 3:] += weight * np.eye(3)
+            pull[3:] += weight * moved[t, still[t]].mean(0)
+        before = np.linalg.inv(spread)
+        spreads[t] = np.linalg.inv(before + gain)
+        means[t] = spreads[t] @ (before @ mean + pull)
+    for t in range(T - 2, -1, -1):
+        back = spreads[t] @ step.T @ np.linalg.inv(ahead[t + 1])
+        means[t] = means[t] + back @ (means[t + 1] - step @ means[t])
+    return means[:, :3]
 
 
 def upright(people: list[Person]) -> np.ndarray:
@@ -55,6 +117,7 @@ def stand(
     ground: str = "clip",
     tilt: str | float = "auto",
     smooth: int = 1,
+    fps: float | None = None,
 ) -> None:
     """Give every person ``world``, metres, z up, floor at 0, everybody in the same world; and ``off``.
 
@@ -62,7 +125,8 @@ def stand(
         ground: "clip" puts the lowest points of each person's whole path on the floor, "frame" those of every frame,
             "none" keeps heights relative to the camera.
         tilt: of the camera, degrees downwards; "auto" decides by the people (``upright``).
-        smooth: frames of the Savitzky-Golay window over the path, which is rougher than the pose.
+        smooth: frames of the Savitzky-Golay window over the path, which is rougher than the pose; 1 for none.
+        fps: frames per second. Where they are known and the path is to be smooth, feet that stand keep it still.
     """
     if tilt == "auto":
         turn = upright(people)
@@ -74,8 +138,13 @@ def stand(
         path, person.off = np.zeros((len(person.poses), 3)), None
         if size is not None and reach is not None:
             path = root_path(person, size, reach)
+            normal, right = path_equations(person, size, reach)
             for part in stretches(person.present, 0):
                 path[part] = savitzky_golay(path[part], smooth, 1)
+                if fps and smooth > 1:
+                    still = still_feet(person.points[part], person.poses[part] + path[part][:, None], reach, fps)
+                    path[part] = steadied(normal[part], right[part], person.poses[part], still, fps)
+            path[..., 2] = np.maximum(path[..., 2], 0.5)
             placed = person.poses + path[:, None]
             projected = placed[..., :2] / placed[..., 2:] * reach + np.array(size) / 2
             off = np.linalg.norm(projected - person.points, axis=-1)[(person.scores > 0) & person.present[:, None]]

@@ -541,7 +541,9 @@ def finish(
     for number, person in enumerate(people, 1):  # whatever numbers those who are left out had
         person.identity = number
     span = window(2 * options.smooth, keypoints.fps) if options.smooth else 1
-    stand(people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span)
+    stand(
+        people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span, fps=keypoints.fps
+    )
     lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes)
     for note in (*keypoints.notes, *describe(lifted, live is not None)):
         say(note)
