@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
+from posekernels.models.lifting import both_ways, window_rows
 from posekernels.pose import camera as cam
 from posekernels.pose import kinematics, metrics
 from posekernels.train.data.clips import Clip
-from posekernels.train.data.windows import EvalWindows, TrainWindows, WholeSequences
+from posekernels.train.data.windows import TrainWindows, mirror_camera, mirror_points
 from tests.golden import Case, Handler
 
 
@@ -87,15 +90,21 @@ def generators(case: Case) -> dict:
         options = {n: c["chunked"][n] for n in ("chunk_length", "causal_shift", "augment", "shuffle")}
         windows = TrainWindows(clips, c["batch_size"], *sides, pad=c["pad"], seed=c["random_seed"], **options)
         out |= epoch(windows, "chunked")
-    batches = list(EvalWindows(clips, c["batch_size"], *sides, pad=c["pad"], augment=True))
-    out["evaluate.poses"] = torch.cat([b.poses for b in batches])
-    out["evaluate.keypoints"] = torch.cat([b.keypoints for b in batches])[::4]
-    out["evaluate.keypoints_flipped"] = torch.cat([b.mirrored_keypoints for b in batches])[::4]
-    for kind, shift in (("unchunked", 0), ("unchunked_causal", c["pad"])):
-        for i, batch in enumerate(WholeSequences(clips, *sides, pad=c["pad"], causal_shift=shift, augment=True)):
-            out[f"{kind}.keypoints_{i}"] = batch.keypoints
-            out[f"{kind}.poses_{i}"] = batch.poses
-            out[f"{kind}.cameras_{i}"] = batch.cameras
+    # A test takes whole clips; their windows, mirror images and ends are those of the published generators.
+    pad = c["pad"]
+    seen = [torch.from_numpy(clip.keypoints) for clip in clips]
+    windows = torch.cat([k[window_rows(len(k), 2 * pad + 1, pad)] for k in seen])
+    out["evaluate.poses"] = torch.cat([torch.from_numpy(clip.positions) for clip in clips])[:, None]
+    out["evaluate.keypoints"] = windows[::4]
+    out["evaluate.keypoints_flipped"] = mirror_points(windows, *sides[0])[::4]
+    for i, (clip, keypoints) in enumerate(zip(clips, seen)):
+        poses, camera = torch.from_numpy(clip.positions), torch.from_numpy(clip.intrinsics)
+        for kind, shift in (("unchunked", 0), ("unchunked_causal", pad)):
+            first, last = window_rows(len(keypoints), 2 * pad + 1, pad + shift)[[0, -1]]  # of both ends
+            whole = keypoints[torch.cat((first[: pad + shift], torch.arange(len(keypoints)), last[pad + shift + 1 :]))]
+            out[f"{kind}.keypoints_{i}"] = both_ways(whole, partial(mirror_points, left=sides[0][0], right=sides[0][1]))
+            out[f"{kind}.poses_{i}"] = both_ways(poses, partial(mirror_points, left=sides[1][0], right=sides[1][1]))
+            out[f"{kind}.cameras_{i}"] = both_ways(camera, mirror_camera)
     return out
 
 

@@ -87,22 +87,6 @@ def test_batches_are_fresh_memory():
     assert windows.frames.keypoints.abs().min() > 0
 
 
-def test_eval_windows_and_whole_sequences():
-    data = clips(6, 4)
-    batches = list(w.EvalWindows(data, 4, *SIDES, pad=2, augment=True))
-    assert [len(b.rows) for b in batches] == [4, 4, 2]
-    assert torch.equal(batches[0].mirrored_keypoints, w.mirror_points(batches[0].keypoints, *SIDES[0]))
-    poses = torch.cat([b.poses for b in batches])[:, 0]
-    np.testing.assert_array_equal(poses, np.concatenate([c.positions for c in data]))
-    for clip, batch in zip(data, w.WholeSequences(data, *SIDES, pad=2, causal_shift=2, augment=True), strict=True):
-        assert batch.keypoints.shape == (2, len(clip.keypoints) + 4, 17, 2)
-        np.testing.assert_array_equal(batch.keypoints[0, 4:], clip.keypoints)  # causal: all the padding is before
-        assert torch.equal(batch.poses[1], w.mirror_points(batch.poses[0], *SIDES[1]))
-    unlabelled = [Clip("v", "custom", 0, data[0].keypoints, None)]
-    assert next(iter(w.WholeSequences(unlabelled, *SIDES))).poses is None
-    assert w.shard(list(range(5)), 1, 2) == [1, 3]
-
-
 def test_mirroring_undoes_itself():
     points = torch.randn(3, 17, 3)
     mirrored = w.mirror_points(points, *SIDES[0])

@@ -39,11 +39,6 @@ def mirror_camera(vector: Tensor) -> Tensor:
     return vector * sign
 
 
-def shard(clips: list[Clip], rank: int = 0, world: int = 1) -> list[Clip]:
-    """The whole clips that process ``rank`` of ``world`` evaluates; every clip goes to exactly one process."""
-    return clips[rank::world]
-
-
 @dataclass
 class Batch:
     """Windows of clips.
@@ -53,7 +48,6 @@ class Batch:
         poses: [B, L, J, 3] metres, joint 0 the absolute trajectory; None where the clips have no ground truth.
         cameras: [B, 9].
         rows: [B, 4] int64 on the CPU: clip, first frame, end frame (may lie outside the clip), mirrored (0 or 1).
-        mirrored_keypoints: [B, W, K, C] the mirrored input of the same windows, when the generator is asked for it.
         total: rows of the batch over all processes (B on a single one): weigh a loss by B * world / total.
     """
 
@@ -61,7 +55,6 @@ class Batch:
     poses: Tensor | None
     cameras: Tensor
     rows: np.ndarray
-    mirrored_keypoints: Tensor | None
     total: int
 
 
@@ -105,14 +98,12 @@ class _Frames:
         index = torch.from_numpy(inside + (self.starts[clips] + mirrored * self.count)[:, None]).to(self.device)
         return frames.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
 
-    def batch(self, rows: np.ndarray, pad: int, shift: int, length: int, both: bool, total: int) -> Batch:
+    def batch(self, rows: np.ndarray, pad: int, shift: int, length: int, total: int) -> Batch:
         clips, first, mirrored = rows[:, 0], rows[:, 1], rows[:, 3]
-        window = clips, first - pad - shift, length + 2 * pad
-        keypoints = self.read(self.keypoints, *window, mirrored)
-        other = self.read(self.keypoints, *window, 1 - mirrored) if both else None
+        keypoints = self.read(self.keypoints, clips, first - pad - shift, length + 2 * pad, mirrored)
         poses = None if self.poses is None else self.read(self.poses, clips, first, length, mirrored)
         cameras = self.cameras[torch.from_numpy(clips + mirrored * len(self.lengths)).to(self.device)]
-        return Batch(keypoints, poses, cameras, rows, other, total)
+        return Batch(keypoints, poses, cameras, rows, total)
 
 
 def _chunks(lengths: np.ndarray, chunk: int, augment: bool) -> np.ndarray:
@@ -160,7 +151,13 @@ class TrainWindows:
         world: int = 1,
         device: torch.device | str = "cpu",
     ):
-        _check_sizes(batch_size, chunk_length, pad, rank, world)
+        if batch_size < 1 or chunk_length < 1 or pad < 0:
+            raise ValueError(
+                f"windows: batch_size and chunk_length must be at least 1 and pad at least 0, got {batch_size}, "
+                f"{chunk_length}, {pad}"
+            )
+        if not 0 <= rank < world:
+            raise ValueError(f"windows: rank must be in [0, world), got rank {rank}, world {world}")
         self.frames = _Frames(clips, keypoint_sides, joint_sides, augment, device)
         if self.frames.poses is None:
             raise DataError("TrainWindows: the clips have no 3D positions to learn from")
@@ -183,78 +180,4 @@ class TrainWindows:
         for start in range(0, len(rows), self.batch_size):
             whole = rows[start : start + self.batch_size]
             mine = whole[self.rank :: self.world]
-            yield self.frames.batch(mine, self.pad, self.causal_shift, self.chunk_length, False, len(whole))
-
-
-class EvalWindows:
-    """Windows in order, for testing window by window: plain, and with ``augment`` their mirrored input beside them.
-
-    The targets are never mirrored. Arguments as for ``TrainWindows``; shard whole clips with ``shard``.
-    """
-
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        batch_size: int,
-        keypoint_sides: tuple[Sequence[int], Sequence[int]],
-        joint_sides: tuple[Sequence[int], Sequence[int]],
-        *,
-        chunk_length: int = 1,
-        pad: int = 0,
-        causal_shift: int = 0,
-        augment: bool = False,
-        device: torch.device | str = "cpu",
-    ):
-        _check_sizes(batch_size, chunk_length, pad)
-        self.frames = _Frames(clips, keypoint_sides, joint_sides, augment, device)
-        self.batch_size, self.chunk_length, self.pad, self.causal_shift = batch_size, chunk_length, pad, causal_shift
-        self.augment = augment
-        self.rows = _chunks(self.frames.lengths, chunk_length, False)
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.rows), self.batch_size):
-            rows = self.rows[start : start + self.batch_size]
-            yield self.frames.batch(rows, self.pad, self.causal_shift, self.chunk_length, self.augment, len(rows))
-
-
-class WholeSequences:
-    """One clip at a time: [1 or 2, T + 2 pad, K, C] keypoints, edge padded by pad + shift before and pad - shift after.
-
-    With ``augment`` row 1 is the mirrored copy (keypoints, poses, camera). Arguments as for ``TrainWindows``.
-    """
-
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        keypoint_sides: tuple[Sequence[int], Sequence[int]],
-        joint_sides: tuple[Sequence[int], Sequence[int]],
-        *,
-        pad: int = 0,
-        causal_shift: int = 0,
-        augment: bool = False,
-        device: torch.device | str = "cpu",
-    ):
-        _check_sizes(1, 1, pad)
-        self.frames = _Frames(clips, keypoint_sides, joint_sides, augment, device)
-        self.pad, self.causal_shift, self.augment = pad, causal_shift, augment
-
-    def __len__(self) -> int:
-        return len(self.frames.lengths)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for clip, length in enumerate(self.frames.lengths.tolist()):
-            rows = np.array([[clip, 0, length, mirrored] for mirrored in (0, 1)[: 1 + self.augment]])
-            yield self.frames.batch(rows, self.pad, self.causal_shift, length, False, len(rows))
-
-
-def _check_sizes(batch_size: int, chunk_length: int, pad: int, rank: int = 0, world: int = 1) -> None:
-    if batch_size < 1 or chunk_length < 1 or pad < 0:
-        raise ValueError(
-            f"windows: batch_size and chunk_length must be at least 1 and pad at least 0, got {batch_size}, "
-            f"{chunk_length}, {pad}"
-        )
-    if not 0 <= rank < world:
-        raise ValueError(f"windows: rank must be in [0, world), got rank {rank}, world {world}")
+            yield self.frames.batch(mine, self.pad, self.causal_shift, self.chunk_length, len(whole))

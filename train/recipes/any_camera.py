@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
+from posekernels.models.lifting import lift_both_ways
 from posekernels.models.pretrained import load_weights
 from posekernels.pose.camera import camera_to_world, looking_at, project
 from posekernels.pose.keypoints import centre_on_person, guess_unseen, one_trunk
@@ -460,8 +461,7 @@ class AnyCameraRecipe(Recipe):
         frames = self.model.frames
         scores = PoseScores()
         for keypoints, poses in Views(held, frames, 128, batches, 1234, 0, 1):
-            both = [self.model(k.to(self.place.device))[:, 0].cpu() for k in (keypoints, H36M_17.mirror(keypoints))]
-            found = (both[0] + H36M_17.mirror(both[1])) / 2
+            found = lift_both_ways(self.model, keypoints.to(self.place.device), H36M_17.mirror)[:, 0].cpu()
             found[:, 0] = 0
             scores.add(found, poses[:, frames // 2], "detector's errors", "held out")
         return scores
