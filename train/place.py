@@ -45,6 +45,14 @@ class Place:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return bool(tensor.item())
 
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over processes, on every process."""
+        if self.world == 1:
+            return value
+        value = value.clone()
+        dist.all_reduce(value)
+        return value / self.world
+
 
 def is_first() -> bool:
     """Whether this is the process that prints, under torchrun."""

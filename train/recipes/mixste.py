@@ -95,7 +95,8 @@ class MixSTERecipe(LiftingRecipe):
         losses = mixste_loss(self.model(batch.keypoints[..., :2]), target_of_batch(batch))
         if not self.options.seeded_gradient:
             return losses
-        shown = losses["loss"].detach()
+        # Of the whole batch: each process scaling by the loss of its own part would weigh the parts differently.
+        shown = self.place.mean(losses["loss"].detach() * self.share(batch))
         return losses | {"loss": losses["loss"] * shown, "sum": shown}
 
 

@@ -180,7 +180,8 @@ class PKDRecipe(Recipe):
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
-        parser.add_argument("--num", type=positive, default=48, metavar="M", help="blocks")
+        # torchrun takes --num for one of its own options
+        parser.add_argument("--blocks", "--num", dest="num", type=positive, default=48, metavar="M", help="blocks")
         cls.add_own_arguments(parser)
         parser.add_argument("--iter", type=positive, metavar="N", help="iterations; published: 40000 on Human3.6M")
         parser.add_argument(
