@@ -5,9 +5,10 @@ from posekernels.door import one_package
 
 from .forecasting import forecast
 from .lifting import lift
-from .registry import create, load_published, names, save_published
+from .load import load, save_published
+from .registry import create, names, systems
 from .streaming import stream
 
 one_package(__name__)
 
-__all__ = ["CheckpointError", "create", "forecast", "lift", "load_published", "names", "save_published", "stream"]
+__all__ = ["CheckpointError", "create", "forecast", "lift", "load", "names", "save_published", "stream", "systems"]

@@ -21,6 +21,7 @@ from .gcnpose import GCNpose
 from .layers import KeepsBuffers
 from .lifting import FRAMES, Lifts, chunked, lift_both_ways, stitched
 from .mixste import MixSTE
+from .registry import create
 
 SCHEDULES = ("linear", "quad", "const", "jsd", "sigmoid")
 SKIPS = ("uniform", "quad")
@@ -187,6 +188,28 @@ def _rooted(pose: Tensor) -> Tensor:
     return pose - pose[..., :1, :]
 
 
+def diffpose(
+    setting: str = "video",
+    initial: dict | None = None,
+    denoiser: dict | None = None,
+    diffusion: dict | None = None,
+    sampling: dict | None = None,
+    seed: int = 0,
+) -> DiffPose:
+    """``create("diffpose", setting="frame")``.
+
+    Args:
+        setting: "video" (MixSTE on clips) or "frame" (GCNpose on single frames).
+        initial, denoiser, diffusion, sampling: arguments of MixSTE or GCNpose, of GCNdiff, ``Diffusion``, ``Sampling``.
+        seed: of the noise that ``lift`` draws.
+    """
+    _known("setting", setting, ("video", "frame"))
+    refiner = create("gcndiff", **denoiser or {})
+    pose = create("mixste" if setting == "video" else "gcnpose", **initial or {})
+    kind = VideoDiffPose if setting == "video" else FrameDiffPose
+    return kind(pose, refiner, Diffusion(**diffusion or {}), Sampling(**sampling) if sampling else None, seed)
+
+
 class DiffPose(Lifts):
     """A pose network and the denoiser that refines its estimate.
 
@@ -201,6 +224,7 @@ class DiffPose(Lifts):
     """
 
     mirrors = True
+    members = ("initial", "denoiser")
     usual: Sampling
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,21 +10,18 @@ from torch import Tensor, nn
 
 from posekernels.pose.skeleton import CMU_25_OF_38, CMU_38, Skeleton
 
+from .load import load
 from .pkd import roll_out
-from .registry import create, load_published
 
-WEIGHTS = Path(__file__).with_name("weights") / "pkd_cmu.safetensors"
 CMU_USED = CMU_25_OF_38
 TRAJECTORIES = ("still", "straight")
 FPS = 25.0  # of the forecaster of people that ships
 
 
 @cache
-def cmu_network() -> nn.Module:
-    """The PKD that ships, train/results/cmu-pkd: the 25 used joints of CMU's 38, nominal 25 frames per second, y up."""
-    from safetensors.torch import load_file
-
-    return load_published(create("pkd", joints=len(CMU_USED), distill_blocks=6), load_file(WEIGHTS)).eval()
+def _cmu_network() -> nn.Module:
+    """``load("pkd_cmu")``, once: the 25 used joints of CMU's 38, nominal 25 frames per second, y up."""
+    return load("pkd_cmu")
 
 
 @torch.no_grad()
@@ -43,7 +39,7 @@ def forecast(
     Args:
         history: [T, J, 3] or [B, T, J, 3] metres, at least ``net.history`` frames (the latest count), in the axes and
             at the frame rate that the network was trained on.
-        net: a PKD or SiMLPe. Without one, the network that ships, for ``CMU_38`` (see ``cmu_network``).
+        net: a PKD or SiMLPe. Without one, the network that ships, for ``CMU_38`` (``load("pkd_cmu")``).
         frames: how many are wanted; beyond the network's own horizon its output is fed back.
         skeleton: of ``history``; its root is what joints are relative to, joint 0 without one.
         used: the joints that the network sees, in its order; all of them by default. The others move as their nearest
@@ -56,7 +52,7 @@ def forecast(
         ValueError: too few frames, joints that do not fit the network, or NaN.
     """
     if net is None:
-        net, skeleton, used = cmu_network(), CMU_38, CMU_USED
+        net, skeleton, used = _cmu_network(), CMU_38, CMU_USED
     given = torch.as_tensor(history)
     whole = given if given.dim() == 4 else given[None]
     joints = skeleton.num_joints if skeleton else whole.shape[2] if whole.dim() == 4 else None

@@ -15,6 +15,7 @@ from posekernels.ops import merge_hypotheses, sample_hypotheses
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .lifting import FRAMES, Lifts
+from .registry import create
 
 ALPHA = {"h36m": 0.005, "3dhp": 0.01}  # noise where sigma is at its floor of 1, in normalised screen units
 PAIRS = {"htnet": "variance_gcn", "mgcn_lw": "variance_linear"}  # lifter -> variance model, as published
@@ -40,6 +41,17 @@ def check_keypoints(keypoints: Tensor) -> None:
         )
 
 
+def ws_anl(lifter: str = "htnet", sizes: dict | None = None, variance_sizes: dict | None = None) -> WsAnl:
+    """``create("ws_anl", lifter="mgcn_lw")``: a lifter and the variance model published beside it.
+
+    Args:
+        lifter: "htnet" or "mgcn_lw". sizes: its arguments. variance_sizes: the variance model's.
+    """
+    if lifter not in PAIRS:
+        raise ValueError(f"ws_anl: lifter must be one of {', '.join(PAIRS)}, got {lifter!r}")
+    return WsAnl(create(lifter, **sizes or {}), create(PAIRS[lifter], **variance_sizes or {}))
+
+
 class WsAnl(Lifts):
     """A lifter, its variance model, and the sampling between them.
 
@@ -52,6 +64,7 @@ class WsAnl(Lifts):
     """
 
     mirrors = True
+    members = ("lifter", "variance")
 
     def __init__(self, lifter: nn.Module, variance: nn.Module | None, skeleton: Skeleton = H36M_17):
         super().__init__()

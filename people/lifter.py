@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from posekernels import models
-from posekernels._checks import nearest
 from posekernels.models.lifting import Lifts
-from posekernels.models.pretrained import load_weights, pretrained
+from posekernels.models.registry import where_is
 from posekernels.pose.camera import looking_at, normalise_screen
 from posekernels.pose.keypoints import centre_on_person, coco_to_h36m, guess_unseen, one_trunk
 from posekernels.pose.layouts import scores_to_h36m, to_h36m
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import savitzky_golay
-from posekernels.train import recipes
 
 from .bodies import one_skeleton, unswapped
 from .keypoint_files import Keypoints
@@ -30,6 +28,7 @@ from .tracking import Track
 
 SURE = 0.2  # score from which a joint is believed
 ENOUGH = 6  # joints believed that make a person present
+ANY_CAMERA = "any_camera"  # the recipe of the lifter that comes with the project, which --model may name
 FOCAL = 1.2  # of an unknown camera, in units of the image's longer side: about 45 degrees across
 
 
@@ -160,37 +159,18 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
     """A lifter by name and file.
 
     Args:
-        model: name of a network; None where ``weights`` is a file of ours that names its network.
-        weights: a ``.safetensors`` file of ours, a checkpoint of ``train.h36m``, or a published checkpoint of
-            ``model``; None for the weights that come with the project.
+        model: name of a network; None where ``weights`` says what it is.
+        weights: what ``models.load`` takes; None for the weights that come with the project.
     Raises:
-        ValueError: weights of another network, no weights for this network, an unreadable file.
+        ValueError: weights of another network, no weights for this network, a network that lifts no 17 joints.
     """
-    run = None if weights is None else recipes.run_of(weights)
-    if run is not None and run.name == "diffpose":
-        if model not in (None, "diffpose"):
-            raise ValueError(f"{weights}: a run of diffpose, not of --model {model}")
-        if not run.refining:
-            raise ValueError(f"{weights}: of the stage before GCNdiff was trained; let the run finish (--resume)")
-        return Lifter(run.model.to(device), "diffpose")
-    if weights is None:
-        if model not in (None, recipes.ANY_CAMERA):
-            known = [*models.names(), "diffpose"]
-            if model not in known:
-                raise ValueError(f"--model: no network named {model!r}{nearest(model, known)}")
-            raise ValueError(f"--weights: none come with --model {model}; give a file, or leave --model out")
-        net, about = pretrained("lifter")
-    elif run is not None:
-        net, about = recipes.network_of(run, weights)
-        if model not in (None, about.network, recipes.ANY_CAMERA):
-            raise ValueError(f"{weights}: weights of {about.network}, not of --model {model}")
-    elif model == "diffpose":
-        raise ValueError(f"{weights}: --model diffpose takes best.pt of python -m train.h36m --model diffpose")
-    else:
-        net, about = load_weights(weights, None if model == recipes.ANY_CAMERA else model)
+    if weights is None and model not in (None, ANY_CAMERA):
+        where_is(model)
+        raise ValueError(f"--weights: none come with --model {model}; give a file, or leave --model out")
+    net = models.load(weights or "lifter", None if model == ANY_CAMERA else model, device)
     if not isinstance(net, Lifts) or not net.takes(H36M_17):
-        raise ValueError(f"--model: {about.network} does not lift 17 keypoints to 17 joints")
-    return Lifter(net.to(device).eval(), about.network)
+        raise ValueError(f"--model: {net.about.network} does not lift 17 keypoints to 17 joints")
+    return Lifter(net, net.about.network)
 
 
 # -- people ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from posekernels import models, use_backend
-from posekernels.models.registry import published_state
+from posekernels.models.load import published_state
 from posekernels.pose.skeleton import H36M_16
 from tests import golden
 from tests.golden_cases.diffpose import skeleton_of

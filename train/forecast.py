@@ -15,6 +15,7 @@ import torch
 
 from posekernels._cli import Parser
 from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.models.load import is_run, unwrap
 from posekernels.models.published.pkd import family
 from posekernels.people import pictures
 
@@ -205,8 +206,8 @@ class ForecastJob(Job):
         content |= {"rows": report.rows, "figures": report.figures}
         content |= {name: other.figures for name, other in beside.items()}
         text = table(title, report, beside, data.layout)
-        if options.evaluate and not recipes.is_ours(checkpoint := read_checkpoint(options.evaluate)):
-            found = family(checkpoint)
+        if options.evaluate and not is_run(checkpoint := read_checkpoint(options.evaluate)):
+            found = family(unwrap(checkpoint))
             text = f"{options.evaluate}: published {recipe.name} weights, blocks named {found}\n{text}"
         return Result(text, content)
 

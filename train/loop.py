@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from posekernels._files import save_checkpoint
 from posekernels.archive import read_checkpoint
+from posekernels.models.load import fill
 
 from .place import Place, move
-from .recipes import Recipe, load_strict
+from .recipes import Recipe
 from .run_folder import FORMAT, Log, clear, curve, plain, read_run, save_options
 
 
@@ -357,7 +358,8 @@ class Loop:
         return {
             "format": FORMAT,
             "model": self.recipe.name,
-            "skeleton": getattr(getattr(self.recipe.data, "skeleton", None), "name", None),
+            "about": self.recipe.about(),
+            "unfinished": self.recipe.unfinished,
             "options": plain(self.options),
             "stage": at.stage,
             "stages": self.recipe.stages,
@@ -400,7 +402,7 @@ class Loop:
 
     def restore(self, saved: dict) -> None:
         at, place, where = self.at, self.place, self.folder / self.options.resume
-        load_strict(self.recipe.model, saved["weights"], where)
+        fill(self.recipe.model, saved["weights"], where, ours=True)
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
             optimizer.load_state_dict(state)

@@ -6,8 +6,9 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 
 from posekernels._cli import Parser
+from posekernels.models.load import is_run
 
-from .recipes import Recipe, is_ours
+from .recipes import Recipe
 from .run_folder import read_saved
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -57,7 +58,7 @@ def earlier(argv: list[str] | None) -> tuple[Namespace, dict]:
     source = first.evaluate or (Path(first.out) / first.resume if first.resume and first.out else None)
     first.source = source if source is not None and Path(source).is_file() else None
     checkpoint = read_saved(first.source) if first.source else None
-    return first, checkpoint["options"] | {"model": checkpoint["model"]} if is_ours(checkpoint) else {}
+    return first, checkpoint["options"] | {"model": checkpoint["model"]} if is_run(checkpoint) else {}
 
 
 def take_over(parser: ArgumentParser, recipe: type[Recipe], stored: dict, resume: bool) -> None:

@@ -12,11 +12,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from posekernels._files import left_aside, write_aside
-from posekernels.archive import read_checkpoint
+from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.extras import needs
+from posekernels.models.load import is_run
 
 from .place import Place
-from .recipes import CheckpointError, is_ours
 
 FORMAT = "posekernels-train-1"
 
@@ -112,7 +112,7 @@ def read_run(path: Path, name: str | None = None) -> dict:
         CheckpointError: unreadable, not written by this program, or of another system.
     """
     state = read_saved(path)
-    if not is_ours(state) or "optimizers" not in state:
+    if not is_run(state) or "optimizers" not in state:
         raise CheckpointError(f"{path}: not a checkpoint to resume from (expected a last.pt written by this program)")
     if name is not None and state["model"] != name:
         raise CheckpointError(f"{path}: a run of --model {state['model']}, not of {name}")

@@ -1,5 +1,9 @@
 """Parameter names of the published GCNdiff checkpoints (``GONGJIA0208/Diffpose`` and ``Diffpose_video``)."""
 
+from torch import Tensor
+
+from . import count, heads_unknown
+
 RENAME = [  # ours -> published, applied in order
     (r"^conv_in\.", "gconv_input."),
     (r"^conv_out\.", "gconv_output."),
@@ -21,26 +25,22 @@ RENAME = [  # ours -> published, applied in order
 ]
 
 
-def unwrap(checkpoint: list | dict, ema: bool = False) -> dict:
-    """The parameters of a training state [model, optimiser, epoch, step, EMA], or of a bare state dict.
+def wrap(net, state: dict[str, Tensor]) -> list:
+    """What the published program reads: [model, optimiser, epoch, step], of a data-parallel wrapper."""
+    return [{f"module.{name}": tensor for name, tensor in state.items()}, {}, 0, 0]
 
-    Published evaluation reads the raw weights, never their running mean; ``ema=True`` takes the mean.
+
+def configuration(state: dict[str, Tensor]) -> tuple[str, dict] | None:
+    """GCNdiff or GCNpose, read off the shapes.
+
+    Raises:
+        CheckpointError: a width that is not published: it does not tell how many heads share it.
     """
-    if isinstance(checkpoint, dict):
-        if ema:
-            raise ValueError("ema=True: the file holds bare parameters, and no running mean of them")
-        return checkpoint
-    if not isinstance(checkpoint, list) or len(checkpoint) <= 4 * ema:
-        kind = f"a list of {len(checkpoint)}" if isinstance(checkpoint, list) else type(checkpoint).__name__
-        raise ValueError(f"expected a list [model, optimiser, epoch, step{', EMA' * ema}] or a state dict, got {kind}")
-    return checkpoint[4 * ema]
-
-
-def hint(net, state: dict) -> str | None:
-    """What the file holds, when it is the other of the two graph networks."""
     if "gconv_input.weight" not in state:
         return None
-    held = "GCNdiff" if "gconv_layers.0.temb_proj.weight" in state else "GCNpose"
-    if held == type(net).__name__:
-        return None
-    return f"it holds {held}: are the checkpoints of the pose network and of the denoiser swapped?"
+    _, _, inputs, channels = state["gconv_input.weight"].shape
+    sizes = {"layers": count(r"gconv_layers\.(\d+)\.", state), "in_channels": inputs}
+    name = "gcndiff" if "gconv_layers.0.temb_proj.weight" in state else "gcnpose"
+    if channels != 96:
+        raise heads_unknown(name, sizes | {"channels": channels})
+    return name, sizes | ({"out_channels": state["gconv_output.weight"].shape[3]} if name == "gcndiff" else {})

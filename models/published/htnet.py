@@ -1,8 +1,8 @@
 """Parameter names of the published HTNet checkpoints (``vefalun/HTNet``, ``xzhouzeng/PRPose``)."""
 
-from .ws_anl import configuration, hint
+from .ws_anl import configuration
 
-__all__ = ["RENAME", "configuration", "hint"]
+__all__ = ["RENAME", "configuration"]
 
 RENAME = [  # ours -> published, applied in order
     (r"^embed\.", "patch_embed."),

@@ -1,8 +1,8 @@
 """Parameter names of the published modulated GCNs (``xzhouzeng/PRPose``, ``ZhimingZo/Modulated-GCN``)."""
 
-from .ws_anl import configuration, hint
+from .ws_anl import configuration
 
-__all__ = ["RENAME", "configuration", "hint", "unwrap"]
+__all__ = ["RENAME", "configuration"]
 
 RENAME = [  # ours -> published, applied in order
     (r"^input\.(conv|norm)\.", r"gconv_input.0.\1."),
@@ -14,8 +14,3 @@ RENAME = [  # ours -> published, applied in order
     (r"^(gconv_.*)\.adjacency_offset$", r"\1.adj2"),
     (r"^(gconv_input\.0\.gconv|gconv_layers\.\d+\.gconv\d\.gconv|gconv_output)\.weight$", r"\1.W"),
 ]
-
-
-def unwrap(checkpoint):
-    """Modulated GCN's own files hold the weights beside epoch and optimiser; WS-ANL's are plain."""
-    return checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else checkpoint

@@ -1,6 +1,8 @@
 """Parameter names of the published MixSTE2 checkpoints (``JinluZhang1126/MixSTE``, ``mixste_cpn_243f.bin``)."""
 
-from posekernels.archive import CheckpointError
+from torch import Tensor
+
+from . import count, heads_unknown
 
 RENAME = [  # ours -> published, applied in order
     (r"^embed\.", "Spatial_patch_to_embedding."),
@@ -16,30 +18,23 @@ RENAME = [  # ours -> published, applied in order
 ]
 
 
-def unwrap(checkpoint):
-    """The parameters of a checkpoint file: its entry ``model_pos``, or the file itself when it is bare."""
-    return checkpoint.get("model_pos", checkpoint) if isinstance(checkpoint, dict) else checkpoint
+def wrap(net, state: dict[str, Tensor]) -> dict:
+    """What the published programs read: the model, saved from a data-parallel wrapper, and the epoch they tell."""
+    return {"epoch": 0, "model_pos": {f"module.{name}": tensor for name, tensor in state.items()}}
 
 
-def hint(net, state: dict) -> str | None:
-    """What to build instead, when a file is of another clip length."""
-    position = state.get("Temporal_pos_embed")
-    if position is None or position.dim() != 3 or position.shape[1] == net.frames:
-        return None
-    return f"the file is for clips of {position.shape[1]} frames: create('mixste', frames={position.shape[1]}, ...)"
-
-
-def configuration(checkpoint) -> tuple[str, dict]:
-    """(name, arguments) for ``models.create``: frames and depth, read off the shapes. Heads cannot be, so the width is
-    the published one.
+def configuration(state: dict[str, Tensor]) -> tuple[str, dict] | None:
+    """Read off the shapes.
 
     Raises:
-        CheckpointError: a checkpoint of another network.
+        CheckpointError: a width that is not published: it does not tell how many heads share it.
     """
-    state = unwrap(checkpoint)
-    try:
-        state = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
-        frames = state["Temporal_pos_embed"].shape[1]
-    except (AttributeError, KeyError, IndexError) as error:
-        raise CheckpointError(f"not a MixSTE state dict ({error})") from None
-    return "mixste", {"frames": frames, "depth": sum(n.endswith("norm1.weight") and n[0] == "S" for n in state)}
+    if "Temporal_pos_embed" not in state:
+        return None
+    _, frames, channels = state["Temporal_pos_embed"].shape
+    sizes = {"frames": frames, "joints": state["Spatial_pos_embed"].shape[1]}
+    sizes["in_channels"] = state["Spatial_patch_to_embedding.weight"].shape[1]
+    sizes["depth"] = count(r"STEblocks\.(\d+)\.", state)
+    if channels != 512:
+        raise heads_unknown("mixste", sizes | {"channels": channels})
+    return "mixste", sizes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 
 from torch import Tensor, nn
@@ -10,10 +9,11 @@ from torch import Tensor, nn
 from posekernels.archive import CheckpointError
 
 from ..pkd import SiMLPe
+from . import count
 
 _LEGACY = "motion_transformer.transformer."  # how the published siMLPe files say what its code calls _CURRENT
 _CURRENT = "motion_mlp.mlps."
-_log = logging.getLogger("posekernels")
+RENAME_OLDER = [(f"^{re.escape(_LEGACY)}", _CURRENT)]
 
 
 def rename(net: nn.Module) -> list[tuple[str, str]]:
@@ -34,41 +34,29 @@ def rename(net: nn.Module) -> list[tuple[str, str]]:
     ]
 
 
-def unwrap(checkpoint: dict) -> dict:
-    """The bare state dict, siMLPe's older block names brought to the newer ones."""
-    if not isinstance(checkpoint, dict) or not any(str(name).startswith(_LEGACY) for name in checkpoint):
-        return checkpoint
-    _log.info("siMLPe checkpoint with the names of the published files (%sN)", _LEGACY)
-    return {re.sub(f"^{re.escape(_LEGACY)}", _CURRENT, name): tensor for name, tensor in checkpoint.items()}
-
-
-def family(checkpoint: dict[str, Tensor]) -> str:
+def family(state: dict[str, Tensor]) -> str:
     """How a published state dict names its blocks: PKD's way, siMLPe's code's, or that of siMLPe's published files."""
-    return next(prefix + "N" for prefix in (_LEGACY, _CURRENT, "MLPBlocks.") if any(prefix in n for n in checkpoint))
+    return next(prefix + "N" for prefix in (_LEGACY, _CURRENT, "MLPBlocks.") if any(prefix in n for n in state))
 
 
-def configuration(checkpoint: dict[str, Tensor]) -> tuple[str, dict]:
-    """(name, arguments) for ``models.create``: the network that a published state dict belongs to.
+def configuration(state: dict[str, Tensor]) -> tuple[str, dict] | None:
+    """Everything is read off the shapes, as far as they tell.
 
-    Everything is read off the shapes, as far as they tell. A siMLPe whose maps are all C wide and whose norm is over
-    coordinates, or absent, stores T nowhere: it is taken for one with maps over coordinates (``--spatial-fc``) and
-    the published T = 50. Where a PKD has C = T, its maps are taken to be over time.
+    A siMLPe whose maps are all C wide and whose norm is over coordinates, or absent, stores T nowhere: it is taken for
+    one with maps over coordinates (``--spatial-fc``) and the published T = 50. Where a PKD has C = T, its maps are
+    taken to be over time.
 
     Raises:
-        CheckpointError: a state dict of another network, or one that stores C nowhere.
+        CheckpointError: a file that stores C nowhere.
     """
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"not a PKD or siMLPe state dict: a {type(checkpoint).__name__}")
-    state = {str(name).removeprefix("module."): tensor for name, tensor in unwrap(checkpoint).items()}
     pkd = any(name.startswith("MLPBlocks.") for name in state)
+    if not pkd and not any(name.startswith(_CURRENT) for name in state):
+        return None
     prefix = "MLPBlocks." if pkd else _CURRENT
-    try:
-        outer, bias = state["motion_fc_in.weight"], state[f"{prefix}0.fc0.fc.bias"]
-        affine = next((state[n] for n in (f"{prefix}0.norm0.alpha", f"{prefix}0.norm0.weight") if n in state), None)
-        # Without a norm over coordinates nothing but the outer maps tells C.
-        history = len(state[f"{prefix}0.fc_temporal.fc.bias"]) if pkd else None
-    except KeyError as error:
-        raise CheckpointError(f"not a PKD or siMLPe state dict: it has no {error}") from None
+    outer, bias = state["motion_fc_in.weight"], state[f"{prefix}0.fc0.fc.bias"]
+    affine = next((state[n] for n in (f"{prefix}0.norm0.alpha", f"{prefix}0.norm0.weight") if n in state), None)
+    # Without a norm over coordinates nothing but the outer maps tells C.
+    history = len(state[f"{prefix}0.fc_temporal.fc.bias"]) if pkd else None
     norm, C = "none", len(outer)
     if affine is not None and affine.dim() == 2:
         norm, C, history = "all", *affine.shape
@@ -81,12 +69,9 @@ def configuration(checkpoint: dict[str, Tensor]) -> tuple[str, dict]:
         raise CheckpointError(
             f"{C} coordinates are not whole joints: the number of joints cannot be told from the shapes"
         )
-
-    def count(prefix: str) -> int:
-        return len({name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)})
-
-    config = {"joints": C // 3, "history": history, "blocks": count(prefix), "norm": norm}
+    config = {"joints": C // 3, "history": history, "norm": norm}
+    config["blocks"] = count(rf"{re.escape(prefix)}(\d+)\.", state)
     config["mix"] = "temporal" if len(bias) == history else "spatial"
     if pkd:
-        return "pkd", config | {"distill_blocks": count("PosteriorKnowledgeDistiller.")}
+        return "pkd", config | {"distill_blocks": count(r"PosteriorKnowledgeDistiller\.(\d+)\.", state)}
     return "simlpe", config | {"temporal_only": len(outer) != C}

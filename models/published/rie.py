@@ -5,7 +5,7 @@ Their left/right part names are mirrored with respect to the Human3.6M joints; h
 
 from itertools import count, takewhile
 
-from posekernels.archive import CheckpointError
+from torch import Tensor
 
 PART = {"torso": "Torso", "right_arm": "LArm", "left_arm": "RArm", "right_leg": "LLeg", "left_leg": "RLeg"}
 RENAME = [  # ours -> published, applied in order
@@ -27,31 +27,18 @@ RENAME = [  # ours -> published, applied in order
 ]  # fmt: skip
 
 
-def unwrap(checkpoint):
-    """The state dict of a published training checkpoint (``epoch``, ``lr``, ``random_state``, ``model_pos``, ...)."""
-    return checkpoint.get("model_pos", checkpoint) if isinstance(checkpoint, dict) else checkpoint
-
-
-def wrap(state: dict) -> dict:
+def wrap(net, state: dict[str, Tensor]) -> dict:
     """What the published program looks for in a file that it evaluates or starts a stage from."""
     return {"epoch": 0, "model_pos": state}
 
 
-def configuration(checkpoint) -> tuple[str, dict]:
-    """(name, arguments) for ``models.create``, read off the shapes; stages 2 and 3 are one architecture.
-
-    Raises:
-        CheckpointError: a checkpoint of another network.
-    """
-    state = unwrap(checkpoint)
-    try:
-        state = {str(name).removeprefix("module."): tensor.shape for name, tensor in state.items()}
-        convs = (f"LocalLayer_Torso.layers_conv.{2 * i}.weight" for i in count())
-        first = state["LocalLayer_Torso.expand_conv.weight"]
-        widths = [first[2], *(state[name][2] for name in takewhile(state.__contains__, convs))]
-        latent = state["GlobalInfo.fc_2.weight"][0]
-    except (AttributeError, KeyError, IndexError) as error:
-        raise CheckpointError(f"not a RIE state dict ({error})") from None
-    stage = 3 if any(name.startswith("FuseBlocks.") for name in state) else 1
-    config = {"filter_widths": widths, "stage": stage, "latent": latent, "channels": first[0]}
-    return "rie", config | ({"skeleton": "humaneva-15"} if first[1] == 18 else {})
+def configuration(state: dict[str, Tensor]) -> tuple[str, dict] | None:
+    """Read off the shapes; stages 2 and 3 are one architecture."""
+    if "LocalLayer_Torso.expand_conv.weight" not in state:
+        return None
+    channels, inputs, width = state["LocalLayer_Torso.expand_conv.weight"].shape
+    convs = (f"LocalLayer_Torso.layers_conv.{2 * i}.weight" for i in count())
+    widths = [width, *(state[name].shape[2] for name in takewhile(state.__contains__, convs))]
+    config = {"filter_widths": widths, "stage": 3 if any(name.startswith("FuseBlocks.") for name in state) else 1}
+    config |= {"latent": state["GlobalInfo.fc_2.weight"].shape[0], "channels": channels}
+    return "rie", config | ({"skeleton": "humaneva-15"} if inputs == 18 else {})

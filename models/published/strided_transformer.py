@@ -1,9 +1,12 @@
 """Parameter names of the published Strided Transformer checkpoints (``no_refine_*.pth`` of
 ``Vegetebird/StridedTransformer-Pose3D``)."""
 
+from torch import Tensor
+
 from posekernels.archive import CheckpointError
 
 from ..strided_transformer import STRIDES
+from . import count
 
 RENAME = [  # ours -> published, applied in order
     (r"^embed\.", "encoder.0."),
@@ -33,29 +36,22 @@ RENAME = [  # ours -> published, applied in order
 ]
 
 
-def configuration(checkpoint) -> tuple[str, dict]:
-    """(name, arguments) for ``models.create``, read off the shapes; heads and strides are the published ones.
+def configuration(state: dict[str, Tensor]) -> tuple[str, dict] | None:
+    """Read off the shapes; heads and strides are the published ones.
 
     Raises:
-        CheckpointError: a checkpoint of another network, or of strides that are not published for its frames: it does
-            not store them.
+        CheckpointError: strides that are not published for its frames: a file does not store them.
     """
-    try:
-        state = {str(name).removeprefix("module."): tensor.shape for name, tensor in checkpoint.items()}
-        _, frames, channels = state["Transformer.pos_embedding"]
-        hidden = state["Transformer_reduce.model.layers.0.feed_forward.w_1.weight"][0]
-        joints, out_joints = state["encoder.0.weight"][1] // 2, state["fcn.1.bias"][0] // 3
-    except (AttributeError, KeyError, IndexError, ValueError) as error:
-        raise CheckpointError(f"not a Strided Transformer's state dict ({error})") from None
-
-    def layers(prefix: str) -> int:
-        return len({name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)})
-
-    strided = layers("Transformer_reduce.model.layers.")
+    if "Transformer.pos_embedding" not in state:
+        return None
+    _, frames, channels = state["Transformer.pos_embedding"].shape
+    strided = count(r"Transformer_reduce\.model\.layers\.(\d+)\.", state)
     if len(STRIDES.get(frames, ())) != strided:
         raise CheckpointError(
-            f"a network of {frames} frames and {strided} strided layers: no such strides are published, and the file "
-            f"does not hold them; create('strided_transformer', frames={frames}, strides=(...)) first"
+            f"a strided_transformer of {frames} frames and {strided} strided layers: no such strides are published, "
+            f"and the file does not hold them; load it into create('strided_transformer', frames={frames}, strides=...)"
         )
-    config = {"frames": frames, "layers": layers("Transformer.model.layers."), "channels": channels, "hidden": hidden}
-    return "strided_transformer", config | {"joints": joints, "out_joints": out_joints}
+    sizes = {"frames": frames, "layers": count(r"Transformer\.model\.layers\.(\d+)\.", state), "channels": channels}
+    sizes["hidden"] = state["Transformer_reduce.model.layers.0.feed_forward.w_1.weight"].shape[0]
+    sizes["joints"] = state["encoder.0.weight"].shape[1] // 2
+    return "strided_transformer", sizes | {"out_joints": state["fcn.1.bias"].shape[0] // 3}

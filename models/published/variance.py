@@ -1,10 +1,9 @@
 """Parameter names of the published variance models (``xzhouzeng/PRPose``), graph network and linear one."""
 
 from .mgcn_lw import RENAME as MODULATED
-from .mgcn_lw import unwrap
-from .ws_anl import configuration, hint
+from .ws_anl import configuration
 
-__all__ = ["RENAME", "configuration", "hint", "unwrap"]
+__all__ = ["RENAME", "configuration"]
 
 RENAME = [
     *MODULATED,

@@ -1,1 +1,1 @@
-"""Weights that come with the project; ``README.md`` is their card, ``models.pretrained`` reads them."""
+"""Weights that come with the project; ``README.md`` is their card, ``models.load`` reads them."""

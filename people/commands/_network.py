@@ -1,4 +1,4 @@
-"""``--model``, ``--weights`` and ``--config`` of the commands that take any network."""
+"""``--model`` and ``--config`` of the commands that take any network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from argparse import Namespace
 from torch import nn
 
 from posekernels import models
-from posekernels.models.pretrained import About, load_weights
-from posekernels.train import recipes
+from posekernels.models.load import About
 
 
 def add_arguments(parser) -> None:
@@ -36,28 +35,24 @@ def _config(pairs: list[str]) -> dict:
     return config
 
 
-def load(options: Namespace, weights: str | None) -> tuple[nn.Module, About]:
+def load(options: Namespace, weights: str | None) -> nn.Module:
     """The network of ``--model`` with ``weights``, or with fresh ones; in eval mode.
 
     Raises:
         ValueError: neither a model nor weights, unknown names, weights that do not fit.
     """
     config = _config(options.config)
-    if weights is None:
-        if options.model is None:
-            raise ValueError("--model or --weights: one of the two must say which network is meant")
-        return _create(options.model, config).eval(), About(options.model, config)
-    trained = recipes.trained(weights)
-    if trained is not None:
-        if config or options.model not in (None, trained[1].network, recipes.ANY_CAMERA):
-            raise ValueError(f"{weights}: says itself that it is {trained[1].network}, and of what size")
-        return trained
-    if not config:
-        return load_weights(weights, options.model)
-    if options.model is None:
-        raise ValueError("--config: of which network? name it with --model")
-    net = _create(options.model, config)
-    return models.load_published(net, weights).eval(), About(options.model, config)
+    if options.model is None and (config or weights is None):
+        raise ValueError(
+            "--config: of which network? name it with --model"
+            if config
+            else "--model or --weights: one of the two must say which network is meant"
+        )
+    if weights is not None:
+        return models.load(weights, _create(options.model, config) if config else options.model)
+    net = _create(options.model, config).eval()
+    net.about = About(*net.created)
+    return net
 
 
 def _create(name: str, config: dict) -> nn.Module:

@@ -6,15 +6,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from posekernels import models
 from posekernels._cli import Parser
 from posekernels._files import check_writable, write_aside
 from posekernels.models.examples import inputs_of
-from posekernels.models.pretrained import load_weights, save_weights
+from posekernels.models.load import save_weights
 
 from . import _network
 
 SAME = {torch.float32: 0.0, torch.float16: 1e-2}  # largest difference of results that passes, relative to their size
+
+
+def parts(net: nn.Module) -> list[nn.Module]:
+    """The networks of a system, or the one network."""
+    return [getattr(net, name) for name in getattr(net, "members", ())] or [net]
+
+
+def difference(net: nn.Module, again: nn.Module) -> float:
+    """Largest difference of their results on one input, relative to the largest result."""
+    inputs = inputs_of(net.created[0], net, 3)
+    wanted, got = net(*inputs), again(*inputs)
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
 
 
 def main(arguments: list[str]) -> int:
@@ -28,15 +42,13 @@ def main(arguments: list[str]) -> int:
     if options.out.suffix != ".safetensors":
         raise ValueError(f"-o {options.out}: expected a name that ends in .safetensors")
     check_writable(options.out, options.weights)
-    net, about = _network.load(options, options.weights)
-    about = replace(about, made=options.note or about.made)
+    net = _network.load(options, options.weights)
+    about = replace(net.about, made=options.note or net.about.made)
     dtype = torch.float16 if options.half else torch.float32
-    inputs = inputs_of(about.network, net, 3)
     with write_aside(options.out) as aside, torch.no_grad():
         save_weights(net, aside, about, dtype)
-        again, _ = load_weights(aside)
-        wanted, got = net(*inputs), again(*inputs)
-        off = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+        again = models.load(aside)
+        off = max(difference(*both) for both in zip(parts(net), parts(again)))
         if not off <= SAME[dtype]:
             raise ValueError(
                 f"{options.out}: results would differ by {off:.1e}, more than {SAME[dtype]:g}; not written"

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 import posekernels
+from posekernels import models
 from posekernels._cli import Parser
 from posekernels._dispatch import BackendError
 from posekernels._files import check_writable, write_aside
 from posekernels.extras import needs
 from posekernels.models.examples import inputs_of, names_of
-from posekernels.models.pretrained import pretrained
 
 from . import _network
 
@@ -87,11 +87,13 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"-o {options.onnx}: expected a name that ends in .onnx")
     check_writable(options.onnx)
     if options.weights is None and options.model is None:
-        net, about = pretrained("lifter")
+        net = models.load("lifter")
     else:
-        net, about = _network.load(options, options.weights)
-    off = export(net.eval(), about.network, options.onnx)
+        net = _network.load(options, options.weights)
+    if hasattr(net, "members"):
+        raise ValueError(f"export: {net.about.network} is several networks that work together; a file holds one")
+    off = export(net, net.about.network, options.onnx)
     size = options.onnx.stat().st_size / 1e6
-    print(f"wrote {options.onnx}: {about.network}, {size:.1f} MB, dynamic batch")
+    print(f"wrote {options.onnx}: {net.about.network}, {size:.1f} MB, dynamic batch")
     print(f"checked in onnxruntime with batches of {', '.join(map(str, BATCHES))}: largest difference {off:.1e}")
     return 0

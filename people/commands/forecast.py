@@ -12,16 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from posekernels import models
 from posekernels._cli import Parser
-from posekernels.archive import CheckpointError, DataError, read_checkpoint, read_npz
+from posekernels.archive import DataError, read_npz
 from posekernels.models.forecasting import FPS, with_path, without_path
 from posekernels.models.pkd import roll_out
-from posekernels.models.pretrained import About, load_weights, pretrained
-from posekernels.models.published.pkd import configuration
-from posekernels.models.registry import create, load_published
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17
-from posekernels.train.recipes import trained
 
 from .. import pictures, player, pose_files
 from ..lifter import Person, stretches
@@ -152,23 +149,6 @@ def panels(lifted: Lifted, end: int) -> list[pictures.Panel]:
     ]
 
 
-def load_forecaster(path: str) -> tuple[torch.nn.Module, About]:
-    """A forecaster from a ``.safetensors`` file, a run of ours or a published checkpoint, whose shapes say what it is.
-
-    Raises:
-        CheckpointError: unreadable, or of no forecaster that is known.
-    """
-    found = trained(path)
-    if found is not None or not Path(path).is_file() or Path(path).suffix == ".safetensors":
-        return found or load_weights(path)
-    checkpoint = read_checkpoint(path)
-    try:
-        name, config = configuration(checkpoint)
-        return load_published(create(name, **config), checkpoint).eval(), About(name, config)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
 def _is_lifted(source: str) -> bool:
     path = Path(source)
     if not path.is_file() or path.suffix.lower() not in pose_files.READ:
@@ -200,13 +180,10 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--at must be a time after 0, in seconds, got {options.at:g}")
     if options.panel < 32:
         raise ValueError(f"--panel must be at least 32, got {options.panel}")
-    if options.weights is None:
-        net, about = pretrained("forecaster")
-    else:
-        net, about = load_forecaster(options.weights)
+    net = models.load(options.weights or "forecaster")
     if getattr(net, "joints", None) != 17 or not hasattr(net, "history"):
         of = f" of {net.joints} joints" if hasattr(net, "joints") else ""
-        raise ValueError(f"{options.weights}: {about.network}{of} is not a forecaster of 17 joints")
+        raise ValueError(f"{options.weights}: {net.about.network}{of} is not a forecaster of 17 joints")
     own = options.joints is not None
     if own and options.fps is None:
         raise ValueError("--joints: --fps F is missing, the frames per second of these joints")
@@ -232,7 +209,7 @@ def main(arguments: list[str]) -> int:
         lifted = lift.run(how, [], outs[0], "--lift resume")
         if lifted is None:
             return 130
-    rate = about.fps or FPS
+    rate = net.about.fps or FPS
     moment, most = best_moment(lifted, 0.5 * (net.history - 1) / rate)
     better = f"; --at {moment:g} would forecast {named(most)}" if most else ""
     if options.at is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from posekernels.models import create, load_published
+from posekernels.models import create, load
 from posekernels.pose.skeleton import H36M_16, H36M_17
 
 SKELETONS = {17: H36M_17, 16: H36M_16}  # by the joints that a manifest counts
@@ -17,7 +17,7 @@ def tensors(weights: dict) -> dict:
 
 def published(case, name: str, **config):
     """A network in eval mode that holds the case's weights, loaded as a published checkpoint would be."""
-    return load_published(create(name, **config), tensors(case.weights)).eval()
+    return load(tensors(case.weights), create(name, **config))
 
 
 def record(net, names: dict[str, str]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posekernels.models import create, load_published
+from posekernels.models import create, load
 from posekernels.models.diffpose import (
     Diffusion,
     FrameDiffPose,
@@ -16,7 +16,7 @@ from posekernels.models.diffpose import (
 )
 from posekernels.models.graph import ChebConv, chebyshev_polynomials, laplacian, row_normalised_adjacency
 from posekernels.models.lifting import chunked, stitched
-from posekernels.models.registry import published_names
+from posekernels.models.load import published_names
 from posekernels.ops import denoise_loop
 from posekernels.pose.metrics import mean_velocity_error, mpjpe, n_mpjpe, p_mpjpe
 from posekernels.pose.skeleton import H36M_17, Skeleton
@@ -56,7 +56,7 @@ def graph_network(name: str, model: dict, config: dict, weights: dict):
     size |= {"skeleton": skeleton_of(config, model["n_pts"])}
     if name == "gcndiff":
         size["out_channels"] = model["coords_dim"][1]
-    return load_published(create(name, **size), weights).eval()
+    return load(weights, create(name, **size))
 
 
 def mixste_network(model: dict, weights: dict):
@@ -73,7 +73,7 @@ def mixste_network(model: dict, weights: dict):
         scale=model["qk_scale"],
         drop_path=model["drop_path_rate"],
     )
-    return load_published(net, weights).eval()
+    return load(weights, net)
 
 
 def part(case: Case, prefix: str) -> dict:

@@ -44,7 +44,7 @@ def htnet(case: Case) -> dict:
 
 
 def htnet_gradients(case: Case) -> dict:
-    from posekernels.models.registry import published_names
+    from posekernels.models.load import published_names
 
     net = htnet_of(case)
     x = torch.from_numpy(case["x"]).requires_grad_()

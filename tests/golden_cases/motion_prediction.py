@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from posekernels.models import create, load_published
-from posekernels.models.registry import published_names
+from posekernels.models import create, load
+from posekernels.models.load import published_names
 from posekernels.pose.kinematics import CMU_BODY, H36M_BODY, forward_kinematics
 from posekernels.train.data import forecasting as data
 from posekernels.train.recipes import pkd
@@ -31,7 +31,7 @@ def network(case: Case):
     else:
         config["temporal_only"] = c.get("temporal_fc", False)
     future = c.get("target_length", c.get("step", 10))
-    return load_published(create(case.system, future=future, **config), tensors(case.weights))
+    return load(tensors(case.weights), create(case.system, future=future, **config))
 
 
 @torch.no_grad()

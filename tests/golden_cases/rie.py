@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from posekernels.models.registry import published_names
+from posekernels.models.load import published_names
 from posekernels.pose.skeleton import H36M_17
 from tests.golden import Case, Handler
 from tests.golden_cases import published

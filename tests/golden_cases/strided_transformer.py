@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from posekernels.models import create, lift, load_published
+from posekernels.models import create, lift, load
 from posekernels.models.lifting import windows
-from posekernels.models.registry import published_names
+from posekernels.models.load import published_names
 from posekernels.models.strided_refine import back_project
 from posekernels.pose.camera import normalise_screen, rotate
 from posekernels.pose.hypotheses import HypothesisScores
@@ -37,8 +37,8 @@ def networks(case: Case):
         joints=c["n_joints"],
         out_joints=c["out_joints"],
     )
-    refine = load_published(create("strided_refine", joints=c["n_joints"]), rest).eval() if rest else None
-    return load_published(net, main).eval(), refine
+    refine = load(rest, create("strided_refine", joints=c["n_joints"])) if rest else None
+    return load(main, net), refine
 
 
 def tensor(case: Case, name: str) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from posekernels.models.registry import published_names
+from posekernels.models.load import published_names
 from posekernels.models.ws_anl import WsAnl, with_mirror
 from posekernels.ops import merge_hypotheses, procrustes_error
 from posekernels.pose.hypotheses import AUC_31, AUC_150, HypothesisScores, auc, pck

@@ -19,7 +19,7 @@ def filled(name, **config):
     torch.manual_seed(0)
     net = models.create(name, **config).eval()
     weights = {n: torch.from_numpy(np.asarray(w)) for n, w in drawn(net).items()}
-    return models.load_published(net, weights), {n: t.double() for n, t in weights.items()}
+    return models.load(weights, net), {n: t.double() for n, t in weights.items()}
 
 
 class Layers:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from posekernels.archive import read_checkpoint
-from posekernels.models import CheckpointError, create, load_published, save_published
+from posekernels.models import CheckpointError, create, load, save_published
+from posekernels.models.load import published_state
 from posekernels.models.pkd import dct_matrix, roll_out
 from posekernels.models.published.pkd import configuration
-from posekernels.models.registry import published_state
 
 
 def randomised(net, seed=0):
@@ -59,7 +59,7 @@ def test_file_roundtrip(tmp_path, name, config):
     save_published(net, path)
     assert list(tmp_path.iterdir()) == [path]
     assert configuration(read_checkpoint(path)) == (name, config)
-    again = load_published(create(name, future=4, **config), path)
+    again = load(path, create(name, future=4, **config))
     history = torch.randn(2, 12, 5, 3)
     with torch.no_grad():
         assert torch.equal(again(history), net(history))
@@ -73,16 +73,15 @@ def test_file_roundtrip(tmp_path, name, config):
 
 
 def test_legacy_names_and_bad_files():
-    net = randomised(create("simlpe", joints=4, history=9, future=3, blocks=2))
+    net = randomised(create("simlpe", joints=4, history=12, future=3, blocks=2))
     legacy = {
         n.replace("motion_mlp.mlps", "motion_transformer.transformer"): t for n, t in published_state(net).items()
     }
-    again = load_published(create("simlpe", joints=4, history=9, future=3, blocks=2), legacy)
+    again = load(legacy, create("simlpe", joints=4, history=12, future=3, blocks=2))
     assert torch.equal(again.motion.weight, net.motion.weight)
     with pytest.raises(CheckpointError, match="nothing was loaded"):
-        load_published(create("simlpe", joints=4, history=9, future=3, blocks=3), legacy)
-    with pytest.raises(CheckpointError, match="not a PKD or siMLPe"):
-        configuration({"fc.weight": torch.zeros(2, 2)})
+        load(legacy, create("simlpe", joints=4, history=12, future=3, blocks=3))
+    assert load(legacy).about.network == "simlpe" and configuration({"fc.weight": torch.zeros(2, 2)}) is None
 
 
 def test_what_the_shapes_do_not_tell():
@@ -96,8 +95,6 @@ def test_what_the_shapes_do_not_tell():
     assert configuration(published_state(outer))[1] == dict(
         joints=4, history=9, blocks=1, norm="spatial", mix="spatial", temporal_only=True
     )
-    with pytest.raises(CheckpointError, match="a list"):
-        configuration([])
     nowhere = create("simlpe", joints=4, history=50, blocks=1, norm="temporal", temporal_only=True)
     with pytest.raises(CheckpointError, match="number of joints cannot be told"):
         configuration(published_state(nowhere))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from posekernels import models, use_backend
-from posekernels.models.registry import published_state
+from posekernels.models.load import published_state
 from posekernels.models.strided_refine import back_project
 
 
@@ -62,7 +62,7 @@ def test_checkpoint_of_another_length_is_refused_whole():
     net = models.create("strided_transformer", frames=351)
     before = {n: t.clone() for n, t in net.state_dict().items()}
     with pytest.raises(models.CheckpointError) as error:
-        models.load_published(net, short)
+        models.load(short, net)
     assert "[1, 27, 256]" in str(error.value) and "[1, 351, 256]" in str(error.value)
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
 
@@ -70,7 +70,7 @@ def test_checkpoint_of_another_length_is_refused_whole():
 def test_a_published_checkpoint_survives_a_round_trip():
     state = published_state(models.create("strided_transformer", frames=27))
     assert len(state) == 125
-    again = published_state(models.load_published(models.create("strided_transformer", frames=27), state))
+    again = published_state(models.load(state, models.create("strided_transformer", frames=27)))
     assert again.keys() == state.keys() and all(torch.equal(again[n], state[n]) for n in state)
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from posekernels import extras, models
 from posekernels.__main__ import run
-from posekernels.models.pretrained import About, load_weights, save_weights
+from posekernels.models.load import About, save_weights
 from posekernels.people import detect, keypoint_files, pose_files
 from posekernels.people.commands import lift as command
 from posekernels.people.lifter import Person, filled, in_h36m, lift_person, load_lifter, stretches
@@ -397,7 +397,7 @@ def test_forecast_takes_published_checkpoints_of_any_size(folder, tmp_path):
     with pytest.raises(ValueError, match="22.pth: pkd of 22 joints is not a forecaster of 17"):
         go(*arguments, tmp_path / "22.pth")
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="other.pth: not a PKD or siMLPe state dict"):
+    with pytest.raises(ValueError, match="other.pth: weights of no network that is known"):
         go(*arguments, tmp_path / "other.pth")
     for options, message in (
         (["--at", "nan"], "--at must be a time"),
@@ -514,12 +514,12 @@ def test_convert_weights_keeps_the_function(folder, tmp_path, capsys):
     source, out = folder / "lifter.safetensors", tmp_path / "half.safetensors"
     assert go("convert-weights", source, "-o", out, "--half") == 0
     assert "parity" in capsys.readouterr().out and out.stat().st_size < 0.7 * source.stat().st_size
-    net, about = load_weights(out)
-    assert about.sees == "person" and next(net.parameters()).dtype == torch.float32
+    net = models.load(out)
+    assert net.about.sees == "person" and next(net.parameters()).dtype == torch.float32
     published = tmp_path / "published.pth"
     models.save_published(models.create("mgcn_lw").eval(), published)
     assert go("convert-weights", published, "--model", "mgcn_lw", "-o", tmp_path / "m.safetensors") == 0
-    assert load_weights(tmp_path / "m.safetensors")[1].network == "mgcn_lw"
+    assert models.load(tmp_path / "m.safetensors").about.network == "mgcn_lw"
 
 
 def test_no_command_overwrites_its_input(folder, tmp_path):

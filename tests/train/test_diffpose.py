@@ -10,7 +10,7 @@ import torch
 from posekernels import models
 from posekernels.archive import DataError, read_checkpoint
 from posekernels.models.diffpose import PUBLISHED_SAMPLING
-from posekernels.models.registry import published_state
+from posekernels.models.load import published_state
 from posekernels.people.lifter import load_lifter
 from posekernels.train import h36m, place
 from posekernels.train.data import mixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from posekernels.models import create, save_published
-from posekernels.models.registry import published_state
+from posekernels.models.load import published_state
 from posekernels.train import cmu, h36m, pw3d
 from posekernels.train.data import forecasting as data
 from posekernels.train.recipes import pkd

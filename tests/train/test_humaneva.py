@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from posekernels import models
 from posekernels.archive import write_npz
 from posekernels.models import rie
-from posekernels.models.pretrained import load_weights
 from posekernels.people.commands import convert_weights
 from posekernels.train import humaneva
 
@@ -50,6 +50,6 @@ def test_a_run_says_its_skeleton_and_refine_asks_for_cameras(tmp_path, monkeypat
         assert humaneva.main([*options, "--model", name, *sizes, "--out", str(tmp_path / name)]) == 0
         weights = str(tmp_path / f"{name}.safetensors")
         assert convert_weights.main([str(tmp_path / name / "best.pt"), "-o", weights]) == 0
-        assert load_weights(weights)[0].skeleton.num_joints == 15
+        assert models.load(weights).skeleton.num_joints == 15
     with pytest.raises(ValueError, match="--refine: Train/S1 Walking .* has no camera"):
         humaneva.main([*options, "--model", "strided_transformer", *strided, "--refine", "--out", str(tmp_path / "x")])

@@ -6,7 +6,7 @@ import torch
 
 from posekernels import models
 from posekernels.models.forecasting import with_path, without_path
-from posekernels.models.pretrained import OURS, About, pretrained, save_weights
+from posekernels.models.load import SHIPPED, About, save_weights
 from posekernels.people.lifter import load_lifter
 from posekernels.pose.camera import looking_at, project, rotate
 from posekernels.pose.keypoints import centre_on_person, one_trunk
@@ -213,8 +213,8 @@ def test_our_lifter_on_held_out_motion(starter):
 
 
 def test_our_forecaster_beats_standing_still(starter):
-    net, about = pretrained("forecaster")
-    worlds = [m[:: int(50 / about.fps)][: net.history + 10] for m in motions(starter.test)]
+    net = models.load("forecaster")
+    worlds = [m[:: int(50 / net.about.fps)][: net.history + 10] for m in motions(starter.test)]
     worlds = np.stack([m for m in worlds if len(m) == net.history + 10])
     motion = with_path(torch.from_numpy(worlds).float(), net.history - 1)
     past, future = motion[:, : net.history], motion[:, net.history :]
@@ -224,7 +224,7 @@ def test_our_forecaster_beats_standing_still(starter):
     assert (found - future).norm(dim=-1).mean() < 0.8 * still
 
 
-@pytest.mark.parametrize("what", OURS)
+@pytest.mark.parametrize("what", SHIPPED)
 def test_our_weights_are_small_and_say_what_they_are(what):
-    net, about = pretrained(what)
-    assert sum(p.numel() for p in net.parameters()) < 500_000 and about.made
+    net = models.load(what)
+    assert sum(p.numel() for p in net.parameters()) < 500_000 and net.about.made and not net.training

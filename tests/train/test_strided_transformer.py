@@ -8,7 +8,7 @@ import torch
 
 from posekernels import models
 from posekernels.archive import read_checkpoint
-from posekernels.models.registry import published_state
+from posekernels.models.load import published_state
 from posekernels.pose.hypotheses import HypothesisScores
 from posekernels.train import h36m
 from posekernels.train.recipes.strided_transformer import StridedTransformerRecipe, WholeWindows

@@ -13,7 +13,7 @@ from posekernels import models
 from posekernels._cli import run_cli
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.examples import inputs_of
-from posekernels.models.pretrained import load_weights, save_weights
+from posekernels.models.load import save_weights
 from posekernels.people.commands import convert_weights
 from posekernels.people.commands.lift import size
 from posekernels.people.lifter import Lifter, load_lifter
@@ -23,7 +23,6 @@ from posekernels.train import any_motion, cmu, h36m
 from posekernels.train.data.forecasting import CMU
 from posekernels.train.loop import Loop, prepare
 from posekernels.train.place import Place
-from posekernels.train.recipes import trained
 from tests.train.synthetic import synthetic
 
 LIFTERS = {
@@ -58,6 +57,7 @@ def run_of(name, folder, stage=0):
     loop = Loop(recipe(options, data), options, Place(), folder, None)
     prepare(loop.recipe, options, loop.place)
     loop.at.stage, loop.ema = stage, None
+    loop.recipe.start_stage(stage, None)
     torch.save(loop.weights(), folder / "best.pt")
     return folder / "best.pt", loop.recipe
 
@@ -65,28 +65,48 @@ def run_of(name, folder, stage=0):
 @pytest.mark.parametrize("name", [*LIFTERS, *FORECASTERS, "any_motion"])
 def test_a_run_becomes_a_file_that_names_itself(tmp_path, name):
     path, recipe = run_of(name, tmp_path)
-    net, about = trained(path)
-    save_weights(net, tmp_path / "a.safetensors", about)
-    again, said = load_weights(tmp_path / "a.safetensors")
-    inputs = inputs_of(said.network, again, 2)
+    net = models.load(path)
+    save_weights(net, tmp_path / "a.safetensors", net.about)
+    again = models.load(tmp_path / "a.safetensors")
+    inputs = inputs_of(again.about.network, again, 2)
     with torch.no_grad():
         torch.testing.assert_close(again(*inputs), recipe.model.eval()(*inputs))
     assert all(torch.equal(t, again.state_dict()[n]) for n, t in net.state_dict().items())
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_networks_that_work_together_are_not_one(tmp_path, name):
-    path, _ = run_of(name, tmp_path)
-    with pytest.raises(CheckpointError, match=f"--model {name}: several networks"):
-        trained(path)
+def test_a_run_of_a_system_becomes_a_file_that_names_itself(tmp_path, name, capsys):
+    path, recipe = run_of(name, tmp_path, stage=1)
+    assert convert_weights.main([str(path), "-o", str(tmp_path / "a.safetensors")]) == 0
+    again = models.load(tmp_path / "a.safetensors")
+    assert again.about.network == name and type(again) is type(recipe.model)
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in recipe.model.state_dict().items())
+    poses = load_lifter(None, tmp_path / "a.safetensors")(np.random.rand(3, 17, 2) * 100, (100, 100), None)
+    assert poses.shape == (3, 17, 3) and np.isfinite(poses).all()
 
 
-def test_a_forecaster_of_before_tells_its_joints_by_its_weights(tmp_path):
-    path, _ = run_of("pkd", tmp_path)
-    run = read_checkpoint(path)
-    run["options"]["joints"] = None
-    torch.save(run, path)
-    assert trained(path)[0].joints == len(CMU.used)
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_system_that_is_not_trained_to_its_end_is_refused(tmp_path, name):
+    path, _ = run_of(name, tmp_path, stage=0)
+    with pytest.raises(CheckpointError, match="best.pt: of the stage before .* was trained; let the run finish"):
+        models.load(path)
+
+
+def test_a_run_whose_network_has_no_name_says_so(tmp_path):
+    path, _ = run_of("mgcn_lw", tmp_path)
+    torch.save(read_checkpoint(path) | {"about": None, "model": "toy"}, path)
+    with pytest.raises(CheckpointError, match="a run of --model toy, whose network models.create does not know"):
+        models.load(path)
+
+
+def test_the_running_mean_of_a_run(tmp_path):
+    path, recipe = run_of("mgcn_lw", tmp_path)
+    mean = {name: tensor + 1 for name, tensor in recipe.model.state_dict().items()}
+    torch.save(read_checkpoint(path) | {"ema": mean}, path)
+    assert torch.equal(models.load(path, ema=True).state_dict()["output.bias"], mean["output.bias"])
+    torch.save(read_checkpoint(path) | {"ema": None}, path)
+    with pytest.raises(CheckpointError, match="ema=True"):
+        models.load(path, ema=True)
 
 
 def test_conversion_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypatch):
@@ -101,7 +121,7 @@ def test_conversion_that_fails_leaves_the_file_that_was_there(tmp_path, monkeypa
 
 def test_the_best_of_each_stage_is_evaluated_as_that_stage(tmp_path):
     path, recipe = run_of("rie", tmp_path, stage=0)
-    assert trained(path)[1].config["stage"] == 1 and recipe.number == 1
+    assert models.load(path).about.config["stage"] == 1 and recipe.number == 1
     path, _ = run_of("diffpose", tmp_path, stage=0)
     data = synthetic(12)
     for stage in (0, 1):
@@ -175,10 +195,11 @@ def test_what_diffpose_cannot_lift_is_told(tmp_path):
     path, _ = run_of("diffpose", tmp_path)
     with pytest.raises(ValueError, match="before GCNdiff was trained"):
         load_lifter(None, path)
-    with pytest.raises(ValueError, match="a run of diffpose, not of --model htnet"):
+    path, _ = run_of("diffpose", tmp_path, stage=1)
+    with pytest.raises(ValueError, match="weights of diffpose, not of htnet"):
         load_lifter("htnet", path)
     torch.save({}, tmp_path / "published.pth")
-    with pytest.raises(ValueError, match="takes best.pt of python -m train.h36m --model diffpose"):
+    with pytest.raises(ValueError, match="diffpose is several networks with a published file each"):
         load_lifter("diffpose", tmp_path / "published.pth")
 
 

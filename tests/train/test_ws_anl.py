@@ -10,7 +10,7 @@ import torch
 from posekernels._cli import run_cli
 from posekernels.archive import read_checkpoint, write_npz
 from posekernels.models import create
-from posekernels.models.registry import published_state
+from posekernels.models.load import published_state
 from posekernels.train import h36m, mpi_inf_3dhp
 from posekernels.train.recipes.ws_anl import SigmaLoader
 from tests.train.synthetic import synthetic
@@ -171,8 +171,14 @@ def test_3dhp(tmp_path, capsys):
         (["--samples", "0"], "at least 1 hypothesis, got 0"),
         (["--alpha", "-0.1"], "noise scale of at least 0, got -0.1"),
         (["--lifter", "htnett"], "invalid choice: 'htnett'"),
-        (["--lifter", "mgcn_lw", "--lifter_checkpoint", "VARIANCE"], "VarianceLinear, a variance model.*swapped"),
-        (["--lifter", "mgcn_lw", "--lifter_checkpoint", "LIFTER", "--variance_checkpoint", "LIFTER"], "swapped"),
+        (
+            ["--lifter", "mgcn_lw", "--lifter_checkpoint", "VARIANCE"],
+            r"looks like a file for create\('variance_linear'",
+        ),
+        (
+            ["--lifter", "mgcn_lw", "--lifter_checkpoint", "LIFTER", "--variance_checkpoint", "LIFTER"],
+            r"does not fit Var.*'mgcn_lw'",
+        ),
         (["--lifter", "mgcn_lw", "--evaluate", "VARIANCE"], "name the lifter with --lifter_checkpoint"),
     ],
 )

@@ -48,19 +48,17 @@ import pkgutil
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from posekernels import models
 from posekernels._checks import nearest
 from posekernels.archive import CheckpointError, read_checkpoint
-from posekernels.models.pretrained import About
-from posekernels.models.registry import load_published
-from posekernels.pose.skeleton import H36M_17, Skeleton, skeleton
+from posekernels.models.load import About, fill, is_run
 
 
 class Loader(Protocol):
@@ -86,6 +84,8 @@ class Recipe(ABC):
         keep_last: best.pt holds the last evaluated epoch, whatever its figures: for a paper that selects nothing.
         architecture: options that fix the network; ``--evaluate`` takes them from one of our own checkpoints.
         fixed: options beside these that a resumed run cannot change.
+        sees, fps: what the network's input looks like (``models.load.About``).
+        unfinished: why the checkpoints of this stage are of no use by themselves, or None.
         options, data: as given.
         loss_step: of one batch; a recipe with several losses overrides ``loss_steps`` instead.
         model, place: set by the loop before ``start_stage``. ``place`` has device, rank, world, autocast().
@@ -100,6 +100,8 @@ class Recipe(ABC):
     unused_parameters = False
     watched = "P1"
     keep_last = False
+    sees, fps = "screen", 0.0
+    unfinished: str | None = None
     architecture: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ("seed", "batch_size", "every", "downsample", "subset", "keypoints", "actions")
 
@@ -173,6 +175,11 @@ class Recipe(ABC):
     def load_state_dict(self, state: dict) -> None: ...
 
     # -- use ---------------------------------------------------------------------------------------------------------
+    def about(self) -> dict | None:
+        """What ``models.load`` makes the network again from; None where no name of ``models.create`` stands for it."""
+        created = getattr(self.model, "created", None)
+        return None if created is None else asdict(About(*created, sees=self.sees, fps=self.fps))
+
     @abstractmethod
     def evaluate(self, place):
         """A ``train.evaluate.Report`` on the test clips."""
@@ -186,93 +193,18 @@ class Recipe(ABC):
             CheckpointError: unreadable, of another system, or not fitting; ``self.model`` is left as it was.
         """
         checkpoint = read_checkpoint(path)
-        if not is_ours(checkpoint):
-            load_published(self.model, path)
+        if not is_run(checkpoint):
+            models.load(path, self.model)
             return None
         if checkpoint["model"] != self.name:
             raise CheckpointError(f"{path}: a checkpoint of --model {checkpoint['model']}, not of {self.name}")
-        load_strict(self.model, checkpoint["ema"] if self.evaluate_ema else checkpoint["weights"], path)
+        fill(self.model, checkpoint["ema"] if self.evaluate_ema else checkpoint["weights"], path, ours=True)
         return checkpoint.get("step")
-
-
-def load_strict(model: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
-    """``load_state_dict`` that changes nothing when anything does not fit, and says what.
-
-    Raises:
-        CheckpointError: names the first few entries that are missing, unexpected or misshapen.
-    """
-    have = model.state_dict()
-    wrong = [f"missing {name}" for name in have if name not in weights]
-    wrong += [f"unexpected {name}" for name in weights if name not in have]
-    wrong += [
-        f"{name} is {list(tensor.shape)}, the network has {list(have[name].shape)}"
-        for name, tensor in weights.items()
-        if name in have and have[name].shape != tensor.shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(f"{path}: does not fit this network (other sizes?): {'; '.join(wrong[:3])}{more}")
-    model.load_state_dict(weights)
 
 
 def is_last_stage(checkpoint: dict) -> bool:
     """Whether a checkpoint of ours is of the last stage of its run: of one that trained all there is."""
-    return checkpoint["stage"] == checkpoint.get("stages", checkpoint["stage"] + 1) - 1
-
-
-def is_ours(checkpoint) -> bool:
-    """Whether a checkpoint was written by ``train.loop``."""
-    return isinstance(checkpoint, dict) and str(checkpoint.get("format", "")).startswith("posekernels-train")
-
-
-ANY_CAMERA = "any_camera"
-"""The recipe whose networks see keypoints centred and scaled on the person."""
-
-
-def run_of(path: str | Path) -> Recipe | None:
-    """The recipe of a checkpoint of ours, its ``model`` filled and in eval mode; None for any other file.
-
-    Raises:
-        CheckpointError: weights that do not fit the options beside them.
-    """
-    if Path(path).suffix == ".safetensors" or not Path(path).is_file():
-        return None
-    checkpoint = read_checkpoint(path)
-    if not is_ours(checkpoint):
-        return None
-    options = Namespace(**checkpoint["options"])
-    options.evaluate = options.evaluate or str(path)  # nothing is to be trained: no need for earlier stages' files
-    body = skeleton(checkpoint.get("skeleton") or H36M_17.name)  # runs of before were of Human3.6M's and did not say
-    data = SimpleNamespace(skeleton=body, left=body.left, right=body.right, train=[], test=[])
-    if hasattr(options, "joints"):  # a forecaster's; runs of before did not note how many
-        options.joints = options.joints or len(checkpoint["weights"]["embed.weight"]) // 3
-        data.layout = SimpleNamespace(used=range(options.joints))
-    recipe = find(checkpoint["model"])(options, data)
-    recipe.place = SimpleNamespace(device=torch.device("cpu"))
-    recipe.model = recipe.make_model()
-    recipe.load_weights(path)
-    recipe.model.eval()
-    return recipe
-
-
-def trained(path: str | Path) -> tuple[nn.Module, About] | None:
-    """The network of a checkpoint of ours, in eval mode, and what it is; None for any other file.
-
-    Raises:
-        CheckpointError: weights that do not fit the options beside them; several networks that work together.
-    """
-    recipe = run_of(path)
-    return None if recipe is None else network_of(recipe, path)
-
-
-def network_of(recipe: Recipe, path: str | Path) -> tuple[nn.Module, About]:
-    """As ``trained``, of a recipe that ``run_of`` read from ``path``."""
-    if not hasattr(recipe.model, "created"):
-        raise CheckpointError(f"{path}: a run of --model {recipe.name}: several networks that work together, not one")
-    network, config = recipe.model.created
-    config = {k: v.name if isinstance(v, Skeleton) else v for k, v in config.items() if v is not H36M_17}
-    sees = recipe.model.sees = "person" if recipe.name == ANY_CAMERA else "screen"
-    return recipe.model, About(network, config, sees, getattr(recipe, "fps", 0.0))
+    return checkpoint["stage"] == checkpoint["stages"] - 1
 
 
 def _recipe(name: str) -> type[Recipe] | None:

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from posekernels import models
 from posekernels.models.lifting import lift_both_ways
-from posekernels.models.pretrained import load_weights
 from posekernels.pose.camera import camera_to_world, looking_at, project
 from posekernels.pose.keypoints import centre_on_person, guess_unseen, one_trunk
 from posekernels.pose.metrics import PoseScores
@@ -362,6 +361,7 @@ def as_detected(clip: Clip, projected: bool) -> Clip:
 
 class AnyCameraRecipe(Recipe):
     network = "strided_transformer"
+    sees = "person"
     architecture = ("strides", "layers", "channels", "hidden", "heads")
     clip_norm = 1.0
 
@@ -410,11 +410,10 @@ class AnyCameraRecipe(Recipe):
     def make_model(self) -> nn.Module:
         net = models.create(self.network, **self.config())
         if self.options.start:
-            begun, about = load_weights(self.options.start, self.network)
-            if {k: v for k, v in self.config().items() if about.config.get(k, v) != v}:
-                raise ValueError(
-                    f"--start {self.options.start}: of another size, {about.config}; the run: {self.config()}"
-                )
+            begun = models.load(self.options.start, self.network)
+            stored = begun.about.config
+            if {k: v for k, v in self.config().items() if stored.get(k, v) != v}:
+                raise ValueError(f"--start {self.options.start}: of another size, {stored}; the run: {self.config()}")
             net.load_state_dict(begun.state_dict())
         return net
 

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 
 from posekernels import models
 from posekernels.archive import CheckpointError, read_checkpoint
-from posekernels.models.diffpose import PUBLISHED_SAMPLING, Diffusion, FrameDiffPose, Sampling, VideoDiffPose
+from posekernels.models.diffpose import PUBLISHED_SAMPLING, Diffusion, Sampling
 from posekernels.models.gcndiff import GCNdiff
 from posekernels.models.lifting import Lifts
-from posekernels.models.registry import load_published
+from posekernels.models.load import fill, is_run
 
 from ..data.clips import Clip, LiftingData
 from ..data.mixture import clip_mixtures, jitter, mixture_file, mixture_of
 from ..data.windows import Batch
 from ..evaluate import Report, evaluate_pairs
 from ..options import positive
-from . import _diffpose_yaml, is_last_stage, is_ours, load_strict, mixste
+from . import _diffpose_yaml, is_last_stage, mixste
 from ._lifting import LiftingRecipe, add_without_effect, target_of_batch
 
 WITHOUT_EFFECT = {  # published options that the published programs never read, or that are called otherwise here
@@ -242,7 +242,7 @@ class DiffPoseRecipe(LiftingRecipe):
         self.refining = True  # False while the pose network is trained
         if o.pose_epochs is None:
             o.pose_epochs = 60 if o.data_root else 2 if self.video else 8
-        tested = getattr(o, "test_mixture", None)  # runs of before did not have it
+        tested = o.test_mixture
         source = "gt" if (tested or o.keypoints) == "gt" else "cpn"
         published = PUBLISHED_SAMPLING[o.setting, source]
         self.sampling = Sampling(
@@ -269,21 +269,30 @@ class DiffPoseRecipe(LiftingRecipe):
             self.data = dataclasses.replace(data, test=drawn(data.test, mixtures, o.seed))
         if self.video and self.stages == 2:
             mixste.check_memory(o, o.pose_batch_size or mixste.chunks_in_batch(o), "--pose_batch_size")
-        self.diffusion().coefficients(self.sampling)  # refuses timesteps that the schedule does not have
+        Diffusion(**self.schedule()).coefficients(self.sampling)  # refuses timesteps that the schedule does not have
 
-    def diffusion(self) -> Diffusion:
+    def schedule(self) -> dict:
+        """Arguments of ``Diffusion``."""
         o = self.options
-        return Diffusion(o.beta_schedule, o.beta_start, o.beta_end, o.num_diffusion_timesteps)
+        ends = {"start": o.beta_start, "end": o.beta_end}
+        return {"schedule": o.beta_schedule, **ends, "timesteps": o.num_diffusion_timesteps}
+
+    @property
+    def unfinished(self) -> str | None:
+        return None if self.refining else "of the stage before GCNdiff was trained"
 
     def make_model(self) -> nn.Module:
-        o, skeleton = self.options, self.data.skeleton
+        o = self.options
         sizes = {"channels": o.hid_dim, "layers": o.num_layer, "heads": o.n_head, "dropout": o.dropout}
-        denoiser = models.create("gcndiff", **sizes, skeleton=skeleton)
-        if self.video:
-            cls, initial = VideoDiffPose, mixste.make_network(o, self.data)
-        else:
-            cls, initial = FrameDiffPose, models.create("gcnpose", **sizes, skeleton=skeleton)
-        return cls(initial, denoiser, self.diffusion(), self.sampling, o.seed)
+        return models.create(
+            "diffpose",
+            setting=o.setting,
+            initial=mixste.network_sizes(o, self.data) if self.video else sizes,
+            denoiser=sizes,
+            diffusion=self.schedule(),
+            sampling=dataclasses.asdict(self.sampling),
+            seed=o.seed,
+        )
 
     @property
     def lifter(self) -> Lifts:
@@ -292,7 +301,7 @@ class DiffPoseRecipe(LiftingRecipe):
     def start_stage(self, index: int, best: dict[str, Tensor] | None) -> None:
         self.refining = index == self.stages - 1
         if best is not None:
-            load_strict(self.model, best, "best weights of the stage before")
+            fill(self.model, best, "best weights of the stage before", ours=True)
         if index == 0 and self.options.model_pose_path and not self.options.resume:
             self.load_pose(self.options.model_pose_path)
         self.model.initial.requires_grad_(not self.refining)
@@ -301,26 +310,26 @@ class DiffPoseRecipe(LiftingRecipe):
     def load_pose(self, path: str) -> None:
         """Fill the pose network from a published checkpoint, or from a run of ``--model mixste`` or of this recipe."""
         checkpoint, name = read_checkpoint(path), "mixste" if self.video else "gcnpose"
-        if not is_ours(checkpoint):
-            load_published(self.model.initial, path)
+        if not is_run(checkpoint):
+            models.load(path, self.model.initial)
             return
         weights = checkpoint["weights"]
         if checkpoint["model"] == "diffpose":
             weights = {n.removeprefix("initial."): t for n, t in weights.items() if n.startswith("initial.")}
         elif checkpoint["model"] != name:
             raise CheckpointError(f"{path}: a checkpoint of --model {checkpoint['model']}, expected {name} or diffpose")
-        load_strict(self.model.initial, weights, path)
+        fill(self.model.initial, weights, path, ours=True)
 
     def load_weights(self, path) -> None:
         """Ours hold both networks; a published one is GCNdiff, and ``--model_pose_path`` names the other."""
         checkpoint = read_checkpoint(path)
-        if is_ours(checkpoint):
+        if is_run(checkpoint):
             super().load_weights(path)
             self.refining = is_last_stage(checkpoint)  # before, GCNdiff has learnt nothing
             return
         if not self.options.model_pose_path:
             raise CheckpointError(f"{path}: holds GCNdiff only; name the pose network with --model_pose_path")
-        load_published(self.model.denoiser, path)
+        models.load(path, self.model.denoiser)
         self.load_pose(self.options.model_pose_path)
 
     def epochs(self, stage: int) -> int:

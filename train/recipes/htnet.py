@@ -57,7 +57,7 @@ class HTNetRecipe(LiftingRecipe):
 
     def __init__(self, options, data):
         super().__init__(options, data)
-        if getattr(options, "reload", False):  # runs of before did not have it
+        if options.reload:
             files = sorted(Path(options.previous_dir or "").glob("*.pth"))
             if not options.previous_dir or not files:
                 raise ValueError(f"--reload: no .pth file in --previous_dir {options.previous_dir}")

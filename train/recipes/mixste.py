@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from posekernels import models
 from posekernels.models.lifting import chunked
-from posekernels.models.mixste import MixSTE
 
 from ..data.clips import Clip
 from ..data.windows import Batch
@@ -79,7 +78,7 @@ class MixSTERecipe(LiftingRecipe):
         check_memory(options, options.batch_size, "--batch-size")
 
     def make_model(self) -> nn.Module:
-        return make_network(self.options, self.data, self.options.drop_path)
+        return models.create("mixste", **network_sizes(self.options, self.data), drop_path=self.options.drop_path)
 
     def make_loader(self, rank: int, world: int) -> Windows:
         return make_chunks(self, self.options.batch_size, rank, world)
@@ -146,14 +145,12 @@ def check_memory(options, chunks: int, option: str) -> None:
         )
 
 
-def make_network(options, data, drop_path: float = 0.0) -> MixSTE:
-    o = options
+def network_sizes(options, data) -> dict:
+    """Arguments of ``create("mixste")``."""
     joints = data.skeleton.num_joints
     if joints != len(JOINT_WEIGHTS):
         raise ValueError(f"mixste: made for the {len(JOINT_WEIGHTS)} joints of Human3.6M, the data has {joints}")
-    return models.create(
-        "mixste", frames=o.frames, channels=o.channels, depth=o.depth, heads=o.heads, drop_path=drop_path
-    )
+    return {name: getattr(options, name) for name in ("frames", "channels", "depth", "heads")}
 
 
 def make_chunks(recipe: LiftingRecipe, batch_size: int, rank: int, world: int) -> Windows:

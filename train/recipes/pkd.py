@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
-from posekernels.archive import read_checkpoint
+from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.models.load import is_run, recognise, unwrap
 from posekernels.models.pkd import roll_out
-from posekernels.models.published.pkd import configuration
 
 from ..data.forecasting import OBSERVED, TRAINED, Layout, TrainingLoader, Windows, evaluation_windows, training_windows
 from ..evaluate import Report
 from ..options import positive
-from . import Recipe, is_ours
+from . import Recipe
 from ._lifting import add_without_effect
 
 EVALUATION_BATCH = 128
@@ -296,9 +296,12 @@ def published_options(path) -> dict:
         CheckpointError: a checkpoint of another network.
     """
     checkpoint = read_checkpoint(path)
-    if is_ours(checkpoint):
+    if is_run(checkpoint):
         return {}
-    name, config = configuration(checkpoint)
+    about = recognise(unwrap(checkpoint, str(path)), path)
+    name, config = about.network, about.config
+    if name not in ("pkd", "simlpe"):
+        raise CheckpointError(f"{path}: weights of {name}, not of pkd or simlpe")
     options = {"model": name, "joints": config["joints"], "num": config["blocks"]}
     options |= {"spatial_fc": config["mix"] == "spatial", "with_normalization": config["norm"] != "none"}
     if config["norm"] != "none":

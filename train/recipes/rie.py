@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from posekernels import models
 from posekernels.archive import CheckpointError, read_checkpoint
-from posekernels.models.registry import load_published
+from posekernels.models.load import fill, is_run
 
 from ..data.clips import Clip
 from ..data.windows import Batch
-from . import is_ours, load_strict
 from ._lifting import LiftingRecipe, add_without_effect, numbers, target_of_batch
 
 ENCODERS = ("encoders.", "whole_body.")  # what stage 2 takes over and freezes: by name, which works for any widths
@@ -85,7 +84,7 @@ class RIERecipe(LiftingRecipe):
 
     def __init__(self, options, data):
         super().__init__(options, data)
-        if getattr(options, "stride", 1) != 1:  # runs of before did not note it
+        if options.stride != 1:
             raise ValueError(f"--stride: only 1 works (in the published program too), got {options.stride}")
         self.numbers = (1, 2, 3) if options.stage == "all" else (int(options.stage),)
         self.stages = len(self.numbers)
@@ -124,7 +123,7 @@ class RIERecipe(LiftingRecipe):
     def load_weights(self, path: str | Path) -> None:
         """A run of all three stages keeps the best of each: the network of that stage takes it."""
         checkpoint = read_checkpoint(path)
-        if is_ours(checkpoint) and checkpoint["model"] == self.name and self.options.stage == "all":
+        if is_run(checkpoint) and checkpoint["model"] == self.name and self.options.stage == "all":
             self.number = self.numbers[checkpoint["stage"]]
             self.model = self.build(self.number).to(self.place.device)
         super().load_weights(path)
@@ -141,15 +140,15 @@ class RIERecipe(LiftingRecipe):
         if best is not None:  # None when a run is resumed: its weights follow
             wanted = ENCODERS if self.number == 2 else ("",)
             taken = {n: t for n, t in best.items() if n.startswith(wanted)}
-            load_strict(self.model, self.model.state_dict() | taken, file or "best weights of the stage before")
+            fill(self.model, self.model.state_dict() | taken, file or "best weights of the stage before", ours=True)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self.number == 3 or not name.startswith(ENCODERS))
 
     def read(self, file: str, stage: int) -> dict[str, Tensor]:
         """Weights of one of our checkpoints, or of a published one of ``stage``, under our names."""
         checkpoint = read_checkpoint(file)
-        if not is_ours(checkpoint):
-            return load_published(self.build(stage), file).state_dict()
+        if not is_run(checkpoint):
+            return models.load(file, self.build(stage)).state_dict()
         if checkpoint["model"] != "rie":
             raise CheckpointError(f"{file}: a checkpoint of --model {checkpoint['model']}, not of rie")
         fused = any(name.startswith("fusions.") for name in checkpoint["weights"])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from posekernels import models
 from posekernels.archive import CheckpointError, read_checkpoint
-from posekernels.models.registry import load_published
+from posekernels.models.load import fill, is_run
 from posekernels.models.strided_refine import back_project
 from posekernels.pose.hypotheses import HypothesisScores
 from posekernels.pose.metrics import mpjpe
@@ -26,7 +26,6 @@ from posekernels.pose.metrics import mpjpe
 from ..data.clips import Clip
 from ..data.windows import Batch
 from ..evaluate import Report, evaluate_pairs, target_of
-from . import is_ours, load_strict
 from ._lifting import (
     LiftingRecipe,
     Windows,
@@ -194,29 +193,29 @@ class StridedTransformerRecipe(LiftingRecipe):
         """From a folder of published files, one published file, or one of our checkpoints (of either stage)."""
         path = Path(source) if Path(source).is_file() else find_checkpoint(source, "n", "transformer")
         checkpoint = read_checkpoint(path)
-        if not is_ours(checkpoint):
-            load_published(self.lifter, path)
+        if not is_run(checkpoint):
+            models.load(path, self.lifter)
             return
         weights = checkpoint["weights"]
         if any(n.startswith("lifter.") for n in weights):
             weights = {n.removeprefix("lifter."): t for n, t in weights.items() if n.startswith("lifter.")}
-        load_strict(self.lifter, weights, path)
+        fill(self.lifter, weights, path, ours=True)
 
     def load_refine(self, source: str) -> None:
         path = Path(source) if Path(source).is_file() else find_checkpoint(source, "r", "refine module")
         checkpoint = read_checkpoint(path)
-        if not is_ours(checkpoint):
-            load_published(self.model.refine, path)
+        if not is_run(checkpoint):
+            models.load(path, self.model.refine)
             return
         weights = {n.removeprefix("refine."): t for n, t in checkpoint["weights"].items() if n.startswith("refine.")}
-        load_strict(self.model.refine, weights, path)
+        fill(self.model.refine, weights, path, ours=True)
 
     def load_weights(self, path: str | Path) -> None:
         if Path(path).is_dir():
             self.load_lifter(str(path))
             if self.options.refine:
                 self.load_refine(str(path))
-        elif is_ours(read_checkpoint(path)):
+        elif is_run(read_checkpoint(path)):
             super().load_weights(path)
         else:
             self.load_lifter(str(path))

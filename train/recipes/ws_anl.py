@@ -20,8 +20,8 @@ from posekernels import models
 from posekernels._files import save_checkpoint, write_aside
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.lifting import Lifts
-from posekernels.models.registry import load_published
-from posekernels.models.ws_anl import ALPHA, CHUNK, PAIRS, WsAnl, with_mirror
+from posekernels.models.load import is_run
+from posekernels.models.ws_anl import ALPHA, CHUNK, WsAnl, with_mirror
 from posekernels.ops import best_hypothesis, procrustes_error
 from posekernels.pose.hypotheses import HypothesisScores, by_reprojection, spread
 
@@ -29,7 +29,7 @@ from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
 from ..evaluate import Report, evaluate_clips, target_of
 from ..options import positive
-from . import is_last_stage, is_ours, load_strict
+from . import is_last_stage
 from ._lifting import LiftingRecipe, add_decay_arguments, add_without_effect, decayed
 from .htnet import WITHOUT_EFFECT, HTNetRecipe
 from .mgcn_lw import MgcnLwRecipe
@@ -168,35 +168,30 @@ class WsAnlRecipe(LiftingRecipe):
     def make_model(self) -> WsAnl:
         o = self.options
         size = {"depth": o.layers, "channels": o.channel, "hidden": o.d_hid} if o.lifter == "htnet" else {}
-        model = WsAnl(models.create(o.lifter, **size), models.create(PAIRS[o.lifter]))
+        model = models.create("ws_anl", lifter=o.lifter, sizes=size)
         if o.resume:
             return model  # the run's own weights follow
         if o.lifter_checkpoint:
-            checkpoint = read_checkpoint(o.lifter_checkpoint)
-            if is_ours(checkpoint):
-                if checkpoint["model"] != o.lifter:
-                    raise CheckpointError(
-                        f"{o.lifter_checkpoint}: a checkpoint of --model {checkpoint['model']}, "
-                        f"not of --lifter {o.lifter}"
-                    )
-                load_strict(model.lifter, checkpoint["weights"], o.lifter_checkpoint)
-            else:
-                load_published(model.lifter, o.lifter_checkpoint)
+            models.load(o.lifter_checkpoint, model.lifter)
         if o.variance_checkpoint:
-            load_published(model.variance, o.variance_checkpoint)
+            models.load(o.variance_checkpoint, model.variance)
         return model
 
     def load_weights(self, path: str | Path) -> None:
         self.training = False
         checkpoint = read_checkpoint(path)
-        if is_ours(checkpoint):
+        if is_run(checkpoint):
             super().load_weights(path)
             if not is_last_stage(checkpoint) and (self.options.multihyp_test or self.options.curve):
                 raise CheckpointError(f"{path}: its variance model is not trained yet: no --multihyp_test, no --curve")
         elif not self.options.lifter_checkpoint:
             raise CheckpointError(f"{path}: holds a variance model only; name the lifter with --lifter_checkpoint")
         else:
-            load_published(self.model.variance, path)
+            models.load(path, self.model.variance)
+
+    @property
+    def unfinished(self) -> str | None:
+        return None if self.variance_stage else "of the stage before the variance model was trained"
 
     def lifter_recipe(self) -> LiftingRecipe:
         """The lifter's own recipe around our lifter, with its own defaults."""
