@@ -163,9 +163,9 @@ def test_wrong_checkpoints(tmp_path, capsys, data):
         (["--evaluate", tmp_path / "other.pth"], "does not fit HTNet"),
         (
             ["--evaluate", tmp_path / "module.pth"],
-            "containers (holds torch.nn.modules.linear.Linear, which is refused)",
+            "containers (it holds the name torch.nn.modules.linear.Linear, which is refused)",
         ),
-        (["--evaluate", tmp_path / "empty.pt"], "(truncated, empty or another kind of file)"),
+        (["--evaluate", tmp_path / "empty.pt"], "(truncated, empty or another kind of file"),
         (["--evaluate", tmp_path / "rie.pt", "--model", "htnet"], "--model rie"),
         (["--evaluate", tmp_path / "r" / "best.pt", "--channel", 48], "does not fit HTNet"),
         ([*SMALL, "--out", tmp_path / "r"], "--overwrite"),
