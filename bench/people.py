@@ -36,7 +36,7 @@ from posekernels._files import write_aside
 from posekernels.people.keypoint_files import read
 from posekernels.people.lifter import Lifter, Person, in_h36m, lift_person, load_lifter
 from posekernels.people.tracking import Track
-from posekernels.people.world import stand, upright
+from posekernels.people.world import stand
 from posekernels.pose.keypoints import centre_on_person, one_trunk
 from posekernels.pose.metrics import p_mpjpe
 from posekernels.train.data import open_motion
@@ -195,7 +195,10 @@ def figures(case: Case, person: Person) -> dict[str, float]:
     legs = list(LIMBS[:6])
     direct = np.linalg.norm(poses[:, legs] - relative[:, legs], axis=-1).mean(1)
     crossed = np.linalg.norm(poses[:, [*legs[3:], *legs[:3]]] - relative[:, legs], axis=-1).mean(1)
-    tilt = np.degrees(np.arccos(np.clip(upright([person])[2] @ case.up, -1, 1)))
+    # the rotation from camera axes to the world that was found, of the poses that are in both
+    camera, turned = (p.reshape(-1, 3) for p in (poses - poses[:, :1], world - world[:, :1]))
+    up = np.linalg.lstsq(camera, turned, rcond=None)[0][:, 2]
+    tilt = np.degrees(np.arccos(np.clip(up @ case.up / np.linalg.norm(up), -1, 1)))
     return {
         "MPJPE": off.mean() * 1000,
         "P-MPJPE": float(aligned) * 1000,

@@ -15,6 +15,8 @@ FOOT = 0.07  # m/s: how still feet that stand are
 OFF = 0.06  # metres: how far a lifted joint is from where the image shows it
 PUSH = 5.0  # m/s^2: accelerations of the root
 ANKLES = [3, 6]
+LEAN = 0.1  # about 6 degrees: how far people lean on average
+UNEVEN = 0.2  # metres: of footholds, errors that many of them share included
 
 
 def path_equations(person: Person, size: tuple[int, int], focal: float) -> tuple[np.ndarray, np.ndarray]:
@@ -93,20 +95,69 @@ def steadied(normal: np.ndarray, right: np.ndarray, poses: np.ndarray, still: np
     return means[:, :3]
 
 
-def upright(people: list[Person]) -> np.ndarray:
+def upright(people: list[Person], footholds: list[np.ndarray] | None = None) -> np.ndarray:
     """[3, 3] rotation from camera axes to z-up axes, so that people stand upright on average and face as filmed.
 
-    Up is the median direction from ankles to neck, which gravity decides for whoever walks or stands.
+    Up is the median direction from ankles to neck, which gravity decides for whoever walks or stands, to within some
+    degrees; the places where feet stood, which lie on one level for each person, then decide as far as they spread.
+
+    Args:
+        footholds: [N, 3] metres, camera axes, for each person.
     """
     poses = np.concatenate([p.poses[p.present] for p in people])
     spine = poses[:, 8] - (poses[:, 3] + poses[:, 6]) / 2
     up = np.median(spine / np.maximum(np.linalg.norm(spine, axis=-1, keepdims=True), 1e-9), axis=0)
     if up[1] > -0.5:  # lying or upside down on average: no telling; a level camera then
         up = np.array([0.0, -1, 0])
-    up /= np.linalg.norm(up)
+    turn = _facing(up / np.linalg.norm(up))
+    if footholds and any(len(f) > 2 for f in footholds):
+        turn = _facing(turn[2] + _slope(footholds, turn) @ turn[:2])
+    return turn
+
+
+def _facing(up: np.ndarray) -> np.ndarray:
+    """[3, 3] rotation to z-up axes in which the camera looks along y, of up in camera axes."""
+    up = up / np.linalg.norm(up)
     away = np.array([0.0, 0, 1]) - up[2] * up
     away /= np.linalg.norm(away)
     return np.stack((np.cross(away, up), away, up))
+
+
+def _slope(footholds: list[np.ndarray], turn: np.ndarray) -> np.ndarray:
+    """[2] how far up leans along x and y of ``turn``, so that every person's footholds are on one level.
+
+    Least squares with the spine's verdict as a prior; footholds on a stair or a box count less and less (Cauchy).
+    """
+    rows, heights, owners = [], [], []
+    for owner, places in enumerate(footholds):
+        at = places @ turn.T
+        rows.append(at[:, :2])
+        heights.append(at[:, 2])
+        owners += [owner] * len(at)
+    rows, heights = np.concatenate(rows), np.concatenate(heights)
+    level = np.eye(len(footholds))[owners]  # each person has a level of their own
+    design = np.concatenate((rows, -level), 1)  # height + lean . place = level
+    prior = np.zeros(design.shape[1])
+    prior[:2] = 1 / LEAN**2
+    weight, found = np.ones(len(design)), np.zeros(design.shape[1])
+    for _ in range(10):
+        pull = design.T * (weight / UNEVEN**2)
+        found = np.linalg.solve(pull @ design + np.diag(prior + 1e-9), -pull @ heights)
+        weight = 1 / (1 + ((heights + design @ found) / (2 * UNEVEN)) ** 2)
+    return found[:2]
+
+
+def footholds_of(placed: np.ndarray, still: np.ndarray) -> np.ndarray:
+    """[N, 3] metres: where an ankle stood, once for each time that it stood for three frames or more.
+
+    Args:
+        placed: [T, 17, 3], of one stretch of frames. still: [T - 1, 2], of ``still_feet``.
+    """
+    found = []
+    for side, ankle in enumerate(ANKLES):
+        edges = np.flatnonzero(np.diff(np.r_[0, still[:, side], 0]))
+        found += [np.median(placed[a : b + 1, ankle], 0) for a, b in zip(edges[::2], edges[1::2]) if b - a >= 2]
+    return np.array(found).reshape(-1, 3)
 
 
 def stand(
@@ -124,31 +175,37 @@ def stand(
     Args:
         ground: "clip" puts the lowest points of each person's whole path on the floor, "frame" those of every frame,
             "none" keeps heights relative to the camera.
-        tilt: of the camera, degrees downwards; "auto" decides by the people (``upright``).
+        tilt: of the camera, degrees downwards; "auto" decides by the people and where they stand (``upright``).
         smooth: frames of the Savitzky-Golay window over the path, which is rougher than the pose; 1 for none.
         fps: frames per second. Where they are known and the path is to be smooth, feet that stand keep it still.
     """
-    if tilt == "auto":
-        turn = upright(people)
-    else:
-        a = np.radians(float(tilt))
-        turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])
     reach = focal_of(size, focal)
-    for person in people:
-        path, person.off = np.zeros((len(person.poses), 3)), None
+    paths, footholds = [np.zeros((len(person.poses), 3)) for person in people], []
+    for number, person in enumerate(people):
+        person.off, stood = None, [np.zeros((0, 3))]
         if size is not None and reach is not None:
             path = root_path(person, size, reach)
             normal, right = path_equations(person, size, reach)
             for part in stretches(person.present, 0):
                 path[part] = savitzky_golay(path[part], smooth, 1)
                 if fps and smooth > 1:
-                    still = still_feet(person.points[part], person.poses[part] + path[part][:, None], reach, fps)
-                    path[part] = steadied(normal[part], right[part], person.poses[part], still, fps)
+                    poses = person.poses[part]
+                    still = still_feet(person.points[part], poses + path[part][:, None], reach, fps)
+                    path[part] = steadied(normal[part], right[part], poses, still, fps)
+                    stood.append(footholds_of(poses + path[part][:, None], still))
             path[..., 2] = np.maximum(path[..., 2], 0.5)
             placed = person.poses + path[:, None]
             projected = placed[..., :2] / placed[..., 2:] * reach + np.array(size) / 2
             off = np.linalg.norm(projected - person.points, axis=-1)[(person.scores > 0) & person.present[:, None]]
             person.off = float(np.median(off)) if len(off) else None
+            paths[number] = path
+        footholds.append(np.concatenate(stood))
+    if tilt == "auto":
+        turn = upright(people, footholds)
+    else:
+        a = np.radians(float(tilt))
+        turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])
+    for person, path in zip(people, paths):
         world = (person.poses + path[:, None]) @ turn.T
         if ground != "none":
             lowest = world[..., 2].min(-1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from posekernels.people.lifter import Person
-from posekernels.people.world import stand, still_feet
+from posekernels.people.world import footholds_of, stand, still_feet, upright
 from posekernels.pose.keypoints import STANDING
 
 SIZE, FOCAL, FPS = (1280, 720), 1000.0, 30.0
@@ -74,3 +74,38 @@ def test_frames_without_anybody_stay_empty_and_no_smoothing_leaves_the_image_alo
     plain = person.world
     stand([person], SIZE, FOCAL, tilt=0, smooth=1)
     np.testing.assert_array_equal(plain, person.world)
+
+
+@pytest.mark.parametrize("pitch", [0, 25, 40])
+def test_footholds_tell_which_way_is_up(pitch):
+    """Somebody who leans forwards by 8 degrees walks 5 m away, left and right; once more with a box to step on."""
+    a = np.radians(pitch)
+    turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])  # camera axes to z up
+    lean = np.radians(8)
+    straight = standing(100) @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]).T @ np.diag([1, -1, 1])  # z up
+    bent = straight @ np.array([[1, 0, 0], [0, np.cos(lean), np.sin(lean)], [0, -np.sin(lean), np.cos(lean)]]).T
+    person = Person(1, np.zeros((100, 17, 2)), np.ones((100, 17)), (bent @ turn).astype(np.float32))
+    places = np.stack((np.sin(np.arange(16)), np.linspace(4, 9, 16), np.full(16, -1.5)), -1)
+    places[:, 2] += np.random.default_rng(0).normal(0, 0.03, 16)
+
+    def off(footholds: list[np.ndarray] | None) -> float:
+        up = upright([person], footholds)[2]
+        return float(np.degrees(np.arccos(np.clip(up @ turn[2], -1, 1))))
+
+    assert off(None) > 6
+    assert off([places @ turn]) < 3
+    places[7:9, 2] += 0.4
+    assert off([places @ turn]) < 3
+    assert off([places[:2] @ turn]) == off(None), "two places tell nothing"
+    upstairs = places + (0, 0, 2.5)  # somebody else, a floor higher
+    both = upright([person, person], [places @ turn, upstairs @ turn])[2]
+    assert np.degrees(np.arccos(both @ turn[2])) < 3
+
+
+def test_footholds_are_counted_once_each():
+    placed = np.zeros((30, 17, 3))
+    placed[:, 3, 0] = np.repeat([0.0, 1.0, 2.0], 10)
+    still = np.zeros((29, 2), bool)
+    still[:9, 0], still[10:19, 0], still[20:22, 0], still[25, 0] = True, True, True, True
+    np.testing.assert_array_equal(footholds_of(placed, still)[:, 0], [0, 1, 2])
+    assert footholds_of(placed, still[:, ::-1] & False).shape == (0, 3)
