@@ -25,14 +25,16 @@ class Solids {
   }
 }
 
-// A body's limbs. `fade` in [0, 1] takes its colours towards `haze`.
-function addBody(solids, film, body, pose, haze, fade) {
+// A body's limbs, and which of them throw shadows. `fade` in [0, 1] takes its colours towards `haze`.
+function addBody({ solids, shadows }, film, body, pose, haze, fade) {
   const trunk = rgb(colourOf(body.index)), ball = mix(trunk, [0.97, 0.97, 0.98], 0.78);
   const tints = [trunk, SIDES.left, SIDES.right, ball].map((c) => mix(c, haze, fade));
   for (const [i, j, near, far, side, start, end] of film.solids) {
     const from = film.joint(pose, i), to = film.joint(pose, j);
     if (Number.isNaN(from[0] + to[0])) continue;
-    solids.add(mix(from, to, start), mix(from, to, end), near * body.scale, far * body.scale, tints[side], side === 1 ? RINGED * (1 - fade) : 0);
+    const rod = [mix(from, to, start), mix(from, to, end), near * body.scale, far * body.scale];
+    solids.add(...rod, tints[side], side === 1 ? RINGED * (1 - fade) : 0);
+    if (side !== 3 && end - start === 1) shadows.add(...rod, tints[side]); // balls and heads add nothing to see
   }
 }
 

@@ -13,8 +13,9 @@ const state = {
   azimuth: FIRST.azimuth, elevation: FIRST.elevation, zoom: 1, pan: [0, 0, 0], preset: null,
 };
 
-const most = film.solids.length * film.bodies.length * 2 + 400;
-const solids = new Solids(most), cloud = new Solids(Math.max(1, ...film.bodies.map((b) => (b.cloud ? b.cloud.width / 3 : 0))) * film.bodies.length);
+const most = film.solids.length * film.bodies.length * (film.now === null ? 1 : 2) + (film.now === null ? 0 : 150 * film.bodies.length);
+const points = Math.max(1, ...film.bodies.map((b) => (b.cloud ? b.cloud.width / 3 : 0))) * film.bodies.length;
+const lists = { solids: new Solids(most), shadows: new Solids(most), cloud: new Solids(points) };
 let scene, theme, shown = null, follow = null, waiting = false, last = null;
 
 // -- colours ----------------------------------------------------------------------------------------------------------
@@ -236,18 +237,18 @@ function pressed() {
 const ahead = () => film.now !== null && state.frame >= film.now;
 
 function gather() {
-  solids.count = cloud.count = 0;
+  for (const list of Object.values(lists)) list.count = 0;
   const t = state.frame + state.share;
   for (const body of film.bodies) {
     const faint = state.picked !== null && state.picked !== body.index;
     if (ahead()) {
       const seen = body.pose(film.now - 1);
-      if (seen) addBody(solids, film, body, seen, theme.haze, 0.86);
+      if (seen) addBody(lists, film, body, seen, theme.haze, 0.86);
       path(body, film.now - 1, state.frame);
     }
     if (body.pale && film.now !== null && !ahead() && !(state.picked === body.index)) continue; // so far it is what the others are
     const pose = body.pose(t);
-    if (pose) addBody(solids, film, body, pose, theme.haze, faint ? 0.8 : body.pale ? 0.6 : ahead() ? 0.22 : 0);
+    if (pose) addBody(lists, film, body, pose, theme.haze, faint ? 0.8 : body.pale ? 0.6 : ahead() ? 0.22 : 0);
     if (body.cloud && !faint) addCloud(body);
   }
 }
@@ -257,7 +258,7 @@ function path(body, from, to) {
   const step = Math.max(1, Math.round(film.fps / 12));
   for (let t = from; t <= to; t += step) {
     const pose = body.pose(t), root = pose && film.joint(pose, film.root);
-    if (root) solids.add([root[0], root[1], 0.004], [root[0], root[1], 0.004], 0.022, 0.022, rgb(theme.future));
+    if (root) lists.solids.add([root[0], root[1], 0.004], [root[0], root[1], 0.004], 0.022, 0.022, rgb(theme.future));
   }
 }
 
@@ -268,7 +269,7 @@ function addCloud(body) {
   const colour = rgb(colourOf(body.index));
   for (let i = 0; i < spread.length; i += 3) {
     const p = spread.subarray(i, i + 3);
-    if (!Number.isNaN(p[0])) cloud.add(p, p, 0.018, 0.018, colour);
+    if (!Number.isNaN(p[0])) lists.cloud.add(p, p, 0.018, 0.018, colour);
   }
 }
 
@@ -669,7 +670,7 @@ const charts = [
   new Chart($("speeds"), film, film.speeds, (b, what, t) => film.speed(b, what, t), (v) => `${v.toFixed(1)} m/s`, seek),
 ];
 charts.forEach((chart) => { Object.assign(chart, { body: subject(), frame: 0, theme }); if (chart.series.length) chart.choose(0); });
-scene = makeScene($("scene"), solids, cloud, (plain) => { scene = plain; pointers($("scene")); resize(); });
+scene = makeScene($("scene"), lists, (plain) => { scene = plain; pointers($("scene")); resize(); });
 pointers($("scene"));
 openVideo();
 pressed();

@@ -42,7 +42,7 @@ void main() {
   vec2 p = a.xy - light.xy / light.z * a.z * 0.35, q = b.xy - light.xy / light.z * b.z * 0.35, axis = q - p;
   float span = length(axis);
   vec2 w = span > 1e-5 ? axis / span : vec2(1, 0), side = vec2(-w.y, w.x);
-  float soft = 0.05 + 0.20 * max(max(a.z, b.z), 0.0), reach = max(a.w, b.w) + 2.2 * soft;
+  float soft = 0.05 + 0.20 * max(max(a.z, b.z), 0.0), reach = max(a.w, b.w) + 1.6 * soft;
   at = (p + q) * 0.5 + w * position.x * (span * 0.5 + reach) + side * position.y * reach;
   ends = vec4(p, q);
   blur = vec4(a.z, b.z, a.w, b.w);
@@ -110,18 +110,19 @@ function capsule(around, rings) {
 
 class Scene {
   // Throws where there is no WebGL 2.
-  constructor(canvas, solids, cloud) {
-    const wanted = { alpha: true, antialias: true, premultipliedAlpha: true, depth: true };
-    if (!canvas.getContext("webgl2", wanted)) throw new Error("no WebGL 2");
+  constructor(canvas, { solids, shadows, cloud }) {
+    const wanted = { alpha: true, antialias: true, premultipliedAlpha: true, depth: true, failIfMajorPerformanceCaveat: true };
+    this.slow = !canvas.getContext("webgl2", wanted); // no graphics card: WebGL on the processor
+    if (this.slow && !canvas.getContext("webgl2", { ...wanted, antialias: false, failIfMajorPerformanceCaveat: false })) throw new Error("no WebGL 2");
     this.canvas = canvas;
     this.renderer = new OGL.Renderer({ canvas, alpha: true, antialias: true, premultipliedAlpha: true });
     canvas.removeAttribute("style"); // the page, not the renderer, says how large it is
     const gl = (this.gl = this.renderer.gl);
     this.camera = new OGL.Camera(gl, { near: 0.05, far: 200 });
     this.world = new OGL.Transform();
-    this.parts = [this.floor(), this.shadows(solids), this.limbs(solids, 1), this.limbs(cloud, 0.32)];
+    this.parts = [this.floor(), this.shadows(shadows), this.limbs(solids, 1), this.limbs(cloud, 0.32)];
     this.parts.forEach((mesh, order) => { mesh.setParent(this.world); mesh.renderOrder = order; mesh.frustumCulled = false; });
-    this.lists = [null, solids, solids, cloud];
+    this.lists = [null, shadows, solids, cloud];
   }
 
   floor() {
@@ -140,7 +141,8 @@ class Scene {
   }
 
   limbs(solids, alpha) {
-    const { gl } = this, shape = alpha < 1 ? capsule(6, 2) : capsule(14, 4);
+    const { gl } = this, many = solids.most > 150;
+    const shape = alpha < 1 ? capsule(6, 2) : this.slow ? capsule(many ? 6 : 10, 2) : many ? capsule(10, 3) : capsule(16, 4);
     const geometry = new OGL.Geometry(gl, { ...shape, ...this.instances(solids, ["a", "b", "tint"]) });
     const uniforms = { light: { value: LIGHT }, alpha: { value: alpha } };
     const program = new OGL.Program(gl, { vertex: LIMB_VERTEX, fragment: LIMB_FRAGMENT, uniforms, transparent: alpha < 1, depthWrite: alpha === 1 });
@@ -181,15 +183,14 @@ class Scene {
 
 // The fallback: the same list, drawn with lines from the farthest to the nearest.
 class Flat {
-  constructor(canvas, solids, cloud) {
+  constructor(canvas, { solids, shadows, cloud }) {
     this.canvas = canvas;
     this.pen = canvas.getContext("2d");
-    this.solids = solids;
-    this.cloud = cloud;
+    Object.assign(this, { solids, shadows, cloud });
   }
 
   render(view, theme, centre, reach) {
-    const { pen, canvas, solids, cloud } = this, project = view.projector(canvas.width, canvas.height);
+    const { pen, canvas, solids, shadows, cloud } = this, project = view.projector(canvas.width, canvas.height);
     pen.clearRect(0, 0, canvas.width, canvas.height);
     pen.lineCap = "round";
     this.grid(project, theme, centre, Math.min(reach, 12));
@@ -199,8 +200,8 @@ class Flat {
       rows.push({ a, b, p: project(a), q: project(b), tint: solids.tint.subarray(4 * i, 4 * i + 4) });
     }
     pen.strokeStyle = `rgba(0, 0, 5, ${0.35 * theme.shadow})`;
-    for (const { a, b } of rows) {
-      const p = project([a[0], a[1], 0]), q = project([b[0], b[1], 0]);
+    for (let i = 0; i < shadows.count; i++) {
+      const a = shadows.a.subarray(4 * i, 4 * i + 4), b = shadows.b.subarray(4 * i, 4 * i + 4), p = project([a[0], a[1], 0]), q = project([b[0], b[1], 0]);
       if (p[2] > 0.1 && q[2] > 0.1) this.line(p, q, (a[3] + b[3]) * p[3]);
     }
     rows.sort((u, v) => v.p[2] + v.q[2] - u.p[2] - u.q[2]);
@@ -253,14 +254,14 @@ class Flat {
 }
 
 // WebGL where it works; a lost context is replaced by the plain canvas, for which the element must be a new one.
-function makeScene(canvas, solids, cloud, onLost) {
+function makeScene(canvas, lists, onLost) {
   let scene;
   try {
-    scene = new Scene(canvas, solids, cloud);
+    scene = new Scene(canvas, lists);
   } catch (error) {
-    return new Flat(renewed(canvas), solids, cloud);
+    return new Flat(renewed(canvas), lists);
   }
-  canvas.addEventListener("webglcontextlost", () => onLost(new Flat(renewed(canvas), solids, cloud)), { once: true });
+  canvas.addEventListener("webglcontextlost", () => onLost(new Flat(renewed(canvas), lists)), { once: true });
   return scene;
 }
 
