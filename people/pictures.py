@@ -9,9 +9,16 @@ pixels, y down. .gif and .html need nothing but Pillow; .mp4 needs the extra ``v
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +29,12 @@ from posekernels.extras import needs
 from posekernels.pose.camera import camera_to_world, rotate
 from posekernels.pose.skeleton import Skeleton
 
-from . import player
+from . import paint, player
 
-LEFT, RIGHT, MIDDLE = "#6a5acd", "#8fbc8f", "#cd853f"  # slateblue, darkseagreen, peru: by the child joint of a bone
-FADED = "#b4b4bc"
-BACKGROUND, FLOOR, TEXT = "#ffffff", "#d8d8de", "#333340"
+BACKGROUND = "#ffffff"
 CUBE = 1.7  # metres: side of the space drawn, which follows the root
-ELEVATION = 15.0
 SUFFIXES = (".gif", ".mp4", ".html")
-_SMOOTH = 2  # drawn this many times larger, then reduced
+ENOUGH = 24  # pictures from which on all cores draw
 
 
 @dataclass
@@ -47,6 +51,7 @@ class Panel:
         focus: [T, 2] the ground point that 3D is centred on; None to follow the root.
         side: metres, of the space drawn in 3D. zoom: width of that space relative to the panel's.
         faded: joints drawn in grey, with the bones to them.
+        aspect: width of a 3D panel relative to its height. persons: their numbers, for their colours in 3D.
         captions: one line per frame, at the foot of the panel; none by default.
         pale: on a page, drawn faintly: what another panel is compared with.
 
@@ -62,7 +67,9 @@ class Panel:
     focus: np.ndarray | None = None
     side: float = CUBE
     faded: Sequence[int] = ()
-    zoom: float = 1 / 1.4
+    zoom: float = 1 / 1.25
+    aspect: float = 1.0
+    persons: Sequence[int] = ()
     captions: Sequence[str] = ()
     pale: bool = False
 
@@ -89,22 +96,6 @@ class Panel:
     def is_3d(self) -> bool:
         return self.points.shape[2] == 3
 
-    @property
-    def fineness(self) -> float:
-        """Width of bones and joints relative to that for one person who fills the panel."""
-        if self.is_3d:
-            return min(1.0, max(0.4, 1.4 * self.zoom * CUBE / self.side))
-        several = self.skeleton is not None and self.skeleton.parents.count(-1) > 1
-        return 0.6 if several or self.background is not None else 1.0
-
-    def bones(self) -> list[tuple[int, int, str]]:
-        """(parent, joint, colour)."""
-        if self.skeleton is None:
-            return []
-        left, right = self.skeleton.left, self.skeleton.right
-        colours = {j: LEFT for j in left} | {j: RIGHT for j in right} | {j: FADED for j in self.faded}
-        return [(p, j, colours.get(j, MIDDLE)) for p, j in self.skeleton.bones]
-
 
 def held(track: np.ndarray) -> np.ndarray:
     """[T, C] with NaN rows replaced by the row before (at the start, by the first good one); zeros if none is good."""
@@ -123,6 +114,11 @@ def crowd(body: Skeleton, people: int) -> Skeleton:
 
     sides = copies(body.left), copies(body.right)
     return Skeleton(f"{body.name} x {people}", body.joints * people, copies(body.parents), *sides)
+
+
+def dots(joints: int) -> Skeleton:
+    """A layout without bones or sides."""
+    return Skeleton("dots", tuple(map(str, range(joints))), (-1,) * joints, (), ())
 
 
 def to_world(
@@ -165,86 +161,59 @@ def downsample(points: np.ndarray, n: int) -> np.ndarray:
 
 
 # -- single pictures -------------------------------------------------------------------------------------------------
-def _view(azimuth: float, elevation: float = ELEVATION) -> np.ndarray:
-    """[3, 3] rows: right, down, towards the eye."""
-    a, e = math.radians(azimuth), math.radians(elevation)
-    right = (-math.sin(a), math.cos(a), 0)
-    up = (-math.sin(e) * math.cos(a), -math.sin(e) * math.sin(a), math.cos(e))
-    eye = (math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e))
-    return np.array((right, tuple(-x for x in up), eye), np.float32)
+def _draw_3d(image: Image.Image, panel: Panel, t: int) -> None:
+    x, y = panel.focus[t].tolist()
+    middle, tall = (x, y, min(panel.side, CUBE) / 2), panel.side / panel.zoom
+    eye = paint.Eye(middle, panel.azimuth, tall, *image.size)
+    paint.floor(image, eye, middle, min(7.0, 1.8 * tall))
+    skeleton = panel.skeleton or dots(panel.points.shape[1])
+    paint.body_3d(image, panel.points[t], skeleton, eye, panel.faded, panel.persons)
 
 
-def _skeleton(draw: ImageDraw.ImageDraw, xy: np.ndarray, depth: np.ndarray, panel: Panel, size: int) -> None:
-    """Bones from the farthest to the nearest, joints on top."""
-    fine = panel.fineness
-    width, dot = max(2, round(fine * size / 75)), fine * size / 110
-    points = [tuple(map(float, p)) for p in xy]
-    bones = [b for b in panel.bones() if np.isfinite(xy[b[0]] + xy[b[1]]).all()]
-    for parent, joint, colour in sorted(bones, key=lambda b: depth[b[0]] + depth[b[1]]):
-        draw.line((points[parent], points[joint]), fill=colour, width=width)
-        for x, y in (points[parent], points[joint]):  # round ends
-            r = width / 2 - 0.5
-            draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
-    ring = "#ffffff" if panel.is_3d else "#000000"
-    for x, y in points:
-        if math.isnan(x + y):
-            continue
-        fill = TEXT if panel.is_3d else "#f2f2f2"
-        draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=fill, outline=ring)
+def _draw_2d(image: Image.Image, panel: Panel, t: int, background: np.ndarray | None) -> None:
+    scale = min(image.width / panel.extent[0], image.height / panel.extent[1])
+    size = np.round(np.array(panel.extent) * scale).astype(int)
+    corner = (np.array(image.size) - size) // 2
+    box = (*corner.tolist(), *(corner + size).tolist())
+    image.paste(paint.DARK, (0, 0, *image.size))
+    if background is not None:
+        image.paste(Image.fromarray(background).resize(tuple(size.tolist())), box[:2])
+    paint.body_2d(image, panel.points[t] * scale + corner, panel.skeleton, panel.faded)
 
 
-def _draw_3d(image: Image.Image, panel: Panel, t: int, size: int) -> None:
-    draw, view, pose = ImageDraw.Draw(image), _view(panel.azimuth), panel.points[t]
-    root = panel.focus[t]
-    centre, scale = np.array((root[0], root[1], min(panel.side, CUBE) / 2), np.float32), size * panel.zoom / panel.side
-
-    def screen(points) -> np.ndarray:
-        return (np.asarray(points, np.float32) - centre) @ view.T * (scale, scale, 1) + (size / 2, size / 2, 0)
-
-    half = panel.side / 2
-    for axis in (0, 1):  # a floor of half-metre tiles that stands still in the world while the view follows the root
-        low, high = root[axis] - half, root[axis] + half
-        for tick in np.arange(math.ceil(low * 2) / 2, high, 0.5):
-            ends = np.zeros((2, 3), np.float32)
-            ends[:, axis], ends[:, 1 - axis] = tick, (root[1 - axis] - half, root[1 - axis] + half)
-            a, b = screen(ends)[:, :2].tolist()
-            draw.line((*a, *b), fill=FLOOR, width=_SMOOTH)
-    corners = screen([(root[0] + x * half, root[1] + y * half, 0) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
-    draw.polygon([tuple(c[:2].tolist()) for c in corners], outline="#a8a8b4", width=_SMOOTH)
-    points = screen(pose)
-    _skeleton(draw, points[:, :2], points[:, 2], panel, size)
+def width_of(panel: Panel, size: int) -> int:
+    """Pixels: as wide as its image for 2D, as it asks to be for 3D."""
+    if panel.is_3d:
+        return round(size * panel.aspect)
+    return round(size * min(1.8, max(0.5, panel.extent[0] / panel.extent[1])))
 
 
-def _draw_2d(image: Image.Image, panel: Panel, t: int, size: int) -> None:
-    width, height = panel.extent
-    scale = size / max(width, height)
-    corner = np.array(((size - width * scale) / 2, (size - height * scale) / 2))
-    box = (
-        *corner.round().astype(int).tolist(),
-        *(corner + np.array(panel.extent) * scale).round().astype(int).tolist(),
-    )
-    if panel.background is None:
-        ImageDraw.Draw(image).rectangle(box, fill="#000000")
-    else:
-        frame = Image.fromarray(panel.background[min(t, len(panel.background) - 1)])
-        image.paste(frame.resize((box[2] - box[0], box[3] - box[1])), box[:2])
-    xy = panel.points[t] * scale + corner
-    _skeleton(ImageDraw.Draw(image), xy, np.zeros(len(xy)), panel, size)
+def _backgrounds(panels: Sequence[Panel], t: int) -> list[np.ndarray | None]:
+    return [None if p.background is None else p.background[min(t, len(p.background) - 1)] for p in panels]
 
 
-def picture(panels: Sequence[Panel], t: int, size: int = 360) -> Image.Image:
-    """Frame ``t`` of all panels side by side, each ``size`` pixels square below its title."""
-    big, bar = size * _SMOOTH, round(size * 0.09)
-    sheet = Image.new("RGB", (len(panels) * size, size + bar), BACKGROUND)
-    font = ImageFont.load_default(max(10, round(bar * 0.55)))
-    for i, panel in enumerate(panels):
-        image = Image.new("RGB", (big, big), BACKGROUND)
-        (_draw_3d if panel.is_3d else _draw_2d)(image, panel, t, big)
-        sheet.paste(image.reduce(_SMOOTH), (i * size, bar))
-        middle, write = (i + 0.5) * size, ImageDraw.Draw(sheet).text
-        write((middle, bar / 2), panel.title, fill=TEXT, font=font, anchor="mm")
+def picture(panels: Sequence[Panel], t: int, size: int = 360, backgrounds=None) -> Image.Image:
+    """Frame ``t`` of all panels side by side, each ``size`` pixels high, below its title.
+
+    Args:
+        backgrounds: the images under the panels at ``t``, where they have been read already.
+    """
+    backgrounds = _backgrounds(panels, t) if backgrounds is None else backgrounds
+    bar, widths = round(size * 0.09), [width_of(p, size) for p in panels]
+    sheet = Image.new("RGB", (sum(widths), size + bar), BACKGROUND)
+    font, left = ImageFont.load_default(max(10, round(bar * 0.55))), 0
+    for panel, width, background in zip(panels, widths, backgrounds):
+        image = Image.new("RGB", (width * paint.SMOOTH, size * paint.SMOOTH), paint.BACK)
+        if panel.is_3d:
+            _draw_3d(image, panel, t)
+        else:
+            _draw_2d(image, panel, t, background)
+        sheet.paste(image.reduce(paint.SMOOTH), (left, bar))
+        middle, write = left + width / 2, ImageDraw.Draw(sheet).text
+        write((middle, bar / 2), panel.title, fill=paint.TEXT, font=font, anchor="mm")
         if panel.captions:
-            write((middle, size + bar / 2), panel.captions[t], fill=TEXT, font=font, anchor="mm")
+            write((middle, size + bar / 2), panel.captions[t], fill=paint.TEXT, font=font, anchor="mm")
+        left += width
     return sheet
 
 
@@ -257,6 +226,7 @@ def save(
     size: int = 360,
     bitrate: int = 3000,
     title: str = "",
+    progress: bool | None = None,
     **of_page,
 ) -> Path:
     """Write panels as a moving picture; the suffix of ``path`` says which kind.
@@ -265,6 +235,7 @@ def save(
         panels: all with the same number of frames.
         fps: frames per second of the points; a .gif shows at most 50 of them, in real time.
         size: pixels per panel. bitrate: kbit/s, .mp4 only. title: of the .html page.
+        progress: a bar on stderr; by default where that is a terminal.
         of_page: more for a .html page, as ``film_of`` takes it.
     Raises:
         ValueError: another suffix, panels of different length, an .mp4 without the package imageio-ffmpeg.
@@ -278,11 +249,12 @@ def save(
         raise ValueError(f"fps must be positive and size at least 32 pixels, got {fps} and {size}")
     if path.suffix.lower() == ".html":
         return player.write(path, film_of(panels, fps, title or path.stem, **of_page))
+    progress = sys.stderr.isatty() if progress is None else progress
     with write_aside(path) as aside:
         if path.suffix.lower() == ".gif":
-            _save_gif(aside, panels, fps, size)
+            _save_gif(aside, panels, fps, size, progress)
         else:
-            _save_mp4(aside, panels, fps, size, bitrate)
+            _save_mp4(aside, panels, fps, size, bitrate, progress)
     return path
 
 
@@ -295,30 +267,103 @@ def check_target(path: str | Path) -> None:
         _ffmpeg("writing .mp4")
 
 
-def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
-    """A palette of 64 colours: what the skeletons are drawn in, and the best others for these pictures."""
-    sheet = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)))
-    for i, image in enumerate(pictures):
+def _palette(panels: Sequence[Panel], size: int) -> Image.Image:
+    """A palette of 192 colours: what bodies are drawn in, and the best others for some of the pictures."""
+    frames = len(panels[0].points)
+    some = [picture(panels, t, size) for t in sorted({t * (frames - 1) // 4 for t in range(5)})]
+    sheet = Image.new("RGB", (some[0].width, sum(p.height for p in some)))
+    for i, image in enumerate(some):
         sheet.paste(image, (0, i * image.height))
-    drawn = [ImageColor.getrgb(c) for c in (LEFT, RIGHT, MIDDLE, FADED, FLOOR, TEXT, BACKGROUND, "#000000")]
-    best = sheet.quantize(64 - len(drawn), method=Image.Quantize.MEDIANCUT).getpalette()[: 3 * (64 - len(drawn))]
+    fixed = [paint.RINGS, paint.BACK, paint.TEXT, paint.DARK, paint.HAZE, BACKGROUND]
+    drawn = {ImageColor.getrgb(c) for c in fixed}
+    for panel in (p for p in panels if p.is_3d and p.skeleton is not None):
+        people = panel.persons or range(panel.skeleton.parents.count(-1))
+        drawn |= {
+            s for i in people for c in paint.tints(i, bool(panel.faded)) + paint.tints(i) for s in paint.shades(c)
+        }
+    drawn = sorted(drawn)[:128]
+    best = sheet.quantize(192 - len(drawn), method=Image.Quantize.MEDIANCUT).getpalette()[: 3 * (192 - len(drawn))]
     palette = Image.new("P", (1, 1))
     palette.putpalette([*(v for colour in drawn for v in colour), *best])
     return palette
 
 
-def _save_gif(path: Path, panels: Sequence[Panel], fps: float, size: int) -> None:
+def _draw(panels: Sequence[Panel], t: int, size: int, palette: Image.Image | None, backgrounds: list) -> Image.Image:
+    image = picture(panels, t, size, backgrounds)
+    return image if palette is None else image.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def _work(pipe: Connection, panels: Sequence[Panel], size: int, palette: Image.Image | None) -> None:
+    """A worker: (frame, backgrounds) in, a picture out, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C, and ends them
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            t, backgrounds = pipe.recv()
+            pipe.send(_draw(panels, t, size, palette, backgrounds))
+
+
+@contextlib.contextmanager
+def _workers(count: int, *task) -> Iterator[list[Connection]]:
+    """Pipes to ``count`` forked workers, which end with the block, however it ends."""
+    context, pipes, processes = multiprocessing.get_context("fork"), [], []
+    try:
+        for _ in range(count):
+            here, there = context.Pipe()
+            process = context.Process(target=_work, args=(there, *task), daemon=True)
+            pipes.append(here)
+            processes.append(process)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: it only uses Pillow
+                process.start()
+            there.close()
+        yield pipes
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+
+
+def _pictures(
+    panels: Sequence[Panel], times: Sequence[int], size: int, progress: bool, palette: Image.Image | None = None
+) -> Iterator[Image.Image]:
+    """The pictures at ``times``, in order, drawn by all cores; in a palette where one is given."""
+    from tqdm import tqdm
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1  # elsewhere fork is not to be had
+    bare = [replace(p, background=None) for p in panels]
+    with tqdm(total=len(times), unit="picture", desc="drawing", disable=not progress, leave=False) as bar:
+        if len(times) < ENOUGH or cores < 2:
+            for t in times:
+                yield _draw(bare, t, size, palette, _backgrounds(panels, t))
+                bar.update()
+            return
+        with _workers(cores, bare, size, palette) as pipes:
+            for i, t in enumerate(times):  # in turn, one picture at a time each: what comes back is in order
+                pipe = pipes[i % cores]
+                if i >= cores:
+                    yield pipe.recv()
+                    bar.update()
+                pipe.send((t, _backgrounds(panels, t)))
+            for i in range(max(0, len(times) - cores), len(times)):
+                yield pipes[i % cores].recv()
+                bar.update()
+
+
+def _save_gif(path: Path, panels: Sequence[Panel], fps: float, size: int, progress: bool) -> None:
     step = max(1, math.ceil(fps / 50))  # viewers slow down what is faster
     times = range(0, len(panels[0].points), step)
     # Delays are whole hundredths of a second: round the clock, not the delay, so that the speed stays true.
     clock = [round(100 * i * step / fps) for i in range(len(times) + 1)]
-    colours = _palette([picture(panels, t, size) for t in sorted({0, times[len(times) // 2]})])
-    images = [picture(panels, t, size).quantize(palette=colours, dither=Image.Dither.NONE) for t in times]
+    colours = _palette(panels, size)
+    images = list(_pictures(panels, times, size, progress, colours))
     delays = [10 * (b - a) for a, b in zip(clock, clock[1:])]
     images[0].save(path, save_all=True, append_images=images[1:], duration=delays, loop=0, disposal=1)
 
 
-def _save_mp4(path: Path, panels: Sequence[Panel], fps: float, size: int, bitrate: int) -> None:
+def _save_mp4(path: Path, panels: Sequence[Panel], fps: float, size: int, bitrate: int, progress: bool) -> None:
     ffmpeg = _ffmpeg("writing .mp4")
     first = picture(panels, 0, size)
     width, height = (n - n % 2 for n in first.size)  # what yuv420p can hold
@@ -327,8 +372,8 @@ def _save_mp4(path: Path, panels: Sequence[Panel], fps: float, size: int, bitrat
     )
     writer.send(None)
     try:
-        for t in range(len(panels[0].points)):
-            writer.send(picture(panels, t, size).crop((0, 0, width, height)).tobytes())
+        for image in _pictures(panels, range(len(panels[0].points)), size, progress):
+            writer.send(image.crop((0, 0, width, height)).tobytes())
     finally:
         writer.close()
 

@@ -120,6 +120,12 @@ def beginning(lifted: Lifted, end: int) -> int:
     return max(end - max(1, round(BEFORE * lifted.fps)), int(there.argmax()))
 
 
+def when(seconds: float) -> str:
+    """How far from the last frame that was seen, in words."""
+    words = f"{abs(seconds):.1f} s"
+    return "now" if abs(seconds) < 0.05 else f"{words} ago" if seconds < 0 else f"forecast, in {words}"
+
+
 def panels(lifted: Lifted, end: int) -> list[pictures.Panel]:
     """The past up to frame ``end``, which then stands still beside the future that walks on from it."""
     people, start = lifted.people, beginning(lifted, end)
@@ -133,13 +139,14 @@ def panels(lifted: Lifted, end: int) -> list[pictures.Panel]:
     both[..., 2] -= min(np.nanmin(both[..., 2]), 0)  # joints of one's own may be relative to the root: on the floor
     focus = roots.mean(0)  # the view goes along, so that people fill it
     reach = float(np.nanmax(np.abs(both[..., :2] - focus[:, None])))
-    milliseconds = (np.arange(len(both)) - end + 1) * 1000 / lifted.fps
+    seconds = (np.arange(len(both)) - end + 1) / lifted.fps
     shared = {
         "focus": focus,
         "side": min(max(pictures.CUBE, 2.1 * reach), 8.0),
         "zoom": 0.9,
         "faded": tuple(range(len(people) * 17)),
-        "captions": [f"{'predicted' if ms > 0 else 'observed'} {ms:+.0f} ms" for ms in milliseconds.tolist()],
+        "persons": tuple(range(len(people))) * 2,
+        "captions": [when(s) for s in seconds.tolist()],
     }
     body = pictures.crowd(H36M_17, 2 * len(people))
     name = f"{Path(lifted.source).stem}, {named([p.identity for p in people])}"

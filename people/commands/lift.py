@@ -19,6 +19,7 @@ from posekernels._files import check_writable
 from posekernels.archive import DataError, write_npz
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17, skeleton
+from posekernels.pose.smoothing import savitzky_golay
 
 from .. import detect, keypoint_files, pictures, player, pose_files
 from ..keypoint_files import Keypoints
@@ -30,6 +31,7 @@ from ..world import Lifted, stand
 
 BRIEF = 0.3  # seconds: whoever is seen for less, in a video, is taken for a mistake of the detector
 BRIDGE = 0.5  # seconds of absence that are filled in
+CLOSE_UPS = 3  # people who each have a panel of a picture beside that of everybody
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 FPS = 30.0  # of keypoints that do not say
 KEYPOINTS = (".npz", ".npy", ".json")
@@ -332,17 +334,36 @@ def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list
         for title, azimuth in (("3D", -90), ("3D from the side", 0)):
             shown.append(pictures.Panel(title, world, body, azimuth=azimuth))
         return shown
-    span = (np.nanmax(world, (0, 1)) - np.nanmin(world, (0, 1)))[:2].max()
-    middle = (np.nanmax(world, (0, 1)) + np.nanmin(world, (0, 1)))[:2] / 2
-    still = {
-        "focus": np.tile(middle, (len(world), 1)),
-        "side": min(max(pictures.CUBE, 1.1 * float(span)), 8.0),
-        "zoom": 0.95,
-    }
-    shown.append(pictures.Panel("Together", world, body, azimuth=-90, **still))
-    for person in people:
-        shown.append(pictures.Panel(f"Person {person.identity}", person.world[::step], H36M_17, azimuth=-60))
+    shown.append(together(people, step))
+    if len(people) <= CLOSE_UPS:
+        for number, person in enumerate(people):
+            title = f"Person {person.identity}"
+            shown.append(pictures.Panel(title, person.world[::step], H36M_17, azimuth=-60, persons=(number,)))
     return shown
+
+
+def together(people: list[Person], step: int) -> pictures.Panel:
+    """Everybody in one space; the view goes along with those who are there, and holds all of them."""
+    world = np.stack([p.world[::step] for p in people])  # [P, T, 17, 3]
+    there = np.isfinite(world).all((2, 3))
+    roots = np.where(there[..., None], world[:, :, H36M_17.root, :2], np.nan)
+    some = there.any(0)
+    focus, reach = np.full((len(some), 2), np.nan), 0.0
+    focus[some] = (np.nanmin(roots[:, some], 0) + np.nanmax(roots[:, some], 0)) / 2
+    focus = savitzky_golay(pictures.held(focus)[:, None], 15, 1)[:, 0]
+    if some.any():
+        reach = float(np.nanmax(np.linalg.norm(roots - focus, axis=-1)))
+    side = min(pictures.CUBE + reach, 9.0)
+    return pictures.Panel(
+        "Together",
+        np.concatenate(world, 1),
+        pictures.crowd(H36M_17, len(people)),
+        azimuth=-65,
+        zoom=0.95,
+        focus=focus,
+        side=side,
+        aspect=1.3,
+    )
 
 
 class _Every:
@@ -371,12 +392,13 @@ def save(
     fps: float | None = None,
     embed: bool = False,
     beside: Sequence[Path] = (),
+    progress: bool | None = None,
 ) -> list[Path]:
     """Write poses, a picture or a page, by the suffix.
 
     Args:
         video: under the skeletons. panel, fps: of pictures. embed: the video goes inside the page.
-        beside: what the page links to, if it is poses.
+        beside: what the page links to, if it is poses. progress: a bar while pictures are drawn.
     """
     if out.suffix.lower() in pose_files.SUFFIXES:
         return pose_files.write(out, lifted)
@@ -386,7 +408,7 @@ def save(
         return [player.write(out, player.film_of(lifted, played, files), embed)]
     step = max(1, round(lifted.fps / (fps or PICTURES_PER_SECOND)))
     shown = panels(lifted, video, panel, step)
-    return [pictures.save(out, shown, lifted.fps / step, size=panel, title=f"{Path(lifted.source).name} in 3D")]
+    return [pictures.save(out, shown, lifted.fps / step, size=panel, progress=progress)]
 
 
 def told(out: Path, write: Callable[[], list[Path]]) -> list[Path]:
@@ -551,7 +573,7 @@ def finish(
     written: list[Path] = []
     for out in pages_last(outs):
         with clock.stage("drawing" if out.suffix.lower() in pictures.SUFFIXES else "writing", lifted.frames):
-            how = under, options.panel, options.picture_fps, options.embed, written
+            how = under, options.panel, options.picture_fps, options.embed, written, options.progress
             written += told(out, partial(save, out, lifted, *how))
     say(str(clock))
     return lifted

@@ -97,10 +97,10 @@ class Film {
     return Math.min(this.frames - 1, Math.max(0, frame));
   }
 
-  // A time safely inside a frame, to seek to.
-  middleOf(frame) {
-    const next = frame + 1 < this.frames ? this.timeOf(frame + 1) : this.timeOf(frame) + 1 / this.fps;
-    return (this.timeOf(frame) + next) / 2;
+  // A time safely inside a frame, to seek to: its middle, or soon after its beginning where frames last unevenly, since browsers guess how long.
+  inside(frame) {
+    const begin = this.timeOf(frame), next = frame + 1 < this.frames ? this.timeOf(frame + 1) : begin + 1 / this.fps;
+    return begin + (this.times ? Math.min(0.008, (next - begin) / 4) : (next - begin) / 2);
   }
 
   joint(pose, j) {

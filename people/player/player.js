@@ -64,7 +64,7 @@ function seek(frame, keep = false) {
   state.share = 0;
   presented = null;
   if (!keep) play(false);
-  if (filmed) video.currentTime = film.middleOf(state.frame);
+  if (filmed) video.currentTime = film.inside(state.frame);
   follow = null;
   wake();
 }
@@ -529,12 +529,13 @@ function pick(index) {
 
 function pointers(canvas) {
   const held = new Map();
-  let far = 0;
+  let far = 0, aside = 0;
   const pinch = () => { const [p, q] = [...held.values()]; return { x: (p.x + q.x) / 2, y: (p.y + q.y) / 2, span: Math.hypot(p.x - q.x, p.y - q.y) }; };
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
     held.set(event.pointerId, { x: event.clientX, y: event.clientY });
     far = held.size > 1 ? Infinity : 0;
+    aside = 0;
   });
   canvas.addEventListener("pointermove", (event) => {
     const before = held.get(event.pointerId);
@@ -543,12 +544,13 @@ function pointers(canvas) {
     held.set(event.pointerId, at);
     const dx = at.x - before.x, dy = at.y - before.y;
     far += Math.hypot(dx, dy);
+    aside += Math.abs(dx);
     if (was) {
       const is = pinch();
       nearer(is.span / Math.max(1, was.span));
       move((is.x - was.x) / tall, (is.y - was.y) / tall);
     } else if (event.shiftKey || event.buttons & 2) move(dx / tall, dy / tall);
-    else if (far > 3) turn(dx * 0.45, dy * 0.35);
+    else if (far > 3) turn(dx * 0.45, event.pointerType === "touch" && aside < 14 ? 0 : dy * 0.35); // up and down scrolls the page
   });
   const drop = (event) => {
     if (event.type === "pointerup" && held.size === 1 && far < 4 && many) choose(event, canvas);

@@ -1,6 +1,11 @@
 import base64
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from argparse import ArgumentParser
 
 import numpy as np
@@ -8,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from posekernels.people import pictures
-from posekernels.pose.skeleton import H36M_17
+from posekernels.people import paint, pictures
+from posekernels.pose.skeleton import H36M_17, Skeleton
 from posekernels.train import render
 from posekernels.train.evaluate import target_of
 from posekernels.train.place import Place
@@ -32,21 +37,64 @@ def colours(image) -> set[str]:
     return {f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.asarray(image.convert("RGB")).reshape(-1, 3)}
 
 
-def test_a_picture_shows_bones_in_their_colours():
+def test_a_picture_shows_left_right_and_the_image():
     image = pictures.picture(panels(), 0, 200)
     assert image.size == (400, 218)
-    assert {pictures.LEFT, pictures.RIGHT, pictures.MIDDLE} <= colours(image.crop((200, 18, 400, 218)))
-    assert "#000000" in colours(image.crop((0, 18, 200, 218)))
+    assert {paint.LEFT, paint.RIGHT, paint.PEOPLE[0]} <= colours(image.crop((200, 18, 400, 218)))
+    assert paint.DARK in colours(image.crop((0, 18, 200, 218)))
+    bare = pictures.picture([pictures.Panel("Truth", np.full((1, 17, 3), np.nan), H36M_17)], 0, 200)
+    assert not {paint.LEFT, paint.RIGHT} & colours(bare), "nobody there"
 
 
-def test_height_is_up_and_left_is_left_from_behind():
-    pose = np.zeros((1, 17, 3), np.float32)
-    pose[0, :, 2] = 0.9
-    pose[0, 10] = (0, 0, 1.6)  # head
-    pose[0, 13] = (0, 0.5, 0.9)  # left wrist, at +y: to the right as seen from +x (azimuth 0)
-    view = pictures._view(0.0)
-    right, down, _ = (pose[0] @ view.T).T
-    assert down[10] < down[0] and right[13] > right[0]
+def test_left_limbs_are_ringed():
+    shown = colours(pictures.picture(panels()[1:], 0, 360))
+    assert paint.RINGS in shown
+    mirrored = Skeleton("x", H36M_17.joints, H36M_17.parents, (), ())
+    assert paint.RINGS not in colours(pictures.picture([pictures.Panel("x", MOTION[:1], mirrored)], 0, 360))
+
+
+def test_height_is_up_left_is_left_from_behind_and_near_is_large():
+    eye = paint.Eye((0, 0, 0.9), 0.0, 2.5, 400, 300)  # from +x
+    middle, head, left, near = eye([(0, 0, 0.9), (0, 0, 1.6), (0, 0.5, 0.9), (1, 0, 0.9)])
+    np.testing.assert_allclose(middle[:2], (200, 150), atol=1e-9)
+    assert head[1] < 150 and left[0] > 200 and near[2] < middle[2] and near[3] > middle[3]
+    assert middle[3] == pytest.approx(300 / 2.5), "2.5 metres fill the height"
+    assert np.isnan(eye((50, 0, 0.9))[0]), "behind the eye"
+
+
+def test_all_cores_draw_what_one_draws(tmp_path, monkeypatch):
+    frames = pictures.ENOUGH
+    many = list(pictures._pictures(panels(frames), range(frames), 64, False))
+    monkeypatch.setattr(pictures, "ENOUGH", frames + 1)
+    one = list(pictures._pictures(panels(frames), range(frames), 64, False))
+    assert len(many) == len(one) == frames
+    assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(many, one))
+
+
+@pytest.mark.parametrize("suffix, how", [("gif", signal.SIGTERM), ("mp4", signal.SIGINT)])
+def test_nothing_is_left_of_a_drawing_that_is_stopped(tmp_path, suffix, how):
+    if suffix == "mp4":
+        pytest.importorskip("imageio_ffmpeg")
+    script = (
+        "import sys, numpy as np\n"
+        "from posekernels._cli import run_cli\n"
+        "from posekernels.people import pictures\n"
+        "from posekernels.pose.skeleton import H36M_17\n"
+        "panel = pictures.Panel('x', np.random.default_rng(0).normal(0, 0.4, (9000, 17, 3)), H36M_17)\n"
+        "run_cli(lambda: pictures.save(sys.argv[1], [panel], 30, size=200) and 0)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / f"x.{suffix}")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        while not any(tmp_path.iterdir()) and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(0.5)  # into the drawing
+        assert process.poll() is None
+        process.send_signal(how)
+        assert process.wait(60) == 130
+        assert b"Traceback" not in process.stderr.read()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ProcessLookupError):  # none of its workers is left
+        os.killpg(process.pid, 0)
 
 
 def test_gif_keeps_real_time(tmp_path):
