@@ -18,19 +18,15 @@ SMALL = {
     "strided_transformer": {"frames": 9, "strides": (3, 3), "layers": 1, "channels": 8, "hidden": 8},
 }
 SYSTEMS = {
-    "ws_anl": lambda: WsAnl(small("htnet"), models.create("variance_gcn", hidden=8, depth=1)),
-    "diffpose video": lambda: VideoDiffPose(small("mixste"), small("gcndiff")),
-    "diffpose frame": lambda: FrameDiffPose(small("gcnpose"), small("gcndiff")),
+    "ws_anl": {"sizes": SMALL["htnet"], "variance_sizes": {"hidden": 8, "depth": 1}},
+    "diffpose video": {"setting": "video", "initial": SMALL["mixste"], "denoiser": SMALL["gcnpose"]},
+    "diffpose frame": {"setting": "frame", "initial": SMALL["gcnpose"], "denoiser": SMALL["gcnpose"]},
 }
-
-
-def small(name: str) -> Lifts:
-    return models.create(name, **SMALL.get(name, SMALL["gcnpose"])).eval()
 
 
 def made(name: str) -> Lifts:
     torch.manual_seed(0)
-    return SYSTEMS[name]() if name in SYSTEMS else small(name)
+    return models.create(name.partition(" ")[0], **(SMALL | SYSTEMS)[name]).eval()
 
 
 def one_by_one(net: Lifts, clip: torch.Tensor) -> torch.Tensor:
@@ -82,7 +78,7 @@ def test_mirrored_and_averaged_once_around_it(name):
 
 def test_every_network_says_whether_it_lifts():
     lifts = {name for name in models.names() if isinstance(models.create(name), Lifts)}
-    assert lifts == set(SMALL)
+    assert lifts == set(SMALL) and {name.partition(" ")[0] for name in SYSTEMS} == set(models.systems())
     for name in (*SMALL, *SYSTEMS):
         net = made(name)
         assert net.takes(H36M_17) and not net.takes(HUMANEVA_15) and net.sees == "screen" and net.frames >= 1
