@@ -29,6 +29,8 @@ from .tracking import Track
 SURE = 0.2  # score from which a joint is believed
 ENOUGH = 6  # joints believed that make a person present
 ANY_CAMERA = "any_camera"  # the recipe of the lifter that comes with the project, which --model may name
+RATE = 50.0  # frames per second that lifters are trained at
+SLOW = 25.0  # under which they miss much between two frames
 FOCAL = 1.2  # of an unknown camera, in units of the image's longer side: about 45 degrees across
 
 
@@ -198,27 +200,44 @@ class Person:
         return np.isfinite(self.poses).all((1, 2))
 
 
+def denser(fps: float) -> int:
+    """Into how many steps of about ``RATE`` to cut the time from one frame to the next, for lifting."""
+    return max(1, round(RATE / fps))
+
+
+def between(points: np.ndarray, steps: int) -> np.ndarray:
+    """[T, 17, 2] as [(T - 1) * steps + 1, 17, 2], straight on between the frames."""
+    at, last = np.arange((len(points) - 1) * steps + 1) / steps, max(len(points) - 2, 0)
+    before = np.minimum(at.astype(int), last)
+    part = (at - before)[:, None, None].astype(np.float32)
+    return points[before] * (1 - part) + points[np.minimum(before + 1, len(points) - 1)] * part
+
+
 def lift_person(
     lifter: Lifter,
     track: Track,
     *,
     size: tuple[int, int] | None,
     focal: float | None = None,
+    fps: float = RATE,
     bridge: int = 15,
     smooth: int = 1,
 ) -> Person:
     """Lift one track of H36M-17 joints (``in_h36m``).
 
     Args:
+        fps: frames per second; networks that look at several frames see about ``RATE`` of them a second, published ones
+            where there are fewer than ``SLOW``.
         bridge: gaps of at most so many frames are filled; longer ones stay empty.
         smooth: frames of the Savitzky-Golay window; 1 for none.
     """
     points, ours = np.full_like(track.points, np.nan), lifter.net.sees == "person"  # published ones answer as published
     poses = np.full((*track.points.shape[:2], 3), np.nan, np.float32)
+    steps = denser(fps) if lifter.net.frames > 1 and (ours or fps < SLOW) else 1
     for part in stretches((track.scores > 0).sum(-1) >= ENOUGH, bridge):
         seen = unswapped(track.points[part]) if ours else track.points[part]
         points[part] = filled(seen)
-        poses[part] = savitzky_golay(lifter(points[part], size, focal), smooth)
+        poses[part] = savitzky_golay(lifter(between(points[part], steps), size, focal)[::steps], smooth)
     present = np.isfinite(poses).all((1, 2))
     if ours and present.any():
         poses[present] = one_skeleton(poses[present])

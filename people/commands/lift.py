@@ -23,7 +23,7 @@ from posekernels.pose.smoothing import savitzky_golay
 
 from .. import detect, keypoint_files, pictures, player, pose_files
 from ..keypoint_files import Keypoints
-from ..lifter import SURE, Lifter, Person, in_h36m, lift_all, load_lifter
+from ..lifter import SLOW, SURE, Lifter, Person, denser, in_h36m, lift_all, load_lifter
 from ..live import Live, frames_of
 from ..tracking import Sighting, Track, Tracker
 from ..video import Backgrounds, Video
@@ -302,12 +302,17 @@ def window(seconds: float, fps: float) -> int:
 
 def lift(keypoints: Keypoints, lifter: Lifter, options: Namespace, clock: Clock) -> list[Person]:
     fps = keypoints.fps
+    if fps < SLOW and lifter.net.frames > 1:
+        keypoints.notes.append(
+            f"{fps:g} frames/s: keypoints go straight on between frames, at {denser(fps)} times as many"
+        )
     with clock.stage("lifting", keypoints.frames):
         return lift_all(
             lifter,
             keypoints,
             options.people or 4,
             focal=options.focal,
+            fps=fps,
             bridge=round(BRIDGE * fps),
             smooth=window(options.smooth, fps) if options.smooth else 1,
         )
@@ -456,6 +461,8 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     lifter.check_size(keypoints.size)
     if options.latency is None:
         return keypoints, None
+    if keypoints.fps < SLOW:
+        keypoints.notes.append(f"warning: --latency at {keypoints.fps:g} frames/s: lifters want {SLOW:g} or more")
     live = live_lifting(options, lifter, keypoints.fps, keypoints.size)
     for people in frames_of(keypoints, options.people or 4, lifter.net.sees):
         with clock.stage("lifting"):
