@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -110,6 +110,8 @@ def _open(what: str | Path | dict | list) -> tuple[str, dict | list, About | Non
     path = Path(what)
     if str(what) in SHIPPED:
         path = Path(__file__).with_name("weights") / f"{what}.safetensors"
+    elif path.is_dir():
+        raise CheckpointError(f"{what}: a folder; name a file in it (of a run, {path / 'best.pt'})")
     elif not path.is_file():
         near = nearest(str(what), SHIPPED)
         raise CheckpointError(f"{what}: no such file, and no weights of that name ship ({', '.join(SHIPPED)}){near}")
@@ -131,14 +133,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], About | None]:
 
 
 def _about_run(run: dict, where: str) -> About:
+    """What a run's checkpoint says of its network, with the figures that its best weights had."""
     if run.get("unfinished"):
         raise CheckpointError(f"{where}: {run['unfinished']}; let the run finish (--resume)")
     try:
-        return About(**run["about"])
+        about = About(**run["about"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{where}: a run of --model {run.get('model')}, whose network models.create does not know by name"
         ) from error
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in list((run.get("figures") or {}).items())[:4])
+    return replace(about, made=f"a run of --model {run.get('model')}{figures and ': ' + figures}")
 
 
 def _create(about: About, where: str) -> nn.Module:

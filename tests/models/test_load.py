@@ -161,6 +161,7 @@ def refused(words, *arguments, **options):
 
 def test_what_is_not_there_or_not_known(tmp_path):
     refused("liftr: no such file, and no weights of that name ship .*did you mean 'lifter'", "liftr")
+    refused("a folder; name a file in it .*best.pt", tmp_path)
     refused("no network named 'htnt'; did you mean 'htnet'", "lifter", "htnt")
     refused("lifter: weights of strided_transformer, not of htnet", "lifter", "htnet")
     torch.save({"a.weight": torch.zeros(3, 4), "b": torch.zeros(2)}, tmp_path / "a.pth")

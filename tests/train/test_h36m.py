@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -178,6 +179,7 @@ def test_wrong_checkpoints(tmp_path, capsys, data):
     assert "beside it" not in run(capsys, "--resume", "--out", damaged)[2]
     net = models.load(tmp_path / "r" / "best.pt")
     assert net.about.network == "htnet" and not net.training
+    assert re.fullmatch(r"a run of --model htnet: P1 [\d.]+, .*", net.about.made)
 
 
 def test_resume_takes_the_options_of_the_run(tmp_path, capsys, data):
