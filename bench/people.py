@@ -149,16 +149,11 @@ def level(up: np.ndarray) -> np.ndarray:
     return np.stack((np.cross(away, up), away, up))
 
 
-def flat(case: Case, spread: int = 27) -> Person:
-    """The keypoints as a pose without depth, as tall as people are."""
-    return lift_person(_Flat(spread), case.track, size=case.size, focal=case.focal)
-
-
 class _Flat:
-    """Stands in for a ``Lifter``: half a metre for a person's size, depth 0."""
+    """Stands in for a ``Lifter``: the keypoints themselves, half a metre for a person's size, depth 0."""
 
-    def __init__(self, spread: int):
-        self.net = SimpleNamespace(sees="screen")  # nothing is made better
+    def __init__(self, spread: int = 27):
+        self.net = SimpleNamespace(sees="screen", frames=1)  # nothing is made better
         self.spread = spread
 
     def __call__(self, points: np.ndarray, size, focal) -> np.ndarray:
@@ -214,10 +209,8 @@ def figures(case: Case, person: Person) -> dict[str, float]:
 
 def measured(case: Case, lifter: Lifter | None, smooth: int) -> dict[str, float]:
     """Figures of one clip; ``lifter`` None for flat."""
-    if lifter is None:
-        person = flat(case)
-    else:
-        person = lift_person(lifter, case.track, size=case.size, focal=case.focal, bridge=15, smooth=smooth)
+    how = {"size": case.size, "focal": case.focal, "fps": case.fps}
+    person = lift_person(lifter or _Flat(), case.track, bridge=15, smooth=smooth if lifter else 1, **how)
     stand([person], case.size, case.focal, smooth=smooth, fps=case.fps)
     return figures(case, person)
 

@@ -1,7 +1,7 @@
 """Bodies, not points: what a person's keypoints and poses must keep over time.
 
-``unswapped`` decides, before lifting, in which frames a detector took left for right; ``one_skeleton`` gives lifted
-poses the same bones in every frame.
+``unswapped`` decides, before lifting, in which frames a detector took left for right. ``one_skeleton`` gives lifted
+poses the same limbs in every frame, and ``agreeing`` makes them agree with the image too.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from posekernels.pose.skeleton import H36M_17
+from posekernels.pose.smoothing import savitzky_golay
 
 LEGS, ARMS = ((1, 2, 3), (4, 5, 6)), ((11, 12, 13), (14, 15, 16))
 EXCHANGED = 0.03  # cost of a frame with left and right exchanged, units of the person for each joint
 CHANGE = 0.1  # cost of beginning or ending that
 FAR = 0.5  # units: a joint that leaps farther costs no more
 RIGID = (1, 2, 3, 4, 5, 6, 12, 13, 15, 16)  # hips and limbs; the back bends, and shoulders go up and down
+ROUNDS = 3  # of agreeing with the image, then with the skeleton
+AGREE = 0.6  # of the way from where a joint is to where the image shows it
+ASTRAY = 0.12  # metres: what is farther off is more and more held for the detector's error
 DEPTH = 2.0  # how much rather a bone gives way in depth, which an image does not show
 
 
@@ -108,3 +112,67 @@ def _as_long(bones: np.ndarray, length: float) -> np.ndarray:
         low, high = np.where(long, middle, low), np.where(long, high, middle)
     found = bones / (1 + high * weight)
     return found * (length / np.maximum(np.linalg.norm(found, axis=-1, keepdims=True), 1e-9))
+
+
+# -- pose and image --------------------------------------------------------------------------------------------------
+def path_equations(
+    poses: np.ndarray, points: np.ndarray, scores: np.ndarray, size: tuple[int, int], focal: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """[T, 3, 3] and [T, 3] of the normal equations for the root's place, metres, camera axes.
+
+    Least squares over the joints, weighted by their scores: f (X + x) = u (Z + z) and the same with y. NaN in frames
+    without a pose.
+
+    Args:
+        poses: [T, 17, 3] metres, camera axes, root at 0. points, scores: [T, 17, 2] pixels and [T, 17].
+    """
+    ray = (points - np.array(size) / 2) / focal  # [T, 17, 2]
+    weight = np.sqrt(np.maximum(scores, 0.05))[..., None]
+    zero = np.zeros_like(ray[..., 0])
+    rows_x = np.stack((zero + 1, zero, -ray[..., 0]), -1) * weight
+    rows_y = np.stack((zero, zero + 1, -ray[..., 1]), -1) * weight
+    right = (ray * poses[..., 2:] - poses[..., :2]) * weight
+    matrix, right = np.concatenate((rows_x, rows_y), 1), np.concatenate((right[..., 0], right[..., 1]), 1)
+    normal = np.einsum("tni,tnj->tij", matrix, matrix) + 1e-9 * np.eye(3)
+    return normal, np.einsum("tni,tn->ti", matrix, right)
+
+
+def root_path(
+    poses: np.ndarray, points: np.ndarray, scores: np.ndarray, size: tuple[int, int], focal: float
+) -> np.ndarray:
+    """[T, 3] metres, camera axes: where the root must be for each frame's pose to project onto its keypoints."""
+    normal, right = path_equations(poses, points, scores, size, focal)
+    path, present = np.full((len(right), 3), np.nan), np.isfinite(right).all(-1)
+    path[present] = np.linalg.solve(normal[present], right[present][..., None])[..., 0]
+    path[..., 2] = np.maximum(path[..., 2], 0.5)  # in front of the camera, whatever the fit says
+    return path
+
+
+def agreeing(
+    poses: np.ndarray,
+    points: np.ndarray,
+    scores: np.ndarray,
+    size: tuple[int, int],
+    focal: float,
+    smooth: int = 1,
+) -> np.ndarray:
+    """Poses that agree with the image, and have the same limbs in every frame.
+
+    A network knows an image's two axes less well than the image does. By turns, joints go most of the way to where
+    they are seen, across the view, and bones become as long as they are, which turns them in depth.
+
+    Args:
+        poses: [T, 17, 3] metres, camera axes, root at 0, of one stretch of frames. points, scores: its keypoints; a
+            joint with a score of 0 was not seen. smooth: frames of the Savitzky-Golay window; 1 for none.
+    """
+    found = one_skeleton(poses.astype(np.float64))
+    ray = (savitzky_golay(points.astype(np.float64), smooth) - np.array(size) / 2) / focal
+    for _ in range(ROUNDS):
+        path = savitzky_golay(root_path(found, points, scores, size, focal), smooth, 1)
+        placed = found + path[:, None]
+        off = ray * placed[..., 2:] - placed[..., :2]
+        trust = AGREE * np.clip(scores, 0, 1)[..., None] / (1 + (off**2).sum(-1, keepdims=True) / ASTRAY**2)
+        placed[..., :2] += trust * off
+        found = one_skeleton(placed - placed[:, :1])
+    found = one_skeleton(savitzky_golay(found, smooth))
+    return found.astype(poses.dtype)

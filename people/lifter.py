@@ -22,7 +22,7 @@ from posekernels.pose.layouts import scores_to_h36m, to_h36m
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import savitzky_golay
 
-from .bodies import one_skeleton, unswapped
+from .bodies import agreeing, one_skeleton, unswapped
 from .keypoint_files import Keypoints
 from .tracking import Track
 
@@ -238,6 +238,9 @@ def lift_person(
         seen = unswapped(track.points[part]) if ours else track.points[part]
         points[part] = filled(seen)
         poses[part] = savitzky_golay(lifter(between(points[part], steps), size, focal)[::steps], smooth)
+        if ours and size is not None:
+            scores = track.scores[part]
+            poses[part] = agreeing(poses[part], points[part], scores, size, focal_of(size, focal), smooth)
     present = np.isfinite(poses).all((1, 2))
     if ours and present.any():
         poses[present] = one_skeleton(poses[present])

@@ -8,6 +8,7 @@ import numpy as np
 
 from posekernels.pose.smoothing import savitzky_golay
 
+from .bodies import path_equations, root_path
 from .lifter import Person, focal_of, stretches
 
 STILL = 0.3  # m/s: an ankle that is slower in the image, and not much faster in space, stands
@@ -17,32 +18,6 @@ PUSH = 5.0  # m/s^2: accelerations of the root
 ANKLES = [3, 6]
 LEAN = 0.1  # about 6 degrees: how far people lean on average
 UNEVEN = 0.2  # metres: of footholds, errors that many of them share included
-
-
-def path_equations(person: Person, size: tuple[int, int], focal: float) -> tuple[np.ndarray, np.ndarray]:
-    """[T, 3, 3] and [T, 3] of the normal equations for the root's place, metres, camera axes.
-
-    Least squares over the joints, weighted by their scores: f (X + x) = u (Z + z) and the same with y. NaN in frames
-    without a pose.
-    """
-    ray = (person.points - np.array(size) / 2) / focal  # [T, 17, 2]
-    weight = np.sqrt(np.maximum(person.scores, 0.05))[..., None]
-    zero = np.zeros_like(ray[..., 0])
-    rows_x = np.stack((zero + 1, zero, -ray[..., 0]), -1) * weight
-    rows_y = np.stack((zero, zero + 1, -ray[..., 1]), -1) * weight
-    right = (ray * person.poses[..., 2:] - person.poses[..., :2]) * weight
-    matrix, right = np.concatenate((rows_x, rows_y), 1), np.concatenate((right[..., 0], right[..., 1]), 1)
-    normal = np.einsum("tni,tnj->tij", matrix, matrix) + 1e-9 * np.eye(3)
-    return normal, np.einsum("tni,tn->ti", matrix, right)
-
-
-def root_path(person: Person, size: tuple[int, int], focal: float) -> np.ndarray:
-    """[T, 3] metres, camera axes: where the root must be for each frame's pose to project onto its keypoints."""
-    normal, right = path_equations(person, size, focal)
-    path, present = np.full((len(right), 3), np.nan), person.present
-    path[present] = np.linalg.solve(normal[present], right[present][..., None])[..., 0]
-    path[..., 2] = np.maximum(path[..., 2], 0.5)  # in front of the camera, whatever the fit says
-    return path
 
 
 def still_feet(points: np.ndarray, placed: np.ndarray, focal: float, fps: float) -> np.ndarray:
@@ -184,8 +159,8 @@ def stand(
     for number, person in enumerate(people):
         person.off, stood = None, [np.zeros((0, 3))]
         if size is not None and reach is not None:
-            path = root_path(person, size, reach)
-            normal, right = path_equations(person, size, reach)
+            path = root_path(person.poses, person.points, person.scores, size, reach)
+            normal, right = path_equations(person.poses, person.points, person.scores, size, reach)
             for part in stretches(person.present, 0):
                 path[part] = savitzky_golay(path[part], smooth, 1)
                 if fps and smooth > 1:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from posekernels.people.bodies import bone_lengths, one_skeleton, unswapped
+from posekernels.people.bodies import agreeing, bone_lengths, one_skeleton, root_path, unswapped
+from posekernels.pose.metrics import p_mpjpe
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train.data.motion import load_starter
 
@@ -64,3 +66,33 @@ def test_a_bone_gives_way_in_depth():
     found = one_skeleton(poses, lengths)[0, 13]
     assert np.linalg.norm(found) == pytest.approx(0.25, abs=1e-5)
     assert found[0] - 0.12 < 0.5 * (found[2] - 0.16) and found[1] == 0
+
+
+def test_poses_agree_with_the_image(clip):
+    """A network's errors across the view go, those in depth become less; a joint that was not seen is not pulled."""
+    size, focal = (1000, 1000), 1145.0
+    truth = clip.positions.astype(np.float64)
+    truth[:, 0] = 0
+    path = np.repeat([[0.2, 0.1, 5.0]], len(truth), 0)
+    placed = truth + path[:, None]
+    points = placed[..., :2] / placed[..., 2:] * focal + np.array(size) / 2
+    random = np.random.default_rng(0)
+    points += random.normal(0, 2, points.shape)
+    slow = random.normal(0, 0.04, (len(truth) // 8 + 1, 17, 3)).repeat(8, 0)[: len(truth)]
+    wrong = truth + slow * (1, 1, 1.5)
+    wrong[:, 0] = 0
+    scores = np.ones(truth.shape[:2])
+    points[:, 16], scores[:, 16] = 900.0, 0
+
+    found = agreeing(wrong, points, scores, size, focal, 9)
+    limbs = [1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15]
+
+    def off(poses: np.ndarray) -> float:
+        return float(p_mpjpe(torch.from_numpy(poses[:, limbs]), torch.from_numpy(truth[:, limbs])))
+
+    assert off(found) < 0.75 * off(wrong), (off(found), off(wrong))
+    assert np.linalg.norm((found - truth)[:, 16], axis=-1).mean() < 0.3, "where the network put it, beside its elbow"
+    lengths = np.linalg.norm(found[:, 3] - found[:, 2], axis=-1)
+    assert lengths.std() < 1e-6 and (found[:, 0] == 0).all()
+    path_found = root_path(found, points, scores, size, focal)
+    assert np.abs(path_found - path).mean() < 0.3
