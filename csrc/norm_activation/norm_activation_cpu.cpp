@@ -69,9 +69,12 @@ void norm_activation(const float* x, const float* weight, const float* bias, flo
     const Dropout dropout{static_cast<uint64_t>(seed), 0, static_cast<uint32_t>(threshold), factor};
     parallel_for((C + strip - 1) / strip, [&](int64_t task) {
         const Strip s(task, C);
+        // As distances from the first row: the mean of a constant column is that constant, to the last bit.
         double sums[strip];
-        column_sums(rows, [&](int64_t r, int v) { return s.get(x + r * C, v); }, sums);
-        for (int64_t c = 0; c < s.width; ++c) mean[s.column + c] = static_cast<float>(sums[c] / rows);
+        Vec origin[vectors];
+        for (int v = 0; v < vectors; ++v) origin[v] = s.get(x, v);
+        column_sums(rows, [&](int64_t r, int v) { return s.get(x + r * C, v) - origin[v]; }, sums);
+        for (int64_t c = 0; c < s.width; ++c) mean[s.column + c] = static_cast<float>(x[s.column + c] + sums[c] / rows);
         Vec center[vectors];
         for (int v = 0; v < vectors; ++v) center[v] = s.get(mean, v);
         column_sums(

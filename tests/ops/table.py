@@ -488,7 +488,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def with_floats(tensors: dict[str, Tensor | None], change: Callable[[Tensor], Tensor]) -> dict[str, Tensor | None]:
     """The same with the floating-point ones changed."""
-    return {n: change(t) if t is not None and t.is_floating_point() else t for n, t in tensors.items()}
+    return {n: change(t) if isinstance(t, Tensor) and t.is_floating_point() else t for n, t in tensors.items()}
 
 
 @contextlib.contextmanager
@@ -503,7 +503,7 @@ def threads(count: int) -> Iterator[None]:
 
 def run(problem: Problem, tensors: dict[str, Tensor | None], backend: str, gradients: bool) -> dict[str, Tensor]:
     """Results and, under a fixed upstream gradient, the gradient of every floating-point tensor; by name."""
-    names = [n for n, t in tensors.items() if t is not None and t.is_floating_point()]
+    names = [n for n, t in tensors.items() if isinstance(t, Tensor) and t.is_floating_point()]
     if gradients:
         tensors = with_floats(tensors, lambda t: t.detach().requires_grad_())
     with torch.set_grad_enabled(gradients):
@@ -530,6 +530,43 @@ def _as_good(problem: Problem, rounded: dict[str, Tensor | None], training: bool
     ]
 
 
+def assert_right(
+    problem: Problem,
+    rounded: dict[str, Tensor | None],
+    got: dict[str, Tensor],
+    dtype: torch.dtype,
+    training: bool,
+    kinks: bool = False,
+) -> None:
+    """``got``, what some backend made of the tensors ``rounded``, is within the budget of float64; see ``check``.
+
+    Args:
+        kinks: there may be a ReLU at its kink, which the last bit moves across and with it any of the gradients: allow
+            all of them what the worst of them does among answers as good as float32 lets them be.
+    """
+    want = run(problem, with_floats(rounded, Tensor.double), "reference", training)
+    assert got.keys() == want.keys(), f"results {sorted(got)}, expected {sorted(want)}"
+    others: list[dict[str, Tensor]] = []
+    for name, exact in want.items():
+        assert got[name].dtype == dtype, f"{name} is {got[name].dtype}, expected {dtype}"
+        bound = BUDGET[dtype]
+        if relative_error(got[name].nan_to_num(), exact.nan_to_num()) > bound:
+            narrow = training and dtype.itemsize == 2  # gradients go through many roundings to 16 bits
+            if not others:
+                narrowed = [run(problem, rounded, "reference", True)] if narrow else None
+                others = narrowed or _as_good(problem, rounded, training)
+            if not others[0][name].isfinite().all() and exact.isfinite().all():
+                continue  # too large for float32
+            errors = {
+                n: max(relative_error(other[n].nan_to_num(), want[n].nan_to_num()) for other in others)
+                for n in (want if kinks else (name,))
+            }
+            worst = max([errors[name], *(error for error in errors.values() if error < 0.1)])
+            enough = 4 if narrow else 32
+            bound = max(bound, (enough if worst < 0.1 else 1000) * worst)  # no digit is right: one that should be 0
+        assert_within_budget(got[name], exact, bound=bound, what=name)
+
+
 def check(
     op: Op,
     problem: Problem,
@@ -541,10 +578,10 @@ def check(
 ) -> None:
     """What ``backend`` makes of a problem of ``op`` is right, in inference and in training: the contract of every op.
 
-    Within the budget of float64, or else not much further from it than plain PyTorch is in float32 (gradients of 16
-    bits: in the same dtype), or than float64 itself moves with the last bit of its inputs, for results that cancel; NaN
-    in the same places; nothing read outside the inputs, nothing written outside the outputs, all of which is written;
-    the same bits again, and the C++ kernels' on any number of threads.
+    Within the budget of float64 where float32 can hold it; or else, for results that cancel, not much further from it
+    than plain PyTorch is in float32 (gradients of 16 bits: in the same dtype), or than float64 itself moves with the
+    last bit of its inputs. NaN in the same places; nothing read outside the inputs, nothing written outside the outputs,
+    all of which is written; the same bits again, and the C++ kernels' on any number of threads.
 
     Args:
         gradients: training too.
@@ -556,23 +593,9 @@ def check(
     given = with_floats(moved, lambda t: LAYOUTS[layout](t.to(dtype)))
     rounded = {n: None if t is None else t.cpu().contiguous() for n, t in given.items()}
     for training in (False, True) if gradients else (False,):
-        want = run(problem, with_floats(rounded, Tensor.double), "reference", training)
         with poisoned(), threads(1):
             got = run(problem, given, backend, training)
-        assert got.keys() == want.keys(), f"results {sorted(got)}, expected {sorted(want)}"
-        others: list[dict[str, Tensor]] = []
-        for name, exact in want.items():
-            assert got[name].dtype == dtype, f"{name} is {got[name].dtype}, expected {dtype}"
-            bound = BUDGET[dtype]
-            if relative_error(got[name].nan_to_num(), exact.nan_to_num()) > bound:
-                narrow = training and dtype.itemsize == 2  # gradients go through many roundings to 16 bits
-                if not others:
-                    narrowed = [run(problem, rounded, "reference", True)] if narrow else None
-                    others = narrowed or _as_good(problem, rounded, training)
-                worst = max(relative_error(other[name].nan_to_num(), exact.nan_to_num()) for other in others)
-                enough = 4 if narrow else 16
-                bound = max(bound, (enough if worst < 0.1 else 1000) * worst)  # no digit is right: one that should be 0
-            assert_within_budget(got[name], exact, bound=bound, what=name)
+        assert_right(problem, rounded, got, dtype, training)
         team = 3 if backend == "cpu" and not (training and op.torch_gradient) else 1
         with threads(team):
             again = run(problem, given, backend, training)

@@ -5,6 +5,7 @@
 
 import itertools
 import os
+import re
 import time
 
 import hypothesis
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from posekernels.testing import require
+from tests import fuzz
 from tests.ops.table import LAYOUTS, OPS, Choices, check
 from tests.ops.test_contract import KERNELS
 
@@ -56,3 +58,22 @@ def test_any_problem(name, backend):
         hypothesis.seed(round)(settings(hypothesis.given(st.data())(one)))()
         if round + 1 >= ROUNDS and time.monotonic() >= end:
             break
+
+
+def test_calls_with_faults_and_odd_values():
+    """A short run of ``python -m tests.fuzz``, in which calls are also faulty."""
+    told = []
+    assert fuzz.run_calls(200, seed=0, show=told.append) == 0, "\n".join(told)
+    assert re.fullmatch(r"200 calls from seed 0: \d+ refused, \d+ right; \d+ s", told[-1])
+
+
+def test_a_crash_and_a_wrong_value_fail_their_call_alone(monkeypatch):
+    """The fuzzer goes on after the process has ended, and says how to repeat a call."""
+    until_crash = ["> 7000002", "= right", "> 7000003"]
+    runs = iter([until_crash, ["> 7000004", "! AssertionError: wrong", "> 7000005", "= right"]])
+    monkeypatch.setattr(fuzz, "_lines", lambda first, last: next(runs))
+    told = []
+    assert fuzz.run_calls(4, seed=7, first=2, show=told.append) == 2
+    assert told[0].startswith("crashed") and told[0].endswith("--calls 1 --seed 7 --first 3")
+    assert told[1] == "AssertionError: wrong\n  python -m tests.fuzz --calls 1 --seed 7 --first 4"
+    assert told[2].startswith("4 calls from seed 7: 1 crashed, 1 failed, 2 right")

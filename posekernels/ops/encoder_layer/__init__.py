@@ -112,7 +112,7 @@ def encoder_layer(
         )
     named = dict(zip(PARAMETERS, parameters))
     for name, tensor in named.items():
-        check_tensor(op, name, tensor, like=z)
+        check_tensor(op, name, tensor, like=z, rank={"hidden_weight": 2, "conv_weight": 3}.get(name))
     N, taps = named["hidden_weight"].shape[0], named["conv_weight"].shape[-1]
     for name, tensor in named.items():
         shape = {"hidden_weight": (N, C), "hidden_bias": (N,), "conv_weight": (C, N, taps)}.get(

@@ -85,7 +85,7 @@ def graph_conv(
         x: [..., J, Cin], J <= 64; float32 or float64, and float16 or bfloat16 on a GPU. Any leading axes, any strides.
         weight: [K, Cin, Cout], input-major (x W, no transpose).
         adjacency: [K, J, J]; row i of A_k says what joint i gathers. Pass the diagonal as a matrix of its own where
-            it has its own weight: the kernels see the zeros.
+            it has its own weight: the kernels see the zeros, through which the C++ ones pass no NaN on either.
         bias: [Cout], the same for all joints, added once after mixing.
         modulation: [J, Cout], applied to the *source* joint, between weight and mixing.
         scale, shift: [Cout], a folded batch norm.

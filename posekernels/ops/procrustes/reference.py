@@ -47,6 +47,15 @@ def rotation(moment: Tensor) -> Tensor:
     return solution
 
 
+def _size(x: Tensor) -> Tensor:
+    """[..., 1, 1]: the largest number of ``x`` [..., J, 3], or 1: squares and cubes of tiny or huge ones leave float32.
+
+    A constant to the gradient: nothing depends on what is divided by it and multiplied again.
+    """
+    size = x.detach().abs().amax((-2, -1), keepdim=True)
+    return torch.where(size > 0, size, torch.ones_like(size))
+
+
 def procrustes(poses: Tensor, target: Tensor, align: bool) -> tuple[Tensor, Tensor]:
     """(aligned [B, S, J, 3] or empty unless ``align``, errors [B, S]) of poses [B, S, J, 3] to target [B, J, 3].
 
@@ -58,12 +67,14 @@ def procrustes(poses: Tensor, target: Tensor, align: bool) -> tuple[Tensor, Tens
     target = target[:, None]
     mean_p, mean_t = poses.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
     p, t = poses - mean_p, target - mean_t
+    size_p, size_t = _size(p), _size(t)
+    p, t = p / size_p, t / size_t
     moment = p.mT @ t
     turn = rotation(moment)
     square = (p * p).sum((-2, -1))
     # A pose that is a single point has no size to scale: it goes to the target's centre.
     scale = (turn * moment).sum((-2, -1)) / torch.where(square > 0, square, torch.ones_like(square))
-    aligned = scale[..., None, None] * (p @ turn) + mean_t
+    aligned = scale[..., None, None] * (p @ turn) * size_t + mean_t
     errors = (aligned - target).norm(dim=-1).mean(-1)
     return aligned.contiguous() if align else aligned.new_empty(0), errors.contiguous()
 
