@@ -580,7 +580,7 @@ def check(
 
     Within the budget of float64 where float32 can hold it; or else, for results that cancel, not much further from it
     than plain PyTorch is in float32 (gradients of 16 bits: in the same dtype), or than float64 itself moves with the
-    last bit of its inputs. NaN in the same places; nothing read outside the inputs, nothing written outside the outputs,
+    last bit of its inputs. NaN in the same places; nothing read outside inputs, nothing written outside outputs,
     all of which is written; the same bits again, and the C++ kernels' on any number of threads.
 
     Args:

@@ -35,7 +35,7 @@ def transformer_block(
     sizes = [x.shape[axis] for axis in order]
     inside = torch.Size(sizes[at + 1 : -1]).numel()
     tokens = (-1, sizes[at], inside * heads, C // heads)
-    rows, out = x.permute(order).reshape(-1, C), y.permute(order).view(-1, C)  # views where x is dense
+    rows, out = x.permute(order).reshape(-1, C).contiguous(), y.permute(order).view(-1, C)  # views where x is dense
     h, _ = norm(rows, gain1, shift1, eps, None, None)
     if inside == 1:
         q, k, v = F.linear(h, qkv, qkv_bias).view(-1, sizes[at], 3, heads, C // heads).unbind(2)
