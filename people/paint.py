@@ -75,27 +75,29 @@ class Eye:
 
 def floor(image: Image.Image, eye: Eye, middle: Sequence[float], reach: float) -> None:
     """Lines a metre apart, fainter with the distance."""
-    draw, steps = ImageDraw.Draw(image), np.arange(-math.ceil(reach), math.ceil(reach) + 1)
+    draw, n = ImageDraw.Draw(image), 2 * math.ceil(reach / 2)
+    at, along = np.arange(-n, n + 1), np.arange(-n, n + 1, 2)
     for axis in (0, 1):
-        for at in steps + round(middle[axis]):
-            ends = np.zeros((len(steps), 3))
-            ends[:, axis], ends[:, 1 - axis] = at, steps + round(middle[1 - axis])
-            off = np.linalg.norm(ends[:, :2] - np.asarray(middle)[:2], axis=1) / reach
-            row = eye(ends)
-            for p, q, far in zip(row, row[1:], (off[:-1] + off[1:]) / 2):
-                if far < 1 and np.isfinite(p[0] + q[0]):
-                    draw.line((p[0], p[1], q[0], q[1]), fill=shaded(GRID, BACK, far**1.5), width=SMOOTH)
+        points = np.zeros((len(at), len(along), 3))
+        points[..., axis], points[..., 1 - axis] = at[:, None] + round(middle[axis]), along + round(middle[1 - axis])
+        off = np.linalg.norm((points[:, :-1] + points[:, 1:])[..., :2] / 2 - np.asarray(middle)[:2], axis=-1) / reach
+        seen = eye(points)[..., :2]
+        ends = np.concatenate((seen[:, :-1], seen[:, 1:]), -1)[off < 1]
+        for line, far in zip(ends.tolist(), np.round(off[off < 1] ** 1.5, 1).tolist()):
+            if not math.isnan(sum(line)):
+                draw.line(line, fill=shaded(GRID, BACK, far), width=SMOOTH)
 
 
 def rod(draw: ImageDraw.ImageDraw, p, q, near: float, far: float, fill) -> None:
-    """A tapered line with round ends."""
+    """A tapered line with round ends; a ball where both ends are one."""
     (x, y), (u, v) = p, q
-    n = math.hypot(u - x, v - y)
-    if n > 0.5:
-        a, b = (v - y) / n, (x - u) / n  # across
-        corners = [(x + a * near, y + b * near), (u + a * far, v + b * far)]
-        draw.polygon([*corners, (u - a * far, v - b * far), (x - a * near, y - b * near)], fill=fill)
     draw.ellipse((x - near, y - near, x + near, y + near), fill=fill)
+    n = math.hypot(u - x, v - y)
+    if n < 0.5:
+        return
+    a, b = (v - y) / n, (x - u) / n  # across
+    corners = [(x + a * near, y + b * near), (u + a * far, v + b * far)]
+    draw.polygon([*corners, (u - a * far, v - b * far), (x - a * near, y - b * near)], fill=fill)
     draw.ellipse((u - far, v - far, u + far, v + far), fill=fill)
 
 
@@ -125,22 +127,17 @@ def body_3d(
         if not np.isfinite(p[i, 0] + q[i, 0]):
             continue
         colour = tints(persons[person] if persons else person, joint in pale)[side]
-        a, b, r, s = p[i, :2], q[i, :2], near * p[i, 3], far * q[i, 3]
+        (x, y, _, large), (u, v, _, small) = p[i].tolist(), q[i].tolist()
+        r, s = near * large, far * small
         dark, plain, bright = shades(colour)
-        rod(draw, a, b, r, s, dark)
-        light = np.array((-0.16, -0.16))
-        rod(draw, a + light * r, b + light * s, 0.78 * r, 0.78 * s, plain)
-        rod(draw, a + 2.4 * light * r, b + 2.4 * light * s, 0.26 * r, 0.26 * s, bright)
+        rod(draw, (x, y), (u, v), r, s, dark)
+        inner = (x - 0.16 * r, y - 0.16 * r), (u - 0.16 * s, v - 0.16 * s)  # the light comes from the upper left
+        rod(draw, *inner, 0.78 * r, 0.78 * s, plain)
+        if r > 4:
+            rod(draw, (x - 0.38 * r, y - 0.38 * r), (u - 0.38 * s, v - 0.38 * s), 0.26 * r, 0.26 * s, bright)
         if side == 1:
-            rings(
-                draw,
-                a + light * r,
-                b + light * s,
-                0.78 * r,
-                0.78 * s,
-                float(np.linalg.norm(last[i] - first[i])),
-                joint in pale,
-            )
+            metres = float(np.linalg.norm(last[i] - first[i]))
+            rings(draw, *map(np.array, inner), 0.78 * r, 0.78 * s, metres, joint in pale)
 
 
 def rings(draw: ImageDraw.ImageDraw, p, q, near: float, far: float, metres: float, pale: bool) -> None:
@@ -166,7 +163,7 @@ def shadows(image: Image.Image, first: np.ndarray, last: np.ndarray, listed: lis
         draw = ImageDraw.Draw(mask)
         for i, row in enumerate(listed):
             height = (first[i, 2] + last[i, 2]) / 2
-            if row[4] != 3 and low <= height < high and np.isfinite(p[i, 0] + q[i, 0]):
+            if row[4] != 3 and row[6] - row[5] == 1 and low <= height < high and np.isfinite(p[i, 0] + q[i, 0]):
                 squash = 0.6 * share
                 rod(
                     draw, p[i, :2] * share, q[i, :2] * share, row[2] * p[i, 3] * squash, row[3] * q[i, 3] * squash, dark
@@ -174,7 +171,12 @@ def shadows(image: Image.Image, first: np.ndarray, last: np.ndarray, listed: lis
                 some = True
         if some:
             soft = mask.filter(ImageFilter.GaussianBlur(max(1.0, blur * image.height * share)))
-            image.paste(Image.new("RGB", image.size, "#3a4254"), mask=soft.resize(image.size))
+            left, top, right, bottom = soft.getbbox()
+            box = 4 * left, 4 * top, 4 * right, 4 * bottom
+            soft = soft.crop((left, top, right, bottom)).resize(
+                (box[2] - box[0], box[3] - box[1]), Image.Resampling.BILINEAR
+            )
+            image.paste("#3a4254", box, soft)
 
 
 def body_2d(image: Image.Image, points: np.ndarray, skeleton: Skeleton | None, faded: Sequence[int] = ()) -> None:

@@ -177,7 +177,7 @@ def _draw_2d(image: Image.Image, panel: Panel, t: int, background: np.ndarray | 
     box = (*corner.tolist(), *(corner + size).tolist())
     image.paste(paint.DARK, (0, 0, *image.size))
     if background is not None:
-        image.paste(Image.fromarray(background).resize(tuple(size.tolist())), box[:2])
+        image.paste(Image.fromarray(background).resize(tuple(size.tolist()), Image.Resampling.BILINEAR), box[:2])
     paint.body_2d(image, panel.points[t] * scale + corner, panel.skeleton, panel.faded)
 
 
@@ -268,7 +268,7 @@ def check_target(path: str | Path) -> None:
 
 
 def _palette(panels: Sequence[Panel], size: int) -> Image.Image:
-    """A palette of 192 colours: what bodies are drawn in, and the best others for some of the pictures."""
+    """A palette of 128 colours: what bodies are drawn in, and the best others for some of the pictures."""
     frames = len(panels[0].points)
     some = [picture(panels, t, size) for t in sorted({t * (frames - 1) // 4 for t in range(5)})]
     sheet = Image.new("RGB", (some[0].width, sum(p.height for p in some)))
@@ -281,8 +281,8 @@ def _palette(panels: Sequence[Panel], size: int) -> Image.Image:
         drawn |= {
             s for i in people for c in paint.tints(i, bool(panel.faded)) + paint.tints(i) for s in paint.shades(c)
         }
-    drawn = sorted(drawn)[:128]
-    best = sheet.quantize(192 - len(drawn), method=Image.Quantize.MEDIANCUT).getpalette()[: 3 * (192 - len(drawn))]
+    drawn = sorted(drawn)[:64]
+    best = sheet.quantize(128 - len(drawn), method=Image.Quantize.MEDIANCUT).getpalette()[: 3 * (128 - len(drawn))]
     palette = Image.new("P", (1, 1))
     palette.putpalette([*(v for colour in drawn for v in colour), *best])
     return palette
