@@ -31,6 +31,7 @@ from ..world import Lifted, stand
 
 BRIEF = 0.3  # seconds: whoever is seen for less, in a video, is taken for a mistake of the detector
 BRIDGE = 0.5  # seconds of absence that are filled in
+BROWSERS_PLAY = (".mp4", ".m4v", ".mov", ".webm")
 CLOSE_UPS = 3  # people who each have a panel of a picture beside that of everybody
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 FPS = 30.0  # of keypoints that do not say
@@ -408,12 +409,24 @@ def save(
     if out.suffix.lower() in pose_files.SUFFIXES:
         return pose_files.write(out, lifted)
     if out.suffix.lower() == ".html":
-        played = Path(video) if video is not None and Path(video).is_file() else None  # not a folder of pictures
         files = [path for path in beside if path.suffix.lower() in pose_files.SUFFIXES]
-        return [player.write(out, player.film_of(lifted, played, files), embed)]
+        return [player.write(out, player.film_of(lifted, playable(video), files), embed)]
     step = max(1, round(lifted.fps / (fps or PICTURES_PER_SECOND)))
     shown = panels(lifted, video, panel, step)
     return [pictures.save(out, shown, lifted.fps / step, size=panel, progress=progress)]
+
+
+def playable(source: str | None) -> Path | None:
+    """The video that a page plays; None for what is no video to a browser, which is said."""
+    if source is None:
+        return None
+    path = Path(source)
+    if not path.is_file() or path.suffix.lower() == ".gif":
+        say(f"{source}: browsers play video files, so the page shows the skeletons without it")
+        return None
+    if path.suffix.lower() not in BROWSERS_PLAY:
+        say(f"{source}: few browsers play {path.suffix}; where they do not, the page shows the skeletons without it")
+    return path
 
 
 def told(out: Path, write: Callable[[], list[Path]]) -> list[Path]:

@@ -27,6 +27,10 @@ def main(arguments: list[str]) -> int:
         check_writable(out, options.input)
     if options.panel < 32 or (options.picture_fps is not None and not options.picture_fps > 0):
         raise ValueError("--panel must be at least 32 pixels and --picture-fps positive")
+    if options.video is not None and not Path(options.video).exists():
+        raise ValueError(f"--video {options.video}: no such video")
+    if options.embed and options.video is None:
+        raise ValueError("--embed puts a video inside the page, but --video FILE is missing")
     lifted = pose_files.read(options.input)
     written: list[Path] = []
     for out in pages_last(options.out):

@@ -450,18 +450,27 @@ function tick(time) {
   waiting = false;
   const dt = last === null ? null : Math.min(0.25, (time - last) / 1000);
   if (state.playing) advance(dt ?? 0);
+  if (state.playing && dt !== null) keepPace(dt);
   last = time;
   ticks++;
   const settled = draw(dt ?? 1 / 60);
   if (state.playing || !settled) wake();
   else last = null;
 }
+// Where pictures come too slowly, 3D is drawn coarser.
+function keepPace(dt) {
+  pace = 0.9 * pace + 0.1 * dt;
+  if (pace < 1 / 40 || coarse <= 0.5 || performance.now() - coarsened < 1500) return;
+  coarse *= 0.75;
+  coarsened = performance.now();
+  resize();
+}
+let pace = 0, coarse = 1, coarsened = 0;
 let ticks = 0; // pictures drawn, for whoever measures
 
 function resize() {
   const box = $("space");
-  scene.resize(box.clientWidth, box.clientHeight, Math.min(2, window.devicePixelRatio || 1));
-  shown = null;
+  scene.resize(box.clientWidth, box.clientHeight, coarse * Math.min(2, window.devicePixelRatio || 1));
   drawLanes();
   wake();
 }

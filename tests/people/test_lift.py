@@ -530,6 +530,24 @@ def test_render_draws_what_lift_wrote(folder, tmp_path):
     assert film["video"] is None and [f["href"] for f in film["files"]] == ["x.trc"]
 
 
+def test_a_page_shows_the_video_or_says_why_not(folder, tmp_path, capsys):
+    lift(folder, tmp_path / "x.npz")
+    page, video = tmp_path / "x.html", tmp_path / "walk.mp4"
+    arguments = ["render", tmp_path / "x.npz", "-o", page, "--video"]
+    video.write_bytes(b"a film")
+    assert go(*arguments, video) == 0 and film_in(page)["video"] == {"name": "walk.mp4", "src": "walk.mp4"}
+    assert go(*arguments, video, "--embed") == 0 and film_in(page)["video"]["src"] is None
+    assert "browsers" not in capsys.readouterr().err
+    for name, said in (("walk.gif", "browsers play video files"), ("walk.avi", "few browsers play .avi")):
+        assert go(*arguments, video.rename(tmp_path / name)) == 0
+        assert said in capsys.readouterr().err and (film_in(page)["video"] is None) == (name == "walk.gif")
+        video = tmp_path / name
+    with pytest.raises(ValueError, match="--video .*gone.mp4: no such video"):
+        go(*arguments, tmp_path / "gone.mp4")
+    with pytest.raises(ValueError, match="--embed .* --video FILE is missing"):
+        go(*arguments[:-1], "--embed")
+
+
 def test_convert_weights_keeps_the_function(folder, tmp_path, capsys):
     source, out = folder / "lifter.safetensors", tmp_path / "half.safetensors"
     assert go("convert-weights", source, "-o", out, "--half") == 0
