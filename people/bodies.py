@@ -91,12 +91,16 @@ def one_skeleton(poses: np.ndarray, lengths: np.ndarray | None = None) -> np.nda
         lengths: [17] of the bones; by default ``bone_lengths``.
     """
     lengths = bone_lengths(poses) if lengths is None else lengths
-    found = poses.astype(np.float64)
+    poses, dtype = poses.astype(np.float64), poses.dtype
+    across = (poses[:, 4] - poses[:, 1]) / 2  # the root is the middle of the hips
+    poses = poses.copy()
+    poses[:, 1], poses[:, 4] = poses[:, 0] - across, poses[:, 0] + across
+    found = poses.copy()
     for joint, parent in enumerate(H36M_17.parents):
         if parent >= 0:
-            bone = poses[:, joint].astype(np.float64) - poses[:, parent]
+            bone = poses[:, joint] - poses[:, parent]
             found[:, joint] = found[:, parent] + (_as_long(bone, float(lengths[joint])) if joint in RIGID else bone)
-    return found.astype(poses.dtype)
+    return found.astype(dtype)
 
 
 def _as_long(bones: np.ndarray, length: float) -> np.ndarray:

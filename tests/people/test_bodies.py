@@ -49,6 +49,7 @@ def test_bones_are_as_long_in_every_frame(clip):
     stretched[:, 0] = 0
     found = one_skeleton(stretched)
     assert found.dtype == np.float32 and (found[:, 0] == 0).all()
+    np.testing.assert_allclose(found[:, 1], -found[:, 4], atol=1e-6, err_msg="the root is the middle of the hips")
     lengths = np.linalg.norm(found - found[:, [max(p, 0) for p in H36M_17.parents]], axis=-1)
     limbs = [1, 2, 3, 4, 5, 6, 12, 13, 15, 16]
     assert lengths[:, limbs].std(0).max() < 1e-4
