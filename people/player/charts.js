@@ -14,7 +14,9 @@ class Chart {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = name;
-      button.addEventListener("click", () => { this.choose(i); });
+      button.addEventListener("click", () => {
+        this.choose(i);
+      });
       return button;
     });
     this.buttons = buttons;
@@ -22,7 +24,8 @@ class Chart {
     const plot = element.querySelector(".plot");
     const go = (event) => {
       if (!event.buttons && event.type !== "click") return;
-      const box = plot.getBoundingClientRect(), share = (event.clientX - box.left - this.left) / (box.width - this.left - 4);
+      const box = plot.getBoundingClientRect(),
+        share = (event.clientX - box.left - this.left) / (box.width - this.left - 4);
       seek(Math.round(this.from + share * (this.to - 1 - this.from)));
     };
     plot.addEventListener("click", go);
@@ -39,7 +42,12 @@ class Chart {
 
   lines() {
     const { left, right } = this.series[this.chosen];
-    return JSON.stringify(left) === JSON.stringify(right) ? [["both", left]] : [["left", left], ["right", right]];
+    return JSON.stringify(left) === JSON.stringify(right)
+      ? [["both", left]]
+      : [
+          ["left", left],
+          ["right", right],
+        ];
   }
 
   at(body, what, t) {
@@ -53,20 +61,27 @@ class Chart {
   show(body, frame, theme) {
     if (this.element.hidden) return;
     Object.assign(this, { body, frame, theme });
-    const width = this.canvas.clientWidth, span = Math.min(this.film.frames, Math.round(WINDOW * this.film.fps));
+    const width = this.canvas.clientWidth,
+      span = Math.min(this.film.frames, Math.round(WINDOW * this.film.fps));
     if (this.from === undefined || frame < this.from || frame >= this.to)
       this.from = Math.max(0, Math.min(this.film.frames - span, frame - Math.round(0.1 * span)));
     this.to = this.from + span;
     const drawn = `${body.index} ${this.from} ${this.chosen} ${width} ${theme.name}`;
-    if (drawn !== this.drawn) { this.drawn = drawn; this.draw(width); }
+    if (drawn !== this.drawn) {
+      this.drawn = drawn;
+      this.draw(width);
+    }
     const x = this.x(frame, width);
     this.cursor.style.transform = `translateX(${x}px)`;
-    this.values.replaceChildren(...this.lines().map(([side, what]) => {
-      const span = document.createElement("span"), now = this.at(body, what, frame);
-      span.className = side;
-      span.textContent = `${side === "both" ? "" : `${side} `}${Number.isFinite(now) ? this.words(now) : "not seen"}`;
-      return span;
-    }));
+    this.values.replaceChildren(
+      ...this.lines().map(([side, what]) => {
+        const span = document.createElement("span"),
+          now = this.at(body, what, frame);
+        span.className = side;
+        span.textContent = `${side === "both" ? "" : `${side} `}${Number.isFinite(now) ? this.words(now) : "not seen"}`;
+        return span;
+      }),
+    );
   }
 
   x(frame, width) {
@@ -74,44 +89,69 @@ class Chart {
   }
 
   draw(width) {
-    const { canvas, theme, film } = this, height = canvas.clientHeight, ratio = window.devicePixelRatio || 1;
+    const { canvas, theme, film } = this,
+      height = canvas.clientHeight,
+      ratio = window.devicePixelRatio || 1;
     canvas.width = width * ratio;
     canvas.height = height * ratio;
-    const pen = canvas.getContext("2d"), step = Math.max(1, Math.floor((this.to - this.from) / width)), lines = [];
-    let low = Infinity, high = -Infinity;
+    const pen = canvas.getContext("2d"),
+      step = Math.max(1, Math.floor((this.to - this.from) / width)),
+      lines = [];
+    let low = Infinity,
+      high = -Infinity;
     for (const [side, what] of this.lines()) {
       const values = [];
       for (let t = this.from; t < this.to; t += step) {
         const v = this.at(this.body, what, t);
         values.push([t, v]);
-        if (Number.isFinite(v)) { low = Math.min(low, v); high = Math.max(high, v); }
+        if (Number.isFinite(v)) {
+          low = Math.min(low, v);
+          high = Math.max(high, v);
+        }
       }
       lines.push([side, values]);
     }
-    if (low > high) { low = 0; high = 1; }
-    const [bottom, top, tick] = rounded(this.words(0).endsWith("s") ? 0 : low, high), foot = height - 18, head = 6;
+    if (low > high) {
+      low = 0;
+      high = 1;
+    }
+    const [bottom, top, tick] = rounded(this.words(0).endsWith("s") ? 0 : low, high),
+      foot = height - 18,
+      head = 6;
     const y = (v) => foot - ((v - bottom) / (top - bottom)) * (foot - head);
     pen.scale(ratio, ratio);
     pen.font = '11.5px system-ui, "DejaVu Sans", sans-serif';
     pen.textBaseline = "middle";
     pen.lineWidth = 1;
     for (let v = bottom; v <= top + 1e-9; v += tick) {
-      pen.strokeStyle = theme.line; pen.fillStyle = theme.soft;
-      pen.beginPath(); pen.moveTo(this.left, y(v)); pen.lineTo(width - 4, y(v)); pen.stroke();
-      pen.textAlign = "right"; pen.fillText(`${+v.toFixed(2)}`, this.left - 6, y(v));
+      pen.strokeStyle = theme.line;
+      pen.fillStyle = theme.soft;
+      pen.beginPath();
+      pen.moveTo(this.left, y(v));
+      pen.lineTo(width - 4, y(v));
+      pen.stroke();
+      pen.textAlign = "right";
+      pen.fillText(`${+v.toFixed(2)}`, this.left - 6, y(v));
     }
     if (film.now !== null && film.now < this.to) {
-      pen.fillStyle = theme.future; pen.globalAlpha = 0.13;
+      pen.fillStyle = theme.future;
+      pen.globalAlpha = 0.13;
       const x = this.x(film.now - 1, width);
       pen.fillRect(x, head, width - 4 - x, foot - head);
       pen.globalAlpha = 1;
     }
-    const seconds = (this.to - this.from) / film.fps, unitOf = rounded(0, Math.max(seconds, 1e-6), Math.max(2, Math.floor(width / 110)))[2];
+    const seconds = (this.to - this.from) / film.fps,
+      unitOf = rounded(0, Math.max(seconds, 1e-6), Math.max(2, Math.floor(width / 110)))[2];
     pen.fillStyle = theme.soft;
     pen.textAlign = "center";
-    const zero = film.now === null ? 0 : (film.now - 1) / film.fps, first = this.from / film.fps - zero; // a forecast counts from now
+    const zero = film.now === null ? 0 : (film.now - 1) / film.fps,
+      first = this.from / film.fps - zero; // a forecast counts from now
     for (let s = Math.ceil(first / unitOf) * unitOf; s <= first + seconds; s += unitOf) {
-      const x = this.x((s + zero) * film.fps, width), words = film.now !== null && Math.abs(s) < 1e-6 ? "now" : `${film.now !== null && s > 0 ? "+" : ""}${+s.toFixed(2)} s`;
+      const x = this.x((s + zero) * film.fps, width),
+        words =
+          film.now !== null && Math.abs(s) < 1e-6
+            ? "now"
+            : `${film.now !== null && s > 0 ? "+" : ""}${+s.toFixed(2)} s`;
       if (x < width - 18) pen.fillText(words, Math.max(x, this.left + 8), height - 8);
     }
     pen.lineWidth = 2;
@@ -122,7 +162,11 @@ class Chart {
       pen.beginPath();
       let down = false;
       for (const [t, v] of values) {
-        if (Number.isFinite(v)) { const x = this.x(t, width); if (down) pen.lineTo(x, y(v)); else pen.moveTo(x, y(v)); }
+        if (Number.isFinite(v)) {
+          const x = this.x(t, width);
+          if (down) pen.lineTo(x, y(v));
+          else pen.moveTo(x, y(v));
+        }
         down = Number.isFinite(v);
       }
       pen.stroke();
@@ -132,8 +176,10 @@ class Chart {
 
 // [bottom, top, tick] with a round tick, about `count` of them.
 function rounded(low, high, count = 3) {
-  const rough = Math.max((high - low) / count, 1e-6), power = 10 ** Math.floor(Math.log10(rough));
+  const rough = Math.max((high - low) / count, 1e-6),
+    power = 10 ** Math.floor(Math.log10(rough));
   const tick = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
-  const bottom = Math.floor(low / tick) * tick, top = Math.ceil(high / tick) * tick;
+  const bottom = Math.floor(low / tick) * tick,
+    top = Math.ceil(high / tick) * tick;
   return [bottom, top > bottom ? top : bottom + tick, tick];
 }

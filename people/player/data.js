@@ -13,8 +13,10 @@ class Track {
   read(t, out) {
     const row = t - this.start;
     if (row < 0 || row >= this.frames) return false;
-    const index = Math.floor(row / CHUNK), chunk = (this.chunks[index] ??= this.decode(index));
-    const from = (row - index * CHUNK) * this.width, axes = this.offset.length;
+    const index = Math.floor(row / CHUNK),
+      chunk = (this.chunks[index] ??= this.decode(index));
+    const from = (row - index * CHUNK) * this.width,
+      axes = this.offset.length;
     for (let i = 0; i < this.width; i++) {
       const whole = chunk[from + i];
       out[i] = whole === ABSENT ? NaN : this.offset[i % axes] + this.scale * whole;
@@ -23,7 +25,9 @@ class Track {
   }
 
   decode(index) {
-    const size = CHUNK * this.width * 2, from = index * size, count = Math.min(size, this.frames * this.width * 2 - from);
+    const size = CHUNK * this.width * 2,
+      from = index * size,
+      count = Math.min(size, this.frames * this.width * 2 - from);
     const text = atob(this.data.slice((from / 3) * 4, Math.ceil((from + count) / 3) * 4));
     const bytes = new Uint8Array(count);
     for (let i = 0; i < count; i++) bytes[i] = text.charCodeAt(i);
@@ -57,7 +61,9 @@ class Body {
 
   // [J * 3] metres at frame t, between two frames where t is not whole; null where the body is not there. Valid until the next call.
   pose(t) {
-    const below = Math.floor(t), share = t - below, [pose, next] = this.poses;
+    const below = Math.floor(t),
+      share = t - below,
+      [pose, next] = this.poses;
     if (!this.world || !this.isThere(below) || !this.world.read(below, pose)) return null;
     if (share > 0 && this.isThere(below + 1) && this.world.read(below + 1, next))
       for (let i = 0; i < pose.length; i++) pose[i] += share * (next[i] - pose[i]);
@@ -87,10 +93,12 @@ class Film {
   frameAt(time) {
     let frame = Math.floor(time * this.fps + 1e-3);
     if (this.times) {
-      let low = 0, high = this.frames - 1;
+      let low = 0,
+        high = this.frames - 1;
       while (low < high) {
         const middle = (low + high + 1) >> 1;
-        if (this.times[middle] <= time + 1e-4) low = middle; else high = middle - 1;
+        if (this.times[middle] <= time + 1e-4) low = middle;
+        else high = middle - 1;
       }
       frame = low;
     }
@@ -99,7 +107,8 @@ class Film {
 
   // A time safely inside a frame, to seek to: its middle, or soon after its beginning where frames last unevenly, since browsers guess how long.
   inside(frame) {
-    const begin = this.timeOf(frame), next = frame + 1 < this.frames ? this.timeOf(frame + 1) : begin + 1 / this.fps;
+    const begin = this.timeOf(frame),
+      next = frame + 1 < this.frames ? this.timeOf(frame + 1) : begin + 1 / this.fps;
     return begin + (this.times ? Math.min(0.008, (next - begin) / 4) : (next - begin) / 2);
   }
 
@@ -109,13 +118,16 @@ class Film {
 
   // Degrees between the two bones that meet at the middle joint; NaN where one of the three is missing.
   angle(pose, [a, b, c]) {
-    const at = this.joint(pose, b), u = minus(this.joint(pose, a), at), v = minus(this.joint(pose, c), at);
+    const at = this.joint(pose, b),
+      u = minus(this.joint(pose, a), at),
+      v = minus(this.joint(pose, c), at);
     return (Math.acos(Math.min(1, Math.max(-1, dot(u, v) / (length(u) * length(v))))) * 180) / Math.PI;
   }
 
   // Metres per second of a joint at frame t, over a twentieth of a second to both sides.
   speed(body, j, t) {
-    const reach = Math.max(1, Math.round(this.fps * 0.05)), ends = [];
+    const reach = Math.max(1, Math.round(this.fps * 0.05)),
+      ends = [];
     for (const at of [Math.max(0, t - reach), Math.min(this.frames - 1, t + reach)]) {
       const pose = body.pose(at) ?? body.pose(t);
       if (!pose) return NaN;
@@ -131,5 +143,8 @@ const plus = (u, v, s = 1) => [u[0] + s * v[0], u[1] + s * v[1], u[2] + s * v[2]
 const dot = (u, v) => u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
 const cross = (u, v) => [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
 const length = (u) => Math.hypot(u[0], u[1], u[2]);
-const unit = (u) => { const n = length(u) || 1; return [u[0] / n, u[1] / n, u[2] / n]; };
+const unit = (u) => {
+  const n = length(u) || 1;
+  return [u[0] / n, u[1] / n, u[2] / n];
+};
 const mix = (u, v, s) => u.map((a, i) => a + s * (v[i] - a));

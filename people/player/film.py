@@ -21,7 +21,10 @@ from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from ..world import Lifted
 
-SCRIPTS = ("data.js", "figures.js", "scene.js", "charts.js", "player.js")
+SCRIPTS = (  # one scope, in this order
+    *("data.js", "figures.js", "scene.js", "charts.js", "state.js"),
+    *("clock.js", "views.js", "drawing.js", "saving.js", "hands.js", "start.js"),
+)
 ABSENT = -32768  # what NaN is written as
 TORSO = 0.49  # metres from pelvis to thorax of the person whose limbs ``solids`` describes
 

@@ -90,7 +90,9 @@ void main() {
 }`;
 
 function capsule(around, rings) {
-  const position = [], end = [], index = [];
+  const position = [],
+    end = [],
+    index = [];
   for (let half = 0; half < 2; half++)
     for (let ring = 0; ring <= rings; ring++) {
       const lift = ((ring / rings - 1 + half) * Math.PI) / 2;
@@ -102,18 +104,30 @@ function capsule(around, rings) {
     }
   for (let row = 0; row < 2 * rings + 1; row++)
     for (let i = 0; i < around; i++) {
-      const a = row * around + i, b = row * around + ((i + 1) % around);
+      const a = row * around + i,
+        b = row * around + ((i + 1) % around);
       index.push(a, b, a + around, b, b + around, a + around);
     }
-  return { position: { size: 3, data: new Float32Array(position) }, end: { size: 1, data: new Float32Array(end) }, index: { data: new Uint16Array(index) } };
+  return {
+    position: { size: 3, data: new Float32Array(position) },
+    end: { size: 1, data: new Float32Array(end) },
+    index: { data: new Uint16Array(index) },
+  };
 }
 
 class Scene {
   // Throws where there is no WebGL 2.
   constructor(canvas, { solids, shadows, cloud }) {
-    const wanted = { alpha: true, antialias: true, premultipliedAlpha: true, depth: true, failIfMajorPerformanceCaveat: true };
+    const wanted = {
+      alpha: true,
+      antialias: true,
+      premultipliedAlpha: true,
+      depth: true,
+      failIfMajorPerformanceCaveat: true,
+    };
     this.slow = !canvas.getContext("webgl2", wanted); // no graphics card: WebGL on the processor
-    if (this.slow && !canvas.getContext("webgl2", { ...wanted, antialias: false, failIfMajorPerformanceCaveat: false })) throw new Error("no WebGL 2");
+    if (this.slow && !canvas.getContext("webgl2", { ...wanted, antialias: false, failIfMajorPerformanceCaveat: false }))
+      throw new Error("no WebGL 2");
     this.canvas = canvas;
     this.renderer = new OGL.Renderer({ canvas, alpha: true, antialias: true, premultipliedAlpha: true });
     canvas.removeAttribute("style"); // the page, not the renderer, says how large it is
@@ -121,40 +135,71 @@ class Scene {
     this.camera = new OGL.Camera(gl, { near: 0.05, far: 200 });
     this.world = new OGL.Transform();
     this.parts = [this.floor(), this.shadows(shadows), this.limbs(solids, 1), this.limbs(cloud, 0.32)];
-    this.parts.forEach((mesh, order) => { mesh.setParent(this.world); mesh.renderOrder = order; mesh.frustumCulled = false; });
+    this.parts.forEach((mesh, order) => {
+      mesh.setParent(this.world);
+      mesh.renderOrder = order;
+      mesh.frustumCulled = false;
+    });
     this.lists = [null, shadows, solids, cloud];
   }
 
   floor() {
-    const { gl } = this, square = { position: { size: 2, data: new Float32Array([-1, -1, 1, -1, -1, 1, 1, 1]) } };
+    const { gl } = this,
+      square = { position: { size: 2, data: new Float32Array([-1, -1, 1, -1, -1, 1, 1, 1]) } };
     const uniforms = { centre: { value: [0, 0] }, reach: { value: 10 }, grid: { value: [0.5, 0.5, 0.5] } };
-    const program = new OGL.Program(gl, { vertex: FLOOR_VERTEX, fragment: FLOOR_FRAGMENT, uniforms, transparent: true, depthWrite: false, cullFace: false });
+    const program = new OGL.Program(gl, {
+      vertex: FLOOR_VERTEX,
+      fragment: FLOOR_FRAGMENT,
+      uniforms,
+      transparent: true,
+      depthWrite: false,
+      cullFace: false,
+    });
     return new OGL.Mesh(gl, { geometry: new OGL.Geometry(gl, square), program, mode: gl.TRIANGLE_STRIP });
   }
 
   shadows(solids) {
-    const { gl } = this, square = { position: { size: 2, data: new Float32Array([-1, -1, 1, -1, -1, 1, 1, 1]) } };
+    const { gl } = this,
+      square = { position: { size: 2, data: new Float32Array([-1, -1, 1, -1, -1, 1, 1, 1]) } };
     const geometry = new OGL.Geometry(gl, { ...square, ...this.instances(solids, ["a", "b"]) });
     const uniforms = { light: { value: LIGHT }, strength: { value: 0.3 } };
-    const program = new OGL.Program(gl, { vertex: SHADOW_VERTEX, fragment: SHADOW_FRAGMENT, uniforms, transparent: true, depthWrite: false, cullFace: false });
+    const program = new OGL.Program(gl, {
+      vertex: SHADOW_VERTEX,
+      fragment: SHADOW_FRAGMENT,
+      uniforms,
+      transparent: true,
+      depthWrite: false,
+      cullFace: false,
+    });
     return new OGL.Mesh(gl, { geometry, program, mode: gl.TRIANGLE_STRIP });
   }
 
   limbs(solids, alpha) {
-    const { gl } = this, many = solids.most > 150;
-    const shape = alpha < 1 ? capsule(6, 2) : this.slow ? capsule(many ? 6 : 10, 2) : many ? capsule(10, 3) : capsule(16, 4);
+    const { gl } = this,
+      many = solids.most > 150;
+    const shape =
+      alpha < 1 ? capsule(6, 2) : this.slow ? capsule(many ? 6 : 10, 2) : many ? capsule(10, 3) : capsule(16, 4);
     const geometry = new OGL.Geometry(gl, { ...shape, ...this.instances(solids, ["a", "b", "tint"]) });
     const uniforms = { light: { value: LIGHT }, alpha: { value: alpha } };
-    const program = new OGL.Program(gl, { vertex: LIMB_VERTEX, fragment: LIMB_FRAGMENT, uniforms, transparent: alpha < 1, depthWrite: alpha === 1 });
+    const program = new OGL.Program(gl, {
+      vertex: LIMB_VERTEX,
+      fragment: LIMB_FRAGMENT,
+      uniforms,
+      transparent: alpha < 1,
+      depthWrite: alpha === 1,
+    });
     return new OGL.Mesh(gl, { geometry, program });
   }
 
   instances(solids, names) {
-    return Object.fromEntries(names.map((name) => [name, { instanced: 1, size: 4, data: solids[name], usage: this.gl.DYNAMIC_DRAW }]));
+    return Object.fromEntries(
+      names.map((name) => [name, { instanced: 1, size: 4, data: solids[name], usage: this.gl.DYNAMIC_DRAW }]),
+    );
   }
 
   render(view, theme, centre, reach) {
-    const { canvas, camera, gl } = this, [floor, shadows] = this.parts;
+    const { canvas, camera, gl } = this,
+      [floor, shadows] = this.parts;
     camera.up.set(...view.up);
     camera.position.set(...view.eye);
     camera.lookAt(view.target);
@@ -168,7 +213,8 @@ class Scene {
       if (!list) return;
       mesh.visible = list.count > 0;
       mesh.geometry.setInstancedCount(list.count);
-      for (const name of ["a", "b", "tint"]) if (mesh.geometry.attributes[name]) mesh.geometry.attributes[name].needsUpdate = true;
+      for (const name of ["a", "b", "tint"])
+        if (mesh.geometry.attributes[name]) mesh.geometry.attributes[name].needsUpdate = true;
     });
     gl.clearColor(0, 0, 0, 0);
     this.renderer.render({ scene: this.world, camera, sort: false, frustumCull: false });
@@ -190,24 +236,30 @@ class Flat {
   }
 
   render(view, theme, centre, reach) {
-    const { pen, canvas, solids, shadows, cloud } = this, project = view.projector(canvas.width, canvas.height);
+    const { pen, canvas, solids, shadows, cloud } = this,
+      project = view.projector(canvas.width, canvas.height);
     pen.clearRect(0, 0, canvas.width, canvas.height);
     pen.lineCap = "round";
     this.grid(project, theme, centre, Math.min(reach, 12));
     const rows = [];
     for (let i = 0; i < solids.count; i++) {
-      const a = solids.a.subarray(4 * i, 4 * i + 4), b = solids.b.subarray(4 * i, 4 * i + 4);
+      const a = solids.a.subarray(4 * i, 4 * i + 4),
+        b = solids.b.subarray(4 * i, 4 * i + 4);
       rows.push({ a, b, p: project(a), q: project(b), tint: solids.tint.subarray(4 * i, 4 * i + 4) });
     }
     pen.strokeStyle = `rgba(0, 0, 5, ${0.35 * theme.shadow})`;
     for (let i = 0; i < shadows.count; i++) {
-      const a = shadows.a.subarray(4 * i, 4 * i + 4), b = shadows.b.subarray(4 * i, 4 * i + 4), p = project([a[0], a[1], 0]), q = project([b[0], b[1], 0]);
+      const a = shadows.a.subarray(4 * i, 4 * i + 4),
+        b = shadows.b.subarray(4 * i, 4 * i + 4),
+        p = project([a[0], a[1], 0]),
+        q = project([b[0], b[1], 0]);
       if (p[2] > 0.1 && q[2] > 0.1) this.line(p, q, (a[3] + b[3]) * p[3]);
     }
     rows.sort((u, v) => v.p[2] + v.q[2] - u.p[2] - u.q[2]);
     for (const { a, b, p, q, tint } of rows) {
       if (p[2] < 0.1 || q[2] < 0.1) continue;
-      const width = (a[3] + b[3]) * ((p[3] + q[3]) / 2), colour = [0, 1, 2].map((i) => Math.round(255 * tint[i]));
+      const width = (a[3] + b[3]) * ((p[3] + q[3]) / 2),
+        colour = [0, 1, 2].map((i) => Math.round(255 * tint[i]));
       pen.strokeStyle = `rgb(${colour.map((v) => Math.round(0.62 * v))})`;
       this.line(p, q, width);
       pen.strokeStyle = `rgb(${colour})`;
@@ -222,19 +274,34 @@ class Flat {
       }
     }
     for (let i = 0; i < cloud.count; i++) {
-      const p = project(cloud.a.subarray(4 * i, 4 * i + 3)), [r, g, b] = cloud.tint.subarray(4 * i, 4 * i + 3);
+      const p = project(cloud.a.subarray(4 * i, 4 * i + 3)),
+        [r, g, b] = cloud.tint.subarray(4 * i, 4 * i + 3);
       pen.fillStyle = `rgba(${255 * r}, ${255 * g}, ${255 * b}, 0.32)`;
-      pen.beginPath(); pen.arc(p[0], p[1], cloud.a[4 * i + 3] * p[3], 0, 7); pen.fill();
+      pen.beginPath();
+      pen.arc(p[0], p[1], cloud.a[4 * i + 3] * p[3], 0, 7);
+      pen.fill();
     }
   }
 
   grid(project, theme, centre, reach) {
-    const x0 = Math.round(centre[0]), y0 = Math.round(centre[1]), n = Math.ceil(reach);
+    const x0 = Math.round(centre[0]),
+      y0 = Math.round(centre[1]),
+      n = Math.ceil(reach);
     this.pen.strokeStyle = `rgba(${theme.grid.map((v) => Math.round(255 * v))}, 0.4)`;
     for (let i = -n; i <= n; i++)
       for (let j = -n; j < n; j++)
-        for (const [a, b] of [[[x0 + i, y0 + j, 0], [x0 + i, y0 + j + 1, 0]], [[x0 + j, y0 + i, 0], [x0 + j + 1, y0 + i, 0]]]) {
-          const p = project(a), q = project(b);
+        for (const [a, b] of [
+          [
+            [x0 + i, y0 + j, 0],
+            [x0 + i, y0 + j + 1, 0],
+          ],
+          [
+            [x0 + j, y0 + i, 0],
+            [x0 + j + 1, y0 + i, 0],
+          ],
+        ]) {
+          const p = project(a),
+            q = project(b);
           if (p[2] > 0.1 && q[2] > 0.1) this.line(p, q, 1);
         }
   }

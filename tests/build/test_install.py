@@ -116,5 +116,5 @@ def test_only_one_name_is_installed(installed):
     if mode == "wheel":
         assert (record.parent / "top_level.txt").read_text().split() == ["posekernels"]
         assert (site / "posekernels" / "models" / "weights" / "lifter.safetensors").is_file()
-        for name in ("page.html", "page.css", "player.js", "ogl.min.js"):
+        for name in ("page.html", "page.css", "start.js", "ogl.min.js"):
             assert (site / "posekernels" / "people" / "player" / name).is_file()

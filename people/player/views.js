@@ -1,0 +1,164 @@
+// Where the people are looked at from, and how the view goes along with them.
+
+function looked() {
+  return state.picked === null ? film.bodies : [film.bodies[state.picked]];
+}
+
+// What the view must hold: the bodies at this moment, or at the nearest one at which some are there.
+function wanted() {
+  let frame = state.frame;
+  if (!looked().some((b) => b.isThere(frame))) {
+    const near = looked()
+      .map((b) => b.nearest(frame))
+      .filter((t) => t >= 0);
+    if (!near.length) return { centre: [0, 0, 0.9], across: 0, reach: 1 };
+    frame = near.sort((a, b) => Math.abs(a - frame) - Math.abs(b - frame))[0];
+  }
+  const low = [Infinity, Infinity],
+    high = [-Infinity, -Infinity];
+  let reach = 0,
+    middle = 0,
+    count = 0;
+  for (const body of looked()) {
+    const pose = body.pose(frame),
+      root = pose && film.joint(pose, film.root);
+    if (!root || Number.isNaN(root[0])) continue;
+    for (const axis of [0, 1]) {
+      low[axis] = Math.min(low[axis], root[axis]);
+      high[axis] = Math.max(high[axis], root[axis]);
+    }
+    reach = Math.max(reach, body.reach);
+    middle += body.middle;
+    count++;
+  }
+  if (!count) return { centre: [0, 0, 0.9], across: 0, reach: 1 };
+  return {
+    centre: [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, middle / count],
+    across: Math.hypot(high[0] - low[0], high[1] - low[1]) / 2,
+    reach,
+  };
+}
+
+function goal(dt) {
+  const now = wanted(),
+    share = state.playing && dt !== null ? 1 - Math.exp(-dt / 0.35) : 1;
+  follow =
+    follow === null
+      ? now
+      : {
+          centre: mix(follow.centre, now.centre, share),
+          across: follow.across + share * (now.across - follow.across),
+          reach: follow.reach + share * (now.reach - follow.reach),
+        };
+  const box = $("space"),
+    aspect = box.clientWidth / Math.max(1, box.clientHeight);
+  if (state.preset === "Camera") return own(aspect);
+  const slope = Math.tan((FIELD * Math.PI) / 360),
+    lean = Math.abs(Math.sin((state.elevation * Math.PI) / 180));
+  const tall = 1.16 * (follow.reach + follow.across * lean),
+    wide = 1.08 * (follow.across + 0.75 * follow.reach);
+  const distance = (Math.max(tall / slope, wide / (slope * aspect)) + 0.6 * follow.across + 0.2) * state.zoom;
+  return View.orbit(plus(follow.centre, state.pan), state.azimuth, state.elevation, distance);
+}
+
+// The camera that filmed the bodies looked at; their mean, where each has its own.
+function filming() {
+  const cameras = looked()
+      .map((b) => b.camera)
+      .filter(Boolean),
+    middle = [0, 0, 0];
+  for (const { position } of cameras)
+    position.forEach((v, i) => {
+      middle[i] += v / cameras.length;
+    });
+  return cameras.length ? { ...cameras[0], position: middle } : null;
+}
+
+// Its view, in which all of its image fits.
+function own(aspect) {
+  const { position, forward, up, across, down } = filming(),
+    tall = Math.max(down, across / aspect);
+  return new View(position, plus(position, forward, 5), up, (2 * Math.atan(tall / 2) * 180) / Math.PI);
+}
+
+// Degrees about z from which the bodies are seen from in front.
+function front() {
+  let ahead = [0, 0, 0];
+  for (const body of looked()) {
+    const pose = body.pose(body.nearest(state.frame));
+    if (!pose) continue;
+    let over = [0, 0, 0];
+    for (const [, j, side] of film.bones) {
+      const p = film.joint(pose, j);
+      if (side && !Number.isNaN(p[0])) over = plus(over, p, side === 1 ? 1 : -1);
+    }
+    ahead = plus(ahead, unit(cross(over, [0, 0, 1])));
+  }
+  return length(ahead) > 0.05 ? (Math.atan2(ahead[1], ahead[0]) * 180) / Math.PI : film.azimuth;
+}
+
+const PRESETS = {
+  Front: () => [front(), 6],
+  Side: () => [front() + 90, 6],
+  Top: () => [film.azimuth, 89.5],
+};
+
+function lookFrom(name) {
+  state.preset = name;
+  state.zoom = 1;
+  state.pan = [0, 0, 0];
+  if (PRESETS[name]) {
+    const [azimuth, elevation] = PRESETS[name]();
+    state.azimuth += ((((azimuth - state.azimuth) % 360) + 540) % 360) - 180; // the short way round
+    state.elevation = elevation;
+  }
+  pressed();
+  wake();
+}
+
+function turn(right, up) {
+  loosen();
+  state.azimuth -= right;
+  state.elevation = Math.max(-8, Math.min(89.5, state.elevation + up));
+  wake();
+}
+
+function move(right, up) {
+  // in shares of the view's height
+  loosen();
+  const view = goal(null),
+    axes = view.axes(),
+    span = 2 * length(minus(view.eye, view.target)) * Math.tan((view.field * Math.PI) / 360);
+  state.pan = plus(plus(state.pan, axes.right, -right * span), axes.up, up * span);
+  wake();
+}
+
+function nearer(factor) {
+  loosen();
+  state.zoom = Math.max(0.15, Math.min(8, state.zoom / factor));
+  wake();
+}
+
+// From a preset on, by hand; from the camera's own place, the turned view starts as close to it as an orbit can.
+function loosen() {
+  if (state.preset === "Camera") {
+    const { forward } = filming();
+    state.azimuth = (Math.atan2(-forward[1], -forward[0]) * 180) / Math.PI;
+    state.elevation = Math.max(-8, (Math.asin(-forward[2]) * 180) / Math.PI);
+  }
+  if (state.preset) {
+    state.preset = null;
+    pressed();
+  }
+}
+
+function reset() {
+  Object.assign(state, FIRST, { zoom: 1, pan: [0, 0, 0], preset: null });
+  pressed();
+  wake();
+}
+
+function pressed() {
+  for (const button of $("views").children) button.setAttribute("aria-pressed", button.textContent === state.preset);
+  for (const button of $("people").children) button.setAttribute("aria-pressed", button.body === state.picked);
+}
