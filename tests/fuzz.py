@@ -3,8 +3,8 @@
 ``python -m tests.fuzz --calls N --seed S`` makes N calls in a process of their own, each from a seed of its own, on the
 backends that run on this CPU. A call must give what float64 gives, within the error budget of the contract
 (``tests/ops/table.py``), or be refused in one line that begins with the op and names an argument; a call with a fault
-must be refused, naming it. What ends the process (a crash, or a minute without an end) fails that call alone: the rest
-goes on in a new process. Each failure comes with the command that repeats it; the exit status is 1 if there is any.
+must be refused, naming it. What ends the process (a crash, or three minutes without an end) fails that call alone: the
+rest goes on in a new process. Each failure comes with the command that repeats it; the exit status is 1 then.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import warnings
 
 from tests.native import ROOT
 
-TIMEOUT = 60  # seconds without an end of a call
+TIMEOUT = 180  # seconds without an end of a call
 # Where a kernel passes over what the reference multiplies by 0: zeros of an adjacency, keys no query of a tile sees.
 _NAN_STOPS = "graph_conv", "graph_network", "temporal_attention"
 _EACH = 10**6  # seeds of calls are seed * _EACH + number
@@ -130,21 +130,27 @@ def inside(first: int, last: int) -> None:
 
 
 def _lines(first: int, last: int):
-    """The lines of a child, and None where it takes too long; the child has ended then."""
+    """The lines of a child, and a last one, "# " and how it ended."""
     command = [sys.executable, "-m", "tests.fuzz", "--inside", str(first), str(last)]
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    late = threading.Timer(TIMEOUT + 60, child.kill)  # the first takes the imports too
-    late.start()
+    ran_out = threading.Event()
+
+    def watch() -> threading.Timer:
+        timer = threading.Timer(TIMEOUT, lambda: (ran_out.set(), child.kill()))
+        timer.start()
+        return timer
+
+    late = watch()
     try:
         for line in child.stdout:
             late.cancel()
-            late = threading.Timer(TIMEOUT, child.kill)
-            late.start()
+            late = watch()
             yield line.rstrip("\n")
     finally:
         late.cancel()
         child.kill()
-        child.wait()
+        code = child.wait()
+    yield f"# ran for {TIMEOUT} s without an end" if ran_out.is_set() else f"# crashed, status {code}"
 
 
 def run_calls(calls: int, seed: int, first: int = 0, show=print) -> int:
@@ -152,11 +158,14 @@ def run_calls(calls: int, seed: int, first: int = 0, show=print) -> int:
     start, counts, failures = time.monotonic(), collections.Counter(), 0
     at, end = seed * _EACH + first, seed * _EACH + first + calls
     while at < end:
-        running = None
+        running, ended = None, ""
         for line in _lines(at, end):
             kind, _, text = line.partition(" ")
             if kind == ">":
                 running = int(text)
+                continue
+            if kind == "#":
+                ended = text
                 continue
             at, running = running + 1, None
             counts[text if kind == "=" else "failed"] += 1
@@ -166,11 +175,11 @@ def run_calls(calls: int, seed: int, first: int = 0, show=print) -> int:
                 show(f"{text}\n  python -m tests.fuzz --calls 1 --seed {seed} --first {number}")
         if at < end:
             if running is None:
-                raise RuntimeError("the calls did not begin: see above")
+                raise RuntimeError(f"the calls did not begin: {ended}")
             failures, at = failures + 1, running + 1
-            counts["crashed"] += 1
+            counts["ended"] += 1
             number = running - seed * _EACH
-            show(f"crashed, or ran for {TIMEOUT} s\n  python -m tests.fuzz --calls 1 --seed {seed} --first {number}")
+            show(f"{ended}\n  python -m tests.fuzz --calls 1 --seed {seed} --first {number}")
     seconds = time.monotonic() - start
     told = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     show(f"{calls} calls from seed {seed}: {told}; {seconds:.0f} s")

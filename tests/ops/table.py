@@ -557,12 +557,16 @@ def assert_right(
                 others = narrowed or _as_good(problem, rounded, training)
             if not others[0][name].isfinite().all() and exact.isfinite().all():
                 continue  # too large for float32
+            if max(exact.norm(), got[name].double().norm()) < 1e-35:
+                continue  # too small for it
             errors = {
                 n: max(relative_error(other[n].nan_to_num(), want[n].nan_to_num()) for other in others)
                 for n in (want if kinks else (name,))
             }
             worst = max([errors[name], *(error for error in errors.values() if error < 0.1)])
             enough = 4 if narrow else 32
+            if kinks and dtype.itemsize == 2:
+                bound *= 3  # sums of any depth that cancel
             bound = max(bound, (enough if worst < 0.1 else 1000) * worst)  # no digit is right: one that should be 0
         assert_within_budget(got[name], exact, bound=bound, what=name)
 

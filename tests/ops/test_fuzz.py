@@ -69,11 +69,11 @@ def test_calls_with_faults_and_odd_values():
 
 def test_a_crash_and_a_wrong_value_fail_their_call_alone(monkeypatch):
     """The fuzzer goes on after the process has ended, and says how to repeat a call."""
-    until_crash = ["> 7000002", "= right", "> 7000003"]
+    until_crash = ["> 7000002", "= right", "> 7000003", "# crashed, status -11"]
     runs = iter([until_crash, ["> 7000004", "! AssertionError: wrong", "> 7000005", "= right"]])
     monkeypatch.setattr(fuzz, "_lines", lambda first, last: next(runs))
     told = []
     assert fuzz.run_calls(4, seed=7, first=2, show=told.append) == 2
-    assert told[0].startswith("crashed") and told[0].endswith("--calls 1 --seed 7 --first 3")
+    assert told[0].startswith("crashed, status -11\n") and told[0].endswith("--calls 1 --seed 7 --first 3")
     assert told[1] == "AssertionError: wrong\n  python -m tests.fuzz --calls 1 --seed 7 --first 4"
-    assert told[2].startswith("4 calls from seed 7: 1 crashed, 1 failed, 2 right")
+    assert told[2].startswith("4 calls from seed 7: 1 ended, 1 failed, 2 right")
