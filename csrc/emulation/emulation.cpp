@@ -17,6 +17,9 @@ Index3 threadIdx, blockIdx, gridDim;
 
 namespace posekernels {
 namespace emulation {
+
+Runner runner = nullptr;
+
 namespace {
 
 enum Wait { running, block_barrier, warp_barrier, finished };
@@ -181,6 +184,9 @@ extern "C" __attribute__((visibility("default"))) int emulation_call(const char*
         }
     posekernels::last_error = "no such kernel";
     return 1;
+}
+extern "C" __attribute__((visibility("default"))) void emulation_runner(posekernels::emulation::Runner runner) {
+    posekernels::emulation::runner = runner;
 }
 extern "C" __attribute__((visibility("default"))) const char* emulation_error() {
     return posekernels::last_error.c_str();

@@ -51,5 +51,5 @@ def library() -> ctypes.CDLL:
     found.ptx_program.argtypes += [ctypes.c_int] * 2
     found.ptx_release.argtypes = [pointer]
     found.ptx_run.argtypes = [pointer, pointer, ctypes.c_int, ctypes.c_char_p, number, number, number, number]
-    found.ptx_run.argtypes += [pointer, pointer, pointer, ctypes.c_int, number]
+    found.ptx_run.argtypes += [pointer, pointer, pointer, ctypes.c_int, ctypes.c_int, number]
     return found

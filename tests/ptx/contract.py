@@ -29,6 +29,9 @@ _ONLY = {
     "temporal_mlp": ("bfloat16", "float16"),
     "temporal_mlp_forecast": ("bfloat16", "float16"),
 }
+_ONLY_CUDA = dict.fromkeys(
+    ("encoder_layer", "temporal_mlp", "temporal_mlp_forecast"), ("float32", "bfloat16", "float16")
+)
 _NO_PRODUCTS = {
     "annotated_norm",
     "best_hypothesis",
@@ -38,29 +41,30 @@ _NO_PRODUCTS = {
     "relative_encoding",
     "sample_hypotheses",
 }
+# CUDA kernels that multiply whole tiles, of which they have filled a part, and throw away what comes of the rest.
+_WHOLE_TILES = {"temporal_mlp", "temporal_mlp_forecast"}
 
 
-def triton_ops() -> list[str]:
-    return [name for name in table.OPS if "triton" in _dispatch.OPS.get(name, {})]
-
-
-def cases() -> list[tuple[str, str]]:
-    """Every op with every dtype that its Triton kernels take; TF32 where there are products."""
+def cases(backend: str) -> list[tuple[str, str, str]]:
+    """Every op with every dtype that its kernels take; TF32 where there are products."""
+    found = [name for name in table.OPS if backend in _dispatch.OPS.get(name, {})]
+    only = _ONLY if backend == "triton" else _ONLY_CUDA
     return [
-        (op, dtype)
-        for op in triton_ops()
-        for dtype in _ONLY.get(op, DTYPES)
+        (op, dtype, backend)
+        for op in found
+        for dtype in only.get(op, DTYPES)
         if dtype != "tf32" or op not in _NO_PRODUCTS
     ]
 
 
-def check(op: str, dtype: str, *, gradients: bool = True, **options) -> str:
+def check(op: str, dtype: str, backend: str = "triton", *, gradients: bool = True, **options) -> str:
     """What ran, in words; options as ``Device`` takes them.
 
     Raises:
         AssertionError: a kernel's answer is wrong, or a launch is at fault.
     """
     torch.set_num_threads(1)
+    options.setdefault("strict", backend != "cuda" or op not in _WHOLE_TILES)
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(gpu(**options))
         stack.enter_context(mock.patch.object(table, "device_of", lambda backend: "cpu"))
@@ -70,7 +74,7 @@ def check(op: str, dtype: str, *, gradients: bool = True, **options) -> str:
             # It has float16's mantissa, cut off instead of rounded.
             stack.enter_context(mock.patch.dict(BUDGET, {torch.float32: BUDGET[torch.float16]}))
         found = table.OPS[op]
-        table.check(found, found.make(table.Choices()), "triton", DTYPES[dtype], gradients=gradients)
+        table.check(found, found.make(table.Choices()), backend, DTYPES[dtype], gradients=gradients)
     kernels = {launch.kernel.name for launch in device.launches}
     total = sum(int(launch.counts.rows[:, 0].sum()) for launch in device.launches)
     return f"{len(kernels)} kernels, {len(device.launches)} launches, {total} instructions of warps"

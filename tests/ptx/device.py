@@ -21,9 +21,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from posekernels import _dispatch
+from posekernels import _adapters, _cuda, _dispatch, _native
 
-from . import program
+from . import nvcc, program
 
 ARCHITECTURE = 80
 _POISON = 0xFFB7  # NaN in bfloat16, float16 and, twice, in float32
@@ -39,6 +39,19 @@ class Launch:
     threads: int
     shared: int
     counts: program.Counts | None  # None: it was not run
+
+
+Span = tuple[int, int, int, int]
+
+
+def span(tensor: Tensor) -> Span:
+    """Addresses of the first element of a tensor that has some and past the last, and of its storage; its bytes."""
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride()))
+    begin, storage = _data_ptr(tensor), tensor.untyped_storage()
+    return begin, begin + (last + 1) * tensor.element_size(), storage.data_ptr(), storage.nbytes()
+
+
+_data_ptr = Tensor.data_ptr
 
 
 class Memory:
@@ -58,34 +71,28 @@ class Memory:
         content[:] = _pattern(len(content))
         self._fresh[storage.data_ptr()] = StorageWeakRef(storage), np.zeros(len(content), np.uint8)
 
-    def written(self, storage: torch.UntypedStorage) -> np.ndarray | None:
-        """[bytes] uint8, 255 where a byte has a value; None: everywhere."""
-        reference, written = self._fresh.get(storage.data_ptr(), (None, None))
+    def written(self, storage: int, size: int) -> np.ndarray | None:
+        """[size] uint8, 255 where a byte of the storage there has a value; None: everywhere."""
+        reference, written = self._fresh.get(storage, (None, None))
         if reference is None:
             return None
-        if reference.expired() or len(written) != storage.nbytes():
-            del self._fresh[storage.data_ptr()]
+        if reference.expired() or len(written) != size:
+            del self._fresh[storage]
             return None
-        content = _bytes(storage.data_ptr(), storage.nbytes())
+        content = _bytes(storage, size)
         differs = content != _pattern(len(content))
         starts = np.arange(0, len(content), 4)  # by words: one byte may be the pattern's by chance
         written[np.repeat(np.logical_or.reduceat(differs, starts), 4)[: len(content)]] = 255
         return written
 
-    def buffers(self, tensors: list[Tensor]) -> list[program.Buffer]:
-        """What a kernel that is given these tensors may touch: from their first to their last element."""
-        spans: list[tuple[int, int, torch.UntypedStorage]] = []
-        for tensor in tensors:
-            if tensor.numel():
-                last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride()))
-                begin = tensor.data_ptr()
-                spans.append((begin, begin + (last + 1) * tensor.element_size(), tensor.untyped_storage()))
+    def buffers(self, spans: list[Span]) -> list[program.Buffer]:
+        """What a kernel that is given these tensors may touch."""
         found: list[program.Buffer] = []
-        for begin, end, storage in sorted(spans, key=lambda span: span[:2]):
+        for begin, end, storage, size in sorted(spans):
             if found and begin < found[-1].base + found[-1].size:
                 end, begin = max(end, found[-1].base + found[-1].size), found.pop().base
-            written = self.written(storage)
-            at = begin - storage.data_ptr()
+            written = self.written(storage, size)
+            at = begin - storage
             found.append(
                 program.Buffer(begin, end - begin, None if written is None else written[at : at + end - begin])
             )
@@ -115,22 +122,30 @@ class Device:
         change: PTX text -> PTX text, before it is run: how a test breaks a kernel.
         count_memory: sectors and turns of banks are counted too.
         dry: launches are held against their limits, and not run.
+        strict: a kernel must not even read shared memory that nobody wrote; else it reads NaN.
     """
 
-    def __init__(self, change: Callable[[str], str] | None = None, count_memory: bool = False, dry: bool = False):
+    def __init__(
+        self,
+        change: Callable[[str], str] | None = None,
+        count_memory: bool = False,
+        dry: bool = False,
+        strict: bool = True,
+    ):
         self.memory, self.launches = Memory(), list[Launch]()
-        self.change, self.count_memory, self.dry = change, count_memory, dry
+        self.change, self.count_memory, self.dry, self.strict = change, count_memory, dry, strict
 
     def kernel(self, name: str, text: str) -> program.Kernel:
         return program.module(text if self.change is None else self.change(text)).kernels[name]
 
-    def run(self, kernel: program.Kernel, grid, threads: int, parameters: bytes, tensors: list[Tensor], shared: int):
+    def run(self, kernel: program.Kernel, grid, threads: int, parameters: bytes, spans: list[Span], shared: int):
         if self.dry:
             kernel.check_limits(grid, threads, parameters, shared)
             counts = None
         else:
-            buffers = self.memory.buffers(tensors)
-            counts = kernel.launch(grid, threads, parameters, buffers, shared, count_memory=self.count_memory)
+            buffers = self.memory.buffers(spans)
+            options = {"count_memory": self.count_memory, "strict": self.strict}
+            counts = kernel.launch(grid, threads, parameters, buffers, shared, **options)
         self.launches.append(Launch(kernel, grid, threads, shared, counts))
 
 
@@ -141,12 +156,13 @@ class _Launcher:
         self._types, self._metadata = tuple(source.signature.values()), metadata
 
     def __call__(self, x, y, z, stream, function, packed, launch_metadata, enter, leave, *arguments):
-        kernel, values, tensors = _active().kernel(*function), [], []
+        kernel, values, spans = _active().kernel(*function), [], []
         for kind, value in _flat(self._types, arguments):
             if kind == "constexpr":
                 continue
             if kind[0] == "*":
-                tensors.append(value)
+                if value.numel():
+                    spans.append(span(value))
                 values.append(struct.pack("<Q", value.data_ptr()))
             elif kind in _SCALARS:
                 size = _SCALARS[kind]
@@ -160,7 +176,7 @@ class _Launcher:
             assert len(value) == size, f"{kernel.name}: {len(value)} bytes for a parameter of {size}"
             block[at : at + size] = value
         meta = self._metadata
-        _active().run(kernel, (x, y, z), 32 * meta.num_warps, bytes(block), tensors, meta.shared)
+        _active().run(kernel, (x, y, z), 32 * meta.num_warps, bytes(block), spans, meta.shared)
 
 
 class _Utilities:
@@ -217,6 +233,30 @@ def _active() -> Device:
 
 
 @contextlib.contextmanager
+def _cuda_kernels(device: Device) -> Iterator[None]:
+    """CUDA C++ kernels are given addresses: they may touch every tensor that was asked for its own, and still lives."""
+    known: dict[int, tuple[Span, StorageWeakRef]] = {}
+
+    def asked(tensor: Tensor) -> int:
+        if tensor.device.type == "cpu" and tensor.numel():
+            known[_data_ptr(tensor)] = span(tensor), StorageWeakRef(tensor.untyped_storage())
+        return _data_ptr(tensor)
+
+    def run(kernel, grid, threads, parameters, shared) -> None:
+        for begin in [begin for begin, (_, storage) in known.items() if storage.expired()]:
+            del known[begin]
+        device.run(kernel, grid, threads, parameters, [place for place, _ in known.values()], shared)
+
+    module = nvcc.Module(run, ARCHITECTURE, device.change)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Tensor, "data_ptr", asked))
+        stack.enter_context(mock.patch.object(_adapters, "_begins", asked))
+        stack.enter_context(mock.patch.object(_cuda, "not_on", lambda kind, *tensors: None))
+        stack.enter_context(mock.patch.object(_native, "cuda", lambda: module))
+        yield
+
+
+@contextlib.contextmanager
 def gpu(**options) -> Iterator[Device]:
     """Inside, the Triton kernels of ``posekernels`` run as compiled, on CPU tensors. Options as ``Device`` takes them.
 
@@ -246,9 +286,10 @@ def gpu(**options) -> Iterator[Device]:
         enter(mock.patch.object(triton.knobs.runtime, hook, _keep_ptx))
         enter(mock.patch.object(_dispatch, "not_on", lambda kind, *tensors: None))
         for kernels in _dispatch.OPS.values():
-            if "triton" in kernels:
-                here = dataclasses.replace(kernels["triton"], missing=lambda: None)
-                enter(mock.patch.dict(kernels, {"triton": here}))
+            for name in {"triton", "cuda"} & kernels.keys():
+                here = dataclasses.replace(kernels[name], missing=lambda: None)
+                enter(mock.patch.dict(kernels, {name: here}))
+        enter(_cuda_kernels(device))
         _devices.append(device)
         stack.callback(_devices.remove, device)
         previous = driver._active

@@ -18,6 +18,7 @@ namespace {
 
 constexpr int lanes = 32;
 constexpr uint32_t everyone = ~0u;
+constexpr uint64_t poison = 0xffb7ffb7ffb7ffb7;  // NaN in every floating-point type
 // Generic addresses of shared and local memory: where no tensor lies.
 constexpr uint64_t shared_window = 0x7100000000000000, local_window = 0x7200000000000000, window = 1ull << 40;
 
@@ -194,7 +195,7 @@ struct Launch {
     uint32_t now = 0, first = 0;  // this block's times begin at `first`
     std::vector<Count> counts;
     int64_t fuel = 0, barriers = 0;
-    bool count_memory = false;
+    bool count_memory = false, strict = true;
     size_t recent = 0;
 
     [[noreturn]] void fault(const Warp& w, const Instr& i, int lane, const std::string& what) const {
@@ -254,7 +255,7 @@ struct Launch {
             fault(w, i, lane,
                   "cp.async data read before its wait_group, at " + hex(where) + "; copied at " +
                       program->text[m.write_pc & ~atomic_bit] + "\n  read");
-        if (in_shared && m.write_time < first)
+        if (in_shared && strict && m.write_time < first)
             fault(w, i, lane, "uninitialised: shared memory at " + hex(where) + " that nobody wrote");
         if (concurrent(m.write_time, m.write_who, me, in_shared))
             race(w, i, lane, "written, then read", m.write_pc, m.write_who, where, in_shared);
@@ -1870,6 +1871,7 @@ void meet(Launch& launch, std::vector<Warp>& warps) {
 void run_block(Launch& launch, std::vector<Warp>& warps) {
     const Program& p = *launch.program;
     launch.first = ++launch.now;
+    std::fill(launch.shared_words.begin(), launch.shared_words.end(), poison);
     for (Warp& w : warps) {
         std::memcpy(w.file, p.image.data(), p.image.size());
         for (const auto& [name, offset] : p.special) {
@@ -1988,10 +1990,11 @@ void ptx_release(Program* program) {
 }
 
 // Runs a launch; 0, or 1 and ptx_error(). buffers: base, size and written (an address or 0) of each, in order of base.
-// counts: four numbers per instruction (Count), added to; totals: barriers.
+// counts: four numbers per instruction (Count), added to; totals: barriers. strict: shared memory that nobody
+// wrote must not be read; else it is NaN.
 int ptx_run(const Program* program, const uint32_t* grid, int threads, const uint8_t* params, int64_t param_bytes,
             int64_t shared_size, int64_t local_size, int64_t buffer_count, const uint64_t* buffers, int64_t* counts,
-            int64_t* totals, int count_memory, int64_t fuel) {
+            int64_t* totals, int count_memory, int strict, int64_t fuel) {
     try {
         Launch launch;
         launch.program = program;
@@ -2003,16 +2006,17 @@ int ptx_run(const Program* program, const uint32_t* grid, int threads, const uin
         std::copy(grid, grid + 3, launch.grid);
         launch.threads = threads;
         launch.shared_size = shared_size;
-        launch.shared_words.assign(shared_size / 8 + 8, 0xffb7ffb7ffb7ffb7);
+        launch.shared_words.resize(shared_size / 8 + 8);
         launch.shared_bytes = reinterpret_cast<uint8_t*>(launch.shared_words.data());
         launch.shared_marks.resize(shared_size / program->unit_shared + 16);
         launch.local_size = local_size;
         launch.local_bytes.assign(local_size * (threads + lanes), 0xb7);
         launch.counts.resize(program->code.size());
         launch.count_memory = count_memory;
+        launch.strict = strict;
         launch.fuel = fuel;
         const int warp_count = (threads + lanes - 1) / lanes;
-        std::vector<uint64_t> files(program->file_bytes / 8 * warp_count, 0xffb7ffb7ffb7ffb7);
+        std::vector<uint64_t> files(program->file_bytes / 8 * warp_count, poison);
         std::vector<Warp> warps(warp_count);
         for (int n = 0; n < warp_count; ++n) {
             warps[n].launch = &launch;

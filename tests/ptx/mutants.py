@@ -27,7 +27,7 @@ class Mutant:
     Args:
         op, dtype: the contract that must reject it.
         message: what the rejection says, a regular expression.
-        ptx: kernel's name, PTX -> PTX.
+        ptx: what the kernel's name begins with after any mangling, PTX -> PTX.
         source: (marked text of the op's ``triton.py``, what stands there instead), as ``tests.mutants`` has them.
     """
 
@@ -36,6 +36,7 @@ class Mutant:
     message: str
     ptx: tuple[str, Callable[[str], str]] | None = None
     source: tuple[str, str] | None = None
+    backend: str = "triton"
 
 
 def nth(pattern: str, new: str, n: int = 0) -> Callable[[str], str]:
@@ -106,6 +107,20 @@ MUTANTS = {
         "relative error",
         ptx=("_attention_fwd_kernel", every(r"(mma\.sync\S+\s+\{[^}]*\}, )\{ ?(%r\d+), (%r\d+), ", r"\1{\3, \2, ")),
     ),
+    "a missing barrier of nvcc's": Mutant(
+        "graph_conv",
+        "bfloat16",
+        _RACE,
+        ptx=("graph_conv_fwd_kernelINS_4Bf16", nth(_BARRIER, "")),
+        backend="cuda",
+    ),
+    "cp.async of nvcc's that nobody waits for": Mutant(
+        "temporal_mlp",
+        "float32",
+        "cp.async",
+        ptx=("temporal_mlp_fwd_kernelINS_5Exact", every(r"cp\.async\.wait_all;", "")),
+        backend="cuda",
+    ),
     "a tile too few": Mutant(
         "graph_conv",
         "float32",
@@ -150,16 +165,18 @@ def rejected(name: str) -> str | None:
         met = []
 
         def change_it(text: str) -> str:
-            if f".entry {kernel}(" not in text:
+            begin = re.search(rf"\.entry \w*{kernel}", text)
+            if begin is None:
                 return text
             met.append(kernel)
-            return change(text)
+            end = text.find(".entry", begin.end()) % (len(text) + 1)  # none follows: all of it
+            return text[: begin.start()] + change(text[begin.start() : end]) + text[end:]
 
         options["change"] = change_it
     broken = contextlib.nullcontext() if mutant.source is None else _source_changed(mutant.op, *mutant.source)
     with broken:
         try:
-            contract.check(mutant.op, mutant.dtype, gradients=False, **options)
+            contract.check(mutant.op, mutant.dtype, mutant.backend, gradients=False, **options)
         except AssertionError as error:
             return str(error)
     if mutant.ptx is not None and not met:

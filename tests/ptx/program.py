@@ -374,6 +374,7 @@ class Kernel:
         shared: int = 0,
         *,
         count_memory: bool = False,
+        strict: bool = True,
     ) -> Counts:
         """Run it.
 
@@ -384,6 +385,7 @@ class Kernel:
             buffers: the global memory it may touch.
             shared: bytes of dynamic shared memory.
             count_memory: sectors and turns of banks too.
+            strict: reading shared memory that nobody wrote is a fault; else it is NaN.
         Raises:
             PtxError: a fault, with the instruction and the line of the source it came from.
             NotImplementedError: an instruction that the executor does not know.
@@ -408,6 +410,7 @@ class Kernel:
             _pointer(rows),
             _pointer(totals),
             count_memory,
+            strict,
             FUEL,
         )
         if bad:

@@ -1,19 +1,36 @@
-"""The contract of every op, on its compiled Triton kernels."""
+"""The contract of every op, on its compiled kernels: Triton's, and nvcc's of ``csrc/*_cuda.cu``."""
 
 import pytest
 
 pytest.importorskip("triton")
 
-from tests.ptx import contract  # noqa: E402
+from tests import cuda_emulation  # noqa: E402
+from tests.native import ROOT  # noqa: E402
+from tests.ptx import contract, nvcc  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def results(request, pool):
     """Of every case that will be asked for, side by side."""
-    chosen = [item.callspec.params["case"] for item in request.session.items if item.module is request.module]
-    return {case: pool.submit(contract.check, *case) for case in chosen}
+    cases = [item.callspec.params["case"] for item in request.session.items if item.module is request.module]
+    if any(backend == "cuda" for _, _, backend in cases):
+        if nvcc.compiler() is None:
+            cases = [case for case in cases if case[2] != "cuda"]
+        else:
+            cuda_emulation.library()  # once, as what nvcc compiles
+            for source in (ROOT / "csrc").glob("*/*_cuda.cu"):
+                pool.submit(nvcc.text, source.parent.name, 80)
+    # Of float16 inference alone: the kernels are bfloat16's, which Triton compiles for seconds each.
+    return {case: pool.submit(contract.check, *case, gradients=case[1:] != ("float16", "triton")) for case in cases}
 
 
-@pytest.mark.parametrize("case", contract.cases(), ids=" ".join)
-def test_compiled_kernels_keep_the_contract(results, case):
+@pytest.mark.parametrize("case", contract.cases("triton"), ids=" ".join)
+def test_triton_kernels_keep_the_contract(results, case):
+    results[case].result()
+
+
+@pytest.mark.parametrize("case", contract.cases("cuda"), ids=" ".join)
+def test_cuda_kernels_keep_the_contract(results, case):
+    if case not in results:
+        pytest.skip("no nvcc here (pip install nvidia-cuda-nvcc nvidia-cuda-cccl)")
     results[case].result()

@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <functional>
+#include <stdexcept>
 #include <type_traits>
 
 #include "posekernels/isa.h"
@@ -61,6 +62,16 @@ const Fragments& exchange(const uint32_t (&words)[6]);
 void warp_sync();
 void run_grid(int64_t x, int y, int z, int threads, int shared, const std::function<void()>& body);
 void* shared_memory();
+// What takes launches in place of the fibers, if set (tests/ptx runs the kernel that nvcc made): the kernel's address;
+// x, y, z, threads, bytes of shared memory; where its parameters lie, how large they are, how many. Not 0: it failed.
+using Runner = int (*)(const void* kernel, const int64_t* shape, const void* const* values, const int64_t* sizes, int);
+extern Runner runner;
+template <class... P>
+void hand_over(const void* kernel, const int64_t (&shape)[5], P... parameters) {
+    const void* values[] = {&parameters...};
+    const int64_t sizes[] = {sizeof(P)...};
+    if (runner(kernel, shape, values, sizes, sizeof...(P))) throw std::runtime_error("a launch failed");
+}
 }  // namespace emulation
 
 inline void sync() {
@@ -153,7 +164,11 @@ struct Grid {
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), Grid grid, int threads, const void*, A... args) {
-    emulation::run_grid(grid.x, grid.y, grid.z, threads, grid.shared, [=] { kernel(args...); });
+    if (emulation::runner)
+        emulation::hand_over<P...>(reinterpret_cast<const void*>(kernel),
+                                   {grid.x, grid.y, grid.z, threads, grid.shared}, args...);
+    else
+        emulation::run_grid(grid.x, grid.y, grid.z, threads, grid.shared, [=] { kernel(args...); });
 }
 
 }  // namespace posekernels
