@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from posekernels.ops import denoise_loop
+from posekernels.ops.denoise.reference import draw
 
 from .gcndiff import GCNdiff
 from .gcnpose import GCNpose
@@ -272,6 +273,9 @@ class DiffPose(Lifts):
         x = torch.cat((keypoints, pose), dim=-1).repeat(sampling.hypotheses, 1, 1)
         if sampling.eta == 0:
             noise, seed = None, None
+        if not self.denoiser.fits():
+            x = self._step_by_step(x, timesteps, coefficients.to(x), noise, seed)
+            return x.unflatten(0, (sampling.hypotheses, -1))
         x = denoise_loop(
             x,
             self.denoiser.prepared(),
@@ -281,6 +285,17 @@ class DiffPose(Lifts):
             seed=seed,
         )
         return x.unflatten(0, (sampling.hypotheses, -1))
+
+    def _step_by_step(self, x: Tensor, timesteps, coefficients: Tensor, noise: Tensor | None, seed) -> Tensor:
+        """``denoise_loop`` with the denoiser called as a module."""
+        for s, (t, (_, _, keep_x, keep_e, keep_z)) in enumerate(zip(timesteps, coefficients)):
+            e = self.denoiser(x, x.new_full((len(x),), t))
+            x = keep_x * x + keep_e * e
+            if noise is not None:
+                x = x + keep_z * noise[s]
+            elif seed is not None and keep_z != 0:
+                x = x + keep_z * draw(tuple(x.shape), seed, s, 0, x.device).to(x.dtype)
+        return x
 
 
 class VideoDiffPose(DiffPose):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels._derived import PreparedWeights, captured
-from posekernels.ops import graph_transformer
+from posekernels._derived import captured
+from posekernels.ops import GraphDenoiser, graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from .graph import ChebBlock, GraphTransformer
@@ -29,7 +29,7 @@ class TimeEmbedding(KeepsBuffers):
         self.fc2 = nn.Linear(4 * channels, 4 * channels)
 
     def forward(self, t: Tensor) -> Tensor:
-        dtype = self.fc1.weight.dtype
+        dtype = getattr(self.fc1.weight, "dtype", torch.float32)  # a quantized layer's is a method
         angle = t.to(torch.promote_types(dtype, torch.float32))[:, None] * self.frequencies
         waves = F.pad(torch.cat((angle.sin(), angle.cos()), dim=1), (0, self.odd))
         return self.fc2(F.silu(self.fc1(waves.to(dtype))))
@@ -57,10 +57,6 @@ def _one_timestep(t: Tensor) -> bool:
     return t.device.type == "cpu" and not captured() and len(t) > 0 and bool((t == t[0]).all())
 
 
-def _no_shifts(_net: nn.Module) -> dict[tuple[float, ...], Tensor]:
-    return {}
-
-
 class GCNdiff(GraphTransformer):
     """Noisy poses and their timesteps -> the noise.
 
@@ -86,12 +82,14 @@ class GCNdiff(GraphTransformer):
         sizes = channels, layers, heads, dropout, in_channels, out_channels
         super().__init__("gcndiff", TimedChebBlock, *sizes, skeleton)
         self.time_embedding = TimeEmbedding(channels)
-        self._prepared_shifts = PreparedWeights(_no_shifts)
 
     def time_shifts(self, timesteps: list[float]) -> Tensor:
         """[S, L, C]: what each timestep adds in each layer, for ``denoise_loop``; kept like ``prepared()``."""
-        kept, key = self._prepared_shifts(self), tuple(timesteps)
-        shifts = kept.get(key)
+        return self._shifts(self.prepared(), tuple(timesteps))
+
+    def _shifts(self, weights: GraphDenoiser, timesteps: tuple[float, ...]) -> Tensor:
+        kept = weights.made("time shifts", dict)
+        shifts = kept.get(timesteps)
         if shifts is None:
             device = self.conv_in.weight.device
             with torch.no_grad(), torch.autocast(device.type, enabled=False):  # they are kept, for calls outside too
@@ -99,7 +97,7 @@ class GCNdiff(GraphTransformer):
                 shifts = torch.stack([block.time_shift(time) for block in self.blocks], dim=1)
             if len(kept) >= _SEQUENCES:
                 kept.clear()
-            kept[key] = shifts
+            kept[timesteps] = shifts
         return shifts
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -107,6 +105,7 @@ class GCNdiff(GraphTransformer):
         self.check(x)
         if t.shape != x.shape[:1]:
             raise ValueError(f"gcndiff: t must be [{len(x)}], one timestep per pose, got {list(t.shape)}")
-        if self.in_one_call(x) and _one_timestep(t):
-            return graph_transformer(x, self.prepared(), self.time_shifts([t[0].item()])[0])
+        weights = self.in_one_call(x) if _one_timestep(t) else None
+        if weights is not None:
+            return graph_transformer(x, weights, self._shifts(weights, (t[0].item(),))[0])
         return self.layer_by_layer(x, self.time_embedding(t))

@@ -33,8 +33,9 @@ class GCNpose(LiftsFrames, GraphTransformer):
     def forward(self, keypoints: Tensor) -> Tensor:
         """[B, J, 2] normalised screen units -> [B, J, 3] metres; the root is predicted like the others."""
         self.check(keypoints)
-        if self.in_one_call(keypoints):
-            return graph_transformer(keypoints, self.prepared())
+        weights = self.in_one_call(keypoints)
+        if weights is not None:
+            return graph_transformer(keypoints, weights)
         return self.layer_by_layer(keypoints)
 
     def poses(self, keypoints: Tensor) -> Tensor:

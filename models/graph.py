@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from posekernels import derived
 from posekernels._arrays import in_autocast_dtype
-from posekernels._derived import PreparedWeights
+from posekernels._derived import OneCall, PreparedWeights, looked_at, peculiar
 from posekernels.ops import GraphDenoiser, GraphLayer, GraphNetwork, dropout, graph_conv, graph_network
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
@@ -139,6 +139,7 @@ class LearntGraph(nn.Module):
         self.adjacency = nn.Parameter(torch.eye(skeleton.num_joints))
         self.fc1 = nn.Linear(channels, 2 * channels)
         self.fc2 = nn.Linear(2 * channels, channels)
+        self._one_call = OneCall()
 
     def graph(self) -> Tensor:
         """[J, J] the normalised adjacency."""
@@ -147,6 +148,8 @@ class LearntGraph(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         graph = self.graph()[None]
+        if not self._one_call.fits(self):
+            return self.fc2(graph @ F.relu(self.fc1(graph @ x)))  # mixing first is the same: it is linear
         x = graph_conv(x, self.fc1.weight.T[None], graph, self.fc1.bias, activation="relu")
         return graph_conv(x, self.fc2.weight.T[None], graph, self.fc2.bias)
 
@@ -163,7 +166,11 @@ class JointAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1 if self.training else 0.0)
+        if looked_at() is None:
+            x = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1 if self.training else 0.0)
+        else:  # which has no forward-mode derivative on the CPU
+            scores = q @ k.mT * q.shape[-1] ** -0.5
+            x = F.dropout(scores.softmax(-1), 0.1, self.training) @ v
         return self.out(x.transpose(1, 2).flatten(2))
 
 
@@ -237,7 +244,11 @@ class GraphTransformer(nn.Module):
 
     def prepared(self) -> GraphDenoiser:
         """The weights for the ``denoise`` ops; made again only after a parameter has changed."""
-        return self._prepared(self)
+        return self._prepared.value(self)
+
+    def fits(self) -> bool:
+        """Whether the ``denoise`` ops compute what the modules do: see ``OneCall``."""
+        return self._prepared.fits(self)
 
     def check(self, x: Tensor) -> None:
         """Raises ValueError unless ``x`` is [B, J, Cin] of the network."""
@@ -245,9 +256,10 @@ class GraphTransformer(nn.Module):
         if x.dim() != 3 or x.shape[1:] != want:
             raise ValueError(f"{self.name}: x must be [B, {want[0]}, {want[1]}], got {list(x.shape)}")
 
-    def in_one_call(self, x: Tensor) -> bool:
-        """Whether ``graph_transformer`` computes this: no gradients are asked for, and dtypes agree."""
-        return not self.training and not torch.is_grad_enabled() and x.dtype == self.conv_in.weight.dtype
+    def in_one_call(self, x: Tensor) -> GraphDenoiser | None:
+        """The weights where ``graph_transformer`` computes this: in inference, with dtypes that agree; or None."""
+        weights = self._prepared(self)
+        return weights if x.dtype == self.conv_in.weight.dtype else None
 
     def layer_by_layer(self, x: Tensor, *time: Tensor) -> Tensor:
         """[B, J, Cin] -> [B, J, Cout]; ``time``: what every block takes beside the pose."""
@@ -313,7 +325,7 @@ class NormedGraphConv(nn.Module):
         return self.conv.folded(*folded_batch_norm(self.norm), "relu", residual)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        if not self.training:
+        if not self.training and peculiar(self.norm, False) is None:
             scale, shift = folded_batch_norm(self.norm)
             return self.conv(x, scale=scale, shift=shift, activation="relu", residual=residual)
         h = self.conv(x)
@@ -369,8 +381,9 @@ class ModulatedGCN(nn.Module):
         joints = self.skeleton.num_joints
         if keypoints.dim() != 4 or keypoints.shape[2:] != (joints, 2):
             raise ValueError(f"keypoints must be [B, T, {joints}, 2], got {list(keypoints.shape)}")
-        if not (self.training or torch.is_grad_enabled()):  # inference: one op
-            return graph_network(in_autocast_dtype(keypoints), self._fused(self))
+        network = self._fused(self)
+        if network is not None:  # inference: one op
+            return graph_network(in_autocast_dtype(keypoints), network)
         x = self.input(keypoints.flatten(0, 1))
         for layer in self.layers:
             x = layer(x)

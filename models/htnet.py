@@ -94,6 +94,11 @@ class BodyLevel(nn.Module):
         return x + self.drop_path(h)
 
 
+def _weights(*modules: nn.Module) -> list[Tensor]:
+    """By name: the order in which a module lists its parameters changes where one is registered again."""
+    return [t for module in modules for t in (module.weight, module.bias)]
+
+
 class Block(nn.Module):
     """Joint, part and body level, each on a third of the channels and fed by the one before; then an MLP on all."""
 
@@ -109,7 +114,13 @@ class Block(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """As ``hierarchy_block`` takes them."""
-        return [self.joint.conv1.fixed_adjacency, *self.parameters()]
+        joint, three, two, body = self.joint, self.part.three, self.part.two, self.body
+        convolutions = [joint.conv1, joint.conv2]
+        graph = [t for c in convolutions for t in (c.weight, c.modulation, c.adjacency_offset, c.bias)]
+        part = _weights(*(m for p in (three, two) for m in (p.norm, p.conv, p.norm_mlp, p.mlp.fc1, p.mlp.fc2)))
+        rest = _weights(body.norm, body.qkv, body.proj, self.norm, self.mlp.fc1, self.mlp.fc2)
+        joints = [*_weights(joint.norm_in), *graph, *_weights(joint.norm_out)]
+        return [joint.conv1.fixed_adjacency, *joints, *part, *rest]
 
     def forward(self, x: Tensor) -> Tensor:
         joint, part, body = x.chunk(3, dim=-1)
@@ -122,7 +133,7 @@ class Block(nn.Module):
 
 def fused(net: HTNet) -> HierarchyNetwork:
     """The whole network as one op takes it."""
-    ends = net.embed.weight, net.embed.bias, net.position, *net.norm.parameters(), *net.head.parameters()
+    ends = net.embed.weight, net.embed.bias, net.position, *_weights(net.norm, net.head)
     return HierarchyNetwork(ends, [block.weights() for block in net.blocks], limbs=LIMB_JOINTS, heads=HEADS)
 
 
@@ -166,8 +177,9 @@ class HTNet(LiftsFrames):
         """
         if keypoints.dim() != 4 or keypoints.shape[2:] != (17, 2):
             raise ValueError(f"htnet: keypoints must be [B, T, 17, 2], got {list(keypoints.shape)}")
-        if not (self.training or torch.is_grad_enabled()):  # inference: one op
-            return hierarchy_network(in_autocast_dtype(keypoints), self._fused(self))
+        network = self._fused(self)
+        if network is not None:  # inference: one op
+            return hierarchy_network(in_autocast_dtype(keypoints), network)
         x = self.embed(keypoints.flatten(0, 1)) + self.position
         for block in self.blocks:
             x = block(x)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels._derived import OneCall, peculiar
 from posekernels.ops import transformer_block
 from posekernels.ops.transformer_block.attention import attention
 from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
@@ -32,19 +33,23 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(channels, eps=EPS)
         self.mlp = Mlp(channels, hidden)
         self.drop_path = DropPath(drop_path)
+        self._one_call = OneCall()
 
     def forward(self, x: Tensor, norm: nn.LayerNorm, *, over_frames: bool) -> Tensor:
         """[B, T, J, C] -> [B, T, J, C]: attention among a frame's joints or over a joint's frames; ``norm`` last."""
-        if not self.training and not torch.is_grad_enabled():
+        fits = self._one_call.fits(self)
+        if fits and peculiar(norm, self.training) is None and not self.training and not torch.is_grad_enabled():
             groups = x.transpose(1, 2) if over_frames else x
             y = transformer_block(groups, *self.weights(norm), heads=self.heads, scale=self.scale, eps=EPS)
             return y.transpose(1, 2) if over_frames else y
         B, T, J, C = x.shape
         h = self.norm1(x)
-        if over_frames:  # projected apart, (joint, head) is one axis of q, k and v: nothing is transposed
+        if over_frames and fits:  # projected apart, (joint, head) is one axis of q, k and v: nothing is transposed
             weights, biases = self.qkv.weight.chunk(3), (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
             layers = zip(weights, biases)
             q, k, v = (F.linear(h, w, b).reshape(B, T, J * self.heads, C // self.heads) for w, b in layers)
+        elif over_frames:
+            q, k, v = (part.reshape(B, T, J * self.heads, C // self.heads) for part in self.qkv(h).chunk(3, dim=-1))
         else:
             q, k, v = self.qkv(h).reshape(B * T, J, 3, self.heads, C // self.heads).unbind(2)
         x = x + self.drop_path(self.proj(attention(q, k, v, scale=self.scale).reshape(x.shape)))

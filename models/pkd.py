@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from posekernels._derived import OneCall
 from posekernels.ops import temporal_mlp, temporal_mlp_forecast
 
 GAIN = 1e-8  # of the Xavier-uniform weights: an untrained network repeats the last frame
@@ -63,6 +64,7 @@ class MlpStack(nn.Module):
             self.pre_bias = stored(torch.zeros(blocks, T))
             self.pre_scale = stored(torch.ones(blocks, T))
             self.pre_shift = stored(torch.zeros(blocks, T))
+        self._names = tuple(name for name, _ in self.named_parameters())
         for maps in (self.weight, getattr(self, "pre_weight", None)):
             if maps is not None:
                 bound = GAIN * math.sqrt(3 / maps.shape[1])  # Xavier: sqrt(6 / (fan_in + fan_out)) of a square map
@@ -70,7 +72,7 @@ class MlpStack(nn.Module):
 
     def parameters_by_name(self) -> dict[str, Tensor]:
         """What ``temporal_mlp`` takes, by its argument names; stored but unread tensors are left out."""
-        return dict(self.named_parameters())
+        return {name: getattr(self, name) for name in self._names}
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T] -> [B, C, T]."""
@@ -122,6 +124,7 @@ class _Forecaster(nn.Module):
         self.joints, self.history, self.future = joints, history, future
         matrix = dct_matrix(history)
         self.register_buffer("transform", matrix.float(), persistent=False)
+        self._one_call = OneCall()
         # Published: the numerical inverse, of which only the first rows mean anything.
         self.register_buffer("inverse", torch.linalg.inv(matrix)[:future].float().contiguous(), persistent=False)
 
@@ -184,6 +187,8 @@ class PKD(_Forecaster):
         Args:
             posterior: False leaves the distiller out: the preliminary prediction alone.
         """
+        if not self._one_call.fits(self):
+            return sum(self.branches(history)[: 1 + posterior]) + history[:, -1:]
         side = (self.distiller.parameters_by_name(), self.distill_head.weight, self.distill_head.bias)
         return temporal_mlp_forecast(
             self.check(history),
@@ -242,7 +247,7 @@ class SiMLPe(_Forecaster):
     def forward(self, history: Tensor) -> Tensor:
         """[B, T, J, 3] metres, relative to the root -> the next frames [B, S, J, 3]."""
         x = self.check(history)
-        if self.temporal_only:
+        if self.temporal_only or not self._one_call.fits(self):
             return self.branches(history)[0] + history[:, -1:]
         return temporal_mlp_forecast(
             x,

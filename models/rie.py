@@ -84,6 +84,26 @@ def _act(y: Tensor, norm: nn.BatchNorm1d, dropout: float) -> Tensor:
     return y
 
 
+def call_steps(steps: list[Step], xs, dropout: float) -> tuple[Tensor, ...]:
+    """The steps, every module called itself. A convolution's own stride is 1: every width-th frame of it counts."""
+
+    def product(conv: nn.Module, x: Tensor) -> Tensor:
+        width = getattr(conv, "kernel_size", (1,))[0]
+        return conv(x.mT)[:, :, ::width].mT if isinstance(conv, nn.Conv1d) else conv(x)
+
+    results: list[tuple[Tensor, ...]] = []
+    for step in steps:
+        ys = tuple(product(conv, x) for conv, x in zip(step.convs, results[-1] if results else xs))
+        if step.norms is not None:
+            normed = (norm(y.flatten(0, 1)).view(y.shape) for y, norm in zip(ys, step.norms))
+            ys = tuple(F.dropout(F.leaky_relu(y, SLOPE), dropout) for y in normed)
+        if step.residual is not None:
+            others = results[step.residual]
+            ys = tuple(y + r[:, step.tap :: r.shape[1] // y.shape[1]] for y, r in zip(ys, others))
+        results.append(ys)
+    return results[-1]
+
+
 def folded(steps: list[Step]) -> list[list[Layer]]:
     """The steps in evaluation, network by network, the batch norms folded."""
     networks: list[list[Layer]] = [[] for _ in steps[0].convs]
@@ -203,6 +223,21 @@ def trained(net: RIE) -> Networks:
     return Networks(features, connected(net.fusions) if net.stage > 1 else None, connected(net.decoders))
 
 
+def called(net: RIE) -> Networks:
+    """As they run where modules must be called themselves (``OneCall``): in training and in evaluation."""
+
+    def runner(steps: list[Step], dropout: float) -> Runner:
+        return partial(call_steps, steps, dropout=dropout if net.training else 0.0)
+
+    def connected(networks: Sequence[FullyConnected]) -> Runner:
+        return runner(connected_steps(list(networks)), net.fc_dropout)
+
+    encoders, whole_body = runner(net.encoder_steps(), net.dropout), connected([net.whole_body])
+    fusions = connected(net.fusions.values()) if net.stage > 1 else None
+    decoders = connected(net.decoders.values())
+    return Networks(lambda xs: (*encoders(xs[:-1]), *whole_body(xs[-1:])), fusions, decoders)
+
+
 def evaluated(net: RIE) -> Networks:
     """As they run in evaluation: whole chains of layers in one call, what follows from the weights alone prepared."""
 
@@ -291,10 +326,12 @@ class RIE(LiftsWindows):
         return encoder_steps(list(self.encoders.values()), self.causal)
 
     def networks(self) -> Networks:
-        """How the networks run now: in training, or in evaluation."""
+        """How the networks run now: in training, in evaluation, or module by module."""
+        if not self._evaluated.fits(self):
+            return called(self)
         if self.training:
             return trained(self)
-        return evaluated(self) if torch.is_grad_enabled() else self._evaluated(self)
+        return self._evaluated(self) or evaluated(self)
 
     def features(self, keypoints: Tensor, networks: Networks | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
         """[B, R, J, 2] -> one [B, 1, L] per part, and [B, 1, L] of the whole body in the middle frame."""
@@ -347,6 +384,11 @@ class RIE(LiftsWindows):
             state = " in training" if self.training else ""
             raise ValueError(f"rie: sequence takes [T, {J}, 2] in evaluation, got {list(keypoints.shape)}{state}")
         networks, pad = self.networks(), self.frames // 2
+        if not networks.first:  # module by module: window by window
+            ends = (2 * pad, 0) if self.causal else (pad, pad)
+            clip = torch.cat((keypoints[:1].expand(ends[0], -1, -1), keypoints, keypoints[-1:].expand(ends[1], -1, -1)))
+            windows = clip.unfold(0, self.frames, 1).movedim(-1, 1)
+            return torch.cat([self(part)[:, 0] for part in windows.split(chunk)])
         before, after = (2 * pad, 0) if self.causal else (pad, pad)
         x = torch.cat((keypoints[:1].expand(before, -1, -1), keypoints, keypoints[-1:].expand(after, -1, -1)))
         middle = x[pad : pad + T]  # of the window that starts at frame t of x

@@ -64,10 +64,11 @@ class StridedRefine(nn.Module):
                 f"{list(prediction.shape)} and {list(projected.shape)}"
             )
         x = torch.cat((prediction, projected), -1).flatten(-2)
-        if self.training or torch.is_grad_enabled():
+        network = self._fused(self)
+        if network is None:
             x = self.score(self.dropout(torch.relu(self.hidden(x))))
         else:  # inference: both layers in one op
-            (x,) = temporal_networks([in_autocast_dtype(x)], self._fused(self))
+            (x,) = temporal_networks([in_autocast_dtype(x)], network)
         return x.sigmoid().unflatten(-1, (self.joints, 2))
 
     def forward(self, prediction: Tensor, projected: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels._checks import check_sizes
+from posekernels._derived import OneCall, peculiar
 from posekernels._dropout import draw_seed
-from posekernels.ops import dropout, encoder_layer
+from posekernels.ops import dropout, encoder_layer, temporal_attention
 from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
 
 from .layers import AnnotatedNorm, folded_batch_norm
@@ -60,9 +61,12 @@ class EncoderLayer(nn.Module):
             self.hidden, self.conv = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
         else:
             self.hidden, self.conv = nn.Conv1d(channels, hidden, 1), nn.Conv1d(hidden, channels, 3, stride, 1)
+        self._one_call = OneCall()
 
     def forward(self, z: Tensor, position: Tensor | None = None) -> Tensor:
         """[B, T, C] -> [B, (T - 1) // stride + 1, C]; ``position`` [P >= T, C] is added to ``z`` first."""
+        if not self._one_call.fits(self):
+            return self._module_by_module(z, position)
         a, dropout = self.attention, self.dropout if self.training else 0.0
         linears = (a.query, a.key, a.value, a.output)
         hidden, conv = self.hidden.weight, self.conv.weight
@@ -85,6 +89,22 @@ class EncoderLayer(nn.Module):
             seed=draw_seed() if dropout else 0,
         )
 
+    def _module_by_module(self, z: Tensor, position: Tensor | None) -> Tensor:
+        """The same with every module called itself."""
+        a, rate = self.attention, self.dropout if self.training else 0.0
+        if position is not None:
+            z = z + position[: z.shape[1]]
+        u = self.norm_attention(z)
+        q, k, v = (f(u).unflatten(-1, (self.heads, -1)) for f in (a.query, a.key, a.value))
+        mixed = temporal_attention(q, k, v, dropout=rate, seed=draw_seed() if rate else 0).flatten(2)
+        z = z + dropout(a.output(mixed), rate)
+        u = self.norm_feed_forward(z)
+        if self.stride is None:
+            y = self.conv(dropout(F.relu(self.hidden(u)), rate))
+        else:
+            y = self.conv(dropout(F.relu(self.hidden(u.mT)), rate)).mT
+        return z[:, :: self.stride or 1] + dropout(y, rate)
+
 
 class Head(nn.Module):
     """Batch norm, then a linear layer per frame: [B, T, C] -> [B, T, J, 3]."""
@@ -95,6 +115,8 @@ class Head(nn.Module):
         self.conv = nn.Conv1d(channels, 3 * joints, 1)
 
     def forward(self, z: Tensor) -> Tensor:
+        if peculiar(self.norm, self.training) or peculiar(self.conv, self.training):
+            return self.conv(batch_norm(self.norm, z).mT).mT.unflatten(-1, (-1, 3))
         weight, bias = self.conv.weight[:, :, 0], self.conv.bias
         if self.training:
             z = batch_norm(self.norm, z)
@@ -198,6 +220,9 @@ class StridedTransformer(LiftsWindows):
 
     def embedding(self, keypoints: Tensor) -> Tensor:
         """[B, T, J, 2] -> [B, T, C]: linear, batch norm, ReLU, dropout; each frame by itself in eval mode."""
+        if peculiar(self.embed, self.training) or peculiar(self.embed_norm, self.training):
+            e = F.relu(batch_norm(self.embed_norm, self.embed(keypoints.flatten(2).mT).mT))
+            return dropout(e, self.embedding_dropout, self.training)
         x, weight, bias = keypoints.flatten(2), self.embed.weight[:, :, 0], self.embed.bias
         if self.training:
             e = F.relu(batch_norm(self.embed_norm, F.linear(x, weight, bias)))

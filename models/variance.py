@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -84,8 +83,9 @@ class VarianceLinear(nn.Module):
         joints = self.skeleton.num_joints
         if keypoints.dim() != 4 or keypoints.shape[2:] != (joints, 2):
             raise ValueError(f"variance_linear: keypoints must be [B, T, {joints}, 2], got {list(keypoints.shape)}")
-        if not (self.training or torch.is_grad_enabled()):  # inference: one op
-            (y,) = temporal_networks([in_autocast_dtype(keypoints).flatten(2)], self._fused(self))
+        network = self._fused(self)
+        if network is not None:  # inference: one op
+            (y,) = temporal_networks([in_autocast_dtype(keypoints).flatten(2)], network)
             return y.unsqueeze(-1)
         h = self.embed(keypoints.flatten(0, 1).flatten(1))
         for stage in self.stages:

@@ -9,9 +9,9 @@ from .start import quiet_ctrl_c
 quiet_ctrl_c()  # before PyTorch is imported, which takes a second
 
 from . import door, ops, pose  # noqa: E402
-from ._derived import derived, repack  # noqa: E402
+from ._derived import derived, freeze, repack  # noqa: E402
 from ._dispatch import BackendError, explain, use_backend  # noqa: E402
 
 __path__ += door.checkout()  # posekernels.models, .people and .train, which the build puts inside an installed package
 __version__ = "0.1.0"
-__all__ = ["BackendError", "derived", "explain", "ops", "pose", "repack", "use_backend"]
+__all__ = ["BackendError", "derived", "explain", "freeze", "ops", "pose", "repack", "use_backend"]

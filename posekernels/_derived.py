@@ -1,46 +1,52 @@
-"""What follows from parameters alone (packed weights, a symmetrised adjacency), kept until they are written to.
+"""What follows from weights alone (panels, a folded batch norm, a whole network's table), kept until they change.
 
-The value hangs on the first tensor it was made from, and is made anew when one of the tensors was written to in place
-(``_version``) or points elsewhere (``data_ptr``). Writes through ``.data`` change neither and are not seen: after such
-surgery call ``repack(module)``. Tensors made under ``torch.inference_mode`` keep no version, so nothing is kept for
-them, nor for the stand-ins that tracing and ``torch.func`` put in a tensor's place.
+What is guaranteed, of tensors on the CPU:
+
+- **Training** never uses what was made before. Every forward pass with gradients makes it anew, and the backward pass
+  uses what its own forward pass made.
+- **Inference** uses what was made while the tensors have the memory, the layout and the version they had, and their
+  numbers are the same. A sample of the numbers is compared, at least 32 of every tensor (all of a smaller one), in
+  every call another: all of them in 4,096 calls at most. In a network's first call after gradients were recorded, all
+  are compared.
+
+So any write by PyTorch's operations, by an optimizer however it writes (fused, through ``.data``), by
+``load_state_dict``, ``.to()`` or ``swap_tensors`` is followed at once, and so is any that changes most of a tensor in
+whatever way: averaged weights swapped in, an adapter merged through ``.data``, an array that shares the memory,
+``dist.broadcast``. Memory that was looked at is held, so that its address does not come back with other numbers.
+
+What is *not* guaranteed: a write that PyTorch does not see (through ``.data``, an array, another process) to a few
+numbers of a large tensor, between two calls without gradients, may be seen some calls later only. On a GPU, where
+numbers are not compared, such a write of any size is not seen before gradients are recorded again. After such a write
+call ``repack(module)``. ``freeze(module)`` gives all of this up for speed.
+
+Nothing is kept for tensors made under ``torch.inference_mode`` (they keep no version) nor for the stand-ins that
+tracing and ``torch.func`` put in a tensor's place.
 """
 
 from __future__ import annotations
 
 import threading
-import weakref
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_module
+from torch.nn.utils import parametrize
+
+from . import _native
 
 _ATTRIBUTE = "_posekernels_derived"
 _KINDS = {Tensor, nn.Parameter}
+_LEAST, _MOST_STEP = 32, 4096  # numbers of a tensor that are looked at in a call; calls until all were
 _version = attrgetter("_version")
+_here = threading.local()
+_passes = 0  # training passes that began in this process
 Value = TypeVar("Value")
-
-
-class _Kept(dict):
-    """{key: (state of the tensors, the others, value)}, left behind when its tensor is saved or copied."""
-
-    def __reduce_ex__(self, protocol):
-        # A saved parameter carries its attributes along. Values stay behind: another machine packs otherwise. An
-        # empty dict takes their place, of a type that torch.load(weights_only=True) accepts.
-        return OrderedDict, ()
-
-
-def state_of(tensors: Sequence[Tensor]) -> list[int] | None:
-    """Equal to the one before when nothing was written to; None for tensors that cannot tell."""
-    if not _KINDS.issuperset(map(type, tensors)):
-        return None
-    try:
-        return [*map(_version, tensors), *map(Tensor.data_ptr, tensors)]
-    except RuntimeError:  # an inference_mode tensor has no version, a functorch wrapper no memory of its own
-        return None
 
 
 def captured() -> bool:
@@ -49,26 +55,249 @@ def captured() -> bool:
     return bool(torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack())
 
 
+class Pass:
+    """``with Pass("forward"):`` or ``"backward"``: kernels inside run in a training pass, see above."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __enter__(self) -> None:
+        global _passes
+        self._before, _here.training = getattr(_here, "training", None), self.name
+        _passes += self.name == "forward"
+
+    def __exit__(self, *_error) -> None:
+        _here.training = self._before
+
+
+def _span(tensor: Tensor) -> int:
+    """Bytes from the first of a tensor's numbers to the last."""
+    if tensor.is_contiguous():
+        return tensor.nbytes
+    last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride())) if tensor.numel() else -1
+    return (last + 1) * tensor.element_size()
+
+
+def _step(words: int) -> int:
+    step = 1
+    while step < _MOST_STEP and 2 * step * _LEAST <= words:
+        step *= 2
+    return step
+
+
+_exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+if _exchange is not None and _native.no_cpu("weight_sums") is None:  # one call instead of four a tensor
+
+    def _layouts(tensors):
+        return _native.core.layouts(_exchange, [*tensors])
+
+    def _same_layouts(tensors, layouts) -> bool:
+        return _native.core.same_layouts(_exchange, [*tensors], layouts)
+
+else:
+
+    def _layouts(tensors):
+        return [(t.data_ptr(), t.shape, t.stride(), t.dtype) for t in tensors]
+
+    def _same_layouts(tensors, layouts) -> bool:
+        return _layouts(tensors) == layouts
+
+
+class State:
+    """What tensors were at one moment.
+
+    Args:
+        tensors: of PyTorch's own classes.
+        numbers: whether their numbers are remembered too; where not, ``same`` looks at versions, memory and layout.
+    Raises:
+        RuntimeError: tensors that have no version or no memory.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], numbers: bool = True):
+        self.versions, self.layouts = [*map(_version, tensors)], _layouts(tensors)
+        self.storages = [t.untyped_storage() for t in tensors]  # held: their addresses cannot come back
+        self.numbers = numbers and _native.no_cpu("weight_sums") is None
+        self._calls, self._rows = 0, 0
+        self._all_read = all(t.device.type == "cpu" for t in tensors)
+        if not self.numbers:
+            return
+        table, place, most = array("q"), 0, 1
+        for tensor, address in zip(tensors, map(Tensor.data_ptr, tensors)):
+            if tensor.device.type == "cpu" and tensor.numel():
+                span = _span(tensor)
+                step = _step(span // 4)
+                table.extend((address, span, step, place))
+                place, most = place + step, max(most, step)
+        self._table, self._rows = table, len(table) // 4
+        self._sums, self._scratch = array("I", bytes(4 * place)), array("I", bytes(4 * most))
+        self._at = [a.buffer_info()[0] for a in (self._table, self._sums, self._scratch)]
+        _native.core.weight_sums(1, self._at[0], self._rows, self._at[1])
+
+    def same(self, tensors: Sequence[Tensor], all_numbers: bool = False) -> bool:
+        """Whether the tensors are what they were; ``all_numbers``: none is left out (where that cannot be told: no)."""
+        if not _same_layouts(tensors, self.layouts) or [*map(_version, tensors)] != self.versions:
+            return False
+        if all_numbers and not self._all_read:
+            return False
+        if not self._rows:
+            return True
+        self._calls += 1
+        table, sums, scratch = self._at
+        scratch = scratch if all_numbers else None
+        return bool(_native.core.weight_sums_agree(1, table, self._rows, sums, self._calls, scratch))
+
+
+def state_of(tensors: Sequence[Tensor], numbers: bool = True) -> State | None:
+    """``State``, or None for tensors that cannot tell."""
+    if not _KINDS.issuperset(map(type, tensors)):
+        return None
+    try:
+        return State(tensors, numbers)
+    except RuntimeError:  # an inference_mode tensor has no version, a functorch wrapper no memory of its own
+        return None
+
+
+class _Kept(dict):
+    """{key: (state of the tensors, value, training passes before)}, left behind when its tensor is saved or copied."""
+
+    frozen = False
+
+    def __reduce_ex__(self, protocol):
+        # A saved parameter carries its attributes along. Values stay behind: another machine packs otherwise. An
+        # empty dict takes their place, of a type that torch.load(weights_only=True) accepts.
+        return OrderedDict, ()
+
+
+def _kept_by(tensor: Tensor) -> _Kept:
+    kept = tensor.__dict__.get(_ATTRIBUTE)
+    if type(kept) is not _Kept:
+        kept = tensor.__dict__[_ATTRIBUTE] = _Kept()
+    return kept
+
+
 def derived(key: Hashable, make: Callable[[], Value], *tensors: Tensor) -> Value:
-    """``make()``, or what it returned before if none of ``tensors`` was written to since.
+    """``make()``, or what it returned before if ``tensors`` are what they were then: see the module's first lines.
 
     Args:
         key: tells apart what is derived from the same first tensor.
         make: computes the value from ``tensors`` and constants alone; call it where no gradient is recorded.
     """
-    if captured():  # export, for one, would leave its fake tensors behind
+    if captured() or not _KINDS.issuperset(map(type, tensors)):  # export, for one, would leave its fake tensors behind
         return make()
-    state = state_of(tensors)
-    if state is None:
+    kept = _kept_by(tensors[0])
+    found, training = kept.get(key), getattr(_here, "training", None)
+    try:
+        if training == "forward":
+            kept.clear()  # what the backward pass finds was made in this pass
+            found = None
+        elif found is not None and training is None and not found[0].numbers:
+            found = None  # made in a training pass: its numbers were not remembered
+        elif found is not None and training is None and kept.frozen and found[2] == _passes and not deriving():
+            return found[1]
+        if found is not None and found[0].same(tensors):
+            if kept.frozen:
+                kept[key] = *found[:2], _passes
+            return found[1]
+        if training == "backward":
+            return make()
+        state = State(tensors, numbers=training is None)
+    except RuntimeError:  # an inference_mode tensor has no version, a functorch wrapper no memory of its own
         return make()
-    kept = tensors[0].__dict__.get(_ATTRIBUTE)
-    if type(kept) is not _Kept:
-        kept = tensors[0].__dict__[_ATTRIBUTE] = _Kept()
-    found = kept.get(key)
-    # The others must be the very same objects: a new tensor may lie where a freed one lay, in the same version.
-    if found is None or found[0] != state or not all(map(is_, [r() for r in found[1]], tensors[1:])):
-        found = kept[key] = (state, [weakref.ref(t) for t in tensors[1:]], make())
-    return found[2]
+    found = kept[key] = state, make(), _passes
+    return found[1]
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = [torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks]
+_HOMES = ("torch.nn.modules.", __package__ + ".models.")
+
+
+def looked_at() -> str | None:
+    """What looks at every operation from the inside and knows no kernel of ours, or None."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "torch.func"
+    return "forward-mode differentiation" if forward_ad._current_level >= 0 else None
+
+
+def peculiar(module: nn.Module, training: bool) -> str | None:
+    """Why a module may compute something else than its class and its weights say, or None.
+
+    Args:
+        training: the mode of the network that it is part of.
+    """
+    kind = type(module)
+    if parametrize.is_parametrized(module):
+        return "it is parametrized"
+    if not f"{kind.__module__}.".startswith(_HOMES):
+        return f"it is a {kind.__module__}.{kind.__qualname__}"
+    if any([getattr(module, name) for name in _HOOKS]):
+        return "it has hooks"
+    if module.training != training:
+        return f"it is {'' if module.training else 'not '}in training mode"
+    return "its forward was replaced" if "forward" in module.__dict__ else None
+
+
+class _Tree:
+    """The modules of a network and what hangs on them, as they were at one moment."""
+
+    def __init__(self, net: nn.Module):
+        named = list(net.named_modules())
+        self.training = net.training
+        self.modules = tuple([module for _, module in named])
+        self.types = tuple(map(type, self.modules))
+        self.dicts = [getattr(m, name) for m in self.modules for name in ("_parameters", "_buffers", "_modules")]
+        self.dicts += [getattr(m, name) for m in self.modules[1:] for name in _HOOKS]  # the root's are called anyway
+        self.dicts += _GLOBAL_HOOKS
+        self.values = tuple([value for d in self.dicts for value in d.values()])
+        self.tensors = [*net.parameters(), *net.buffers()]
+        self.reason = self._reason(named)
+
+    def _reason(self, named: list[tuple[str, nn.Module]]) -> str | None:
+        if any(_GLOBAL_HOOKS):
+            return "there are hooks for all modules"
+        for name, module in named[1:]:
+            reason = peculiar(module, self.training)
+            if reason is not None:
+                return f"{name}: {reason}"
+        for tensor in self.tensors:
+            if type(tensor) not in _KINDS:
+                return f"its weights are of class {type(tensor).__qualname__}"
+        return None
+
+    def same(self) -> bool:
+        core = _native.core
+        return core is not None and core.same_modules(self.modules, self.types, self.dicts, self.values, self.training)
+
+
+class OneCall:
+    """Whether a network may run in one call of an op, past its modules: where that is the same function.
+
+    It is not where a submodule has hooks, is parametrized, is of a class that is neither PyTorch's nor ours, or is in
+    another mode than the network: pruning, adapters, quantization, recorders. ``posekernels.explain(net)`` tells.
+    """
+
+    def __init__(self):
+        self._known: tuple[nn.Module, _Tree] | None = None
+
+    def _tree(self, net: nn.Module) -> _Tree:
+        known = self._known
+        if known is None or known[0] is not net or not known[1].same():
+            known = self._known = net, _Tree(net)
+        return known[1]
+
+    def fits(self, net: nn.Module) -> bool:
+        """Whether its modules would do what its weights say; asked in training and in inference."""
+        return torch.compiler.is_compiling() or self._tree(net).reason is None
+
+    def why_not(self, net: nn.Module) -> str | None:
+        """Why its modules are called one by one now, or None."""
+        return self._tree(net).reason
+
+    def __deepcopy__(self, memo):
+        return type(self)()
+
+    def __reduce__(self):
+        return type(self), ()
 
 
 _deriving = threading.local()
@@ -79,54 +308,61 @@ def deriving() -> bool:
     return getattr(_deriving, "now", False)
 
 
-class PreparedWeights:
-    """What is derived from all of a network's parameters and buffers at once, kept until one of them changes.
+class PreparedWeights(OneCall):
+    """What is derived from all of a network's parameters and buffers at once, kept as ``derived`` keeps.
 
-    A change is seen as by ``derived`` (optimiser steps and training passes are), but a look at hundreds of tensors
-    costs less. While a graph is being captured it is derived anew.
+    ``prepared(net)`` is the value in inference, where one call may run the network (``OneCall``), and None elsewhere.
+
+    Args:
+        derive: makes the value from a network; called where no gradient is recorded.
     """
 
-    def __init__(self, derive):
-        # State and value, replaced together: threads may share a network.
-        self._derive, self._made = derive, (None, None)
-        self._containers: list[tuple[nn.Module, list[nn.Module | None]]] = []  # with what each contained
-        self._parameters: list[dict[str, Tensor | None]] = []
-        self._buffers: list[dict[str, Tensor | None]] = []
+    def __init__(self, derive: Callable[[nn.Module], object]):
+        super().__init__()
+        self._derive, self.frozen = derive, False
+        self.forget()
 
     def forget(self) -> None:
-        self._made = None, None
+        self._made: tuple[_Tree, State, object] | None = None  # replaced together: threads may share networks
+        self._doubtful = False  # whether gradients were recorded since
 
-    def _state(self, net: nn.Module) -> list[int]:
-        """Equal to the one before when nothing has changed. The tree is walked again only when it is another."""
-        known = self._containers
-        if not known or known[0][0] is not net or any([[*m._modules.values()] != c for m, c in known]):
-            modules = list(net.modules())
-            self._containers = [(m, list(m._modules.values())) for m in modules if m is net or m._modules]
-            self._parameters = [m._parameters for m in modules if m._parameters]
-            self._buffers = [m._buffers for m in modules if m._buffers]
-        parameters = [t for d in self._parameters for t in d.values() if t is not None]
-        buffers = [t for d in self._buffers for t in d.values() if t is not None]
-        versions = [t._version for t in parameters], [t._version for t in buffers]
-        # Only a parameter is given other memory in place (``net.to()``, ``p.data = ...``); a buffer is replaced.
-        return [*map(id, parameters), *map(id, buffers), *map(Tensor.data_ptr, parameters), *versions[0], *versions[1]]
+    def why_not(self, net: nn.Module) -> str | None:
+        if net.training:
+            return "it is in training mode"
+        if torch.is_grad_enabled():
+            return "gradients are recorded (torch.no_grad() would say that none is wanted)"
+        return looked_at() or super().why_not(net)
+
+    def value(self, net: nn.Module, tree: _Tree | None = None):
+        """The value, also where one call may not run the network."""
+        if not captured():
+            tree, made = tree or self._tree(net), self._made
+            if made is not None and made[0] is tree and made[1].same(tree.tensors, self._doubtful):
+                self._doubtful = False
+                return made[2]
+        _deriving.now = True
+        try:
+            with torch.no_grad():
+                value = self._derive(net)
+        finally:
+            _deriving.now = False
+        state = None if captured() else state_of(tree.tensors)
+        if state is not None:
+            self._made, self._doubtful = (tree, state, value), False
+        return value
 
     def __call__(self, net: nn.Module):
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return self._derive(net)
-        try:
-            state = self._state(net)
-        except RuntimeError:  # made under inference_mode, they keep no version; a functorch stand-in has no memory
-            return self._derive(net)
-        known, value = self._made
-        if state != known:
-            _deriving.now = True
-            try:
-                with torch.no_grad():
-                    value = self._derive(net)
-            finally:
-                _deriving.now = False
-            self._made = state, value
-        return value
+        if net.training or torch.is_grad_enabled():
+            self._doubtful = True
+            return None
+        if self.frozen and self._made is not None and not self._doubtful and self._known[0] is net:
+            return self._made[2]
+        if torch.compiler.is_compiling():
+            return self.value(net)
+        if looked_at() is not None:
+            return None
+        tree = self._tree(net)
+        return self.value(net, tree) if tree.reason is None else None
 
     def __deepcopy__(self, memo):
         return PreparedWeights(self._derive)
@@ -135,11 +371,42 @@ class PreparedWeights:
         return PreparedWeights, (self._derive,)
 
 
+def _prepared_in(module: nn.Module) -> list[tuple[nn.Module, OneCall]]:
+    return [(part, value) for part in module.modules() for value in vars(part).values() if isinstance(value, OneCall)]
+
+
 def repack(module: nn.Module) -> None:
-    """Forget everything derived from ``module``'s parameters and buffers: needed after writing through ``.data``."""
-    for part in module.modules():
-        for value in vars(part).values():
-            if isinstance(value, PreparedWeights):
-                value.forget()
+    """Forget everything derived from ``module``'s parameters and buffers: needed after writes that are not seen, which
+    are few: see the first lines of this module."""
+    for _, prepared in _prepared_in(module):
+        if isinstance(prepared, PreparedWeights):
+            prepared.forget()
     for tensor in (*module.parameters(), *module.buffers()):
-        tensor.__dict__.pop(_ATTRIBUTE, None)
+        kept = tensor.__dict__.get(_ATTRIBUTE)
+        if type(kept) is _Kept:
+            kept.clear()
+
+
+def freeze(module: nn.Module, frozen: bool = True) -> nn.Module:
+    """Promise that ``module``'s weights, modules and hooks stay as they are in inference: nothing is looked at then.
+
+    The promise ends where gradients are recorded (what follows is compared once, then trusted again), by ``repack``,
+    which forgets what was made, and by ``freeze(module, False)``.
+
+    Returns:
+        ``module``.
+    """
+    for _, prepared in _prepared_in(module):
+        if isinstance(prepared, PreparedWeights):
+            prepared.frozen = frozen
+    for tensor in (*module.parameters(), *module.buffers()):
+        _kept_by(tensor).frozen = frozen
+    return module
+
+
+def explain_network(net: nn.Module) -> str:
+    """A line for every part of ``net`` that an op can run in one call: whether it does now, and why not."""
+    names = {id(part): name or type(part).__name__ for name, part in net.named_modules()}
+    found = [(names[id(part)], prepared.why_not(part)) for part, prepared in _prepared_in(net)]
+    lines = [f"{name}: {'in one call' if reason is None else f'module by module: {reason}'}" for name, reason in found]
+    return "\n".join(lines) or f"{type(net).__name__}: module by module: it has no part that one op runs"

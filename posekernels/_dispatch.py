@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._derived import explain_network
+
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 _log = logging.getLogger("posekernels")
 
@@ -133,11 +135,14 @@ def resolve(op: str, backend: str, args: tuple) -> Kernel:
     raise AssertionError(f"{op}: the reference refused")  # it has neither `missing` nor `refuses`
 
 
-def explain(op: str, *args) -> str:
+def explain(op: str | torch.nn.Module, *args) -> str:
     """One line per backend of ``op``: whether it would run on ``args`` (the raw op's), and why not.
 
-    Without ``args`` only what the machine lacks is told.
+    Without ``args`` only what the machine lacks is told. Of a network: a line for every part of it that one op can run,
+    whether it does now, and why it is called module by module where it does not.
     """
+    if isinstance(op, torch.nn.Module):
+        return explain_network(op)
     if op not in OPS:
         raise ValueError(f"explain: no op named {op!r}; ops are {', '.join(OPS)}")
     lines, chosen = [], False

@@ -25,25 +25,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from . import _cuda, _dispatch, _native
-from ._derived import captured
+from ._derived import Pass, captured, looked_at
 from ._dispatch import Kernel
 from ._network import Network
 from ._recompute import recomputed
 
 LIB = torch.library.Library("posekernels", "DEF")
 _PLAIN = frozenset({Tensor, nn.Parameter, type(None), int, float, bool, str})
-
-
-def _looked_at(args) -> str | None:
-    """What looks at every operation from the inside and knows no kernel of ours, or None."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return "torch.func"
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation"
-    return "torch.jit.trace with gradients" if torch.jit.is_tracing() and wants_gradient(args) else None
 
 
 def _plain(args) -> bool:
@@ -105,6 +95,8 @@ class Op:
 
     def __init__(self, name: str, raw: Callable, kernels: dict[str, Kernel], reference: Callable):
         self.name, self.raw, self.kernels, self.reference = name, raw, kernels, reference
+        self._backward = name.endswith("_backward")
+        self._traceable = "?[]" not in str(raw._schema)
         # Called as the op is, where a gradient is wanted: ``apply`` of an ``autograd.Function``, or ``recomputed``.
         # Without one it is the reference that is differentiated: that is what the gradients' own ops want.
         self.gradient: Callable | None = None
@@ -121,7 +113,7 @@ class Op:
         compiling = torch.compiler.is_compiling()
         if not compiling:
             kernel = _dispatch.resolve(self.name, backend, args)
-            looking = _looked_at(args)
+            looking = self._looked_at(args)
             if looking is not None and backend != "auto":
                 raise _dispatch.BackendError(
                     f"{self.name}: {looking} runs the reference, but backend {backend!r} was named: "
@@ -138,7 +130,17 @@ class Op:
             return self.raw(*args, backend)
         if not _plain(args if network is None else args[:1]):
             return self.raw(*args, backend)
-        return kernel(*args, derived=network.made) if network is not None and kernel.keeps else kernel(*args)
+        if network is not None and kernel.keeps:
+            return kernel(*args, derived=network.made)
+        if not self._backward:
+            return kernel(*args)
+        with Pass("backward"):
+            return kernel(*args)
+
+    def _looked_at(self, args) -> str | None:
+        """As ``looked_at``; and what ``torch.jit.trace`` cannot record: a gradient of ours, lists with None in them."""
+        unrecorded = torch.jit.is_tracing() and (not self._traceable or wants_gradient(args))
+        return looked_at() or ("torch.jit.trace" if unrecorded else None)
 
     def takes_reference(self, *args, backend: str) -> bool:
         """Whether a call with these takes the first rung; ``args`` may be those that kernels look at alone."""
@@ -146,13 +148,17 @@ class Op:
             return True
         if torch.compiler.is_compiling():
             return False
-        return _looked_at(args) is not None or _dispatch.resolve(self.name, backend, args) is self.kernels["reference"]
+        return (
+            self._looked_at(args) is not None
+            or _dispatch.resolve(self.name, backend, args) is self.kernels["reference"]
+        )
 
     def run(self, *args, backend: str):
-        """The last rung alone, for what is differentiated by its caller."""
+        """The last rung alone, in a training pass: for what is differentiated by its caller."""
         if torch.compiler.is_compiling() or captured() or not _plain(args) or torch.autograd._profiler_enabled():
             return self.raw(*args, backend)
-        return _dispatch.resolve(self.name, backend, args)(*args)
+        with Pass("forward"):
+            return _dispatch.resolve(self.name, backend, args)(*args)
 
     def recomputed(self, *args):
         """A ``gradient`` that runs the reference again. The last of ``args`` is the backend."""
@@ -169,11 +175,6 @@ class Op:
         )
 
 
-def _not_on_cpu(names: tuple[str, ...]) -> Callable[[], str | None]:
-    missing = _native.no_cpu(*names)  # the module was loaded, or was not, when ``_native`` was imported
-    return lambda: missing
-
-
 def _kernels(package, name, order, needs, refuses, keeps, unproven) -> Iterator[tuple[str, Kernel]]:
     """See ``register``."""
     folder = Path(sys.modules[package].__path__[0])
@@ -182,7 +183,7 @@ def _kernels(package, name, order, needs, refuses, keeps, unproven) -> Iterator[
             continue
         if backend == "cpu":
             own = importlib.import_module(f"{package}.cpu")
-            missing = _not_on_cpu(needs.get("cpu", (name,)))
+            missing = partial(_native.no_cpu, *needs.get("cpu", (name,)))
             usual = getattr(own, "refuses_backward", own.refuses) if name.endswith("_backward") else own.refuses
         elif backend == "triton":
             missing, usual = _dispatch.no_triton, _dispatch.not_for_triton

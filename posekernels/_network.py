@@ -59,9 +59,9 @@ class Network:
             return self
         if torch.is_grad_enabled():
             return self.with_tensors(self._cast(dtype))
-        state = () if self._guarded else state_of(self.tensors)
         found = self._made.get(dtype)
-        if found is None or found[0] != state:
+        if found is None or not (self._guarded or (found[0] is not None and found[0].same(self.tensors))):
+            state = None if self._guarded else state_of(self.tensors)
             found = self._made[dtype] = state, self.with_tensors(self._cast(dtype))
         return found[1]
 

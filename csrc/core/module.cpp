@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "bindings.h"
+#include "layouts.h"
 
 namespace py = pybind11;
 
@@ -51,6 +52,31 @@ Isa choose_isa() {
     return best;
 }
 
+// Whether every module (an object with a dict) is of its type, in its mode and without a `forward` of its own, and the
+// dicts hold, one after the other, the very objects `values`. A network asks this at every call.
+bool same_modules(const py::tuple& modules, const py::tuple& types, const py::list& dicts, const py::tuple& values,
+                  bool training) {
+    PyObject* mode = training ? Py_True : Py_False;
+    const py::str training_name("training"), forward_name("forward");
+    for (size_t i = 0; i < modules.size(); ++i) {
+        PyObject* module = PyTuple_GET_ITEM(modules.ptr(), i);
+        if (reinterpret_cast<PyObject*>(Py_TYPE(module)) != PyTuple_GET_ITEM(types.ptr(), i)) return false;
+        const auto own = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(module, nullptr));
+        if (!own) throw py::error_already_set();
+        if (PyDict_GetItem(own.ptr(), training_name.ptr()) != mode) return false;
+        if (PyDict_GetItem(own.ptr(), forward_name.ptr()) != nullptr) return false;
+    }
+    Py_ssize_t next = 0;
+    const Py_ssize_t count = PyTuple_GET_SIZE(values.ptr());
+    for (size_t i = 0; i < dicts.size(); ++i) {
+        Py_ssize_t place = 0;
+        PyObject* value = nullptr;
+        while (PyDict_Next(PyList_GET_ITEM(dicts.ptr(), i), &place, nullptr, &value))
+            if (next == count || value != PyTuple_GET_ITEM(values.ptr(), next++)) return false;
+    }
+    return next == count;
+}
+
 }  // namespace
 }  // namespace posekernels
 
@@ -63,4 +89,7 @@ PYBIND11_MODULE(_native_core, m) {
     m.def(
         "adopt_openmp", [](const std::string& path) { return adopt_openmp(path.c_str()); },
         "Run on the OpenMP runtime that is loaded from this path; False when there is none.");
+    m.def("layouts", &layouts, "Memory, type, shape and strides of tensors, as bytes to compare.");
+    m.def("same_layouts", &same_layouts, "Whether `layouts` would return these bytes.");
+    m.def("same_modules", &same_modules, "Whether a network's modules and what hangs on them are as they were.");
 }

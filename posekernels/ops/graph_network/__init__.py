@@ -43,8 +43,7 @@ class GraphLayer(NamedTuple):
 class GraphNetwork(Network):
     """A network that ``graph_network`` runs, checked once.
 
-    What a backend makes of the weights it makes once and keeps here, so make a new one when a weight changes
-    (``posekernels._derived.PreparedWeights`` sees to that).
+    What a backend makes of the weights is kept until one of them changes: give the parameters themselves, not views.
 
     Raises:
         ValueError, TypeError: a layer that does not fit the one before it, naming it.
@@ -85,8 +84,8 @@ class GraphNetwork(Network):
         super().__init__([t for layer in layers for t in layer[: reference.TENSORS]])
         self.takes, self.out_channels = (joints, widths[0]), widths[-1]
         self.options = (
-            [reference.NAMES.index(layer.activation) for layer in layers],
-            [_NONE if layer.residual is None else layer.residual for layer in layers],
+            tuple([reference.NAMES.index(layer.activation) for layer in layers]),
+            tuple([_NONE if layer.residual is None else layer.residual for layer in layers]),
         )
 
 

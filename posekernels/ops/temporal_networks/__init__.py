@@ -47,8 +47,7 @@ class Layer(NamedTuple):
 class TemporalNetworks(Network):
     """Networks that ``temporal_networks`` runs side by side, checked once. Their depths and widths may differ.
 
-    What a backend makes of the weights it makes once and keeps here, so make a new one when a weight changes
-    (``posekernels._derived.PreparedWeights`` sees to that).
+    What a backend makes of the weights is kept until one of them changes: give the parameters themselves, not views.
 
     Raises:
         ValueError, TypeError: a layer that does not fit the one before it, naming network and layer.
@@ -98,10 +97,10 @@ class TemporalNetworks(Network):
         layers = [layer for network in networks for layer in network]
         super().__init__([layer.weight for layer in layers] + [layer.affine for layer in layers])
         self.options = (
-            [len(layers) for layers in networks],
-            [float(layer.negative_slope) for layer in layers],
-            [_NONE if layer.residual is None else layer.residual for layer in layers],
-            [layer.tap for layer in layers],
+            tuple([len(layers) for layers in networks]),
+            tuple([float(layer.negative_slope) for layer in layers]),
+            tuple([_NONE if layer.residual is None else layer.residual for layer in layers]),
+            tuple([layer.tap for layer in layers]),
         )
 
     def _take(self, tensors) -> None:
