@@ -247,7 +247,7 @@ class Flat {
         b = solids.b.subarray(4 * i, 4 * i + 4);
       rows.push({ a, b, p: project(a), q: project(b), tint: solids.tint.subarray(4 * i, 4 * i + 4) });
     }
-    pen.strokeStyle = `rgba(0, 0, 5, ${0.35 * theme.shadow})`;
+    pen.strokeStyle = `rgba(0, 0, 5, ${0.18 * theme.shadow})`;
     for (let i = 0; i < shadows.count; i++) {
       const a = shadows.a.subarray(4 * i, 4 * i + 4),
         b = shadows.b.subarray(4 * i, 4 * i + 4),

@@ -14,11 +14,11 @@ function wanted() {
     if (!near.length) return { centre: [0, 0, 0.9], across: 0, reach: 1 };
     frame = near.sort((a, b) => Math.abs(a - frame) - Math.abs(b - frame))[0];
   }
-  const low = [Infinity, Infinity],
+  const roots = [],
+    low = [Infinity, Infinity],
     high = [-Infinity, -Infinity];
   let reach = 0,
-    middle = 0,
-    count = 0;
+    middle = 0;
   for (const body of looked()) {
     const pose = body.pose(frame),
       root = pose && film.joint(pose, film.root);
@@ -27,16 +27,14 @@ function wanted() {
       low[axis] = Math.min(low[axis], root[axis]);
       high[axis] = Math.max(high[axis], root[axis]);
     }
+    roots.push(root);
     reach = Math.max(reach, body.reach);
     middle += body.middle;
-    count++;
   }
-  if (!count) return { centre: [0, 0, 0.9], across: 0, reach: 1 };
-  return {
-    centre: [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, middle / count],
-    across: Math.hypot(high[0] - low[0], high[1] - low[1]) / 2,
-    reach,
-  };
+  if (!roots.length) return { centre: [0, 0, 0.9], across: 0, reach: 1 };
+  const [x, y] = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
+  const across = Math.max(...roots.map((root) => Math.hypot(root[0] - x, root[1] - y)));
+  return { centre: [x, y, middle / roots.length], across, reach };
 }
 
 function goal(dt) {

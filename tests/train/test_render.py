@@ -18,6 +18,7 @@ from posekernels.pose.skeleton import H36M_17, Skeleton
 from posekernels.train import render
 from posekernels.train.evaluate import target_of
 from posekernels.train.place import Place
+from tests.people.films import film_in
 from tests.train.synthetic import synthetic, world_of
 
 MOTION = world_of(synthetic(40).test[0])
@@ -202,6 +203,20 @@ def test_render_draws_the_chosen_frames(tmp_path, data):
     assert gif.size == (3 * 72, 72 + 6) and gif.n_frames == 2 and gif.info["duration"] == 40
     render.render(Perfect(), data, options("--render", "b.gif", "--viz-no-ground-truth", "--viz-size", 1), tmp_path)
     assert Image.open(tmp_path / "b.gif").size[0] == 2 * 72
+
+
+def test_a_page_plays_the_video_from_the_chosen_frame_on(tmp_path, data):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    writer = ffmpeg.write_frames(str(tmp_path / "v.mp4"), (64, 48), fps=50, macro_block_size=2)
+    writer.send(None)
+    for _ in range(12):
+        writer.send(bytes(64 * 48 * 3))
+    writer.close()
+    chosen = ("--viz-video", tmp_path / "v.mp4", "--viz-skip", 2, "--viz-start", 1, "--viz-limit", 8)
+    (path,) = render.render(Perfect(), data, options("--render", "a.html", *chosen, "--viz-downsample", 2), tmp_path)
+    film = film_in(path)
+    assert film["video"]["src"] == "v.mp4" and [b["pale"] for b in film["bodies"]] == [False, True]
+    np.testing.assert_allclose(film["times"], (3 + 2 * np.arange(4)) / 50)
 
 
 def test_published_form_of_the_command():
