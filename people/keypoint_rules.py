@@ -146,8 +146,11 @@ def frames(r: Reading) -> None:
     if all(_number(label) is not None for label in labels):
         numbers = [_number(label) for label in labels]
     else:
-        chosen, numbers = _named(r, [str(label) for label in labels])
-        r.frames = [r.frames[i] for i in chosen]
+        try:
+            chosen, numbers, notes = in_order([str(label) for label in labels], r.clip)
+        except ValueError as error:
+            raise r.refuse(str(error)) from error
+        r.frames, r.notes = [r.frames[i] for i in chosen], r.notes + notes
     _stand(r, numbers)
 
 
@@ -160,13 +163,19 @@ def _number(label: object) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _named(r: Reading, names: list[str]) -> tuple[list[int], list[float] | None]:
-    """Which frames are of the one video, and their numbers; None where the names do not count."""
+def in_order(names: list[str], clip: str | None = None) -> tuple[list[int], list[float] | None, list[str]]:
+    """Which of these names of images are of the one video, their numbers, and notes; None where names do not count.
+
+    Args:
+        clip: part of the name of one of several videos.
+    Raises:
+        ValueError: they are of several videos, and none or not just one is chosen.
+    """
     split = [re.split(r"(\d+)", name) for name in names]
     clips: dict[tuple, list[int]] = {}
     for i, parts in enumerate(split):
         clips.setdefault(tuple(parts[::2]), []).append(i)
-    found: dict[str, tuple[list[int], list[float] | None]] = {}
+    found: dict[str, tuple[list[int], list[float]]] = {}
     for texts, members in clips.items():
         digits = np.array([[int(n) for n in split[i][1::2]] for i in members], object).reshape(len(members), -1)
         place = _counting(digits)
@@ -178,19 +187,15 @@ def _named(r: Reading, names: list[str]) -> tuple[list[int], list[float] | None]
             chosen.append(i)
             numbers.append(float(row[place]) if place is not None else 0.0)
     numbered = any(len(parts) > 1 for parts in split)
-    if r.clip is None and len(found) == len(names) > (10 if numbered else 1):
-        r.notes.append("names of frames do not count them: taken in the order they come in")
-        return list(range(len(names))), None
-    if r.clip is not None:
-        fits = [key for key in found if r.clip in key] if r.clip not in found else [r.clip]
-    else:
-        fits = list(found)
+    if clip is None and len(found) == len(names) > (10 if numbered else 1):
+        return list(range(len(names))), None, ["names of frames do not count them: taken in the order they come in"]
+    fits = [clip] if clip in found else [key for key in found if clip is None or clip in key]
     if len(fits) == 1:
-        return found[fits[0]]
+        return *found[fits[0]], []
     listed = ", ".join(f"{key} ({len(found[key][0])} frames)" for key in [*found][:6]) + (", ..." * (len(found) > 6))
-    if r.clip is None:
-        raise r.refuse(f"holds {len(found)} videos: {listed}; --clip TEXT chooses the one whose name has TEXT in it")
-    raise r.refuse(f"--clip {r.clip}: in the names of {len(fits)} of {len(found)} videos: {listed}")
+    if clip is None:
+        raise ValueError(f"holds {len(found)} videos: {listed}; --clip TEXT chooses the one whose name has TEXT in it")
+    raise ValueError(f"--clip {clip}: in the names of {len(fits)} of {len(found)} videos: {listed}")
 
 
 def _counting(digits: np.ndarray) -> int | None:

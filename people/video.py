@@ -1,10 +1,10 @@
-"""Images in order: from a video file, a folder of pictures, or a camera. Needs imageio-ffmpeg (extra ``video``)."""
+"""Images in order: from a video file, a folder of pictures, or a camera. Videos need PyAV (extra ``video``)."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +13,76 @@ from PIL import Image, UnidentifiedImageError
 from posekernels.archive import DataError
 from posekernels.extras import needs
 
+from .keypoint_rules import in_order
+
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv", ".flv", ".3gp", ".gif")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FOLDER_FPS = 30.0
 READ = "videos such as .mp4, .mov, .avi, folders of pictures, camera numbers, and keypoints in .npz, .npy, .json"
+# What FFmpeg may take a file for: not for a text, nor for a list of other files or addresses.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf,gif,ogg,mxf,dv,ivf,h264,hevc,m4v,mjpeg,"
+    "apng,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe"
+)
+USUAL = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 90, 100, 120, 240)
+
+
+@dataclass
+class Clock:
+    """When the images of a video are shown.
+
+    Args:
+        fps: frames per second to read it at. count: so many. even: whether its images come at that rate already.
+        apart: seconds between two images, the least and the most.
+    """
+
+    fps: float
+    count: int
+    even: bool
+    apart: tuple[float, float]
+
+    @classmethod
+    def of(cls, times: np.ndarray, last: float | None) -> Clock:
+        """Of images shown from ``times`` [T] on, seconds in order; ``last``: how long the last one is shown."""
+        steps = np.diff(times)
+        steps = steps[steps > 1e-6]
+        if not len(steps):
+            return cls(FOLDER_FPS, max(1, len(times)), True, (0.0, 0.0))
+        mean, usual = len(steps) / steps.sum(), 1 / float(np.median(steps))
+        drift = times - times[0] - np.arange(len(times)) / mean
+        even = len(steps) == len(times) - 1 and np.abs(drift).max() < 0.75 / mean
+        fps = float(mean if even else usual)
+        near = min(USUAL, key=lambda rate: abs(rate - fps))
+        if abs(near - fps) < (0.002 if even else 0.02) * fps:  # times are rounded, in some files to milliseconds
+            fps = float(near)
+        span = float(times[-1] - times[0]) + (last or 1 / fps)
+        count = len(times) if even else max(1, round(span * fps))
+        return cls(fps, count, bool(even), (float(steps.min()), float(steps.max())))
 
 
 class Video:
     """A source of images. Iterating reads it from the start, upright as it is meant to be watched, at a steady rate.
 
+    Images of an uneven rate, as phones film, are read by the times at which they are shown: at each moment the nearest
+    one. Pixels that are not square are made so.
+
     Args:
-        source: a video file, a folder of pictures (in the order of the numbers in their names), or a camera's number.
+        source: a video file, a folder of pictures (in the order of their numbers), or a camera's number.
         width: images are reduced to so many pixels; None for as they are.
     Attributes:
-        fps: frames per second; variable rates are evened out to the mean. size: (width, height).
-        count: frames to come, an estimate for video files; None for cameras. live: a camera.
+        fps: frames per second. size: (width, height). notes: what had to be put right, in words for the user.
+        count: frames to come; None for cameras. live: a camera.
     Raises:
         DataError: no such source, not a video, no picture in it, or a missing package.
     """
 
-    def __init__(self, source: str | Path, width: int | None = None, fps: float | None = None):
+    def __init__(self, source: str | Path, width: int | None = None, fps: float | None = None, clip: str | None = None):
         self.source, self.live = str(source), bool(re.fullmatch(r"\d+", str(source)))
         self.files: list[Path] = []
+        self.notes: list[str] = []
         path = Path(source)
         if path.is_dir():
-            files = [f for f in path.iterdir() if f.suffix.lower() in PICTURES]
-            self.files = sorted(files, key=lambda f: ([int(n) for n in re.findall(r"\d+", f.stem)], f.name))
-            if not self.files:
-                raise DataError(f"{source}: no pictures in this folder ({', '.join(PICTURES)})")
+            self._pictures(path, clip)
             self.fps, self.count = fps or FOLDER_FPS, len(self.files)
             self.size = self._open(self.files[0]).size
             self._scale(width)
@@ -49,22 +91,28 @@ class Video:
             device = Path(f"/dev/video{source}")
             if not device.exists():
                 raise DataError(f"no camera {source} here ({device} does not exist)")
-            self._input, self._from = str(device), ["-f", "v4l2"]
         elif not path.is_file():
             raise DataError(f"{source}: no such video, folder or keypoints file")
         elif not path.stat().st_size:
             raise DataError(f"{source}: an empty file")
-        else:
-            self._input, self._from = str(path), []
-        meta = self._read([], probe=True)
-        self.size, self.fps = tuple(meta["size"]), float(meta.get("fps") or 0) or FOLDER_FPS
-        seconds = float(meta.get("duration") or 0)
-        self.count = None if self.live else max(1, round(seconds * self.fps)) if 0 < seconds < 1e6 else None
+        self._probe()
         self._scale(width)
 
+    def _pictures(self, folder: Path, clip: str | None) -> None:
+        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES)
+        if not files:
+            raise DataError(f"{folder}: no pictures in this folder ({', '.join(PICTURES)})")
+        try:
+            chosen, numbers, notes = in_order([f.name for f in files], clip)
+        except ValueError as error:
+            raise DataError(f"{folder}: {error}") from error
+        self.notes += notes
+        if numbers is not None:
+            chosen = [i for _, i in sorted(zip(numbers, chosen))]
+        self.files = [files[i] for i in chosen]
+
     def _scale(self, width: int | None) -> None:
-        self.reduced = width is not None and width < self.size[0]
-        if self.reduced:
+        if width is not None and width < self.size[0]:
             self.size = (width - width % 2, max(2, round(self.size[1] * width / self.size[0]) // 2 * 2))
 
     def _open(self, file: Path) -> Image.Image:
@@ -73,41 +121,108 @@ class Video:
         except (UnidentifiedImageError, OSError, ValueError) as error:
             raise DataError(f"{file}: not a picture that can be read") from error
 
-    def _read(self, output: list[str], probe: bool = False):
-        ffmpeg = needs("imageio_ffmpeg", "video", "reading a video")
-        logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every change of size, which is meant
-        reader = ffmpeg.read_frames(self._input, pix_fmt="rgb24", input_params=self._from, output_params=output)
+    # -- with FFmpeg, through PyAV
+    def _container(self):
+        av = needs("av", "video", "reading a video")
         try:
-            meta = next(reader)
-            if meta.get("codec", "").startswith("ansi"):  # ffmpeg films any .txt
-                reader.close()
-                raise ValueError("a text")
-        except (OSError, StopIteration, RuntimeError, KeyError, ValueError) as error:
-            known = Path(self.source).suffix.lower() in VIDEOS
-            why = "damaged, or another kind of file" if known else f"read are {READ}"
-            raise DataError(f"{self.source}: not a video that ffmpeg can read ({why})") from error
-        if probe:
-            reader.close()
-            return meta
-        return reader
+            if self.live:
+                return av.open(f"/dev/video{self.source}", format="v4l2")
+            # "file:": no name is taken for an address, whatever is in it
+            options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+            container = av.open(f"file:{self.source}", options=options)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self._unreadable() from error
+        if not container.streams.video:
+            container.close()
+            raise self._unreadable()
+        container.streams.video[0].thread_type = "AUTO"
+        return container
+
+    def _unreadable(self) -> DataError:
+        known = Path(self.source).suffix.lower() in VIDEOS
+        why = "damaged, or another kind of file" if known else f"read are {READ}"
+        return DataError(f"{self.source}: not a video that ffmpeg can read ({why})")
+
+    def _probe(self) -> None:
+        """Size, turn and times of the video; the times of all images without looking at them."""
+        first = next(self._frames(), None)
+        if first is None:
+            raise self._unreadable()
+        with self._container() as container:
+            stream = container.streams.video[0]
+            aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+            rate = float(stream.average_rate or stream.guessed_rate or 0) or FOLDER_FPS
+            turned, size = round(first.rotation / 90) % 4, (max(2, round(first.width * aspect)), first.height)
+            if size[0] != first.width:
+                self.notes.append(f"pixels are not square: {first.width}x{first.height} is read as {size[0]}x{size[1]}")
+            self._turned, self.size = turned, size[::-1] if turned % 2 else size
+            if self.live:
+                self.fps, self.count, self.clock = rate, None, None
+                return
+            shown = [(p.pts, p.duration) for p in container.demux(stream) if p.pts is not None and not p.is_discard]
+            base = float(stream.time_base)
+        shown.sort()
+        times = np.array([pts for pts, _ in shown], float) * base
+        if len(times):
+            times = times[times >= (first.time or 0) - 1e-6]  # those before are only there to decode others
+        self.clock = Clock.of(times, shown[-1][1] * base if shown and shown[-1][1] else None)
+        self.fps, self.count = self.clock.fps, self.clock.count
+        if len(times) < 2:
+            self.fps = rate
+        if not self.clock.even:
+            least, most = self.clock.apart
+            self.notes.append(
+                f"images are {least:.3f} to {most:.3f} s apart: read by their times, at {self.fps:.4g} frames/s"
+            )
+
+    def _frames(self) -> Iterator:
+        """All frames that can be decoded; damaged ones are passed over."""
+        av = needs("av", "video", "reading a video")
+        with self._container() as container:
+            stream = container.streams.video[0]
+            try:
+                for packet in container.demux(stream):
+                    try:
+                        yield from packet.decode()
+                    except av.error.InvalidDataError:
+                        continue
+            except av.FFmpegError as error:
+                raise self._unreadable() from error
+
+    def _image(self, frame) -> np.ndarray:
+        """[H, W, 3] of a frame, upright, of ``size``."""
+        size = self.size[::-1] if self._turned % 2 else self.size
+        image = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray()
+        return np.ascontiguousarray(np.rot90(image, self._turned)) if self._turned else image
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """[H, W, 3] uint8, RGB."""
-        width, height = self.size
-        for file in self.files:
-            image = self._open(file)
-            yield np.asarray(image if image.size == self.size else image.resize(self.size))
         if self.files:
-            return
-        output = ["-r", f"{self.fps:g}"] + (["-vf", f"scale={width}:{height}"] if self.reduced else [])
-        reader = self._read(output)
-        try:
-            for raw in reader:
-                if len(raw) != width * height * 3:
-                    raise DataError(f"{self.source}: a frame of {len(raw)} bytes, expected {width} x {height} x 3")
-                yield np.frombuffer(raw, np.uint8).reshape(height, width, 3)
-        finally:
-            reader.close()
+            for file in self.files:
+                image = self._open(file)
+                yield np.asarray(image if image.size == self.size else image.resize(self.size))
+        elif self.clock is None or self.clock.even:
+            for frame in self._frames():
+                yield self._image(frame)
+        else:
+            yield from self._evened()
+
+    def _evened(self) -> Iterator[np.ndarray]:
+        """At each of ``count`` moments the image whose time is nearest."""
+        start = image = None
+        given, before = 0, 0.0
+        for frame in self._frames():
+            if frame.time is None:
+                continue
+            start = frame.time if start is None else start
+            now = frame.time - start
+            while image is not None and given < self.count and given / self.fps <= (before + now) / 2:
+                yield image
+                given += 1
+            image, before = self._image(frame), now
+        while image is not None and given < self.count:
+            yield image
+            given += 1
 
 
 class Backgrounds:

@@ -181,8 +181,8 @@ def check(options: Namespace) -> list[Path]:
     if is_keypoints(options.input):
         if options.rtmpose:
             raise ValueError(f"--rtmpose finds people in images; {options.input} holds keypoints already")
-    elif options.layout or options.size or options.clip:
-        raise ValueError(f"--layout, --size and --clip are for keypoint files; {options.input} is not one")
+    elif options.layout or options.size:
+        raise ValueError(f"--layout and --size are for keypoint files; {options.input} is not one")
     if not 0 <= options.smooth < 60:
         raise ValueError(f"--smooth is a span in seconds, 0 or more, got {options.smooth}")
     if options.device not in ("cpu", "cuda"):
@@ -281,6 +281,7 @@ class Search:
             len(self.found),
             self.video.fps,
             self.video.size,
+            list(self.video.notes),
         )
         if brief:
             several = "s" if len(brief) > 1 else ""
@@ -538,7 +539,7 @@ def run(options: Namespace, outs: list[Path], beside: Path, again: str = "--resu
         return finish(outs, keypoints, live, None, options, lifter, clock)
     from tqdm import tqdm
 
-    video = Video(options.input, fps=options.fps)
+    video = Video(options.input, fps=options.fps, clip=options.clip)
     left = beside.with_name(f".{beside.name}.partial.npz")
     show = sys.stderr.isatty() if options.progress is None else options.progress
     with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as bar:

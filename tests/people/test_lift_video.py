@@ -9,6 +9,7 @@ from posekernels.archive import DataError
 from posekernels.people.video import Backgrounds, Video
 
 ffmpeg = pytest.importorskip("imageio_ffmpeg")
+pytest.importorskip("av", reason="PyAV is not installed (extra video)")
 
 
 def write(path, frames=12, size=(64, 48), fps=10, more=()):
@@ -55,6 +56,79 @@ def test_uneven_rate_is_evened_out(tmp_path):
     assert 3.2 < seconds < 4.2, "as long as it lasts"
     middle = int(images[round(1.9 * video.fps)][40, 60, 0]) / 10
     assert 12 < middle < 14.5, "1.9 s is frame 10 + 9 / 3"
+
+
+def test_images_are_read_by_their_times(tmp_path):
+    """Brightness tells the true second: 30 images a second, none for 4 s, then 15 a second, to the end."""
+    lum = "geq=lum='16+219*T/10':cb=128:cr=128"
+    chosen = "select='lt(t,3)+gte(t,7)*not(mod(n,2))'"
+    source = ["-f", "lavfi", "-i", f"color=c=black:s=64x48:r=30:d=10,{lum}"]
+    call(*source, "-vf", chosen, "-fps_mode", "vfr", tmp_path / "x.mp4")
+    video = Video(tmp_path / "x.mp4")
+    shown = np.array([image.mean() / 25.5 for image in video])
+    assert video.fps == 30 and len(shown) == video.count and 298 <= len(shown) <= 301
+    times = np.arange(len(shown)) / 30
+    there = (times < 2.9) | (times > 7.0)
+    assert np.abs(shown - times)[there].max() < 0.15 and np.abs(shown - times)[there].mean() < 0.07
+    assert [note for note in video.notes if "0.033 to 4.0" in note and "read by their times, at 30 frames/s" in note]
+
+
+@pytest.mark.parametrize("fps", ["30000/1001", "25", "60", "12.5"])
+@pytest.mark.parametrize("form", ["mp4", "mkv", "webm", "avi", "gif"])
+def test_even_rates_stay_as_they_are(tmp_path, fps, form):
+    call("-f", "lavfi", "-i", f"testsrc=s=64x48:r={fps}:d=2", tmp_path / f"x.{form}")
+    video = Video(tmp_path / f"x.{form}")
+    exact = eval(fps)
+    assert video.fps == pytest.approx(exact, rel=0.01 if form == "gif" else 1e-3)
+    assert (
+        len(list(video)) == video.count == pytest.approx(2 * exact, abs=1.01 if form != "gif" else 3)
+        and not video.notes
+    )
+
+
+def test_pixels_that_are_not_square_are_made_so(tmp_path):
+    write(tmp_path / "x.mp4")
+    call("-i", tmp_path / "x.mp4", "-vf", "setsar=16/11", tmp_path / "pal.mp4")
+    video = Video(tmp_path / "pal.mp4")
+    images = list(video)
+    assert video.size == (93, 48) and images[0].shape == (48, 93, 3)
+    assert images[0][8, 40, 0] > 240 and images[0][8, 52, 0] < 15, "the bright quarter ends in the middle"
+    assert video.notes == ["pixels are not square: 64x48 is read as 93x48"]
+    assert next(iter(Video(tmp_path / "pal.mp4", width=46))).shape == (24, 46, 3)
+
+
+def test_names_are_no_addresses_and_lists_are_no_videos(tmp_path, monkeypatch):
+    write(tmp_path / "x.mp4")
+    monkeypatch.chdir(tmp_path)
+    for name in ("concat:x.mp4", "-x.mp4", "a%03d.mp4", "pipe:0"):
+        (tmp_path / name).write_bytes((tmp_path / "x.mp4").read_bytes())
+        assert len(list(Video(name))) == 12
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.2,\nx.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.mp4").write_text((tmp_path / "list.m3u8").read_text())
+    (tmp_path / "list.txt").write_text("ffconcat version 1.0\nfile x.mp4\n")
+    for name in ("list.m3u8", "list.mp4", "list.txt"):
+        with pytest.raises(DataError, match="not a video that ffmpeg can read"):
+            Video(name)
+
+
+def test_a_damaged_part_is_passed_over(tmp_path):
+    path = write(tmp_path / "x.mkv", frames=60)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = np.random.default_rng(0).bytes(200)
+    path.write_bytes(content)
+    assert len(list(Video(path))) > 20
+
+
+def test_a_folder_of_several_videos_asks_which(tmp_path):
+    from PIL import Image
+
+    for camera in (1, 2):
+        for t in (2, 10, 1):
+            Image.new("RGB", (40, 30), (10 * t, 100 * camera, 0)).save(tmp_path / f"cam{camera}_{t}_1080p.png")
+    with pytest.raises(DataError, match="holds 2 videos: cam1_.*3 frames.*cam2_.*--clip TEXT"):
+        Video(tmp_path)
+    assert [tuple(image[0, 0, :2]) for image in Video(tmp_path, clip="cam2")] == [(10, 200), (20, 200), (100, 200)]
 
 
 @pytest.mark.parametrize("how", ["noise", "cut off", "text"])
