@@ -54,6 +54,7 @@ class Panel:
         aspect: width of a 3D panel relative to its height. persons: their numbers, for their colours in 3D.
         captions: one line per frame, at the foot of the panel; none by default.
         pale: on a page, drawn faintly: what another panel is compared with.
+        hypotheses: [T, S, J, 3] on a page, a cloud around the points; none by default.
 
     Joints that are NaN, and bones to them, are left out.
     """
@@ -72,6 +73,7 @@ class Panel:
     persons: Sequence[int] = ()
     captions: Sequence[str] = ()
     pale: bool = False
+    hypotheses: np.ndarray | None = None
 
     def __post_init__(self):
         self.points = np.asarray(self.points, np.float32)
@@ -132,14 +134,18 @@ def to_world(
         translation: its centre in the world; None where unknown: the lowest point of all frames is put at height 0.
     """
     poses = np.asarray(poses, np.float32)
-    if orientation is None:
-        poses = np.stack((poses[..., 0], poses[..., 2], -poses[..., 1]), -1)
-    elif translation is None:
-        poses = rotate(poses, np.asarray(orientation, np.float32))
-    else:
+    if orientation is not None and translation is not None:
         return camera_to_world(poses, np.asarray(orientation, np.float32), np.asarray(translation, np.float32))
+    poses = upright(poses, orientation)
     poses[..., 2] -= poses[..., 2].min()
     return poses
+
+
+def upright(vectors: np.ndarray, orientation: np.ndarray | None) -> np.ndarray:
+    """Vectors [..., 3] in camera axes to the directions of the world; of a level camera without ``orientation``."""
+    if orientation is not None:
+        return rotate(np.asarray(vectors, np.float32), np.asarray(orientation, np.float32))
+    return np.stack((vectors[..., 0], vectors[..., 2], -vectors[..., 1]), -1)
 
 
 def azimuth_of(orientation: np.ndarray | None) -> float:
@@ -427,7 +433,7 @@ def film_of(
     if len(layouts) != 1:
         raise ValueError(f"{title}: a page shows 3D panels of one skeleton, got {len(layouts)}")
     flat = next((p for p in panels if not p.is_3d and p.skeleton in layouts), None)
-    bodies = [player.Body(p.title, p.points, pale=p.pale) for p in solid]
+    bodies = [player.Body(p.title, p.points, hypotheses=p.hypotheses, pale=p.pale) for p in solid]
     if flat is not None:
         bodies[0].pixels = flat.points
     size = tuple(map(int, flat.extent)) if flat is not None else None

@@ -14,6 +14,8 @@ from posekernels.people import pictures
 
 from .data.clips import Clip, LiftingData
 
+CLOUD = 20  # hypotheses that a page shows
+
 
 class _Render(Action):
     """``--render FILE``; or as published: ``--render``, which asks, and ``--viz-output FILE``, which says where to."""
@@ -76,14 +78,16 @@ def panels_of(
     downsample: int = 1,
     ground_truth: bool = True,
     video: list[np.ndarray] | None = None,
+    hypotheses: np.ndarray | None = None,
 ) -> list[pictures.Panel]:
-    """Input, prediction and, where known and wanted, ground truth of one clip as panels of ``posekernels.draw``.
+    """Input, prediction and, where known and wanted, ground truth of one clip as panels of ``pictures``.
 
     Args:
         predicted: [T, J, 3] metres, camera axes, relative to the root: all frames of the clip.
         frames: which of them to draw.
         downsample: average groups of so many frames.
         video: images for ``frames``, before ``downsample``.
+        hypotheses: [T, S, J, 3] as ``predicted``, all frames.
     """
     poses = {"Prediction": predicted[frames]}
     translation = None
@@ -117,6 +121,9 @@ def panels_of(
     for title, pose in poses.items():
         world = pictures.to_world(pictures.downsample(pose, downsample), clip.orientation, translation)
         panels.append(pictures.Panel(title, world, data.skeleton, azimuth=azimuth, pale=title == "Ground truth"))
+    if hypotheses is not None:
+        off = pictures.upright(hypotheses[frames] - predicted[frames][:, None], clip.orientation)
+        panels[1].hypotheses = panels[1].points[:, None] + pictures.downsample(off, downsample)
     return panels
 
 
@@ -146,6 +153,15 @@ def check(data: LiftingData, options: Namespace) -> tuple[Clip, slice]:
         if value is not None and value <= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
     return clip, slice(start, count if limit < 0 else min(count, start + max(1, limit)))
+
+
+def cloud_of(recipe, data: LiftingData, clip: Clip) -> np.ndarray | None:
+    """[T, S, J, 3]: other poses that ``recipe`` holds possible, as its test would draw them; None where it has one."""
+    if not hasattr(recipe, "hypotheses"):
+        return None
+    before = data.test[: next(i for i, c in enumerate(data.test) if c is clip)]
+    drawn = recipe.hypotheses(clip, sum(len(c.keypoints) for c in before), CLOUD)
+    return np.concatenate([poses.float().numpy() for _, poses, _ in drawn])
 
 
 def render(recipe, data: LiftingData, options: Namespace, folder: Path | None) -> list[Path]:
@@ -178,7 +194,8 @@ def render(recipe, data: LiftingData, options: Namespace, folder: Path | None) -
             count = max(1, (frames.stop - start) // step)
             at = (options.viz_skip + start + np.arange(count) * step) / clip.fps
             played = {"video": Path(options.viz_video), "times": at.tolist()}
-        panels = panels_of(clip, predicted, data, frames, step, not options.viz_no_ground_truth, video)
+        cloud = cloud_of(recipe, data, clip) if Path(options.render).suffix.lower() == ".html" else None
+        panels = panels_of(clip, predicted, data, frames, step, not options.viz_no_ground_truth, video, cloud)
         written.append(
             pictures.save(
                 place(options.render),

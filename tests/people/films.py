@@ -1,5 +1,6 @@
 """Films to look at: people who walk, made by formula, so that they are the same everywhere."""
 
+import base64
 import json
 import re
 
@@ -73,3 +74,12 @@ def film(people: int, frames: int = 120, fps: float = 30.0, **more) -> Film:
 def film_in(page) -> dict:
     """The data of a page."""
     return json.loads(re.search(r'<script type="application/json" id="film">(.*?)</script>', page.read_text())[1])
+
+
+def numbers(track: dict, frames: int) -> np.ndarray:
+    """[T, width] of a track; NaN where it has none."""
+    whole = np.frombuffer(base64.b64decode(track["data"]), "<i2").astype(float).reshape(track["frames"], track["width"])
+    found = np.full((frames, track["width"]), np.nan)
+    part = np.where(whole == -32768, np.nan, whole * track["scale"])
+    found[track["start"] :][: track["frames"]] = part + np.tile(track["offset"], track["width"] // len(track["offset"]))
+    return found

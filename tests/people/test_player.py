@@ -7,18 +7,9 @@ import pytest
 
 from posekernels.people.player import Body, Film, camera_of, page, solids, write
 from posekernels.pose.skeleton import H36M_16, H36M_17, H36M_32
-from tests.people.films import FOCAL, SIZE, film, film_in, seen, walker
+from tests.people.films import FOCAL, SIZE, film, film_in, numbers, seen, walker
 
 WALK = walker(40, 30, (0.4, 1.0), 0.6)
-
-
-def numbers(track: dict, frames: int) -> np.ndarray:
-    """[T, width] of a track; NaN where it has none."""
-    whole = np.frombuffer(base64.b64decode(track["data"]), "<i2").astype(float).reshape(track["frames"], track["width"])
-    found = np.full((frames, track["width"]), np.nan)
-    part = np.where(whole == -32768, np.nan, whole * track["scale"])
-    found[track["start"] :][: track["frames"]] = part + np.tile(track["offset"], track["width"] // len(track["offset"]))
-    return found
 
 
 def test_positions_are_kept_to_the_millimetre(tmp_path):

@@ -18,7 +18,7 @@ from posekernels.pose.skeleton import H36M_17, Skeleton
 from posekernels.train import render
 from posekernels.train.evaluate import target_of
 from posekernels.train.place import Place
-from tests.people.films import film_in
+from tests.people.films import film_in, numbers
 from tests.train.synthetic import synthetic, world_of
 
 MOTION = world_of(synthetic(40).test[0])
@@ -217,6 +217,25 @@ def test_a_page_plays_the_video_from_the_chosen_frame_on(tmp_path, data):
     film = film_in(path)
     assert film["video"]["src"] == "v.mp4" and [b["pale"] for b in film["bodies"]] == [False, True]
     np.testing.assert_allclose(film["times"], (3 + 2 * np.arange(4)) / 50)
+
+
+def test_a_page_shows_the_hypotheses_of_those_who_have_some(tmp_path, data):
+    class Several(Perfect):
+        def hypotheses(self, clip, first_pose, samples):
+            assert first_pose == sum(len(c.keypoints) for c in data.test[: [c is clip for c in data.test].index(True)])
+            poses = self.predict(clip)
+            off = torch.arange(samples) / 100
+            yield slice(None), poses[:, None] + off[:, None, None] * torch.tensor([0.0, -1.0, 0.0]), poses
+
+    chosen = ("--viz-action", data.test[1].action, "--viz-start", 3, "--viz-downsample", 2)
+    (path,) = render.render(Several(), data, options("--render", "a.html", *chosen), tmp_path)
+    film = film_in(path)
+    points, cloud = (numbers(film["bodies"][0][kind], film["frames"]) for kind in ("world", "cloud"))
+    up = (cloud.reshape(-1, 20, 17, 3) - points.reshape(-1, 1, 17, 3)).mean((0, 2))  # the camera's -y, a little tilted
+    np.testing.assert_allclose(np.linalg.norm(up, axis=-1), np.arange(20) / 100, atol=2e-3)
+    assert up[-1, 2] > 0.15
+    (path,) = render.render(Perfect(), data, options("--render", "b.html", *chosen), tmp_path)
+    assert film_in(path)["bodies"][0]["cloud"] is None
 
 
 def test_published_form_of_the_command():
