@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..._attention import attend
 from ..._philox import normals
 
 EPS = 1e-6
@@ -35,9 +36,7 @@ def attention(x: Tensor, w, layer: int) -> Tensor:
     """[B, J, C] -> [B, J, C]: multi-head attention over the joints, projections included."""
     heads = w.heads
     q, k, v = (x @ w.qkv_weight[layer] + w.qkv_bias[layer]).unflatten(-1, (3, heads, -1)).movedim(-3, 0)
-    scores = torch.einsum("bihc,bjhc->bhij", q, k) * (q.shape[-1] ** -0.5)
-    mixed = torch.einsum("bhij,bjhc->bihc", scores.softmax(-1), v).flatten(-2)
-    return mixed @ w.proj_weight[layer] + w.proj_bias[layer]
+    return attend(q, k, v, q.shape[-1] ** -0.5).flatten(-2) @ w.proj_weight[layer] + w.proj_bias[layer]
 
 
 def network(x: Tensor, w, shift: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._attention import attend
 from ..._dropout import dropout
 from ..._recompute import gradients
 
@@ -35,6 +36,13 @@ def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Ten
     weights, log_sum = softmax(scores(q, k, padding, scale, causal))
     out = torch.einsum("bhts,bshd->bthd", dropout(weights, rate, seed), v)
     return out.contiguous(), log_sum
+
+
+def in_plain_sight(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor | None]:
+    """What a call of the op runs where nothing is kept for a backward pass of ours: without the log-sum-exp."""
+    if padding is None and not causal and not rate:
+        return attend(q, k, v, scale), None
+    return temporal_attention(q, k, v, padding, scale, causal, rate, seed)
 
 
 def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..._attention import attend
+
 
 def transformer_block(x: Tensor, weights: list[Tensor | None], heads: int, scale: float, eps: float) -> Tensor:
     """[..., N, C] -> [..., N, C]; ``weights`` in the order of ``PARAMETERS``."""
@@ -13,9 +15,8 @@ def transformer_block(x: Tensor, weights: list[Tensor | None], heads: int, scale
     )
     width = x.shape[-1:]
     h = F.linear(F.layer_norm(x, width, gain1, shift1, eps), qkv, qkv_bias)
-    q, k, v = h.unflatten(-1, (3, heads, -1)).movedim(-3, 0).transpose(-2, -3)  # each [..., H, N, C/H]
-    mixed = (q @ k.transpose(-1, -2) * scale).softmax(-1) @ v
-    x = x + F.linear(mixed.transpose(-2, -3).flatten(-2), proj, proj_bias)
+    q, k, v = h.unflatten(-1, (3, heads, -1)).movedim(-3, 0)  # each [..., N, H, C/H]
+    x = x + F.linear(attend(q, k, v, scale).flatten(-2), proj, proj_bias)
     h = F.gelu(F.linear(F.layer_norm(x, width, gain2, shift2, eps), fc1, fc1_bias))
     x = x + F.linear(h, fc2, fc2_bias)
     return x if gain3 is None else F.layer_norm(x, width, gain3, shift3, eps)
