@@ -17,7 +17,7 @@ from posekernels._files import write_aside
 
 from . import recipes
 from .loop import Interrupted, fit, prepare
-from .options import add_training_arguments, earlier, take_over
+from .options import ProgramParser, add_training_arguments, earlier, take_over
 from .place import Place, is_first, run_place
 from .run_folder import open_folder
 
@@ -103,7 +103,7 @@ class Job:
         chosen = first.model or stored.get("model", self.model) if self.tasks else self.model
         recipe = recipes.find(chosen, *self.tasks)
 
-        parser = Parser(prog=f"python -m train.{self.name}", description=self.about)
+        parser = ProgramParser(prog=f"python -m train.{self.name}", description=self.about)
         if self.tasks:
             known = ", ".join(recipes.names(*self.tasks))
             parser.add_argument("--model", default=recipe.name, metavar="NAME", help=f"one of {known}")

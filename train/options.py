@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import SUPPRESS, Action, ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 
 from posekernels._cli import Parser
@@ -12,6 +12,45 @@ from .recipes import Recipe
 from .run_folder import read_saved
 
 PRECISIONS = ("float32", "tf32", "bf16")
+
+
+class ProgramParser(Parser):
+    """A parser whose ``--help`` shows what matters first; ``--help-published`` adds what published programs have.
+
+    Those are options that do nothing here, second names, and the details of pictures.
+    """
+
+    everything = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.add_argument(
+            "--help-published", action=_HelpPublished, nargs=0, help="with the published programs' options"
+        )
+
+    def format_help(self) -> str:
+        hidden = [a for a in self._actions if _only_published(a) and not self.everything]
+        texts = [action.help for action in hidden]
+        for action in hidden:
+            action.help = SUPPRESS
+        try:
+            return super().format_help()
+        finally:
+            for action, text in zip(hidden, texts):
+                action.help = text
+
+
+def _only_published(action: Action) -> bool:
+    about = action.help or ""
+    detail = any(name.startswith("--viz-") for name in action.option_strings)
+    return detail or about.startswith(("without effect", "published:", "as published"))
+
+
+class _HelpPublished(Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.everything = True
+        parser.print_help()
+        parser.exit()
 
 
 def add_training_arguments(parser: ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from posekernels import models
-from posekernels._cli import run_cli
+from posekernels._cli import Notice, run_cli
 from posekernels.archive import read_checkpoint
 from posekernels.models.load import published_state
 from posekernels.train import h36m, recipes
@@ -298,3 +298,17 @@ def test_ctrl_c_of_the_command_says_how_to_resume(tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume" in error and "Traceback" not in error
     assert read_checkpoint(tmp_path / "r" / "last.pt")["epoch"] >= 1
+
+
+def test_help_shows_what_matters_and_help_published_the_rest(capsys):
+    shown = {}
+    for option in ("--help", "--help-published"):
+        with pytest.raises(SystemExit):
+            h36m.main(["--model", "strided_transformer", option])
+        shown[option] = capsys.readouterr().out
+    for name in ("--data-root", "--out", "--frames", "--render"):
+        assert f"{name} " in shown["--help"] and f"{name} " in shown["--help-published"]
+    for name in ("--viz-bitrate", "--workers", "--nepoch"):
+        assert name not in shown["--help"] and name in shown["--help-published"], name
+    with pytest.warns(Notice, match="--workers: without effect"):
+        h36m.JOB.parse(["--model", "strided_transformer", "--workers", "4"])
