@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import posekernels
+from posekernels._attention import fused
 from posekernels.extras import MissingExtra, needs
 
 
@@ -23,10 +24,10 @@ class Unavailable(RuntimeError):
 
 
 def eager(call: Callable) -> Callable:
-    """``call`` with every op on its reference: plain PyTorch."""
+    """``call`` with every op on its reference, as a user of PyTorch would write it."""
 
     def run():
-        with posekernels.use_backend("reference"):
+        with posekernels.use_backend("reference"), fused():
             return call()
 
     return run

@@ -203,7 +203,9 @@ class OpUnit(Unit):
             return self.bound_to(case.peers[way], values)
         backend = "reference" if way in ("eager", *COMPILED) else way
         call = self.bound_to(lambda i: case.call(i, backend), values)
-        return peers.compiled(call, lambda fast: fast(), COMPILED[way]) if way in COMPILED else call
+        if way in COMPILED:
+            return peers.compiled(call, lambda fast: fast(), COMPILED[way])
+        return peers.eager(call) if way == "eager" else call
 
     def want(self):
         # On the rounded values that the contender sees, so that rounding the inputs is not counted against it.
@@ -261,6 +263,9 @@ class NetworkUnit(Unit):
 
         if way in COMPILED:
             return peers.compiled(net, on, COMPILED[way])
+
+        if way == "eager":
+            return peers.eager(lambda: on(net))
 
         def named():
             with posekernels.use_backend(backend):
@@ -322,8 +327,11 @@ class TrainingUnit(Unit):
         if way in COMPILED:
             return peers.compiled(net, steps, COMPILED[way])
 
+        if way == "eager":
+            return peers.eager(lambda: steps(net))
+
         def iteration():
-            with posekernels.use_backend("reference" if way == "eager" else way):
+            with posekernels.use_backend(way):
                 steps(net)
 
         return iteration
