@@ -13,6 +13,7 @@ from posekernels.models import create
 from posekernels.models.load import published_state
 from posekernels.train import h36m, mpi_inf_3dhp
 from posekernels.train.recipes.ws_anl import SigmaLoader
+from tests.people.films import film_in
 from tests.train.synthetic import synthetic
 
 
@@ -62,10 +63,12 @@ def test_trains_lifter_then_variance_and_samples(tmp_path, capsys, data, monkeyp
     # the checkpoint comes back with its lifter, and so do its figures; another chunk changes nothing
     code, again, error = run(
         capsys, h36m.main, "--model", "ws_anl", "--evaluate", tmp_path / lifter / "best.pt", "--multihyp_test",
-        "--samples", 5, "--chunk", 64,
+        "--samples", 5, "--chunk", 64, "--render", tmp_path / "x.html",
     )  # fmt: skip
     assert code == 0, error
-    assert again.splitlines()[-1] == printed.splitlines()[-1]
+    assert again.splitlines()[-2:] == [printed.splitlines()[-1], f"wrote {tmp_path / 'x.html'}"]
+    shown = film_in(tmp_path / "x.html")
+    assert shown["bodies"][0]["cloud"]["width"] == 20 * 3 * len(shown["joints"]), "20 hypotheses"
 
 
 def test_sigma_targets_follow_the_lifter(tmp_path, capsys, data):
