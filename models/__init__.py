@@ -4,11 +4,22 @@ from posekernels.archive import CheckpointError
 from posekernels.door import one_package
 
 from .forecasting import forecast
-from .lifting import lift
+from .lifting import Lifts, lift
 from .load import load, save_published
 from .registry import create, names, systems
 from .streaming import stream
 
 one_package(__name__)
 
-__all__ = ["CheckpointError", "create", "forecast", "lift", "load", "names", "save_published", "stream", "systems"]
+__all__ = [
+    "CheckpointError",
+    "Lifts",
+    "create",
+    "forecast",
+    "lift",
+    "load",
+    "names",
+    "save_published",
+    "stream",
+    "systems",
+]

@@ -118,3 +118,15 @@ def test_only_one_name_is_installed(installed):
         assert (site / "posekernels" / "models" / "weights" / "lifter.safetensors").is_file()
         for name in ("page.html", "page.css", "start.js", "ogl.min.js"):
             assert (site / "posekernels" / "people" / "player" / name).is_file()
+
+
+def test_a_type_checker_finds_nothing_in_a_users_program(installed):
+    mode, python, _, site = installed
+    if mode != "wheel":
+        pytest.skip("type checkers do not run the finder of an editable install")
+    pytest.importorskip("mypy")
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--python-executable", str(python)]
+    use = Path(__file__).with_name("use.py")
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([*command, str(use)], cwd=site, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
