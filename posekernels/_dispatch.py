@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from . import _first_use
 from ._derived import explain_network
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
@@ -42,13 +43,11 @@ class Kernel:
         missing: why the backend is not on this machine (built without, no device), or None when it is.
         refuses: given the same arguments as ``run``: why it cannot take them, or None.
         keeps: ``run`` takes ``derived``, a ``Network``'s ``made``.
-        proven: False for code that has been compiled but that no GPU has run yet; ``auto`` passes it over.
     """
 
     run: Callable | str
     missing: Callable[[], str | None] = _never
     refuses: Callable[..., str | None] = _never
-    proven: bool = True
     keeps: bool = False
 
     def __call__(self, *args, **options):
@@ -102,16 +101,18 @@ def _why_not(kernel: Kernel, args: tuple) -> str | None:
     return kernel.missing() or kernel.refuses(*args)
 
 
-def _passed_over(name: str, kernel: Kernel) -> str | None:
+def _passed_over(op: str, name: str, args: tuple) -> str | None:
     """Why ``auto`` leaves a kernel alone that could run, or None."""
-    if not kernel.proven:
-        return "compiled, but no GPU has run it yet; name it to use it"
     if name == "triton" and triton_interpreted():
         return "Triton's interpreter is for tests; name it to use it"
+    key = _first_use.key_of(op, name, args) if name in ("triton", "cuda") else None
+    verdict = None if key is None else _first_use.verdict_on(key)
+    if verdict not in (None, _first_use.GOOD):
+        return f"its first use on this card was wrong: {verdict}; name it to use it"
     return None
 
 
-def resolve(op: str, backend: str, args: tuple) -> Kernel:
+def resolve(op: str, backend: str, args: tuple) -> Kernel | _first_use.FirstUse:
     """The kernel that runs ``op`` on ``args``; see the module's first lines for the rule.
 
     Raises:
@@ -126,8 +127,11 @@ def resolve(op: str, backend: str, args: tuple) -> Kernel:
             raise BackendError(f"{op}: backend {backend!r} was named but cannot run: {reason} (the op has: {have})")
         return kernel
     for name, kernel in kernels.items():
-        reason = _passed_over(name, kernel) or _why_not(kernel, args)
+        reason = _passed_over(op, name, args) or _why_not(kernel, args)
         if reason is None:
+            key = _first_use.key_of(op, name, args) if name in ("triton", "cuda") else None
+            if key is not None and _first_use.verdict_on(key) is None:
+                return _first_use.FirstUse(key, kernel, kernels["reference"])
             return kernel
         if (op, name) not in _logged:
             _logged.add((op, name))
@@ -148,7 +152,7 @@ def explain(op: str | torch.nn.Module, *args) -> str:
     lines, chosen = [], False
     for name, kernel in OPS[op].items():
         reason = _why_not(kernel, args) if args else kernel.missing()
-        passed_over = _passed_over(name, kernel)
+        passed_over = _passed_over(op, name, args)
         if reason is None and passed_over:
             lines.append(f"{name:<10} named  {passed_over}")
         elif reason is None:

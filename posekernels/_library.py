@@ -175,7 +175,7 @@ class Op:
         )
 
 
-def _kernels(package, name, order, needs, refuses, keeps, unproven) -> Iterator[tuple[str, Kernel]]:
+def _kernels(package, name, order, needs, refuses, keeps) -> Iterator[tuple[str, Kernel]]:
     """See ``register``."""
     folder = Path(sys.modules[package].__path__[0])
     for backend in order:
@@ -189,8 +189,8 @@ def _kernels(package, name, order, needs, refuses, keeps, unproven) -> Iterator[
             missing, usual = _dispatch.no_triton, _dispatch.not_for_triton
         else:
             missing, usual = partial(_native.no_cuda, *needs.get("cuda", (f"{name}_cuda",))), _cuda.refuses
-        options = {"proven": backend not in unproven, "keeps": keeps and backend == "cpu"}
-        yield backend, Kernel(f"{package}.{backend}:{name}", missing, refuses.get(backend, usual), **options)
+        kept = keeps and backend == "cpu"
+        yield backend, Kernel(f"{package}.{backend}:{name}", missing, refuses.get(backend, usual), keeps=kept)
 
 
 def register(
@@ -203,7 +203,6 @@ def register(
     needs: dict[str, tuple[str, ...]] | None = None,
     refuses: dict[str, Callable[..., str | None]] | None = None,
     keeps: bool = False,
-    unproven: tuple[str, ...] = ("cuda",),
     in_memory_as: Callable | None = None,
 ) -> Op:
     """Define ``posekernels::_{name}``, whose kernels lie in the op's folder.
@@ -221,11 +220,10 @@ def register(
         refuses: backend -> why it cannot take the arguments, or None, in place of the usual rule: of the CPU
             ``refuses`` or ``refuses_backward`` in ``cpu.py``, of Triton ``not_for_triton``, of CUDA ``_cuda.refuses``.
         keeps: the function in ``cpu.py`` takes ``derived``, a ``Network``'s ``made``.
-        unproven: backends that ``auto`` passes over, as no GPU has run them yet.
         in_memory_as: what the raw op makes of the reference's result, where strides are part of the promise.
     """
     reference = getattr(importlib.import_module(f"{package}.reference"), name)
-    kernels = dict(_kernels(package, name, order, needs or {}, refuses or {}, keeps, unproven))
+    kernels = dict(_kernels(package, name, order, needs or {}, refuses or {}, keeps))
     kernels["reference"] = Kernel(in_memory_as or reference)
     _dispatch.OPS[name] = kernels
 

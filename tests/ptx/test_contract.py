@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("triton")
 
+from posekernels import _dispatch  # noqa: E402
 from tests import cuda_emulation  # noqa: E402
 from tests.native import ROOT  # noqa: E402
 from tests.ptx import contract, nvcc  # noqa: E402
@@ -34,3 +35,10 @@ def test_cuda_kernels_keep_the_contract(results, case):
     if case not in results:
         pytest.skip("no nvcc here (pip install nvidia-cuda-nvcc nvidia-cuda-cccl)")
     results[case].result()
+
+
+def test_every_gpu_kernel_runs_here():
+    run = {(op, backend) for b in ("triton", "cuda") for op, _, backend in contract.cases(b)}
+    for raw, kernels in _dispatch.OPS.items():
+        for backend in {"triton", "cuda"} & kernels.keys():
+            assert (raw.removesuffix("_backward"), backend) in run, f"{raw} on {backend}"

@@ -81,7 +81,6 @@ _forward = register(
     needs={"cpu": ("denoise", "denoise_pack")},
     refuses={"triton": _not_for_triton},
     keeps=True,
-    unproven=("triton",),
 )
 _forward.gradient = _forward.recomputed
 
