@@ -10,6 +10,7 @@ from bench.cases import OpCase
 from posekernels.models import create
 from posekernels.models.diffpose import Diffusion, Sampling
 from posekernels.ops import GraphDenoiser, denoise_loop
+from posekernels.ops.denoise.reference import TENSORS
 
 MULTIPLY_ADDS = 12_630_000  # per pose and step, the time embedding apart
 PARAMETERS = 655_786
@@ -66,8 +67,9 @@ def case(B: int, steps: int, **extra) -> OpCase:
             for parameter in net.parameters():  # the published start has all layers alike
                 parameter.add_(0.02 * torch.randn_like(parameter))
         timesteps, coefficients = Diffusion().coefficients(Sampling(steps=steps, limit=50))
-        weights = vars(net.prepared()) | {"shifts": net.time_shifts(timesteps), "coefficients": coefficients}
-        return {"x": 0.5 * torch.randn(B, 17, 5)} | {n: t for n, t in weights.items() if n != "heads"}
+        weights = dict(zip(TENSORS, net.prepared().tensors, strict=True))
+        own = {"shifts": net.time_shifts(timesteps), "coefficients": coefficients}
+        return {"x": 0.5 * torch.randn(B, 17, 5)} | weights | own
 
     flops = 2.0 * MULTIPLY_ADDS * B * steps
 
