@@ -17,8 +17,8 @@ from bench.peers import SESSIONS
 from bench.report import present
 from bench.results import Results, machine
 from bench.suite import COMPILED, PRECISIONS, Row, measured
-from posekernels._checks import nearest
-from posekernels._cli import Parser, run_cli
+from posekernels.checks import nearest
+from posekernels.cli import Parser, run_cli
 
 SHORT = {"bf16": "bfloat16", "fp16": "float16"}
 

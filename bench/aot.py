@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from posekernels import aot
-from posekernels._files import write_aside
+from posekernels.files import write_aside
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from bench import scaling
 from bench.results import Results
 from bench.suite import Row
 from posekernels._dispatch import BACKENDS
-from posekernels._files import write_aside
+from posekernels.files import write_aside
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "bench" / "README.md"]

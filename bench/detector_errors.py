@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._cli import Parser, run_cli
+from posekernels.cli import Parser, run_cli
 from posekernels.pose.keypoints import one_trunk
 from posekernels.pose.layouts import to_h36m
 from posekernels.pose.skeleton import H36M_17

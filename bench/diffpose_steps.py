@@ -15,8 +15,8 @@ import matplotlib
 import numpy as np
 import torch
 
-from posekernels._cli import Parser, run_cli
-from posekernels._files import write_aside
+from posekernels.cli import Parser, run_cli
+from posekernels.files import write_aside
 from posekernels.models.diffpose import Sampling
 from posekernels.train import h36m
 from posekernels.train.evaluate import target_of

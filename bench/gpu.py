@@ -28,8 +28,8 @@ import torch
 from bench.cases import model_cases, op_cases
 from bench.report import present
 from bench.results import Results
-from posekernels._cli import Parser, run_cli
-from posekernels._files import write_aside
+from posekernels.cli import Parser, run_cli
+from posekernels.files import write_aside
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"

@@ -19,8 +19,8 @@ from bench.measure import Device, peaks
 from bench.models import diffpose, mixste, strided_transformer, ws_anl
 from bench.results import FOLDER, Results, machine
 from bench.suite import PRECISIONS, NetworkUnit, measured
-from posekernels._cli import Parser, run_cli
-from posekernels._files import write_aside
+from posekernels.cli import Parser, run_cli
+from posekernels.files import write_aside
 from posekernels.models import create
 from posekernels.models.ws_anl import WsAnl
 

@@ -31,8 +31,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from posekernels._cli import Parser, run_cli
-from posekernels._files import write_aside
+from posekernels.cli import Parser, run_cli
+from posekernels.files import write_aside
 from posekernels.people.keypoint_files import read
 from posekernels.people.lifter import Lifter, Person, in_h36m, lift_person, load_lifter
 from posekernels.people.tracking import Track

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posekernels._cli import Parser, run_cli
-from posekernels._files import write_aside
+from posekernels.cli import Parser, run_cli
+from posekernels.files import write_aside
 from posekernels.people import keypoint_files
 from posekernels.people.lifter import Person, lift_all, load_lifter
 from posekernels.pose.metrics import mpjpe, p_mpjpe

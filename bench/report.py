@@ -14,8 +14,8 @@ from pathlib import Path
 from bench import claims, growth
 from bench.results import Results, committed
 from bench.suite import Row
-from posekernels._cli import Parser, run_cli
-from posekernels._files import write_aside
+from posekernels.cli import Parser, run_cli
+from posekernels.files import write_aside
 
 
 def present(results: Results) -> list[Path]:

@@ -13,7 +13,7 @@ import torch
 
 import posekernels
 from bench.suite import Row
-from posekernels._files import write_aside
+from posekernels.files import write_aside
 
 FOLDER = Path(__file__).parent / "results"
 SAME = ("device", "threads")  # of all runs in one file: else its rows could not be compared

@@ -25,8 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bench import results
 from bench.cases import ModelCase, model_cases
-from posekernels._cli import Parser, run_cli
-from posekernels._files import write_aside
+from posekernels.cli import Parser, run_cli
+from posekernels.files import write_aside
 from posekernels.train.place import run_place
 
 FILE = results.FOLDER / "scaling.json"

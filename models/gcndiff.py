@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels._derived import captured
 from posekernels.ops import GraphDenoiser, graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
+from posekernels.prepared import captured
 
 from .graph import ChebBlock, GraphTransformer
 from .layers import KeepsBuffers

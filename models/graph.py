@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels import derived
-from posekernels._arrays import in_autocast_dtype
-from posekernels._derived import OneCall, PreparedWeights, looked_at, peculiar
+from posekernels.arrays import in_autocast_dtype
 from posekernels.ops import GraphDenoiser, GraphLayer, GraphNetwork, dropout, graph_conv, graph_network
 from posekernels.pose.skeleton import H36M_17, Skeleton
+from posekernels.prepared import OneCall, PreparedWeights, looked_at, peculiar
 
 from .layers import AnnotatedNorm, folded_batch_norm
 

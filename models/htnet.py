@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels._arrays import in_autocast_dtype
-from posekernels._derived import PreparedWeights
+from posekernels.arrays import in_autocast_dtype
 from posekernels.ops import HierarchyNetwork, dropout, hierarchy_network, joint_attention
 from posekernels.pose.skeleton import H36M_17
+from posekernels.prepared import PreparedWeights
 
 from .graph import ModulatedGraphConv
 from .layers import DropPath, Mlp

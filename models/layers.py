@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels._derived import derived
 from posekernels.ops import Layer, annotated_norm, dropout
+from posekernels.prepared import derived
 
 
 class KeepsBuffers(nn.Module):

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from posekernels._checks import nearest
-from posekernels._files import write_aside
 from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.checks import nearest
+from posekernels.files import write_aside
 
 from .lifting import Lifts
 from .registry import create, names, systems, where_is

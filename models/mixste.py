@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels._derived import OneCall, peculiar
 from posekernels.ops import transformer_block
 from posekernels.ops.transformer_block.attention import attention
 from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
+from posekernels.prepared import OneCall, peculiar
 
 from .layers import DropPath, Mlp
 from .lifting import LiftsChunks

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from posekernels._derived import OneCall
 from posekernels.ops import temporal_mlp, temporal_mlp_forecast
+from posekernels.prepared import OneCall
 
 GAIN = 1e-8  # of the Xavier-uniform weights: an untrained network repeats the last frame
 

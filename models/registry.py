@@ -10,7 +10,7 @@ import typing
 import torch
 from torch import Tensor, nn
 
-from posekernels._checks import nearest
+from posekernels.checks import nearest
 from posekernels.pose.skeleton import SKELETONS, Skeleton, skeleton
 
 _NETWORKS = {  # name -> module:class; imported when asked for

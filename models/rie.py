@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels._arrays import in_autocast_dtype
-from posekernels._checks import check_sizes
-from posekernels._derived import PreparedWeights
+from posekernels.arrays import in_autocast_dtype
+from posekernels.checks import check_sizes
 from posekernels.ops import (
     Layer,
     TemporalNetworks,
@@ -23,6 +22,7 @@ from posekernels.ops import (
     temporal_networks,
 )
 from posekernels.pose.skeleton import H36M_17, Skeleton
+from posekernels.prepared import PreparedWeights
 
 from .layers import folded_batch_norm, folded_layer
 from .lifting import LiftsWindows

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from posekernels._arrays import in_autocast_dtype
-from posekernels._derived import PreparedWeights
+from posekernels.arrays import in_autocast_dtype
 from posekernels.ops import TemporalNetworks, temporal_networks
+from posekernels.prepared import PreparedWeights
 
 from .layers import folded_layer
 

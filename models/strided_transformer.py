@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels._checks import check_sizes
-from posekernels._derived import OneCall, peculiar
 from posekernels._dropout import draw_seed
+from posekernels.checks import check_sizes
 from posekernels.ops import dropout, encoder_layer, temporal_attention
 from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
+from posekernels.prepared import OneCall, peculiar
 
 from .layers import AnnotatedNorm, folded_batch_norm
 from .lifting import LiftsWindows

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posekernels._arrays import in_autocast_dtype
-from posekernels._derived import PreparedWeights
+from posekernels.arrays import in_autocast_dtype
 from posekernels.ops import Layer, TemporalNetworks, dropout, temporal_networks
 from posekernels.pose.skeleton import H36M_17, Skeleton
+from posekernels.prepared import PreparedWeights
 
 from .graph import ModulatedGCN
 from .layers import folded_layer

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from posekernels._files import write_aside
 from posekernels.archive import DataError
+from posekernels.files import write_aside
 
 
 def cache() -> Path:

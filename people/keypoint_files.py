@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._checks import nearest
 from posekernels.archive import DataError, read_npz
+from posekernels.checks import nearest
 from posekernels.pose.layouts import LAYOUTS
 
 from .keypoint_rules import FOR_3D, Frame, Keypoints, Reading, Seen, believed

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._checks import nearest
 from posekernels.archive import DataError
+from posekernels.checks import nearest
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import SKELETONS
 

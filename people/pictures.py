@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from posekernels._files import write_aside
 from posekernels.extras import needs
+from posekernels.files import write_aside
 from posekernels.pose.camera import camera_to_world, rotate
 from posekernels.pose.skeleton import Skeleton
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._files import write_aside
 from posekernels.archive import DataError, read_npz, write_npz
 from posekernels.extras import needs
+from posekernels.files import write_aside
 from posekernels.pose.layouts import LAYOUTS, to_h36m
 from posekernels.pose.skeleton import H36M_17, skeleton
 

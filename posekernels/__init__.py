@@ -9,8 +9,8 @@ from .start import quiet_ctrl_c
 quiet_ctrl_c()  # before PyTorch is imported, which takes a second
 
 from . import door, ops, pose  # noqa: E402
-from ._derived import derived, freeze, repack  # noqa: E402
 from ._dispatch import BackendError, explain, use_backend  # noqa: E402
+from .prepared import derived, freeze, repack  # noqa: E402
 
 __path__ += door.checkout()  # posekernels.models, .people and .train, which the build puts inside an installed package
 __version__ = "0.1.0"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from posekernels._checks import nearest
-from posekernels._cli import run_cli
+from posekernels.checks import nearest
+from posekernels.cli import run_cli
 
 COMMANDS = {
     "demo": ("posekernels.people.commands.demo", "a short video, fetched, to a page of 3D people"),

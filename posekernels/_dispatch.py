@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import _first_use
-from ._derived import explain_network
+from .prepared import explain_network
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 _log = logging.getLogger("posekernels")

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ._files import write_aside
+from .files import write_aside
 
 GOOD = "good"
 # Norm-wise relative error that shows a fault rather than rounding: TF32 and 16 bits have 8 to 11 bits.
@@ -55,7 +55,7 @@ def _store() -> Path:
 def _version() -> str:
     """PyTorch, and the state of our own files."""
     root, digest = Path(__file__).parent, hashlib.sha256(torch.__version__.encode())
-    for path in sorted([*root.glob("_*.*"), *root.glob("ops/**/*.py")]):
+    for path in sorted([*root.glob("*.*"), *root.glob("ops/**/*.py")]):
         found = path.stat()
         digest.update(f"{path.relative_to(root)} {found.st_size} {found.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]

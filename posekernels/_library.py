@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from . import _cuda, _dispatch, _native
-from ._derived import Pass, captured, looked_at
 from ._dispatch import Kernel
 from ._network import Network
 from ._recompute import recomputed
+from .prepared import Pass, captured, looked_at
 
 LIB = torch.library.Library("posekernels", "DEF")
 _PLAIN = frozenset({Tensor, nn.Parameter, type(None), int, float, bool, str})

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
-from ._derived import derived, deriving, state_of
+from .prepared import derived, deriving, state_of
 
 Made = TypeVar("Made")
 

@@ -1,6 +1,7 @@
 """Weights in the layout the C++ kernels read (panels, see ``csrc/include/posekernels/gemm.h``), packed once per tensor.
 
-When they are packed anew, and when not: see ``_derived``. Views are new objects each time, so pack the whole tensor.
+When they are packed anew, and when not: see ``posekernels.prepared``. Views are new objects each time, so pack the
+whole tensor.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import _native
-from ._derived import derived
+from .prepared import derived
 
 
 def pack(weight: Tensor, transposed: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._files import write_aside
+from .files import write_aside
 from .unpickle import ARRAYS, MOST_BYTES, TENSORS, Refused, Unpickler, resolved
 
 

@@ -10,7 +10,7 @@ import subprocess
 import torch
 
 from . import __version__, _dispatch, _native
-from ._cli import Parser, run_cli
+from .cli import Parser, run_cli
 
 
 def _version(package: str) -> str:

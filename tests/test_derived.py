@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from posekernels import _derived, derived, models, repack
-from posekernels._derived import State
+from posekernels import derived, models, prepared, repack
+from posekernels.prepared import State
 
 
 def test_made_anew_after_every_write():
@@ -37,8 +37,8 @@ def test_made_anew_after_every_write():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_number_is_compared_in_time(size, dtype, fallback, monkeypatch):
     if fallback:  # where PyTorch tells layouts one by one
-        monkeypatch.setattr(_derived, "_layouts", lambda ts: [(t.data_ptr(), t.shape, t.stride(), t.dtype) for t in ts])
-        monkeypatch.setattr(_derived, "_same_layouts", lambda ts, known: _derived._layouts(ts) == known)
+        monkeypatch.setattr(prepared, "_layouts", lambda ts: [(t.data_ptr(), t.shape, t.stride(), t.dtype) for t in ts])
+        monkeypatch.setattr(prepared, "_same_layouts", lambda ts, known: prepared._layouts(ts) == known)
     whole = torch.arange(3 * size).to(dtype)
     for tensor in (whole, whole[1:], whole.view(-1, 3).T, whole.view(-1, 3)[:, 1]):
         state = State([tensor])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from posekernels._files import check_writable, left_aside, save_checkpoint, write_aside
+from posekernels.files import check_writable, left_aside, save_checkpoint, write_aside
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,8 +35,8 @@ def test_weights_are_readable_as_other_files_are(tmp_path):
 
 FULL = """
 import resource, signal, sys, torch
-from posekernels._cli import run_cli
-from posekernels._files import save_checkpoint
+from posekernels.cli import run_cli
+from posekernels.files import save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # what a full disk is like for this process
 run_cli(lambda: save_checkpoint({"a": torch.zeros(1_000_000)}, sys.argv[1]))
@@ -76,8 +76,8 @@ def test_stopped_while_pytorch_is_imported(tmp_path, module, number):
 
 WORK = """
 import time
-from posekernels._cli import run_cli
-from posekernels._files import write_aside
+from posekernels.cli import run_cli
+from posekernels.files import write_aside
 def work():
     with write_aside("out.txt"):
         print("working", flush=True)

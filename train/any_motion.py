@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from posekernels._cli import run_cli
+from posekernels.cli import run_cli
 
 from .data import open_motion
 from .data.h36m import load_h36m

@@ -3,7 +3,7 @@
 Without ``--data-root`` it uses the starter set, a little real motion that the repository carries.
 """
 
-from posekernels._cli import run_cli
+from posekernels.cli import run_cli
 
 from .forecast import ForecastJob
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posekernels._cli import Parser
 from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.cli import Parser
 from posekernels.models.load import is_run, unwrap
 from posekernels.models.published.pkd import family
 from posekernels.people import pictures

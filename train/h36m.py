@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from posekernels._cli import run_cli
+from posekernels.cli import run_cli
 
 from . import forecast, recipes
 from .data.clips import LiftingData

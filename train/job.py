@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from posekernels._cli import Parser
-from posekernels._files import write_aside
+from posekernels.cli import Parser
+from posekernels.files import write_aside
 
 from . import recipes
 from .loop import Interrupted, fit, prepare

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from posekernels._cli import Parser
+from posekernels.cli import Parser
 
 from . import recipes
 from .evaluate import Report, evaluate_mean_pose

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from posekernels._files import save_checkpoint
 from posekernels.archive import read_checkpoint
+from posekernels.files import save_checkpoint
 from posekernels.models.load import fill
 
 from .place import Place, move

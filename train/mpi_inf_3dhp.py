@@ -10,7 +10,7 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import asdict
 
-from posekernels._cli import run_cli
+from posekernels.cli import run_cli
 from posekernels.models.ws_anl import ALPHA
 
 from .data.clips import LiftingData

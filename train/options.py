@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import SUPPRESS, Action, ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 
-from posekernels._cli import Parser
+from posekernels.cli import Parser
 from posekernels.models.load import is_run
 
 from .recipes import Recipe

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posekernels._checks import nearest
-from posekernels._files import check_writable, write_aside
+from posekernels.checks import nearest
+from posekernels.files import check_writable, write_aside
 from posekernels.people import pictures
 
 from .data.clips import Clip, LiftingData

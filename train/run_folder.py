@@ -11,9 +11,9 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-from posekernels._files import left_aside, write_aside
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.extras import needs
+from posekernels.files import left_aside, write_aside
 from posekernels.models.load import is_run
 
 from .place import Place

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from posekernels import models
-from posekernels._cli import Parser
-from posekernels._files import check_writable, write_aside
+from posekernels.cli import Parser
+from posekernels.files import check_writable, write_aside
 from posekernels.models.examples import inputs_of
 from posekernels.models.load import save_weights
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posekernels._files import write_aside
+from posekernels.files import write_aside
 
 from ..fetch import Pinned, digest
 from . import lift

@@ -14,10 +14,10 @@ from torch import nn
 
 import posekernels
 from posekernels import models
-from posekernels._cli import Parser
 from posekernels._dispatch import BackendError
-from posekernels._files import check_writable, write_aside
+from posekernels.cli import Parser
 from posekernels.extras import needs
+from posekernels.files import check_writable, write_aside
 from posekernels.models.examples import inputs_of, names_of
 
 from . import _network

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from posekernels import models
-from posekernels._cli import Parser
 from posekernels.archive import DataError, read_npz
+from posekernels.cli import Parser
 from posekernels.models.forecasting import FPS, with_path, without_path
 from posekernels.models.pkd import roll_out
 from posekernels.pose.layouts import LAYOUTS

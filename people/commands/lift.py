@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posekernels._cli import Parser
-from posekernels._files import check_writable
 from posekernels.archive import DataError, write_npz
+from posekernels.cli import Parser
+from posekernels.files import check_writable
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17, skeleton
 from posekernels.pose.smoothing import savitzky_golay

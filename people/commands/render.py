@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from posekernels._cli import Parser
-from posekernels._files import check_writable
+from posekernels.cli import Parser
+from posekernels.files import check_writable
 
 from .. import pictures, pose_files
 from .lift import pages_last, save, told

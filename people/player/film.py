@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from posekernels._files import write_aside
+from posekernels.files import write_aside
 from posekernels.pose.skeleton import H36M_17, Skeleton
 
 from ..world import Lifted

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_poses
-from .._checks import nearest
+from ..arrays import accepts_poses
+from ..checks import nearest
 
 
 @accepts_poses

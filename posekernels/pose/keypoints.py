@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_poses
+from ..arrays import accepts_poses
 from .skeleton import H36M_17
 
 # COCO-17 joints, left before right

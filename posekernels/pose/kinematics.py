@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_poses
+from ..arrays import accepts_poses
 from .skeleton import CMU_38, H36M_32, Skeleton
 
 

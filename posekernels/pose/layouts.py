@@ -16,7 +16,7 @@ import functools
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_poses
+from ..arrays import accepts_poses
 from .skeleton import H36M_17, H36M_17_OF_32, H36M_17_OF_CMU_38, skeleton
 
 _SIDES = ("left", "right")

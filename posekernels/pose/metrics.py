@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .._arrays import accepts_poses
+from ..arrays import accepts_poses
 from ..ops import procrustes_error
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .._checks import nearest
+from ..checks import nearest
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """No network computes with weights that it no longer has, whoever wrote them and however; what is promised stands in
-``posekernels._derived``. Each way stands for something people do to any ``nn.Module``."""
+``posekernels.prepared``. Each way stands for something people do to any ``nn.Module``."""
 
 import copy
 

@@ -21,7 +21,7 @@ def layers(net, kinds=LAYERS):
 
 def forced(net, monkeypatch):
     """``net`` module by module, as it is where it is peculiar."""
-    monkeypatch.setattr(posekernels._derived, "peculiar", lambda module, training: "the test says so")
+    monkeypatch.setattr(posekernels.prepared, "peculiar", lambda module, training: "the test says so")
     return copy.deepcopy(net)
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from posekernels import models
-from posekernels._cli import Notice, run_cli
 from posekernels.archive import read_checkpoint
+from posekernels.cli import Notice, run_cli
 from posekernels.models.load import published_state
 from posekernels.train import h36m, recipes
 from posekernels.train.evaluate import Report, evaluate_clips, evaluate_mean_pose, mean_pose, target_of

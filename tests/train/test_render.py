@@ -78,7 +78,7 @@ def test_nothing_is_left_of_a_drawing_that_is_stopped(tmp_path, suffix, how):
         pytest.importorskip("imageio_ffmpeg")
     script = (
         "import sys, numpy as np\n"
-        "from posekernels._cli import run_cli\n"
+        "from posekernels.cli import run_cli\n"
         "from posekernels.people import pictures\n"
         "from posekernels.pose.skeleton import H36M_17\n"
         "panel = pictures.Panel('x', np.random.default_rng(0).normal(0, 0.4, (9000, 17, 3)), H36M_17)\n"

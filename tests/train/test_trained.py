@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from posekernels import models
-from posekernels._cli import run_cli
 from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.cli import run_cli
 from posekernels.models.examples import inputs_of
 from posekernels.models.load import save_weights
 from posekernels.people.commands import convert_weights

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from posekernels._cli import run_cli
 from posekernels.archive import read_checkpoint, write_npz
+from posekernels.cli import run_cli
 from posekernels.models import create
 from posekernels.models.load import published_state
 from posekernels.train import h36m, mpi_inf_3dhp

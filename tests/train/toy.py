@@ -85,7 +85,7 @@ def options(out, **changes) -> Namespace:
 
 
 def toy_parser():
-    from posekernels._cli import Parser
+    from posekernels.cli import Parser
 
     parser = Parser()
     add_training_arguments(parser)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posekernels._files import write_aside
 from posekernels.archive import DataError
+from posekernels.files import write_aside
 from posekernels.pose.kinematics import Body, forward_kinematics
 
 CACHE_FORMAT = 1  # part of every key: raise it when what is kept changes

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posekernels._checks import nearest
 from posekernels.archive import DataError
+from posekernels.checks import nearest
 from posekernels.pose.skeleton import CMU_25_OF_38, CMU_38, H36M_17, H36M_22_OF_32, H36M_32, SMPL_24, Skeleton
 
 OBSERVED, TRAINED, EVALUATED = 50, 10, 25  # frames of a window: seen, forecast in training, forecast in evaluation

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._files import write_aside
 from posekernels.archive import DataError, write_npz
+from posekernels.files import write_aside
 from posekernels.pose.skeleton import H36M_17, H36M_17_OF_CMU_38
 
 from .bvh import read_bvh

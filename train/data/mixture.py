@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._cli import Parser, run_cli
 from posekernels.archive import DataError, read_npz, write_npz
+from posekernels.cli import Parser, run_cli
 from posekernels.pose.camera import h36m_cameras, normalise_screen
 
 from .clips import Clip

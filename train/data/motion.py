@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._checks import nearest
 from posekernels.archive import DataError, read_npz
+from posekernels.checks import nearest
 from posekernels.pose.camera import Camera, denormalise_screen, h36m_cameras, project, rotate, world_to_camera
 from posekernels.pose.skeleton import H36M_17
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._checks import nearest
-from posekernels._cli import Parser, run_cli
-from posekernels._files import write_aside
 from posekernels.archive import DataError, read_npz, write_npz
+from posekernels.checks import nearest
+from posekernels.cli import Parser, run_cli
+from posekernels.files import write_aside
 
 from .asf import parse_amc, parse_asf
 from .bvh import Bvh, parse_bvh

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels._checks import nearest
 from posekernels.archive import DataError, read_npz
+from posekernels.checks import nearest
 from posekernels.pose.camera import Camera, normalise_screen, world_to_camera
 from posekernels.pose.metrics import action_group
 from posekernels.pose.skeleton import Skeleton

@@ -56,8 +56,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from posekernels import models
-from posekernels._checks import nearest
 from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.checks import nearest
 from posekernels.models.load import About, fill, is_run
 
 

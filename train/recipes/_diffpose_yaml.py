@@ -6,8 +6,8 @@ import argparse
 import warnings
 from pathlib import Path
 
-from posekernels._checks import nearest
-from posekernels._cli import Notice
+from posekernels.checks import nearest
+from posekernels.cli import Notice
 from posekernels.extras import needs
 
 OPTIONS = {  # YAML key -> our option

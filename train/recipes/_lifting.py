@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posekernels._cli import Notice
+from posekernels.cli import Notice
 from posekernels.models.lifting import Lifts, lift_both_ways
 
 from ..data.clips import Clip, LiftingData

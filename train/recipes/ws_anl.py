@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from posekernels import models
-from posekernels._files import save_checkpoint, write_aside
 from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.files import save_checkpoint, write_aside
 from posekernels.models.lifting import Lifts
 from posekernels.models.load import is_run
 from posekernels.models.ws_anl import ALPHA, CHUNK, WsAnl, with_mirror

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor
 from ..._dispatch import requested
 from ..._library import register
+from ...arrays import follows_autocast
+from ...checks import check_shape, check_tensor
 
 
 class Best(NamedTuple):

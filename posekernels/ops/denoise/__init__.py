@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor, seed_of
 from ..._dispatch import not_for_triton, requested
 from ..._library import register
 from ..._network import Network
+from ...arrays import follows_autocast
+from ...checks import check_shape, check_tensor, seed_of
 from . import reference
 
 MAX_JOINTS = 64

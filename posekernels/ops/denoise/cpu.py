@@ -6,8 +6,8 @@ import torch
 
 from ... import _native
 from ..._adapters import addresses, contiguous
-from ..._derived import derived
 from ..._dispatch import not_on
+from ...prepared import derived
 
 
 def refuses(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep) -> str | None:

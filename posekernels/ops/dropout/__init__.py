@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..._checks import check_tensor
 from ..._dispatch import requested
 from ..._dropout import check_rate, draw_seed
 from ..._library import register
+from ...checks import check_tensor
 
 _OP = "dropout"
 _forward = register(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ... import _cuda
-from ..._arrays import follows_autocast
-from ..._checks import check_not_empty, check_shape, check_tensor
 from ..._dispatch import not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
+from ...arrays import follows_autocast
+from ...checks import check_not_empty, check_shape, check_tensor
 from ..strided_feed_forward import TAPS, frames_out
 from ..temporal_attention import too_wide
 from . import reference

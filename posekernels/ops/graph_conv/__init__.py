@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._arrays import accepts_arrays
-from ..._checks import check_not_empty, check_tensor, check_tensors
 from ..._dispatch import requested
 from ..._library import register
+from ...arrays import accepts_arrays
+from ...checks import check_not_empty, check_tensor, check_tensors
 from . import reference
 
 MAX_JOINTS = 64

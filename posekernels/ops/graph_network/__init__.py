@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..._arrays import follows_autocast
-from ..._checks import check_not_empty, check_shape, check_tensor
 from ..._dispatch import requested
 from ..._library import register
 from ..._network import Network
+from ...arrays import follows_autocast
+from ...checks import check_not_empty, check_shape, check_tensor
 from ..graph_conv import MAX_JOINTS
 from . import reference
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..._adapters import addresses, table_of
-from ..._derived import derived
 from ..._dispatch import not_on
 from ..._native import core
 from ..._packing import pack
+from ...prepared import derived
 from ..graph_conv.cpu import ACTIVATIONS, MAX_MATRICES
 from .reference import NAMES, TENSORS
 

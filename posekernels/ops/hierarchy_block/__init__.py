@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ... import _cuda
-from ..._arrays import follows_autocast
-from ..._checks import check_not_empty, check_shape, check_tensor, check_tensors
 from ..._dispatch import not_for_triton, requested
 from ..._library import register
 from ..._network import Network
+from ...arrays import follows_autocast
+from ...checks import check_not_empty, check_shape, check_tensor, check_tensors
 from ..joint_attention import MAX_HEAD
 
 MAX_JOINTS = 32
@@ -144,7 +144,7 @@ class HierarchyNetwork(Network):
     """A network that ``hierarchy_network`` runs, checked once.
 
     What the kernels make of the weights, and the network in autocast's dtype, are kept until one of the weights changes
-    (``posekernels._derived``): give the parameters themselves, not views of them.
+    (``posekernels.prepared``): give the parameters themselves, not views of them.
 
     Args:
         ends: seven tensors in the order of ``ENDS``: [3 C, in], [3 C], [J, 3 C] or [1, J, 3 C]; [3 C], [3 C],

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ... import _native
 from ..._adapters import address, addresses
-from ..._derived import derived
 from ..._dispatch import not_on
 from ..._packing import pack
+from ...prepared import derived
 from .reference import by_block, mixing
 
 

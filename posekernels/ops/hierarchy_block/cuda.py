@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..._derived import derived
+from ...prepared import derived
 from . import reference
 
 

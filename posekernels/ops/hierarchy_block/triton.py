@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._derived import derived
 from ..._triton import Compilation, compilation, launch_on, layer_norm_rows, load_rows, row_plan, store_rows
+from ...prepared import derived
 from ..annotated_norm.triton import layer_norm, layer_norm_compilations
 from ..graph_conv import triton as graph_conv
 from ..joint_attention import triton as attention

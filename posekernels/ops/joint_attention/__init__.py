@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from ..._arrays import accepts_arrays
-from ..._checks import check_mask, check_shape, check_tensor
 from ..._dispatch import requested
 from ..._library import register
+from ...arrays import accepts_arrays
+from ...checks import check_mask, check_shape, check_tensor
 
 MAX_TOKENS = 32
 MAX_HEAD = 128

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._arrays import accepts_arrays
-from ..._checks import check_tensor
 from ..._dispatch import requested
 from ..._library import register
+from ...arrays import accepts_arrays
+from ...checks import check_tensor
 
 
 def _fake(poses, mirrored, root, backend):

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor
 from ..._dispatch import not_for_triton, requested
 from ..._dropout import check_rate, draw_seed
 from ..._library import register, wants_gradient
+from ...arrays import follows_autocast
+from ...checks import check_shape, check_tensor
 
 _OP = "norm_activation"
 _SMALL = 1 << 12  # numbers below which, with gradients, PyTorch's own layers take as long

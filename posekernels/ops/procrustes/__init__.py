@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._arrays import accepts_poses
-from ..._checks import check_shape, check_tensor
 from ..._dispatch import requested
 from ..._library import register, wants_gradient
+from ...arrays import accepts_poses
+from ...checks import check_shape, check_tensor
 
 
 def _fake(poses, target, align, backend):

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ... import _cuda
-from ..._arrays import accepts_arrays
-from ..._checks import check_tensor
 from ..._dispatch import not_for_triton, requested
 from ..._library import register
+from ...arrays import accepts_arrays
+from ...checks import check_tensor
 
 
 def _not_for_triton(tensor, *rest) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._arrays import accepts_arrays
-from ..._checks import check_shape, check_tensor, seed_of
 from ..._dispatch import not_for_triton, requested
 from ..._library import register
+from ...arrays import accepts_arrays
+from ...checks import check_shape, check_tensor, seed_of
 
 
 def _fake(keypoints, sigma, samples, alpha, seed, first_pose, first_sample, backend):

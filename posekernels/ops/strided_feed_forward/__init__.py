@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._arrays import accepts_arrays
-from ..._checks import check_not_empty, check_tensor, check_tensors
 from ..._dispatch import requested
 from ..._dropout import check_rate
 from ..._library import register
+from ...arrays import accepts_arrays
+from ...checks import check_not_empty, check_tensor, check_tensors
 from . import reference
 
 TAPS = (1, 3)

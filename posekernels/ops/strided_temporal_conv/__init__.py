@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._arrays import follows_autocast
-from ..._checks import check_not_empty, check_shape, check_tensor, fits
 from ..._dispatch import requested
 from ..._library import register, wants_gradient
+from ...arrays import follows_autocast
+from ...checks import check_not_empty, check_shape, check_tensor, fits
 from . import reference
 
 _OP = "strided_temporal_conv"

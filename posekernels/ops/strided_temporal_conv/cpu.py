@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..._adapters import contiguous, table_of
-from ..._derived import derived
 from ..._dispatch import not_on
 from ..._native import core
 from ..._packing import packed
+from ...prepared import derived
 from .products import strided_temporal_conv_backward as strided_temporal_conv_backward
 from .reference import at, width_of
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..._adapters import strided_address, table_of
 from ..._cuda import launch
-from ..._derived import derived
+from ...prepared import derived
 from .groups import Group, groups_of, rows_of
 from .products import strided_temporal_conv_backward as strided_temporal_conv_backward
 from .reference import width_of

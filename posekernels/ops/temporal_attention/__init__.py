@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from ... import _cuda
-from ..._arrays import accepts_arrays
-from ..._checks import check_mask, check_shape, check_tensor
 from ..._dispatch import not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
+from ...arrays import accepts_arrays
+from ...checks import check_mask, check_shape, check_tensor
 from .reference import in_plain_sight
 
 MAX_WIDTH = 128  # of a head, on a GPU

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ... import _cuda
-from ..._arrays import accepts_arrays, follows_autocast
-from ..._checks import check_shape, check_tensor, check_tensors
 from ..._dispatch import OPS, not_for_triton, requested, resolve, triton_interpreted
 from ..._library import register
 from ..._native import core
+from ...arrays import accepts_arrays, follows_autocast
+from ...checks import check_shape, check_tensor, check_tensors
 from . import reference
 
 MIXES = ("temporal", "spatial")

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor
 from ..._dispatch import requested
 from ..._library import register
 from ..._network import Network
+from ...arrays import follows_autocast
+from ...checks import check_shape, check_tensor
 from ..strided_temporal_conv.reference import width_of
 from . import reference
 

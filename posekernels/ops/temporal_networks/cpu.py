@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..._adapters import address, addresses
-from ..._derived import derived
 from ..._dispatch import not_on
 from ..._native import core
+from ...prepared import derived
 from ..strided_temporal_conv.reference import width_of
 from .reference import split
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from ..._derived import derived
+from ...prepared import derived
 from ..strided_temporal_conv.groups import Group
 from ..strided_temporal_conv.reference import width_of
 from .reference import split

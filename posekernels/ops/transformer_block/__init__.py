@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ... import _cuda
-from ..._arrays import follows_autocast
-from ..._checks import check_shape, check_tensor
 from ..._dispatch import not_for_triton, requested
 from ..._library import register
+from ...arrays import follows_autocast
+from ...checks import check_shape, check_tensor
 from ..temporal_attention import too_wide
 from . import reference
 

@@ -6,9 +6,9 @@ import torch
 
 from ... import _native
 from ..._adapters import address, strided_address
-from ..._derived import derived
 from ..._dispatch import not_on
 from ..._packing import packed
+from ...prepared import derived
 
 # From this many tokens on, weights are put into panels anew at every call: it costs 1 % then, and no second copy of
 # the weights stays in memory.

@@ -10,8 +10,8 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from ._checks import nearest
 from ._dispatch import BackendError
+from .checks import nearest
 
 
 class Notice(UserWarning):
