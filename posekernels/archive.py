@@ -119,8 +119,15 @@ def read_npy(path: str | Path, most: int = MOST_BYTES) -> np.ndarray:
 
 
 def _members(archive: zipfile.ZipFile, what: str, most: int) -> dict[str, zipfile.ZipInfo]:
-    """{name: member} of a zip that does not unpack to more than ``most`` bytes."""
+    """{name: member} of a zip that does not unpack to more than ``most`` bytes.
+
+    Stored or deflated, as NumPy and PyTorch write them: ``zipfile`` unpacks what is compressed in another way to any
+    size, whatever the header announces.
+    """
     members = {info.filename: info for info in archive.infolist()}
+    for name, info in members.items():
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{what} [{name}]: compressed in a way that neither NumPy nor PyTorch writes")
     size = sum(info.file_size for info in members.values())
     if size > most:
         raise _too_large(what, size, most)
@@ -232,7 +239,9 @@ def _zipped(stream: BinaryIO, path: Path, most: int):
         def storage(*pid) -> Tensor:
             dtype, key, count = _storage_id(*pid)
             if key not in storages:
-                data = bytearray(archive.read(members[f"{folder}data/{key}"]))
+                member = members[f"{folder}data/{key}"]
+                with archive.open(member) as opened:
+                    data = bytearray(opened.read(member.file_size))  # and no more, whatever it would unpack to
                 storages[key] = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
             found = storages[key].view(dtype)
             if count > found.numel():
@@ -245,7 +254,8 @@ def _zipped(stream: BinaryIO, path: Path, most: int):
 
 def _legacy(stream: BinaryIO, path: Path, most: int):
     """Before PyTorch 1.6: pickles of a number, a version, the machine, the content and the storages' keys."""
-    size, storages = os.fstat(stream.fileno()).st_size, {}
+    size = os.fstat(stream.fileno()).st_size
+    storages: dict[str, Tensor] = {}
     if size > most:
         raise _too_large(str(path), size, most)
     announced = 0
@@ -253,6 +263,8 @@ def _legacy(stream: BinaryIO, path: Path, most: int):
     def storage(*pid) -> Tensor:
         nonlocal announced
         dtype, key, count = _storage_id(*pid)
+        if any(part is not None for part in pid[5:]):
+            raise Refused("a view of another storage")
         if key not in storages:
             announced += count * dtype.itemsize
             if announced > size:
@@ -266,8 +278,10 @@ def _legacy(stream: BinaryIO, path: Path, most: int):
     if load() != 0x1950A86A20F9469CFC6C:
         raise ValueError("it is no file of torch.save")
     load(), load()
-    content = load()
-    for key in load():
+    content, keys = load(), load()
+    if not isinstance(keys, list) or not all(type(key) is str for key in keys) or set(keys) != storages.keys():
+        raise EOFError("its numbers are not those of its tensors")
+    for key in keys:
         (count,) = np.frombuffer(stream.read(8), "<i8")
         into = storages[key]
         data = stream.read(into.numel() * into.itemsize)

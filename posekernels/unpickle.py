@@ -4,7 +4,8 @@ A pickle may run any code. Here arrays, tensors, dicts, lists, tuples, strings a
 file alone; every other name in a pickle is refused before anything is called. Neither NumPy's nor PyTorch's own
 constructors are handed what the file says: with those a file can ask for an array of objects at addresses of its
 choice. What a pickle can cost is bounded too: no opcode reads past the end of the file, a memo index allocates nothing,
-keys are plain (hashing deep tuples overflows the stack), and there may be only so many opcodes and so many bytes made.
+keys are plain (hashing deep tuples overflows the stack), nothing that a file nests is put into words (a tuple of itself
+twice, 40 times over, is endless as text), and there may be only so many opcodes and so many bytes made.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 import numpy as np
@@ -36,8 +37,8 @@ class _Dtype:
     __slots__ = ("dtype",)
 
     def __init__(self, code, *_align_copy):
-        code = code.decode("ascii") if isinstance(code, bytes) else code
-        if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?([biufc](1|2|4|8|16)|[SU]\d{1,4}|O\d?)", code):
+        code = _text(code)
+        if not re.fullmatch(r"[<>=|]?([biufc](1|2|4|8|16)|[SU]\d{1,4}|O\d?)", code):
             raise Refused(f"arrays of type {code!r}")
         self.dtype = np.dtype(object) if "O" in code else np.dtype(code)
 
@@ -45,9 +46,15 @@ class _Dtype:
         _version, order, *described = state[:5]
         if any(part is not None for part in described):  # fields, sub-arrays: none in data sets
             raise Refused("structured arrays")
-        order = order.decode("ascii") if isinstance(order, bytes) else order
-        if order in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
+        if _text(order) in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(_text(order))
+
+
+def _text(value) -> str:
+    """A short text, which Python 2 may have written as bytes."""
+    if not isinstance(value, (str, bytes)):
+        raise Refused(f"{type(value).__name__.lstrip('_')} where a text belongs")
+    return value.decode("ascii") if isinstance(value, bytes) else value
 
 
 def _raw(data) -> bytes:
@@ -58,31 +65,48 @@ def _raw(data) -> bytes:
 
 
 def _array(data, dtype: _Dtype, shape, fortran) -> np.ndarray:
-    """An array from its bytes, or from a list of objects (which are still to be resolved)."""
-    if not isinstance(dtype, _Dtype):
-        raise Refused("an array without a type")
-    shape = tuple(shape) if isinstance(shape, tuple) else (shape,)
-    order = "F" if fortran in (True, 1, "F") else "C"
-    if dtype.dtype.hasobject:
-        if not isinstance(data, list):
-            raise Refused("an array of objects that is no list")
-        flat = np.empty(len(data), object)
-        for i, entry in enumerate(data):  # one by one: NumPy would broadcast lists of lists
-            flat[i] = entry
-    else:
-        flat = np.frombuffer(_raw(data), dtype.dtype).astype(dtype.dtype.newbyteorder("="))  # a copy, and writable
-    return flat.reshape(shape, order=order)
+    """An array of numbers or text, from its bytes."""
+    if not isinstance(dtype, _Dtype) or dtype.dtype.hasobject:
+        raise Refused("an array without a type, or bytes as objects")
+    flat = np.frombuffer(_raw(data), dtype.dtype).astype(dtype.dtype.newbyteorder("="))  # a copy, and writable
+    return _shaped(flat, shape, fortran)
+
+
+def _objects(data, shape, fortran) -> np.ndarray:
+    """An array of the objects in a list, which are still to be resolved."""
+    if not isinstance(data, list):
+        raise Refused("an array of objects that is no list")
+    return _shaped(_object_array(data), shape, fortran)
+
+
+def _object_array(entries: Iterable) -> np.ndarray:
+    """[entries]: one by one, for NumPy would broadcast lists of lists."""
+    entries = list(entries)
+    flat = np.empty(len(entries), object)
+    for i, entry in enumerate(entries):
+        flat[i] = entry
+    return flat
+
+
+def _shaped(flat: np.ndarray, shape, fortran) -> np.ndarray:
+    shape = shape if isinstance(shape, tuple) else (shape,)
+    return flat.reshape(shape, order="F" if fortran in (True, 1, "F") else "C")
 
 
 class _Array:
-    """An array between ``_reconstruct`` and its state."""
+    """An array between ``_reconstruct`` and its state.
+
+    It stays around an array of objects, which are thus never nested in each other directly: NumPy frees a deep chain
+    of them by recursion, and overflows the stack.
+    """
 
     __slots__ = ("value",)
 
     def __setstate__(self, state):
         if not hasattr(self, "value"):
             _version, shape, dtype, fortran, data = state
-            self.value = _array(data, dtype, shape, fortran)
+            of_objects = isinstance(dtype, _Dtype) and dtype.dtype.hasobject
+            self.value = _objects(data, shape, fortran) if of_objects else _array(data, dtype, shape, fortran)
 
 
 class _Nothing:
@@ -116,7 +140,7 @@ def _counts(values) -> tuple[int, ...]:
 
 
 def _tensor(storage, offset, size, stride, *_gradient_hooks_metadata) -> Tensor:
-    """A view of ``storage``, a 1-D tensor, copied when it is not all of it. Nothing outside of it is reached."""
+    """A view of ``storage``, a 1-D tensor. Nothing outside of it is reached."""
     if not isinstance(storage, Tensor):
         raise Refused("a tensor without a storage")
     (offset,), size, stride = _counts([offset]), _counts(size), _counts(stride)
@@ -133,13 +157,30 @@ def _tensor(storage, offset, size, stride, *_gradient_hooks_metadata) -> Tensor:
 
 # -- names -----------------------------------------------------------------------------------------------------------
 def _encode(text, encoding="latin1") -> bytes:
-    if encoding not in ("latin1", "latin-1"):
+    if _text(encoding) not in ("latin1", "latin-1"):
         raise Refused(f"text encoded as {encoding!r}")
     return text.encode("latin-1")
 
 
 def _ordered(pairs=()) -> dict:
+    """Of a list of pairs, the keys as plain as those of any dict."""
+    if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
+        raise Refused("an OrderedDict that is not made of pairs")
+    _check_keys(key for key, _ in pairs)
     return dict(pairs)
+
+
+def _check_keys(keys: Iterable) -> None:
+    for key in keys:
+        parts = key if type(key) is tuple else (key,)
+        if not all(type(part) in _PLAIN or isinstance(part, np.generic) for part in parts):
+            raise Refused(f"a key of type {type(key).__name__.lstrip('_')}")
+
+
+def _device(kind, index: int | None = None) -> str:
+    if index is not None and type(index) is not int:
+        raise Refused("a device whose number is no number")
+    return _text(kind) if index is None else f"{_text(kind)}:{index}"
 
 
 class _Name:
@@ -180,7 +221,7 @@ TENSORS = ARRAYS | {
     ("torch._utils", "_rebuild_tensor_v2"): _Name(_tensor),
     ("torch._utils", "_rebuild_parameter"): _Name(lambda data, *_gradient_hooks: data),
     ("torch._utils", "_rebuild_parameter_with_state"): _Name(lambda data, *_gradient_hooks_state: data),
-    ("torch", "device"): _Name(lambda *names: ":".join(map(str, names))),
+    ("torch", "device"): _Name(_device),
     **{("torch", name): _Name(storage=dtype) for name, dtype in STORAGES.items()},
 }
 for _random in ("_pickle.__randomstate_ctor", "_pickle.__bit_generator_ctor", "_pickle.__generator_ctor"):
@@ -215,6 +256,7 @@ class _Stream:
         return line
 
 
+_STATED = (_Dtype, _Array, _Nothing, _Name)  # what a state may be given to, each by code of this file
 _PICKLE = pickle._Unpickler  # the one in Python: its memo is a dict, and its opcodes are a table
 _LEFT_OUT = [
     "OBJ",
@@ -294,20 +336,14 @@ class Unpickler(_PICKLE):
         state = self.stack.pop()
         if isinstance(self.stack[-1], dict):  # an OrderedDict's attributes: PyTorch's _metadata, which nobody reads
             return
-        if not hasattr(self.stack[-1], "__setstate__") or isinstance(self.stack[-1], Tensor):
+        if type(self.stack[-1]) not in _STATED:
             raise Refused(f"the state of {type(self.stack[-1]).__name__.lstrip('_')}")
         self.stack[-1].__setstate__(state)
         self._made(self.stack[-1])
 
-    def _keyed(self, keys) -> None:
-        for key in keys:
-            parts = key if type(key) is tuple else (key,)
-            if not all(type(part) in _PLAIN or isinstance(part, np.generic) for part in parts):
-                raise Refused(f"a key of type {type(key).__name__.lstrip('_')}")
-
     def load_dict(self):
         items = self.pop_mark()
-        self._keyed(items[::2])
+        _check_keys(items[::2])
         self.append({items[i]: items[i + 1] for i in range(0, len(items), 2)})
 
     def load_setitem(self):
@@ -320,7 +356,7 @@ class Unpickler(_PICKLE):
     def _set(self, items) -> None:
         if type(self.stack[-1]) is not dict:
             raise Refused(f"items of {type(self.stack[-1]).__name__.lstrip('_')}")
-        self._keyed(items[::2])
+        _check_keys(items[::2])
         for i in range(0, len(items), 2):
             self.stack[-1][items[i]] = items[i + 1]
 
@@ -369,9 +405,7 @@ def resolved(value, seen: dict | None = None, depth: int = 0):
             raise Refused("an array without content")
         result = inner(value.value)
     elif isinstance(value, np.ndarray) and value.dtype == np.dtype(object):
-        result = np.empty(value.shape, object)
-        for index in np.ndindex(value.shape):
-            result[index] = inner(value[index])
+        result = _object_array(inner(entry) for entry in value.flat).reshape(value.shape)
     elif isinstance(value, np.ndarray):
         result = value
     elif type(value) is dict:

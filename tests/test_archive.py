@@ -181,6 +181,16 @@ def costly_pickles():
     yield "one text encoded 4,000 times", put(text + b"q\x010](" + encode * 4000 + b"e")
     yield "a key of tuples", put(b"}" + b")" + b"\x85" * 200_000 + b"K\x01s")  # hashing it overflows the stack
     yield "tuples", put(b")" + b"\x85" * 200_000)
+    endless = b")" + b"q\x020h\x02h\x02\x86" * 60  # 2^60 brackets, if anybody writes it down
+    yield "a type that is endless as text", put(b"cnumpy\ndtype\n" + endless + b"\x85R")
+    yield "an encoding that is endless as text", put(b"c_codecs\nencode\nX\x00\x00\x00\x00" + endless + b"\x86R")
+    objects = b"cnumpy._core.numeric\n_frombuffer\nq\x000cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87Rq\x010N"
+    inside = b"q\x020h\x00(]h\x02ah\x01K\x01\x85X\x01\x00\x00\x00CtR"
+    yield "objects in objects", put(objects + inside * 150_000)  # freeing them overflows the stack
+    frombuffer = (
+        b"cnumpy._core.numeric\n_frombuffer\n(X\x01\x00\x00\x00acnumpy\ndtype\nX\x02\x00\x00\x00u1\x89\x88\x87R"
+    )
+    yield "the state of an array", put(frombuffer + b"K\x01\x85X\x01\x00\x00\x00CtR(K\x01K\x01\x85tb")
 
 
 @pytest.mark.parametrize("data", [pytest.param(d, id=name) for name, d in costly_pickles()])
@@ -190,6 +200,13 @@ def test_a_pickle_costs_no_more_than_its_file(tmp_path, data):
     with pytest.raises(DataError, match="a.pkl: (refused|not a readable)"):
         read_pickle(tmp_path / "a.pkl", most=64 << 20)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300e3  # KiB
+
+
+def test_an_empty_array_of_objects_costs_nothing_however_long_its_other_axis(tmp_path):
+    array = b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01(K\x00J\x00\x00\x00\x40t"
+    objects = b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R"
+    (tmp_path / "a.pkl").write_bytes(put(array + objects + b"\x89]tb"))
+    assert read_pickle(tmp_path / "a.pkl").shape == (0, 1 << 30)
 
 
 def npy(shape, dtype="<f8", data=b""):
@@ -212,6 +229,10 @@ def test_headers_and_zips_that_announce_more_than_there_is(tmp_path):
     assert path.stat().st_size < 20_000 and len(read_npz(path)["x"]) == 10_000_000
     with pytest.raises(DataError, match="unpacks to 0.00931 GiB, more than the 0.00781 GiB"):
         read_npz(path, most=8 << 20)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("x.npy", npy((3,), "|u1", b"abc"))
+    with pytest.raises(DataError, match=r"\[x.npy\]: compressed in a way that neither NumPy nor PyTorch writes"):
+        read_npz(path)
 
 
 def test_json_is_read_with_a_mark_and_to_a_depth(tmp_path):
@@ -319,3 +340,40 @@ def test_hostile_checkpoints_are_refused(tmp_path, name):
         read_checkpoint(path)
     with pytest.raises(CheckpointError, match="a call of a name that only describes"):
         read_checkpoint(zipped(path, put(array)))
+
+
+def legacy(content: bytes, keys: bytes, numbers: bytes = b"") -> bytes:
+    """A file of before PyTorch 1.6."""
+    head = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+    return head + put(content) + put(keys) + numbers
+
+
+@pytest.mark.parametrize(
+    "content,why",
+    [
+        (b"ccollections\nOrderedDict\n]]()" + b"\x85" * 200_000 + b"K\x01ea\x85R", "a key of type tuple"),
+        (b"ccollections\nOrderedDict\nK\x01\x85R", "not made of pairs"),
+        (b"ctorch\ndevice\n)" + b"q\x020h\x02h\x02\x86" * 60 + b"\x85R", "tuple where a text belongs"),
+    ],
+    ids=["keys of an OrderedDict", "no pairs", "a device endless as text"],
+)
+def test_a_checkpoint_costs_no_more_than_its_file(tmp_path, content, why):
+    with pytest.raises(CheckpointError, match=why):
+        read_checkpoint(zipped(tmp_path / "a.pth", put(content)))
+
+
+def test_old_checkpoints_hold_just_the_numbers_of_their_tensors(tmp_path):
+    path, tensor = tmp_path / "a.pth", TENSOR % (k(2)[1:], k(0)[1:] + k(2), k(1))
+    viewed = tensor.replace(b"tQ", b"(X\x01\x00\x00\x001K\x00K\x02ttQ")
+    numbers = (2).to_bytes(8, "little") + np.array([1.5, 2.5], "<f4").tobytes()
+    path.write_bytes(legacy(tensor, b"]X\x01\x00\x00\x000a", numbers))
+    assert read_checkpoint(path).tolist() == [1.5, 2.5]
+    path.write_bytes(legacy(tensor, b"]"))  # what PyTorch's memory held before would be read
+    with pytest.raises(CheckpointError, match="its numbers are not those of its tensors"):
+        read_checkpoint(path)
+    path.write_bytes(legacy(b"]", b"])" + b"\x85" * 200_000 + b"a"))
+    with pytest.raises(CheckpointError, match="its numbers are not those of its tensors"):
+        read_checkpoint(path)
+    path.write_bytes(legacy(viewed, b"]X\x01\x00\x00\x000a", numbers))
+    with pytest.raises(CheckpointError, match="a view of another storage"):
+        read_checkpoint(path)
