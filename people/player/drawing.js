@@ -309,12 +309,20 @@ function tick(time) {
   if (state.playing || !settled) wake();
   else last = null;
 }
-// Where pictures come too slowly, 3D is drawn coarser.
+// Where pictures come too slowly, 3D is drawn coarser; without a graphics card, plainly.
 function keepPace(dt) {
   pace = 0.9 * pace + 0.1 * dt;
-  if (pace < 1 / 40 || coarse <= 0.5 || performance.now() - coarsened < 1500) return;
-  coarse *= 0.75;
+  if (pace < 1 / 48 || coarse <= 0.5 || performance.now() - coarsened < 1000) return;
   coarsened = performance.now();
+  if (scene.slow) return drawPlainly();
+  coarse *= 0.75;
+  resize();
+}
+
+function drawPlainly() {
+  if (scene instanceof Flat) return;
+  scene = new Flat(renewed($("scene")), lists);
+  pointers($("scene"));
   resize();
 }
 let pace = 0,

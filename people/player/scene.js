@@ -118,20 +118,15 @@ function capsule(around, rings) {
 class Scene {
   // Throws where there is no WebGL 2.
   constructor(canvas, { solids, shadows, cloud }) {
-    const wanted = {
-      alpha: true,
-      antialias: true,
-      premultipliedAlpha: true,
-      depth: true,
-      failIfMajorPerformanceCaveat: true,
-    };
-    this.slow = !canvas.getContext("webgl2", wanted); // no graphics card: WebGL on the processor
-    if (this.slow && !canvas.getContext("webgl2", { ...wanted, antialias: false, failIfMajorPerformanceCaveat: false }))
-      throw new Error("no WebGL 2");
+    const gl = canvas.getContext("webgl2", { alpha: true, antialias: true, premultipliedAlpha: true, depth: true });
+    if (!gl) throw new Error("no WebGL 2");
+    const about = gl.getExtension("WEBGL_debug_renderer_info");
+    const card = gl.getParameter(about ? about.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+    this.slow = /swiftshader|llvmpipe|software|basic render/i.test(card); // WebGL on the processor
     this.canvas = canvas;
     this.renderer = new OGL.Renderer({ canvas, alpha: true, antialias: true, premultipliedAlpha: true });
     canvas.removeAttribute("style"); // the page, not the renderer, says how large it is
-    const gl = (this.gl = this.renderer.gl);
+    this.gl = gl;
     this.camera = new OGL.Camera(gl, { near: 0.05, far: 200 });
     this.world = new OGL.Transform();
     this.parts = [this.floor(), this.shadows(shadows), this.limbs(solids, 1), this.limbs(cloud, 0.32)];
@@ -177,8 +172,7 @@ class Scene {
   limbs(solids, alpha) {
     const { gl } = this,
       many = solids.most > 150;
-    const shape =
-      alpha < 1 ? capsule(6, 2) : this.slow ? capsule(many ? 6 : 10, 2) : many ? capsule(10, 3) : capsule(16, 4);
+    const shape = alpha < 1 ? capsule(6, 2) : many ? capsule(10, 3) : capsule(16, 4);
     const geometry = new OGL.Geometry(gl, { ...shape, ...this.instances(solids, ["a", "b", "tint"]) });
     const uniforms = { light: { value: LIGHT }, alpha: { value: alpha } };
     const program = new OGL.Program(gl, {
@@ -320,21 +314,21 @@ class Flat {
   }
 }
 
-// WebGL where it works; a lost context is replaced by the plain canvas, for which the element must be a new one.
-function makeScene(canvas, lists, onLost) {
-  let scene;
+// WebGL where it works, else the plain canvas.
+function makeScene(canvas, lists) {
   try {
-    scene = new Scene(canvas, lists);
+    return new Scene(canvas, lists);
   } catch (error) {
     return new Flat(renewed(canvas), lists);
   }
-  canvas.addEventListener("webglcontextlost", () => onLost(new Flat(renewed(canvas), lists)), { once: true });
-  return scene;
 }
 
+// A canvas that can be drawn on plainly: one that WebGL had must be replaced.
 function renewed(canvas) {
-  if (canvas.getContext("2d")) return canvas; // no context of another kind was made
-  const fresh = canvas.cloneNode();
+  if (canvas.getContext("2d")) return canvas;
+  const fresh = canvas.cloneNode(),
+    focused = document.activeElement === canvas;
   canvas.replaceWith(fresh);
+  if (focused) fresh.focus();
   return fresh;
 }

@@ -103,11 +103,8 @@ charts.forEach((chart) => {
   Object.assign(chart, { body: subject(), frame: 0, theme });
   if (chart.series.length) chart.choose(0);
 });
-scene = makeScene($("scene"), lists, (plain) => {
-  scene = plain;
-  pointers($("scene"));
-  resize();
-});
+scene = makeScene($("scene"), lists);
+$("scene").addEventListener("webglcontextlost", drawPlainly, { once: true });
 pointers($("scene"));
 openVideo();
 pressed();

@@ -146,13 +146,13 @@ def test_everything_fits_and_the_controls_are_in_reach(tmp_path, width):
 def test_nothing_goes_wrong_and_nothing_is_fetched(tmp_path, people):
     path = write(tmp_path / "x.html", film(people))
     with Opened(path) as opened:
+        assert opened.run("scene.constructor.name") == "Scene", "WebGL works here"
         for press in ("play(true)", "pick(0)", "lookFrom('Front')", "lookFrom('Camera')", "turn(30, 10)", "pick(null)"):
             opened.run(press)
             opened.page.wait_for_timeout(60)
         opened.run("$('still').click(); $('table').click()")
         assert opened.said == []
         assert {url for url in opened.asked if not url.startswith(("blob:", "data:"))} == {path.as_uri()}
-        assert opened.run("scene.constructor.name") == "Scene", "WebGL works here"
 
 
 NOBODY = np.full((30, 17, 3), np.nan)
@@ -401,6 +401,21 @@ def test_without_webgl_a_plain_canvas_draws(tmp_path):
         opened.page.locator("#scene").focus()
         opened.page.keyboard.press("ArrowLeft")
         assert opened.run("state.azimuth") != azimuth
+
+
+@needs_browser
+def test_what_plays_too_slowly_is_drawn_plainly(tmp_path):
+    """WebGL on the processor, as here, gives way to the plain canvas, which takes keys and pointers as before."""
+    with Opened(write(tmp_path / "x.html", film(2))) as opened:
+        opened.page.locator("#scene").focus()
+        opened.run("coarsened = -1e4; for (let i = 0; i < 40; i++) keepPace(0.01)")
+        assert opened.run("scene.constructor.name") == "Scene", "a hundred pictures a second are enough"
+        opened.run("for (let i = 0; i < 40; i++) keepPace(0.1)")
+        opened.settle()
+        assert opened.run("scene.constructor.name") == "Flat" and opened.said == []
+        azimuth = opened.run("state.azimuth")
+        opened.page.keyboard.press("ArrowLeft")
+        assert opened.run("state.azimuth") != azimuth, "the focus is where it was"
 
 
 @needs_browser
