@@ -28,6 +28,7 @@ from ..live import Live, frames_of
 from ..tracking import Sighting, Track, Tracker
 from ..video import Backgrounds, Video
 from ..world import Lifted, stand
+from . import many
 
 BRIEF = 0.3  # seconds: whoever is seen for less, in a video, is taken for a mistake of the detector
 BRIDGE = 0.5  # seconds of absence that are filled in
@@ -68,6 +69,7 @@ def parser() -> Parser:
         metavar="INPUT",
         help="video, folder of pictures, camera number, or 2D keypoints: .npz, .npy, .json, folder of .json",
     )
+    p.add_argument("more", nargs="*", metavar="INPUT", help="further ones, or a folder of them: -o is a folder then")
     p.add_argument(
         "-o",
         "--out",
@@ -102,13 +104,20 @@ def parser() -> Parser:
     p.add_argument("--focal", type=float, metavar="PIXELS", help="focal length (default: 1.2 times the longer side)")
     p.add_argument("--latency", type=int, metavar="N", help="live: each pose N frames after its image")
     p.add_argument("--device", default="cpu", help="cpu or cuda, for the lifter")
-    p.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped looking for people")
+    p.add_argument(
+        "--resume", action="store_true", help="go on where an interrupted run stopped; of many files, skip what is done"
+    )
     p.add_argument("--progress", action=BooleanOptionalAction, default=None, help="default: on a terminal")
     group = p.add_argument_group("keypoint files")
     group.add_argument("--layout", choices=LAYOUTS, help="of the joints, where their number does not tell")
     group.add_argument("--size", type=size, metavar="WxH", help="of the image, pixels")
     group.add_argument("--fps", type=float, help="frames per second, where the file does not say")
     group.add_argument("--clip", metavar="TEXT", help="of several videos in one file, that with TEXT in its name")
+    group = p.add_argument_group("many files")
+    group.add_argument(
+        "--form", nargs="+", default=[".npz"], metavar="SUFFIX", help="to write for each (default: .npz)"
+    )
+    group.add_argument("--engine", choices=many.ENGINES, default="here", help="ray: on the workers of a Ray cluster")
     group = p.add_argument_group("pictures")
     group.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
     group.add_argument(
@@ -211,6 +220,7 @@ class Search:
         self.video, self.partial, self.detector, self.clock, self.bar = video, partial, detector, clock, bar
         self.found: list[list[Sighting]] = []
         self.whole: tuple[int, list[detect.Region]] = 0, []  # frames done, and the regions after them
+        detector.frame, detector.regions = self.whole  # it may have looked at another video before
 
     def resume(self) -> None:
         """Take up what an earlier search of the same source left.
@@ -515,20 +525,37 @@ def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock
 
 def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
+    if many.is_many(options):
+        return many.run(options)
     outs = check(options)
     return 130 if run(options, outs, outs[0]) is None else 0
 
 
-def run(options: Namespace, outs: list[Path], beside: Path, again: str = "--resume") -> Lifted | None:
+def partial_of(out: Path) -> Path:
+    """Where a search that is cut short keeps what it found."""
+    return out.with_name(f".{out.name[:80]}.partial.npz")
+
+
+def run(
+    options: Namespace,
+    outs: list[Path],
+    beside: Path,
+    again: str = "--resume",
+    *,
+    lifter: Lifter | None = None,
+    detector: detect.Finder | None = None,
+    bar=None,
+) -> Lifted | None:
     """All of ``posekernels lift`` after its options are checked.
 
     Args:
         outs: files to write. beside: where a search that is cut short keeps what it found.
         again: the option that goes on from there, as the user calls it.
+        lifter, detector: to use again; loaded where they are not given. bar: of files, to move on by parts of one.
     Returns:
         The people; None where Ctrl-C cut the run short.
     """
-    lifter = load_lifter(options.model, options.weights, options.device)
+    lifter = lifter or load_lifter(options.model, options.weights, options.device)
     if options.latency is not None:
         lifter.check_live()
     if options.latency is not None and options.resume:
@@ -539,14 +566,14 @@ def run(options: Namespace, outs: list[Path], beside: Path, again: str = "--resu
         return finish(outs, keypoints, live, None, options, lifter, clock)
     from tqdm import tqdm
 
-    video = Video(options.input, fps=options.fps, clip=options.clip)
-    left = beside.with_name(f".{beside.name}.partial.npz")
+    video, left = Video(options.input, fps=options.fps, clip=options.clip), partial_of(beside)
     show = sys.stderr.isatty() if options.progress is None else options.progress
-    with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as bar:
-        search = Search(video, left, finder(options), clock, bar)
+    with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as own:
+        steps = own if bar is None or not video.count else _Part(bar, video.count)
+        search = Search(video, left, detector or finder(options), clock, steps)
         if options.resume:
             search.resume()
-            bar.update(len(search.found))
+            steps.update(len(search.found))
         live, interrupted = from_images(search, options, lifter, clock)
     if interrupted:
         search.save()
@@ -562,6 +589,16 @@ def run(options: Namespace, outs: list[Path], beside: Path, again: str = "--resu
         return None
     left.unlink(missing_ok=True)
     return lifted
+
+
+class _Part:
+    """A bar of files, moved on by the frames of one."""
+
+    def __init__(self, bar, frames: int):
+        self.bar, self.frames = bar, frames
+
+    def update(self, frames: int) -> None:
+        self.bar.update(round(frames / self.frames, 6))
 
 
 def finish(
