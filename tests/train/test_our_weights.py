@@ -13,6 +13,7 @@ from posekernels.pose.keypoints import centre_on_person, one_trunk
 from posekernels.pose.metrics import p_mpjpe
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train import any_motion, h36m
+from posekernels.train.data import open_motion
 from posekernels.train.data.motion import load_starter
 from posekernels.train.recipes.any_camera import Draws, Views, looking, motions
 from posekernels.train.recipes.any_motion import Stretches
@@ -186,6 +187,24 @@ def test_forecaster_trains(tmp_path, capsys):
     assert any_motion.main([*sizes, "-e", "2", "--steps", "3", "-b", "8", "--out", str(out)]) == 0
     assert "standing still" in capsys.readouterr().out
     assert any_motion.main([*sizes, "--evaluate", str(out / "best.pt")]) == 0
+
+
+def test_free_motion_trains_both_and_some_of_it_is_held_out(tmp_path, starter, recordings, capsys):
+    """A folder as ``train.data.open_motion`` writes it, with a subject to learn from and one to measure on."""
+    long = sorted(recordings, key=len)[-4:]
+    clips = [
+        open_motion.Clip(f"clip{n}", subject, "walking", open_motion.centred(motion), 50.0)
+        for n, (motion, subject) in enumerate(zip(long, ("CMU69", "CMU69", "CMU69", "CMU01")))
+    ]
+    open_motion.write(tmp_path / "motion", "cmu_69", clips)
+    free = ["--motion", str(tmp_path / "motion"), "-e", "1", "--steps", "2", "-b", "8"]
+    sizes = ["--strides", "3", "3", "--channels", "16", "--hidden", "16", "--heads", "2", "--layers", "1"]
+    assert h36m.main(["--model", "any_camera", *sizes, *free, "-a", "Walk", "--out", str(tmp_path / "lifter")]) == 0
+    assert "held-out" in capsys.readouterr().out
+    small = ["--past", "5", "--future", "5", "--blocks", "2", "--out", str(tmp_path / "forecaster")]
+    assert any_motion.main([*free, *small]) == 0
+    said = capsys.readouterr().out
+    assert f"{len(recordings) + 3} recordings" in said and "open motion" in said
 
 
 def test_path_and_back(recordings):

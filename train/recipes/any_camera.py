@@ -462,7 +462,7 @@ class AnyCameraRecipe(Recipe):
         for keypoints, poses in Views(held, frames, 128, batches, 1234, 0, 1):
             found = lift_both_ways(self.model, keypoints.to(self.place.device), H36M_17.mirror)[:, 0].cpu()
             found[:, 0] = 0
-            scores.add(found, poses[:, frames // 2], "detector's errors", "held out")
+            scores.add(found, poses[:, frames // 2], "held-out")
         return scores
 
     def evaluate(self, place) -> Report:
