@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from posekernels._files import check_writable
 from posekernels.extras import needs
+from posekernels.files import check_writable
 
 from .. import pictures, pose_files
 from ..lifter import load_lifter
