@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.checks import nearest
-from posekernels.files import write_aside
+from posekernels.files import save_checkpoint, write_aside
 
 from .lifting import Lifts
 from .registry import create, names, systems, where_is
@@ -357,8 +357,7 @@ def save_published(net: nn.Module, path: str | Path) -> None:
         raise ValueError(f"save_published: {type(net).__name__} is several networks with a file each: save {parts}")
     state = {name: tensor.detach().cpu().clone() for name, tensor in published_state(net).items()}
     (table,) = _tables(net)
-    with write_aside(path) as aside:
-        torch.save(table.wrap(net, state) if hasattr(table, "wrap") else state, aside)
+    save_checkpoint(table.wrap(net, state) if hasattr(table, "wrap") else state, path)
 
 
 def save_weights(net: nn.Module, path: str | Path, about: About, dtype: torch.dtype = torch.float32) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels.archive import DataError, read_npz
+from posekernels.archive import DataError, read_npy, read_npz
 from posekernels.checks import nearest
 from posekernels.pose.layouts import LAYOUTS
 
@@ -52,11 +52,7 @@ def read(
     elif not path.is_file():
         raise DataError(f"{path}: no such file or folder")
     elif path.suffix.lower() == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path}: not an array of numbers ({str(error).splitlines()[0]})") from error
-        reading = _arrays(path, array)
+        reading = _arrays(path, read_npy(path))
     elif path.suffix.lower() == ".npz":
         reading = _npz(path)
     elif path.suffix.lower() == ".json":

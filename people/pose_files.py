@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels.archive import DataError, read_npz, write_npz
+from posekernels.archive import DataError, read_npy, read_npz, write_npz
 from posekernels.extras import needs
 from posekernels.files import write_aside
 from posekernels.pose.layouts import LAYOUTS, to_h36m
@@ -139,10 +139,12 @@ def read(path: str | Path) -> Lifted:
         or any(a.shape != (people, frames, 17, *rest) for a, rest in zip(arrays, ((2,), (), (3,), (3,))))
     ):
         raise DataError(f"{path}: expected [P, T, 17, ...], got {[list(a.shape) for a in arrays]}")
-    identities = np.ravel(content["identities"]).tolist()
+    identities, fps = np.ravel(content["identities"]).tolist(), float(content["fps"])
+    if len(identities) != people or not 0 < fps < float("inf"):
+        raise DataError(f"{path}: {people} people at {fps:g} frames per second, with {len(identities)} identities")
     size = tuple(int(v) for v in np.ravel(content.get("size", ())))
     found = [Person(int(i), *parts) for i, *parts in zip(identities, *arrays)]
-    return Lifted(found, float(content["fps"]), size if len(size) == 2 else None, str(content.get("source", "")))
+    return Lifted(found, fps, size if len(size) == 2 else None, str(content.get("source", "")))
 
 
 def is_ours(path: Path) -> bool:
@@ -184,10 +186,7 @@ def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lif
     if path.suffix.lower() == ".npz":
         arrays = [a for a in read_npz(path).values() if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
     else:
-        try:
-            arrays = [np.load(path, allow_pickle=False)]
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path}: not an array of numbers ({str(error).splitlines()[0]})") from error
+        arrays = [read_npy(path)]
     came = " and ".join(str(list(a.shape)) for a in arrays) or "none of decimal numbers"
     arrays = [a for a in arrays if a.ndim == 3 and a.shape[2] == 3 and len(a)]
     if len(arrays) != 1:

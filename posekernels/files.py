@@ -30,13 +30,13 @@ def check_writable(out: Path, source: str | None = None, option: str = "-o") -> 
 
 
 def _aside(path: Path) -> Path:
-    """Beside ``path``, of the same suffix, with a name that is hardly longer."""
-    return path.with_name(f".{path.stem[:80]}-{os.getpid()}{path.suffix}")
+    """Beside ``path``, of the same suffix, with a name that is hardly longer, and nobody else's."""
+    return path.with_name(f".{path.stem[:80]}-aside-{os.getpid()}{path.suffix}")
 
 
 def left_aside(folder: Path) -> list[Path]:
     """Files that ``write_aside`` left in a folder because its process was killed."""
-    found = [(path, re.fullmatch(r"\..+-(\d+)", path.stem)) for path in folder.glob(".*-*")]
+    found = [(path, re.fullmatch(r"\..+-aside-(\d+)", path.stem)) for path in folder.glob(".*-aside-*")]
     return [path for path, made in found if made and not Path(f"/proc/{made[1]}").exists()]
 
 

@@ -54,9 +54,12 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_is_whole(tmp_path):
 def test_what_a_killed_process_left_is_known(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
-    for name in (f".last-{child.pid}.pt", f".last-{os.getpid()}.pt", ".hidden-file.pt", "last-1.pt"):
+    mine, others = f".last-aside-{child.pid}.pt", f".settings-{child.pid}.5"  # a file of the user's, hidden
+    for name in (mine, others, f".last-aside-{os.getpid()}.pt", ".hidden-file.pt", "last-aside-1.pt"):
         (tmp_path / name).touch()
-    assert [p.name for p in left_aside(tmp_path)] == [f".last-{child.pid}.pt"]
+    assert [p.name for p in left_aside(tmp_path)] == [mine]
+    with write_aside(tmp_path / "x.npz") as aside:
+        assert aside.name == f".x-aside-{os.getpid()}.npz"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -103,7 +106,7 @@ def test_a_failure_to_write_names_the_file_that_was_asked_for(tmp_path):
     file = tmp_path / "a.txt"
     with pytest.raises(OSError, match="No space left.*a.txt") as error, write_aside(file):
         raise OSError(errno.ENOSPC, "No space left on device")
-    assert f".a-{os.getpid()}" not in str(error.value)
+    assert f".a-aside-{os.getpid()}" not in str(error.value)
     with pytest.raises(FileNotFoundError, match="other.txt"), write_aside(file):
         open(tmp_path / "other.txt").close()
     with write_aside(tmp_path / ("n" * 250 + ".txt")) as aside:  # as long as names may be

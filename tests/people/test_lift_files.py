@@ -144,7 +144,7 @@ def test_nan_scores_and_zero_points_are_not_seen(pixels, tmp_path):
         ("x.json", "[[1, 2], [3]]", "lists of numbers of one length"),
         ("x.json", "[[1, 2], [3, 4]]", "must be \\[frames, joints"),
         ("x.json", '[{"image_id": "1", "keypoints": [1, 2]}]', "x, y, score"),
-        ("x.npy", b"", "not an array"),
+        ("x.npy", b"", "not a readable .npy file"),
         ("x.npz", b"zip", "x.npz"),
         ("x.txt", b"1", "not '.txt'"),
     ],
@@ -186,6 +186,14 @@ def test_our_files_read_back(person, tmp_path, suffix):
     read = pose_files.read(path)
     assert (read.fps, read.size, read.source) == (50.0, (1000, 1000), "clip.mp4")
     np.testing.assert_allclose(read.people[0].world, person.world, atol=0 if suffix == ".npz" else 1e-4)
+
+
+@pytest.mark.parametrize("wrong", [{"identities": []}, {"identities": [1, 2]}, {"fps": 0.0}, {"fps": np.nan}])
+def test_people_whose_parts_do_not_belong_together_are_refused(person, tmp_path, wrong):
+    [path] = pose_files.write(tmp_path / "x.npz", lifted(person))
+    np.savez(path, **dict(np.load(path)) | wrong)
+    with pytest.raises(DataError, match="x.npz: 1 people at .* frames per second, with . identities"):
+        pose_files.read(path)
 
 
 def test_people_of_another_file_are_refused(tmp_path):

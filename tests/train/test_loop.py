@@ -292,7 +292,7 @@ def test_a_folder_has_one_run_at_a_time_and_what_a_killed_one_left_goes(tmp_path
     child = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=root, stdout=subprocess.PIPE, text=True)
     with child:
         assert child.stdout.readline() == "held\n"
-        left = folder / f".last-{child.pid}.pt"
+        left = folder / f".last-aside-{child.pid}.pt"
         left.touch()
         with pytest.raises(ValueError, match=f"--out {folder}: another run is writing there"):
             open_folder(SimpleNamespace(out=str(folder), resume=None, overwrite=False), Place(), "toy")

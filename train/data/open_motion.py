@@ -12,6 +12,7 @@ motion (runs face where they go, knees bend forwards, flight falls at 9.8 m/s2);
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -144,7 +145,8 @@ class Repository:
 def git(*words: str) -> bytes:
     """What ``git`` prints. Raises DataError with its last line where it fails or is not there."""
     try:
-        return subprocess.run(("git", *words), check=True, capture_output=True).stdout
+        asking = os.environ | {"GIT_TERMINAL_PROMPT": "0"}  # a host asks who you are about what it does not have
+        return subprocess.run(("git", *words), check=True, capture_output=True, env=asking).stdout
     except FileNotFoundError:
         raise DataError("git: not found; it fetches the recordings, install it") from None
     except subprocess.CalledProcessError as error:
