@@ -79,6 +79,9 @@ def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known
         array = array[..., [0, 1, 3]]
         notes.append("4 numbers for each of 33 joints: taken for MediaPipe's x, y, z, visibility; z is left out")
     array = array[None] if array.ndim == 3 else array
+    if scores is None and identities is None and _frames_first(array):
+        notes.append(f"{list(array.shape)}: {len(array)} frames of {array.shape[1]} people, as they move")
+        array = array.swapaxes(0, 1)
     people, length = array.shape[:2]
     if not people or not length:
         raise DataError(f"{path}: no frames: {list(array.shape)}")
@@ -95,6 +98,17 @@ def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known
         for t in range(length)
     ]
     return Reading(path, frames, notes=notes, ranked=False, **known)
+
+
+def _frames_first(array: np.ndarray) -> bool:
+    """Whether [P, T, J, C] rather is [T, P, J, C]: many by few, and little changes along the first axis."""
+    if not 1 < array.shape[1] < 11 <= array.shape[0]:
+        return False
+    points = np.where((array[..., :2] == 0).all(-1, keepdims=True), np.nan, array[..., :2].astype(np.float64))
+    along, across = (np.abs(np.diff(points, axis=axis)) for axis in (0, 1))
+    if not np.isfinite(along).any() or not np.isfinite(across).any():
+        return False
+    return bool(np.nanmedian(along) < 0.25 * np.nanmedian(across))
 
 
 def _npz(path: Path) -> Reading:

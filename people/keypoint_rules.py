@@ -179,9 +179,9 @@ def in_order(names: list[str], clip: str | None = None) -> tuple[list[int], list
     for texts, members in clips.items():
         digits = np.array([[int(n) for n in split[i][1::2]] for i in members], object).reshape(len(members), -1)
         place = _counting(digits)
+        times = _times_beside(digits, place)
         for i, row in zip(members, digits):
-            # the other digits belong to the name, but for those that change whenever the number does (a time)
-            rest = ["*" if k == place or _same(digits, k, place) else split[i][2 * k + 1] for k in range(len(row))]
+            rest = ["*" if k == place or k in times else split[i][2 * k + 1] for k in range(len(row))]
             key = "".join(a + b for a, b in zip(texts, [*rest, ""]))
             chosen, numbers = found.setdefault(key, ([], []))
             chosen.append(i)
@@ -206,10 +206,15 @@ def _counting(digits: np.ndarray) -> int | None:
     return max(spread)[2]
 
 
-def _same(digits: np.ndarray, one: int, other: int) -> bool:
-    """Whether two groups of digits vary together: one value of each for every value of the other."""
-    pairs = {(row[one], row[other]) for row in digits}
-    return len(pairs) > 1 and len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+def _times_beside(digits: np.ndarray, place: int | None) -> set[int]:
+    """Groups of digits that tell the time beside the number of the frame: one value for each number, and many of them.
+
+    Where there is one, slower ones beside it belong to it: minutes and hours. Others belong to the name.
+    """
+    if place is None or len({*digits[:, place]}) < len(digits):
+        return set()
+    varied = {k: len({*column}) for k, column in enumerate(digits.T) if k != place and len({*column}) > 1}
+    return set(varied) if any(values > len(digits) / 4 for values in varied.values()) else set()
 
 
 def _stand(r: Reading, numbers: list[float] | None) -> None:

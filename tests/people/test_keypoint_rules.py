@@ -208,6 +208,14 @@ def test_places_in_an_array_that_are_sorted_anew_are_no_identities(write, body, 
     assert "1, 2 are now of one, now of another" in " ".join(found.notes)
 
 
+def test_an_array_of_frames_of_people_is_told_by_how_they_move(body, tmp_path):
+    two = np.stack((body, body + (600, 0)), 1)
+    np.save(tmp_path / "x.npy", two)
+    found = keypoint_files.read(tmp_path / "x.npy")
+    assert (found.frames, len(found.people)) == (30, 2) and "30 frames of 2 people" in found.notes[0]
+    np.testing.assert_allclose(found.people[1].points, two[:, 1], rtol=1e-6)
+
+
 # -- frames ----------------------------------------------------------------------------------------------------------
 @cases(*COUNTED)
 def test_frames_left_out_are_empty(write, body, tmp_path):
@@ -227,15 +235,20 @@ def test_frames_stand_where_their_numbers_say(write, body, tmp_path):
 
 @cases(*NAMED)
 @pytest.mark.parametrize(
-    "name", ["{:06d}_1080p.jpg", "frame{}_cam2.png", "2024-05-01 cam {} at {}0.jpg", "v1/{:03d}.png"]
+    "name", ["{:06d}_1080p.jpg", "frame{}_cam2.png", "2024-05-01 cam {} at {}0.jpg", "v1/{:03d}.png", "f{}_{}.TIME.jpg"]
 )
 def test_the_digits_that_vary_are_the_number_of_the_frame(write, name, body, tmp_path):
     if "/" in name and write is openpose:
         name = name.replace("/", "-")
-    frames = clip(joints_of(write, body), names=[name.format(t, t) for t in range(1, 31)])
+    frames = clip(joints_of(write, body), names=[time_of(name.format(t, t), t) for t in range(1, 31)])
     found = keypoint_files.read(write(tmp_path / "x", frames))
     assert found.frames == 30 and found.people[0].present.all()
     np.testing.assert_allclose(found.people[0].points[:, 0], body[:, 0], atol=0.1)
+
+
+def time_of(name, t):
+    """Seconds and milliseconds beside the number of a frame."""
+    return name.replace("TIME", f"{t // 10:02d}.{100 * (t % 10):03d}") if "TIME" in name else name
 
 
 @cases(*NAMED)
