@@ -88,6 +88,14 @@ class Chart {
     return this.left + ((frame - this.from) / Math.max(1, this.to - 1 - this.from)) * (width - this.left - 4);
   }
 
+  // [bottom, top, tick] of the values: from 0 for speeds, in steps of a clock's hand for angles.
+  axis(low, high) {
+    if (this.words(0).endsWith("s")) return rounded(0, high);
+    const tick = high - low > 90 ? 60 : 30,
+      bottom = Math.floor(low / tick) * tick;
+    return [bottom, Math.max(bottom + tick, Math.ceil(high / tick) * tick), tick];
+  }
+
   draw(width) {
     const { canvas, theme, film } = this,
       height = canvas.clientHeight,
@@ -115,7 +123,7 @@ class Chart {
       low = 0;
       high = 1;
     }
-    const [bottom, top, tick] = rounded(this.words(0).endsWith("s") ? 0 : low, high),
+    const [bottom, top, tick] = this.axis(low, high),
       foot = height - 18,
       head = 6;
     const y = (v) => foot - ((v - bottom) / (top - bottom)) * (foot - head);
