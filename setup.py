@@ -9,7 +9,7 @@ POSEKERNELS_CUDA=auto (default)   build the CUDA part where there are nvcc and a
                  =on              where there is nvcc, for a machine with a GPU
                  =off             leave it out
 
-What happened is written to posekernels/_build.json, which ``python -m posekernels.info`` prints. Developers rebuild
+What happened is written to posekernels/_build.json, which ``posekernels info`` prints. Developers rebuild
 what has changed with ``python3 setup.py build_ext --inplace``.
 """
 

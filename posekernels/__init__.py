@@ -1,7 +1,7 @@
 """posekernels: the kernels under fast 3D human pose, and the geometry of poses.
 
-Ops live in ``posekernels.ops``; lengths are metres, layouts [B, T, J, C]. ``python -m posekernels.info`` tells which
-backends run here.
+Ops live in ``posekernels.ops``; lengths are metres, layouts [B, T, J, C]. ``posekernels info`` tells which backends
+run here.
 """
 
 from .start import quiet_ctrl_c

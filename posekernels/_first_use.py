@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .files import write_aside
+from .files import cache_folder, write_aside
 
 GOOD = "good"
 # Norm-wise relative error that shows a fault rather than rounding: TF32 and 16 bits have 8 to 11 bits.
@@ -46,9 +46,9 @@ def _card(device: torch.device) -> str | None:
     return f"{torch.cuda.get_device_name(device)} sm_{''.join(map(str, torch.cuda.get_device_capability(device)))}"
 
 
-def _store() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "posekernels" / "first_use.json"
+def _store() -> Path | None:
+    folder = cache_folder()
+    return folder and folder / "first_use.json"
 
 
 @functools.cache
@@ -64,8 +64,11 @@ def _version() -> str:
 @functools.cache
 def _verdicts() -> dict[str, str]:
     """What earlier processes found with this version."""
+    store = _store()
+    if store is None:
+        return {}
     try:
-        kept = json.loads(_store().read_text())
+        kept = json.loads(store.read_text())
         return dict(kept["verdicts"]) if kept["version"] == _version() else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -75,9 +78,12 @@ def _record(key: Key, verdict: str) -> None:
     _verdicts()[" / ".join(key)] = verdict
     if verdict != GOOD:
         _log.warning("%s: auto passes %s over for %s on %s: %s", *key, verdict)
+    store = _store()
+    if store is None:
+        return
     try:
-        _store().parent.mkdir(parents=True, exist_ok=True)
-        with write_aside(_store()) as path:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with write_aside(store) as path:
             path.write_text(json.dumps({"version": _version(), "verdicts": _verdicts()}, indent=1))
     except OSError as error:  # a folder that cannot be written to: checked again in the next process
         _log.info("first use: %s", error)

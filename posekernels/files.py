@@ -1,4 +1,4 @@
-"""How everything here is written to disk: aside, then renamed, so that a file is whole or absent."""
+"""How everything here is written to disk: aside, then renamed, so that a file is whole or absent; and the cache."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+
+def cache_folder() -> Path | None:
+    """The user's folder for what is kept between runs; None where ``POSEKERNELS_CACHE`` is ``off``.
+
+    ``POSEKERNELS_CACHE``, else ``XDG_CACHE_HOME``/posekernels, else ~/.cache/posekernels.
+    """
+    named = os.environ.get("POSEKERNELS_CACHE")
+    if named:
+        return None if named == "off" else Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "posekernels"
 
 
 def check_writable(out: Path, source: str | None = None, option: str = "-o") -> None:

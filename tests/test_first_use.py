@@ -15,7 +15,7 @@ CARD = "a card sm_80"
 @pytest.fixture
 def op(monkeypatch, tmp_path):
     """An op "twice" of one kernel, ``run``, on a card that this machine does not have."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("POSEKERNELS_CACHE", str(tmp_path))
     monkeypatch.delenv("POSEKERNELS_SELF_CHECK", raising=False)
     monkeypatch.setattr(_first_use, "_card", lambda device: CARD)
     _first_use._verdicts.cache_clear()
@@ -48,10 +48,10 @@ def test_a_good_kernel_is_checked_once_per_dtype_and_for_good(op, tmp_path):
     _first_use._verdicts.cache_clear()  # as another process
     call(x)
     assert calls[5:] == ["cuda"]
-    kept = json.loads((tmp_path / "posekernels" / "first_use.json").read_text())
+    kept = json.loads((tmp_path / "first_use.json").read_text())
     assert kept["verdicts"] == {f"twice / cuda / {dtype} / {CARD}": "good" for dtype in ("float32", "bfloat16")}
     kept["version"] = "another"
-    (tmp_path / "posekernels" / "first_use.json").write_text(json.dumps(kept))
+    (tmp_path / "first_use.json").write_text(json.dumps(kept))
     _first_use._verdicts.cache_clear()
     call(x)
     assert calls[6:] == ["reference", "cuda"]

@@ -1,4 +1,4 @@
-"""``python -m posekernels.info`` names every op, and says why what is missing is missing."""
+"""``posekernels info`` names every op, and says why what is missing is missing."""
 
 import re
 from pathlib import Path

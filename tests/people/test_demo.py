@@ -27,6 +27,14 @@ def pinned(tmp_path, monkeypatch):
     )
 
 
+def test_there_is_a_place_to_keep_it(pinned, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSEKERNELS_CACHE", "off")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="POSEKERNELS_CACHE=off: there is no place to keep the demo's video"):
+        pinned.get()
+    assert not (tmp_path / "off").exists()
+
+
 def test_it_is_fetched_once(pinned, tmp_path, monkeypatch):
     (path,) = pinned.get()
     assert path.read_bytes() == b"a film" and "BSD" in (path.parent / "NOTICE").read_text()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 
 from posekernels.archive import DataError
-from posekernels.files import write_aside
+from posekernels.files import cache_folder, write_aside
 from posekernels.pose.kinematics import Body, forward_kinematics
 
 CACHE_FORMAT = 1  # part of every key: raise it when what is kept changes
@@ -67,15 +66,6 @@ def _first_problem(path: Path, data: bytes, columns: int) -> str | None:
             if not np.isfinite(np.float32(value)):
                 return f"{path}:{number}: column {column} is {cell.strip()[:20]}; expected a finite number"
     return None
-
-
-def cache_folder() -> Path | None:
-    """Where binary forms are kept; None when the cache is off."""
-    named = os.environ.get("POSEKERNELS_CACHE")
-    if named == "off":
-        return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(named) if named else home / "posekernels"
 
 
 class PositionCache:
