@@ -5,7 +5,6 @@ Video setting: MixSTE on whole clips, then GCNdiff. Frame setting: GCNpose on si
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posekernels.checks import nearest
 from posekernels.ops import denoise_loop
 from posekernels.ops.denoise.reference import draw
 
@@ -30,9 +30,7 @@ SKIPS = ("uniform", "quad")
 
 def _known(what: str, name: str, names: tuple[str, ...]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{what} must be one of {', '.join(names)}, got {name!r}{hint}")
+        raise ValueError(f"{what} must be one of {', '.join(names)}, got {name!r}{nearest(name, names)}")
 
 
 def beta_schedule(name: str = "linear", start: float = 1e-4, end: float = 1e-3, timesteps: int = 51) -> Tensor:

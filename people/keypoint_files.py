@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels.archive import DataError, read_npy, read_npz
+from posekernels.archive import DataError, read_json, read_npy, read_npz
 from posekernels.checks import nearest
 from posekernels.pose.layouts import LAYOUTS
 
 from .keypoint_rules import FOR_3D, Frame, Keypoints, Reading, Seen, believed
 
-__all__ = ["FORMS", "Keypoints", "load_json", "read"]
+__all__ = ["FORMS", "Keypoints", "read"]
 
 FORMS = (
     "OpenPose, AlphaPose (also as open and cmu), MMPose, MediaPipe, Ultralytics, COCO's annotations, nested lists of "
@@ -199,18 +199,6 @@ FRAME = ("image_id", "frame_id", "frame", "frame_number", "file_name", "image", 
 SCORE = ("score", "visibility", "confidence", "visible", "presence")
 
 
-def load_json(path: Path):
-    """The content of a JSON file.
-
-    Raises:
-        DataError: missing, or not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())  # bytes: whatever mark of their encoding they begin with
-    except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f"{path}: not readable JSON ({str(error).splitlines()[0]})") from error
-
-
 def _floats(path: Path, values) -> np.ndarray:
     """Nested lists as float32, null as NaN."""
     try:
@@ -245,7 +233,7 @@ def _is_openpose(content) -> bool:  # whose --keypoint_scale 4 is -1 to 1
 
 
 def _json(path: Path) -> Reading:
-    content = load_json(path)
+    content = read_json(path)
     if isinstance(content, dict):
         if content.get("format") == "posekernels":
             return _ours(path, content)
@@ -414,7 +402,7 @@ def _folder(path: Path) -> Reading:
         raise DataError(f"{path}: no .json files in this folder")
     frames, sided = [], False
     for file in files:
-        content = load_json(file)
+        content = read_json(file)
         found = _frames(file, content)
         if len(found) != 1:
             raise DataError(f"{file}: {len(found)} frames; files in a folder hold one each, give the file itself")

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels.archive import DataError, read_npy, read_npz, write_npz
+from posekernels.archive import DataError, read_json, read_npy, read_npz, write_npz
 from posekernels.extras import needs
 from posekernels.files import write_aside
 from posekernels.pose.layouts import LAYOUTS, to_h36m
 from posekernels.pose.skeleton import H36M_17, skeleton
 
 from . import motion_files
-from .keypoint_files import load_json
 from .lifter import Person
 from .world import Lifted
 
@@ -149,13 +148,13 @@ def read(path: str | Path) -> Lifted:
 
 def is_ours(path: Path) -> bool:
     """Whether a JSON file holds lifted people."""
-    content = load_json(path)
+    content = read_json(path)
     return isinstance(content, dict) and content.get("format") == "posekernels"
 
 
 def _of_json(path: Path) -> dict:
     """What ``as_json`` wrote, under the names and in the shapes that it has in .npz; null is NaN."""
-    content = load_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != "posekernels":
         raise DataError(f"{path}: no 3D people in it; expected a file of posekernels lift")
     people, names = content.get("people", []), ("keypoints", "scores", "poses", "world")

@@ -173,7 +173,7 @@ def write_npz(path: str | Path, **arrays) -> None:
 
 
 def read_json(path: str | Path, most: int = MOST_BYTES):
-    """What a JSON file holds, one with a byte-order mark too.
+    """What a JSON file holds, in UTF-8, -16 or -32, with a byte-order mark or without.
 
     Raises:
         DataError: missing, too large, not JSON, or nested too deeply.
@@ -183,7 +183,7 @@ def read_json(path: str | Path, most: int = MOST_BYTES):
     if path.stat().st_size > most:
         raise _too_large(str(path), path.stat().st_size, most)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_bytes())
     except RecursionError as error:
         raise DataError(f"{path}: nested too deeply to be read") from error
     except ValueError as error:

@@ -239,6 +239,8 @@ def test_json_is_read_with_a_mark_and_to_a_depth(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(b'\xef\xbb\xbf{"a": [1, null]}')
     assert read_json(path) == {"a": [1, None]}
+    path.write_text('{"a": 1}', encoding="utf-16")  # as PowerShell writes it
+    assert read_json(path) == {"a": 1}
     path.write_text("[" * 200_000)
     with pytest.raises(DataError, match="a.json: nested too deeply"):
         read_json(path)

@@ -426,7 +426,7 @@ def test_forecast_takes_published_checkpoints_of_any_size(folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             go(*arguments[:4], *options)
-    with pytest.raises(ValueError, match="x.json: no such file|x.json: not readable JSON"):
+    with pytest.raises(ValueError, match="x.json: no such file|x.json: not a readable JSON"):
         go("render", tmp_path / "x.json", "-o", tmp_path / "x.html")
 
 

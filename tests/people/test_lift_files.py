@@ -139,7 +139,7 @@ def test_nan_scores_and_zero_points_are_not_seen(pixels, tmp_path):
         ("x.npy", np.zeros((5, 17, 2)), "nobody in it"),
         ("x.npy", np.zeros((0, 17, 2)), "no frames"),
         ("x.npy", np.zeros((17, 2)), "must be \\[frames, joints"),
-        ("x.json", "{", "not readable JSON"),
+        ("x.json", "{", "not a readable JSON file"),
         ("x.json", '{"a": 1}', "JSON of no known form"),
         ("x.json", "[[1, 2], [3]]", "lists of numbers of one length"),
         ("x.json", "[[1, 2], [3, 4]]", "must be \\[frames, joints"),
