@@ -47,6 +47,10 @@ class About:
     fps: float = 0.0
     made: str = ""
 
+    def __post_init__(self):
+        if self.sees not in SEES:
+            raise ValueError(f"sees must be one of {', '.join(SEES)}, got {self.sees!r}")
+
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 def load(

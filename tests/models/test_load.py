@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from posekernels import models
@@ -175,6 +176,9 @@ def test_what_is_not_there_or_not_known(tmp_path):
     refused("diffpose is several networks with a published file each", tmp_path / "a.pth", "diffpose")
     (tmp_path / "b.safetensors").write_bytes(b"no")
     refused("b.safetensors: not a readable safetensors file", tmp_path / "b.safetensors")
+    header = {"posekernels": '{"network": "htnet", "config": {}, "sees": "pixels"}'}
+    save_file({"a": torch.zeros(2)}, tmp_path / "c.safetensors", header)
+    refused("c.safetensors: .*sees must be one of person, screen, got 'pixels'", tmp_path / "c.safetensors")
 
 
 @pytest.mark.parametrize("given", [False, True])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -143,13 +142,3 @@ def parse_amc(text: str, skeleton: Asf, name: str) -> Turns:
         return {bone: np.array(values, np.float64) for bone, values in rows.items()}
     except ValueError as error:
         raise DataError(f"{name}: not an AMC file ({error})") from error
-
-
-def read_asf(path: str | Path) -> Asf:
-    """The skeleton of an ``.asf`` file."""
-    return parse_asf(Path(path).read_text(errors="replace"), str(path))
-
-
-def read_amc(path: str | Path, skeleton: Asf) -> Turns:
-    """The frames of an ``.amc`` file."""
-    return parse_amc(Path(path).read_text(errors="replace"), skeleton, str(path))
