@@ -445,6 +445,24 @@ def test_past_and_future_are_told_apart(tmp_path):
 
 
 @needs_browser
+def test_left_and_right_differ_in_more_than_colour(tmp_path):
+    with Opened(write(tmp_path / "x.html", film(1))) as opened:
+        opened.seek(20)
+        tints = opened.run("Array.from(lists.solids.tint.slice(0, 4 * lists.solids.count))")
+        rods = np.array(tints).reshape(-1, 4)
+        orange, blue = (rods[:, 0] > 0.8) & (rods[:, 2] < 0.4), (rods[:, 2] > 0.7) & (rods[:, 0] < 0.25)
+        assert (rods[orange, 3] == 1).all() and (rods[blue, 3] == 0).all() and orange.sum() == blue.sum() == 4
+        # and the rings are there to see: pale pixels amid the orange of a leg, none amid the blue
+        opened.run("lookFrom('Front'); nearer(1.6)")
+        opened.settle()
+        pixels = np.asarray(opened.picture(), int)[45:440, 450:1260]
+        red, blueness = pixels[..., 0] - pixels[..., 2] > 60, pixels[..., 2] - pixels[..., 0] > 60
+        pale = (pixels.min(2) > 120) & (pixels[..., 0] - pixels[..., 2] > 12)
+        near = {name: (pale[:, 3:] & side[:, :-3]).sum() for name, side in (("left", red), ("right", blueness))}
+        assert near["left"] > 60 and near["right"] < 0.2 * near["left"]
+
+
+@needs_browser
 def test_hypotheses_are_a_cloud(tmp_path):
     world = walker(30, 30, (0, 0), 0)
     spread = world[:, None] + np.random.default_rng(0).normal(0, 0.05, (30, 8, 17, 3))
