@@ -132,7 +132,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], About | None]:
             header = (file.metadata() or {}).get("posekernels")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
         return state, About(**json.loads(header)) if header else None
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from error
 
 

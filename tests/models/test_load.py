@@ -179,6 +179,8 @@ def test_what_is_not_there_or_not_known(tmp_path):
     header = {"posekernels": '{"network": "htnet", "config": {}, "sees": "pixels"}'}
     save_file({"a": torch.zeros(2)}, tmp_path / "c.safetensors", header)
     refused("c.safetensors: .*sees must be one of person, screen, got 'pixels'", tmp_path / "c.safetensors")
+    save_file({"a": torch.zeros(2)}, tmp_path / "d.safetensors", {"posekernels": "[" * 100_000})
+    refused("d.safetensors: not a readable safetensors file", tmp_path / "d.safetensors")
 
 
 @pytest.mark.parametrize("given", [False, True])
