@@ -171,7 +171,9 @@ def shadows(image: Image.Image, first: np.ndarray, last: np.ndarray, listed: lis
                 some = True
         if some:
             soft = mask.filter(ImageFilter.GaussianBlur(max(1.0, blur * image.height * share)))
-            left, top, right, bottom = soft.getbbox()
+            if (seen := soft.getbbox()) is None:  # out of the picture
+                continue
+            left, top, right, bottom = seen
             box = 4 * left, 4 * top, 4 * right, 4 * bottom
             soft = soft.crop((left, top, right, bottom)).resize(
                 (box[2] - box[0], box[3] - box[1]), Image.Resampling.BILINEAR

@@ -18,6 +18,8 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from posekernels.pose.camera import camera_to_world, rotate
 from posekernels.pose.skeleton import Skeleton
 
 from . import paint, player
+from .video import Video
 
 BACKGROUND = "#ffffff"
 CUBE = 1.7  # metres: side of the space drawn, which follows the root
@@ -244,7 +247,7 @@ def save(
         progress: a bar on stderr; by default where that is a terminal.
         of_page: more for a .html page, as ``film_of`` takes it.
     Raises:
-        ValueError: another suffix, panels of different length, an .mp4 without the package imageio-ffmpeg.
+        ValueError: another suffix, panels of different length, an .mp4 without PyAV.
         OSError: ``path`` cannot be written.
     """
     path, panels = Path(path), list(panels)
@@ -265,12 +268,12 @@ def save(
 
 
 def check_target(path: str | Path) -> None:
-    """Raises ValueError if ``save`` cannot write such a file: another suffix, or .mp4 without imageio-ffmpeg."""
+    """Raises ValueError if ``save`` cannot write such a file: another suffix, or .mp4 without PyAV."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: pictures are written as {', '.join(SUFFIXES)}, got {suffix or 'no suffix'!r}")
     if suffix == ".mp4":
-        _ffmpeg("writing .mp4")
+        _av()
 
 
 def _palette(panels: Sequence[Panel], size: int) -> Image.Image:
@@ -370,44 +373,28 @@ def _save_gif(path: Path, panels: Sequence[Panel], fps: float, size: int, progre
 
 
 def _save_mp4(path: Path, panels: Sequence[Panel], fps: float, size: int, bitrate: int, progress: bool) -> None:
-    ffmpeg = _ffmpeg("writing .mp4")
+    av = _av()
     first = picture(panels, 0, size)
     width, height = (n - n % 2 for n in first.size)  # what yuv420p can hold
-    writer = ffmpeg.write_frames(
-        str(path), (width, height), fps=fps, codec="libx264", bitrate=f"{bitrate}k", macro_block_size=2
-    )
-    writer.send(None)
-    try:
+    with av.open(f"file:{path}", "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", bitrate * 1000
         for image in _pictures(panels, range(len(panels[0].points)), size, progress):
-            writer.send(image.crop((0, 0, width, height)).tobytes())
-    finally:
-        writer.close()
+            container.mux(stream.encode(av.VideoFrame.from_image(image.crop((0, 0, width, height)))))
+        container.mux(stream.encode(None))
 
 
-def _ffmpeg(purpose: str):
-    return needs("imageio_ffmpeg", "video", f"{purpose} (.gif and .html do without)")
+def _av():
+    return needs("av", "video", "writing .mp4 (.gif and .html do without)")
 
 
 def read_video(path: str | Path, frames: int, skip: int = 0) -> list[np.ndarray]:
     """The first ``frames`` images of a video after ``skip``, each [H, W, 3] uint8.
 
     Raises:
-        ValueError: no such file, not a video, fewer images than asked for, or imageio-ffmpeg is missing.
+        ValueError: no such file, not a video, fewer images than asked for, or PyAV is missing.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such video")
-    reader = _ffmpeg("reading a video").read_frames(str(path), pix_fmt="rgb24")
-    try:
-        width, height = next(reader)["size"]
-    except Exception as error:
-        raise ValueError(f"{path}: not a video that ffmpeg can read") from error
-    images = []
-    for i, raw in enumerate(reader):
-        if i >= skip:
-            images.append(np.frombuffer(raw, np.uint8).reshape(height, width, 3))
-        if len(images) == frames:
-            break
-    reader.close()
+    images = list(islice(Video(path), skip, skip + frames))
     if len(images) < frames:
         raise ValueError(f"{path}: {len(images)} images after the first {skip}, {frames} wanted")
     return images

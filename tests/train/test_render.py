@@ -72,10 +72,16 @@ def test_all_cores_draw_what_one_draws(tmp_path, monkeypatch):
     assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(many, one))
 
 
+def test_a_shadow_out_of_the_picture_is_none():
+    image, foot = Image.new("RGB", (80, 80), "white"), np.array([[0.0, 0.0, 0.1]])
+    paint.shadows(image, foot, foot, [(0, 0, 0.05, 0.05, 0, 0, 1)], lambda _: np.array([[-1000.0, -1000.0, 0, 100]]))
+    assert np.asarray(image).min() == 255
+
+
 @pytest.mark.parametrize("suffix, how", [("gif", signal.SIGTERM), ("mp4", signal.SIGINT)])
 def test_nothing_is_left_of_a_drawing_that_is_stopped(tmp_path, suffix, how):
     if suffix == "mp4":
-        pytest.importorskip("imageio_ffmpeg")
+        pytest.importorskip("av", reason="PyAV is not installed (extra video)")
     script = (
         "import sys, numpy as np\n"
         "from posekernels.cli import run_cli\n"
@@ -135,14 +141,14 @@ def test_refusals(tmp_path):
 
 
 def test_mp4_without_its_package_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(ValueError, match=r"pip install .posekernels\[video\]"):
         pictures.save(tmp_path / "a.mp4", panels(), 50)
     assert not list(tmp_path.iterdir())
 
 
 def test_mp4_can_be_read_back(tmp_path):
-    pytest.importorskip("imageio_ffmpeg")
+    pytest.importorskip("av", reason="PyAV is not installed (extra video)")
     path = pictures.save(tmp_path / "a.mp4", panels(6), 50, size=101)
     frames = pictures.read_video(path, 5, skip=1)
     assert len(frames) == 5 and frames[0].shape == (110, 202, 3)
