@@ -108,6 +108,15 @@ def targets(options: Namespace, found: list[Path]) -> dict[Path, list[Path]]:
     return outs
 
 
+def for_one(options: Namespace, task: dict) -> Namespace:
+    """The options for one file: those of keypoint files hold for these alone, and so do those of videos."""
+    from . import lift
+
+    own = {"input": task["source"], "out": task["outs"], "progress": False}
+    others = {"rtmpose": None} if lift.is_keypoints(task["source"]) else {"layout": None, "size": None}
+    return Namespace(**vars(options) | own | others)
+
+
 class Work:
     """Lifts files one after the other, with networks that are loaded once."""
 
@@ -123,7 +132,7 @@ class Work:
 
         start, said = time.perf_counter(), io.StringIO()
         outs = [Path(out) for out in task["outs"]]
-        options = Namespace(**vars(self.options) | {"input": task["source"], "out": task["outs"], "progress": False})
+        options = for_one(self.options, task)
         row = Row(task["source"], LIFTED)
         try:
             with contextlib.redirect_stderr(said):

@@ -13,6 +13,7 @@ from posekernels.__main__ import run
 from posekernels.models.load import About, save_weights
 from posekernels.people import pose_files
 from posekernels.people.commands import many
+from posekernels.people.commands.lift import parser
 from posekernels.pose.layouts import from_h36m
 from posekernels.train.data.motion import load_starter
 
@@ -96,6 +97,13 @@ def test_videos_pictures_and_folders_of_frames_are_told_apart(tmp_path):
         (tmp_path / name).touch()
     assert [p.name for p in many.inside(tmp_path)] == ["frames", "pictures", "x.mp4", "y.npy"]
     assert many.inside(tmp_path / "frames") == many.inside(tmp_path / "pictures") == []
+
+
+def test_options_of_keypoint_files_hold_for_these_alone():
+    options = parser().parse_args(["a.npy", "b.mp4", "-o", "x", "--size", "9x9", "--rtmpose", "d.onnx", "p.onnx"])
+    a, b = (many.for_one(options, {"source": source, "outs": []}) for source in (options.input, *options.more))
+    assert (a.input, a.size, a.rtmpose) == ("a.npy", (9, 9), None)
+    assert (b.input, b.size, b.rtmpose) == ("b.mp4", None, ["d.onnx", "p.onnx"])
 
 
 def test_what_cannot_be_done_is_told_before_the_work(folder, lifter, tmp_path):
