@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posekernels.archive import DataError, write_npz
+from posekernels.archive import DataError, read_npz, write_npz
 from posekernels.cli import Parser
 from posekernels.files import check_writable
 from posekernels.pose.layouts import LAYOUTS
@@ -230,7 +230,7 @@ class Search:
         """
         if not self.partial.is_file():
             raise DataError(f"--resume: nothing to go on from ({self.partial} does not exist)")
-        content = keypoint_files.read_npz(self.partial, "counts", "points", "scores", "source", "layout", "regions")
+        content = read_npz(self.partial, "counts", "points", "scores", "source", "layout", "regions")
         if str(content["source"]) != self.video.source:
             raise DataError(f"--resume: {self.partial} belongs to {content['source']}, not to {self.video.source}")
         if str(content["layout"]) != self.detector.layout:
@@ -584,6 +584,10 @@ def run(
     except KeyboardInterrupt:  # while lifting or drawing
         interrupted = True
         search.save()
+    except Exception:  # a full disk, a page that cannot be written: the search may have taken hours
+        search.save()
+        say(f"what was found in {search.whole[0]} frames is kept, and the same command with {again} goes on from there")
+        raise
     if interrupted:
         say(f"interrupted; {search.whole[0]} frames are kept, and the same command with {again} goes on from there")
         return None

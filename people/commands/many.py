@@ -146,7 +146,7 @@ class Work:
                 row.result = STOPPED
             else:
                 row.people, row.frames = len(lifted.people), lifted.frames
-        except (ValueError, TypeError, OSError, RuntimeError) as error:
+        except Exception as error:  # whatever it is, it ends this file alone
             row.result, row.why = FAILED, " ".join(str(error).split()) or type(error).__name__
         row.seconds = time.perf_counter() - start
         return asdict(row) | {"said": said.getvalue()}

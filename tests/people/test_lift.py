@@ -774,14 +774,19 @@ def test_a_resumed_search_is_the_uninterrupted_one(folder, pictures, tmp_path, m
     assert cuts > 3
 
 
-def test_interrupted_while_drawing_keeps_the_search(folder, pictures, tmp_path, monkeypatch):
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(28, "No space left on device"), EOFError()], ids=repr)
+def test_a_failure_while_drawing_keeps_the_search(folder, pictures, tmp_path, monkeypatch, failure):
     def stop(*_arguments, **_options):
-        raise KeyboardInterrupt
+        raise failure
 
     arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.html"]
     with monkeypatch.context() as patch:
         patch.setattr(command.player, "write", stop)
-        assert go(*arguments) == 130
+        if isinstance(failure, KeyboardInterrupt):
+            assert go(*arguments) == 130
+        else:
+            with pytest.raises(type(failure)):
+                go(*arguments)
     monkeypatch.setattr(FakeDetector, "until", 0)  # nothing is left to look for
     assert go(*arguments, "--resume") == 0 and (tmp_path / "x.html").is_file()
 
