@@ -25,7 +25,7 @@ class Network:
     """
 
     def __init__(self, tensors: Sequence[Tensor]):
-        self._guarded = deriving()  # what made this network watches the weights
+        self.guarded = deriving()  # what made this network watches the weights
         self._take(tensors)
 
     def _take(self, tensors: Sequence[Tensor]) -> None:
@@ -37,7 +37,7 @@ class Network:
 
         Where a ``PreparedWeights`` made this network, it looks after that, and nothing is looked at here.
         """
-        if not self._guarded:
+        if not self.guarded:
             return derived(key, make, *tensors)
         found = self._made.get(key)
         if found is None:
@@ -60,8 +60,8 @@ class Network:
         if torch.is_grad_enabled():
             return self.with_tensors(self._cast(dtype))
         found = self._made.get(dtype)
-        if found is None or not (self._guarded or (found[0] is not None and found[0].same(self.tensors))):
-            state = None if self._guarded else state_of(self.tensors)
+        if found is None or not (self.guarded or (found[0] is not None and found[0].same(self.tensors))):
+            state = None if self.guarded else state_of(self.tensors)
             found = self._made[dtype] = state, self.with_tensors(self._cast(dtype))
         return found[1]
 

@@ -5,7 +5,7 @@ What is guaranteed, of tensors on the CPU:
 - **Training** never uses what was made before. Every forward pass with gradients makes it anew, and the backward pass
   uses what its own forward pass made.
 - **Inference** uses what was made while the tensors have the memory, the layout and the version they had, and their
-  numbers are the same. A sample of the numbers is compared, at least 32 of every tensor (all of a smaller one), in
+  numbers are the same. A sample of the numbers is compared, at least 16 of every tensor (all of a smaller one), in
   every call another: all of them in 4,096 calls at most. In a network's first call after gradients were recorded, all
   are compared.
 
@@ -42,7 +42,7 @@ from . import _native
 
 _ATTRIBUTE = "_posekernels_derived"
 _KINDS = {Tensor, nn.Parameter}
-_LEAST, _MOST_STEP = 32, 4096  # numbers of a tensor that are looked at in a call; calls until all were
+_LEAST, _MOST_STEP = 16, 4096  # numbers of a tensor that are looked at in a call; calls until all were
 _version = attrgetter("_version")
 _here = threading.local()
 _passes = 0  # training passes that began in this process

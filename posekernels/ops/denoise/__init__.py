@@ -89,11 +89,20 @@ def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
     check_tensor(op, "x", x, rank=3)
     if not isinstance(weights, GraphDenoiser):
         raise TypeError(f"{op}: weights must be a GraphDenoiser, got {type(weights).__qualname__}")
+    if weights.guarded and not torch.compiler.is_compiling():  # they do not change: once is enough
+        weights.made(("checked", x.dtype, x.device), lambda: _check_weights(op, x, weights))
+    else:
+        _check_weights(op, x, weights)
+    J, Cin = weights.graph.shape[1], weights.in_weight.shape[1]
+    check_shape(op, "x", x, (x.shape[0], J, Cin), "by the network's joints and input channels")
+
+
+def _check_weights(op: str, x: Tensor, weights: GraphDenoiser) -> bool:
+    """True where every weight fits the others and ``x``'s dtype and device."""
     for name in ("in_weight", "graph", "out_weight"):  # which fix the sizes
         check_tensor(op, f"weights.{name}", getattr(weights, name), rank=3)
     K, Cin, C = weights.in_weight.shape
     L, J = weights.graph.shape[:2]
-    check_shape(op, "x", x, (x.shape[0], J, Cin), "by the network's joints and input channels")
     if not 1 <= J <= MAX_JOINTS:
         raise ValueError(f"{op}: weights must be for 1 to {MAX_JOINTS} joints, got {J}")
     if weights.heads < 1 or C % weights.heads:
@@ -127,6 +136,7 @@ def _check(op: str, x: Tensor, weights: GraphDenoiser) -> None:
         rounded = name.endswith("_weight") and weights.in_weight.dtype in (torch.bfloat16, torch.float16)
         check_tensor(op, f"weights.{name}", tensor, like=weights.in_weight if rounded else x)
         check_shape(op, f"weights.{name}", tensor, shape, f"K, Cin, C = {K}, {Cin}, {C}; L, J = {L}, {J}")
+    return True
 
 
 def _call(x, weights, shifts, coefficients, noise, seed, first_pose, keep, backend):

@@ -16,7 +16,7 @@ def refuses(x, weights, shifts, coefficients, noise, seed, first_pose, heads, ke
         return f"needs x in float32 (with weights in float32 or bfloat16), got {x.dtype}"
     if weights[2].dtype not in (torch.float32, torch.bfloat16):  # in_weight: the matrices' dtype
         return f"needs weights in float32 or bfloat16, got {weights[2].dtype}"
-    return not_on("cpu", x, shifts, coefficients, noise, *weights)
+    return not_on("cpu", x, shifts, coefficients, noise, weights[2])  # all weights are where one is
 
 
 def _packed(weights, heads) -> torch.Tensor:

@@ -22,7 +22,7 @@ def refuses(x, tensors, *_rest) -> str | None:
     if x.dtype is not torch.float32:
         return f"takes float32, got {x.dtype}"
     most = max(len(weight) for weight in tensors[::TENSORS])
-    return f"takes up to {MAX_MATRICES} matrices, got {most}" if most > MAX_MATRICES else not_on("cpu", x, *tensors)
+    return f"takes up to {MAX_MATRICES} matrices, got {most}" if most > MAX_MATRICES else not_on("cpu", x, tensors[0])
 
 
 def places(residuals: list[int]) -> list[int]:
