@@ -390,15 +390,16 @@ struct Launch {
         } else if (space == shared) {
             const int side = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8;  // lanes that are served together
             for (int first_lane = 0; first_lane < lanes; first_lane += side) {
-                std::vector<uint64_t> words[32];
-                size_t most = 0;
+                uint64_t words[32][32];  // of each bank, the different ones
+                int held[32] = {}, most = 0;
                 for (int l = first_lane; l < first_lane + side; ++l) {
                     if (!(mask >> l & 1)) continue;
                     const uint64_t a = w.address(i, k, l, which);
                     for (uint64_t word = a / 4; word <= (a + bytes - 1) / 4; ++word) {
-                        auto& bank = words[word % 32];
-                        if (std::find(bank.begin(), bank.end(), word) == bank.end()) bank.push_back(word);
-                        most = std::max(most, bank.size());
+                        uint64_t* bank = words[word % 32];
+                        int& n = held[word % 32];
+                        if (std::find(bank, bank + n, word) == bank + n) bank[n++] = word;
+                        most = std::max(most, n);
                     }
                 }
                 counts[i.pc].wavefronts += most;
@@ -1990,8 +1991,8 @@ void ptx_release(Program* program) {
 }
 
 // Runs a launch; 0, or 1 and ptx_error(). buffers: base, size and written (an address or 0) of each, in order of base.
-// counts: four numbers per instruction (Count), added to; totals: barriers. strict: shared memory that nobody
-// wrote must not be read; else it is NaN.
+// counts: four numbers per instruction (Count), added to; totals: barriers, distinct bytes of global memory. strict:
+// shared memory that nobody wrote must not be read; else it is NaN.
 int ptx_run(const Program* program, const uint32_t* grid, int threads, const uint8_t* params, int64_t param_bytes,
             int64_t shared_size, int64_t local_size, int64_t buffer_count, const uint64_t* buffers, int64_t* counts,
             int64_t* totals, int count_memory, int strict, int64_t fuel) {
@@ -2038,6 +2039,8 @@ int ptx_run(const Program* program, const uint32_t* grid, int threads, const uin
             counts[4 * n + 3] += launch.counts[n].wavefronts;
         }
         totals[0] += launch.barriers;
+        for (const Buffer& b : launch.buffers)
+            for (const Mark& m : b.marks) totals[1] += m.read_time || m.write_time ? program->unit_global : 0;
         return 0;
     } catch (const std::exception& e) {
         error = e.what();

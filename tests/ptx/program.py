@@ -44,6 +44,7 @@ class Counts:
 
     rows: np.ndarray  # [instructions, 4] int64
     barriers: int
+    distinct_bytes: int  # of global memory
 
 
 @dataclass
@@ -396,7 +397,7 @@ class Kernel:
         table = np.array(
             [(b.base, b.size, 0 if b.written is None else b.written.ctypes.data) for b in known], np.uint64
         )
-        rows, totals = np.zeros((len(self.ops), 4), np.int64), np.zeros(1, np.int64)
+        rows, totals = np.zeros((len(self.ops), 4), np.int64), np.zeros(2, np.int64)
         bad = library().ptx_run(
             self._handle,
             _pointer(np.array(grid, np.uint32)),
@@ -415,7 +416,7 @@ class Kernel:
         )
         if bad:
             raise PtxError(library().ptx_error().decode())
-        return Counts(rows, int(totals[0]))
+        return Counts(rows, *totals.tolist())
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:

@@ -1,0 +1,300 @@
+"""``python -m bench.counts``: what the GPU kernels execute, counted on a CPU; no time is measured.
+
+Runs the compiled kernels (PTX of sm_80) in the tests' executor (tests/ptx, so it needs a checkout) at the sizes of
+``bench/ops`` and ``bench/models``, and counts: instructions by kind, work of the matrix units, global memory in sectors
+of 32 bytes, turns of the banks of shared memory, barriers. ptxas gives registers and spills. A roofline of an H200
+turns the counts into a lower bound of time. Writes ``bench/results/counts.md`` and ``counts.json``. Names of ops or
+networks count only those, and keep the rows of the others.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from bench.cases import model_cases, op_cases
+from posekernels import use_backend
+from posekernels._cli import Parser, run_cli
+from posekernels._files import write_aside
+from posekernels.aot import _tool
+
+RESULTS = Path(__file__).parent / "results"
+MOST = 6_000_000  # instructions of warps in a launch; more would take minutes here
+FLOPS = 1e9  # and no larger case
+
+# An H200, as data sheets and others' measurements have it.
+BYTES_PER_S, LAUNCH_S, PROCESSORS, CLOCK = 4.3e12, 3e-6, 132, 1.7e9
+FLOPS_PER_S = {"bfloat16": 790e12, "float32": 400e12}  # of the matrix units; float32 as TF32
+ISSUED_PER_CLOCK, BANK_TURNS_PER_CLOCK = 4, 1  # by a processor
+CACHE_BYTES_PER_CLOCK = 5120  # of the second level, all processors
+
+KINDS = (
+    ("mma", r"mma|ldmatrix"),
+    ("global", r"(ld|st|atom|red)\.global|cp\.async\.c[ag]"),
+    ("shared", r"(ld|st)\.shared"),
+    (
+        "float",
+        r"(add|sub|mul|fma|mad|div|max|min|neg|abs|ex2|lg2|sqrt|rcp|rsqrt|copysign)\..*f(16|32|64)|cvt\..*f(16|32)",
+    ),
+    ("shuffle", r"shfl|redux|vote"),
+    ("barrier", r"bar|cp\.async\.(commit|wait)"),
+    ("branch", r"bra|ret|setp|selp|.*\.pred"),
+    ("integer", r""),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one call of an op, or of a network, launches; seconds are bounds, not times."""
+
+    what: str
+    size: str
+    precision: str
+    launches: int
+    instructions: int
+    kinds: dict[str, int]
+    matrix_flops: float
+    useful_flops: float
+    distinct_bytes: int
+    cache_bytes: int
+    least_bytes: float
+    bank_turns: int
+    bank_turns_least: int
+    barriers: int
+    registers: int
+    spills: int
+    shared: int
+    least_s: float
+    ours_s: float
+    bound_by: str
+
+
+def kind_of(op: str) -> str:
+    return next(kind for kind, pattern in KINDS if re.match(pattern, op))
+
+
+def matrix_flops(op: str) -> int:
+    """Of one instruction of a warp."""
+    shape = re.match(r"mma\..*?m(\d+)n(\d+)k(\d+)", op)
+    return 0 if shape is None else 2 * int(shape[1]) * int(shape[2]) * int(shape[3])
+
+
+def width(op: str) -> int:
+    """Bytes that a lane moves."""
+    if op.startswith("ldmatrix"):
+        return 4 * int(re.search(r"\.x(\d)", op)[1])
+    many = re.search(r"\.v(\d)", op)
+    return int(re.search(r"[busf](\d+)$", op)[1]) // 8 * (int(many[1]) if many else 1)
+
+
+def resources(text: str, cache: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """(registers, bytes spilled) of a thread, by ptxas."""
+    if text not in cache:
+        target = re.search(r"\.target\s+(sm_\w+)", text)[1]
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "kernel.ptx").write_text(text)
+            command = [_tool("ptxas"), "-v", f"-arch={target}", "kernel.ptx", "-o", "kernel.cubin"]
+            said = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stderr
+        spills = sum(map(int, re.findall(r"(\d+) bytes spill stores", said)))
+        cache[text] = max(map(int, re.findall(r"Used (\d+) registers", said))), spills
+    return cache[text]
+
+
+def row(what: str, size: str, precision: str, launches, flops: float, least_bytes: float, cache: dict) -> Row:
+    """The sums over launches, and the bounds."""
+    kinds: collections.Counter[str] = collections.Counter()
+    issued = ours = 0.0
+    distinct = moved = 0
+    turns = turns_least = barriers = registers = spills = shared = 0
+    by: collections.Counter[str] = collections.Counter()
+    for launch in launches:
+        own = collections.Counter()
+        mma = sectors = banked = 0
+        for op, (warps, lanes, sector, turn) in zip(launch.kernel.ops, launch.counts.rows.tolist()):
+            own[kind_of(op)] += warps
+            mma += warps * matrix_flops(op)
+            sectors += sector
+            banked += turn
+            if turn:
+                turns_least += -(-lanes * width(op) // 128)
+        kinds += own
+        issued, moved, turns = issued + mma, moved + 32 * sectors, turns + banked
+        distinct += launch.counts.distinct_bytes
+        barriers += launch.counts.barriers
+        used = resources(launch.kernel.module.text, cache)
+        registers, spills, shared = max(registers, used[0]), max(spills, used[1]), max(shared, launch.shared)
+        blocks = launch.grid[0] * launch.grid[1] * launch.grid[2]
+        busy = min(1.0, blocks / PROCESSORS)  # a block runs on one processor
+        needs = {
+            "matrix units": mma / (FLOPS_PER_S[precision] * busy),
+            "memory": launch.counts.distinct_bytes / BYTES_PER_S,
+            "cache": 32 * sectors / (CACHE_BYTES_PER_CLOCK * CLOCK),
+            "instructions": sum(own.values()) / (PROCESSORS * busy * ISSUED_PER_CLOCK * CLOCK),
+            "shared memory": banked / (PROCESSORS * busy * BANK_TURNS_PER_CLOCK * CLOCK),
+            "launch": LAUNCH_S,
+        }
+        longest = max(needs, key=needs.get)
+        by[longest] += needs[longest]
+        ours += max(needs.values())
+    least = max(flops / FLOPS_PER_S[precision], least_bytes / BYTES_PER_S, LAUNCH_S)
+    bound_by = by.most_common(1)[0][0] if by else ""
+    return Row(
+        what, size, precision, len(launches), sum(kinds.values()), dict(kinds), issued, flops, distinct, moved,
+        least_bytes, turns, turns_least, barriers, registers, spills, shared, least, ours, bound_by,
+    )  # fmt: skip
+
+
+def _moved(i: dict, dtype: torch.dtype) -> dict:
+    return {n: t.to(dtype) if torch.is_tensor(t) and t.is_floating_point() else t for n, t in i.items()}
+
+
+def count(names: list[str]) -> Iterator[Row]:
+    """A row for each op case and network that is small enough, on Triton, in float32 (as TF32) and bfloat16."""
+    from tests.ptx import program
+    from tests.ptx.device import gpu
+
+    program.FUEL = MOST
+    cache: dict[str, tuple[int, int]] = {}
+
+    def add(what: str, size: str, precision: str, run, flops: float, least_bytes: float) -> Iterator[Row]:
+        with gpu(count_memory=True) as device:
+            products = torch.backends.cuda.matmul
+            before, products.fp32_precision = products.fp32_precision, "tf32"
+            try:
+                with torch.no_grad():
+                    run()
+            except (program.PtxError, RuntimeError) as error:
+                if "does not end" not in str(error) and "cannot run" not in str(error):
+                    raise
+                print(f"{what} {size} {precision}: left out: {str(error).splitlines()[0]}", flush=True)
+                return
+            finally:
+                products.fp32_precision = before
+        made = row(what, size, precision, device.launches, flops, least_bytes, cache)
+        print(f"{what} {size} {precision}: {made.instructions} instructions", flush=True)
+        yield made
+
+    for case in op_cases():
+        if (names and case.op not in names) or case.gpu_only or case.flops > FLOPS:
+            continue
+        for precision in ("float32", "bfloat16"):
+            dtype = getattr(torch, precision)
+            given = _moved(case.make(), dtype)
+            run = functools.partial(case.call, given, "triton")
+            yield from add(case.op, case.size, precision, run, case.flops, case.bytes(dtype.itemsize))
+    for case in model_cases():
+        batch = case.batches[0]
+        if (names and case.model not in names) or case.flops(batch) > FLOPS:
+            continue
+        net, inputs = case.make().eval(), case.inputs(batch)
+
+        def run(case=case, net=net, inputs=inputs):
+            with use_backend("triton"):
+                case.run(net, inputs) if case.run else net(*inputs)
+
+        weights = 4 * sum(p.numel() for p in net.parameters())
+        yield from add(case.model, f"{case.unit}={batch}", "float32", run, case.flops(batch), weights)
+
+
+_COLUMNS = [
+    "",
+    "size",
+    "",
+    "launches",
+    "instructions",
+    "mma, float, integer %",
+    "useful of issued mma",
+    "distinct MB, of least",
+    "read again",
+    "bank conflicts",
+    "barriers",
+    "registers",
+    "spilled",
+    "shared KiB",
+    "least µs",
+    "ours µs",
+    "bound by",
+]
+_HEAD = (
+    f"""# What the GPU kernels execute
+
+**Counted, not timed.** Made by `python -m bench.counts` on a CPU: Triton's kernels, compiled for sm_80, run in the
+executor of `tests/ptx`. Instructions are a warp's, of PTX, before ptxas schedules them; registers, spills: ptxas's.
+
+- *useful of issued mma*: the op's own work, of what the matrix units are asked to do (padding of tiles, matrices that
+  are read as dense, what is computed again).
+- *distinct MB*: global memory touched at all in each launch, and that by what the op must move once; *read again*: what
+  the second-level cache serves in sectors of 32 bytes, by the distinct bytes; *bank conflicts*: turns of shared
+  memory's banks, by the fewest that would do.
+- *least* and *ours* are bounds for an H200 by its data sheet: {BYTES_PER_S / 1e12:g} TB/s, in bfloat16
+  {FLOPS_PER_S["bfloat16"] / 1e12:g} TFLOP/s, in TF32 {FLOPS_PER_S["float32"] / 1e12:g}, {PROCESSORS} processors at
+  {CLOCK / 1e9:g} GHz, {LAUNCH_S * 1e6:g} µs a launch; a processor issues {ISSUED_PER_CLOCK} instructions a clock, its
+  banks take a turn a clock, the second-level cache gives {CACHE_BYTES_PER_CLOCK} bytes a clock. *least*: what the op
+  needs in any form, in one launch. *ours*: launch by launch, the longest of what these kernels ask of each unit, on as
+  many processors as there are blocks. A card takes longer than both.
+- Launches of PyTorch's own between ours (the projections of `transformer_block` and `encoder_layer`) are not counted;
+  *least* of a network knows of its weights alone.
+""".splitlines()
+    + [""]
+)
+
+
+def page(rows: list[Row]) -> str:
+    lines = [*_HEAD, "| " + " | ".join(_COLUMNS) + " |", "|---|---|---" + "|---:" * (len(_COLUMNS) - 4) + "|---|"]
+    for r in rows:
+        share = " ".join(f"{100 * r.kinds.get(k, 0) / max(r.instructions, 1):.0f}" for k in ("mma", "float", "integer"))
+        useful = f"{min(r.useful_flops / r.matrix_flops, 1):.0%}" if r.matrix_flops else ""
+        cells = [
+            r.what,
+            r.size,
+            "tf32" if r.precision == "float32" else r.precision,
+            r.launches,
+            f"{r.instructions:,}",
+            share,
+            useful,
+            f"{r.distinct_bytes / 1e6:.2f}, {r.distinct_bytes / max(r.least_bytes, 1):.1f}",
+            f"{r.cache_bytes / max(r.distinct_bytes, 1):.1f}",
+            f"{r.bank_turns / r.bank_turns_least:.1f}" if r.bank_turns else "",
+            f"{r.barriers:,}",
+            r.registers,
+            r.spills,
+            f"{r.shared / 1024:.0f}",
+            f"{r.least_s * 1e6:.1f}",
+            f"{r.ours_s * 1e6:.1f}",
+            r.bound_by,
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m bench.counts", description=__doc__.splitlines()[0])
+    parser.add_argument("name", nargs="*", help="ops or networks; default: all")
+    names = parser.parse_args(argv).name
+    os.environ.pop("TRITON_INTERPRET", None)
+    torch.set_num_threads(1)
+    kept = RESULTS / "counts.json"
+    old = [Row(**r) for r in json.loads(kept.read_text())] if names and kept.is_file() else []
+    rows = [r for r in old if r.what not in names]
+    for found in count(names):
+        rows = sorted([*rows, found], key=lambda r: r.what)
+        texts = {kept: json.dumps([dataclasses.asdict(r) for r in rows], indent=1), RESULTS / "counts.md": page(rows)}
+        for path, text in texts.items():
+            with write_aside(path) as aside:
+                aside.write_text(text + "\n" * (path == kept))
+    print(f"wrote {kept.with_suffix('.md')}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
