@@ -24,9 +24,9 @@ import torch
 
 from bench.cases import model_cases, op_cases
 from posekernels import use_backend
-from posekernels._cli import Parser, run_cli
-from posekernels._files import write_aside
 from posekernels.aot import _tool
+from posekernels.cli import Parser, run_cli
+from posekernels.files import write_aside
 
 RESULTS = Path(__file__).parent / "results"
 MOST = 6_000_000  # instructions of warps in a launch; more would take minutes here
