@@ -166,9 +166,15 @@ def _ours(rows: Rows, pass_: str, dtype: str, networks: tuple[str, ...]) -> list
     return sorted(ours, key=lambda row: (networks.index(row.what), int(row.size.partition("=")[2])))
 
 
+def peer_time(rows: Rows, row: Row, peer: str) -> float | None:
+    """Microseconds of a peer in the run that measured ``row``: the machine's speed drifts between runs."""
+    found = rows.find(*row.group[:3], peer, row.dtype)
+    return found.median_us if found and found.run == row.run else None
+
+
 def best_peer(rows: Rows, row: Row) -> tuple[str, float] | None:
-    """(peer, microseconds) of the fastest that was right at the same size, in the same precision."""
-    times = {peer: rows.time(*row.group[:3], peer, row.dtype) for peer in PEERS}
+    """(peer, microseconds) of the fastest that was right at the same size, in the same precision and run."""
+    times = {peer: peer_time(rows, row, peer) for peer in PEERS}
     return min(((peer, us) for peer, us in times.items() if us), key=lambda found: found[1], default=None)
 
 
@@ -192,11 +198,11 @@ def speed_tables(rows: Rows) -> str:
     tables = []
     for pass_, dtype in (("inference", "float32"), ("inference", "bfloat16"), ("training", "float32")):
         ours = _ours(rows, pass_, dtype, tuple(NAMES))
-        peers = [p for p in PEERS if any(rows.time(*row.group[:3], p, dtype) for row in ours)]
+        peers = [p for p in PEERS if any(peer_time(rows, row, p) for row in ours)]
         head = [f"{pass_}, {dtype}", *(PEERS[p] for p in peers), "ours", "× the best"]
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         for row in ours:
-            times = [rows.time(*row.group[:3], peer, dtype) for peer in peers]
+            times = [peer_time(rows, row, peer) for peer in peers]
             found = best_peer(rows, row)
             cells = [f"{NAMES[row.what]}, {row.size}", *(_milliseconds(t) if t else "" for t in times)]
             cells += [f"**{_milliseconds(row.median_us)}**", f"{found[1] / row.median_us:.2f}" if found else ""]

@@ -129,6 +129,8 @@ def test_readme_speaks_of_the_best_peer(tmp_path, monkeypatch):
     assert "| HTNet, poses, B=1 | 0.48 ms | ONNX Runtime, 0.94 ms | **2.0** |" in claims.best_table(
         claims.Rows([results])
     )
+    results.add([row("openvino", 1.0, "htnet")], FACTS | {"time": "another run"})  # when the machine was faster
+    assert "ONNX Runtime, 0.94 ms" in claims.best_table(claims.Rows([results]))
     results.add([row("openvino", 400.0, "htnet")], FACTS)  # a peer that is ahead stands there all the same
     assert "| HTNet, poses, B=1 | 0.48 ms | OpenVINO, 0.40 ms | 0.83 |" in claims.best_table(claims.Rows([results]))
     assert "| HTNet, poses, B=1 | 2.29 ms | 0.94 ms | 0.40 ms | **0.48 ms** | 0.83 |" in claims.speed_tables(
