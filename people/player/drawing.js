@@ -334,5 +334,6 @@ function resize() {
   const box = $("space");
   scene.resize(box.clientWidth, box.clientHeight, coarse * Math.min(2, window.devicePixelRatio || 1));
   drawLanes();
+  draw(0); // a canvas of another size is empty, and would flash until the next picture
   wake();
 }
