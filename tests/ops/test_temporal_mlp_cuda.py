@@ -79,7 +79,7 @@ def test_forecast(device, sizes, side, dtype):
         tail = given[7:] if side else [[], None, None]
         return module(convert(history), *given[:7], *tail, "temporal", "spatial", 1e-5)
 
-    want = forecast(reference.forecast, torch.Tensor.double)
+    want = forecast(reference.temporal_mlp_forecast, torch.Tensor.double)
     got = forecast(cuda.temporal_mlp_forecast, lambda t: guarded(t.to(device), strided=t is history))
     assert_within_budget(got, want)
 
