@@ -7,7 +7,16 @@ compilation needs the variable unset and therefore a process of its own (tests/o
 
 import os
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
+def float32_products():
+    """Every test begins with exact products: PyTorch's two interfaces to that setting do not undo one another."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
