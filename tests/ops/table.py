@@ -63,6 +63,10 @@ class Choices:
         """One of these, the first being the usual one."""
         return choices[0]
 
+    def extreme(self, usual: float, *others: float) -> float:
+        """As ``of``, of scales at which the GPU kernels lose digits (the ops' pages say which): theirs is the usual."""
+        return usual
+
     def normal(self, *shape: int, mean: float = 0.0) -> Tensor:
         return mean + torch.randn(shape, generator=self._generator)
 
@@ -82,6 +86,9 @@ class Random(Choices):
 
     def of(self, *choices):
         return self._random.choice(choices)
+
+    def extreme(self, usual, *others):
+        return self.of(usual, *others)
 
 
 @dataclass(frozen=True)
@@ -319,6 +326,7 @@ def procrustes(choose: Choices) -> Problem:
     B, S, J = choose.batch(3), choose.size(4, 9), choose.size(17, 30, 4)
     target = choose.normal(B, 1, J, 3)
     tensors = {"poses": target + 0.5 * choose.normal(B, S, J, 3), "target": target}  # alike, as predictions are
+    tensors = {n: choose.extreme(1.0, 1e-17, 1e15) * t for n, t in tensors.items()}  # units of their own
     aligned, error = ops.procrustes, ops.procrustes_error
     return Problem(tensors, lambda t, b: (aligned(**t, backend=b), error(**t, backend=b)))
 
@@ -371,7 +379,9 @@ def strided_temporal_conv(choose: Choices) -> Problem:
 def temporal_attention(choose: Choices) -> Problem:
     T = choose.size(13, 80, 4)  # scores of a query that sees one key have no gradient, only what rounding leaves of it
     sizes = choose.batch(2), T, choose.of(choose.size(70, 90, 4), T), choose.size(2, 4), choose.size(17, 40)
+    spread = choose.extreme(1.0, 30.0)  # scores in the hundreds: a key or two have all the weight
     tensors = dict(zip("qkv", test_temporal_attention.make(*sizes, "cpu")))
+    tensors |= {n: spread * tensors[n] for n in "qk"}
     tensors["key_padding_mask"] = choose.of(test_temporal_attention.padding_of(sizes[0], sizes[2], "cpu"), None)
     options = {"causal": choose.of(True, False), "dropout": choose.of(0.3, 0.0), "scale": choose.of(None, 0.4, -0.4)}
     call = ops.temporal_attention
