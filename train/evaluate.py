@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posekernels.pose.metrics import PoseScores
+from posekernels.pose.metrics import COLUMNS, PoseScores, action_group, p_mpjpe, published_p2
 
 from .data.clips import Clip
 
@@ -65,31 +65,50 @@ def target_of(clip: Clip) -> np.ndarray:
     return target
 
 
-def evaluate_clips(predict: Callable[[Clip], np.ndarray | Tensor], clips: Sequence[Clip], place) -> PoseScores:
+def evaluate_clips(
+    predict: Callable[[Clip], np.ndarray | Tensor], clips: Sequence[Clip], place, published_batch: int | None = None
+) -> PoseScores:
     """Score ``predict`` on ``clips``, those of ``place.rank`` here and the rest elsewhere.
 
     Args:
         predict: clip -> [T, J, 3] metres relative to the root; joint 0 counts too, its target is 0.
         place: a ``train.place.Place`` (rank, world, gather).
+        published_batch: P2 by ``metrics.published_p2`` over batches of so many frames of the clips, end to end.
     Returns:
         The same scores on every process, whatever their number.
     """
     mine = {}
     for index in range(place.rank, len(clips), place.world):
         clip, scores = clips[index], PoseScores()
-        predicted = torch.as_tensor(predict(clip)).detach().to("cpu", torch.float32)
+        predicted, target = torch.as_tensor(predict(clip)).detach().to("cpu", torch.float32), target_of(clip)
         with torch.autocast("cpu", enabled=False):  # figures are float32 whatever the network ran in
-            scores.add(predicted, torch.from_numpy(target_of(clip)), clip.action, clip.subject)
-        mine[index] = scores
+            scores.add(predicted, torch.from_numpy(target), clip.action, clip.subject)
+            aligned = p_mpjpe(predicted, torch.from_numpy(target), per_frame=True) if published_batch else None
+        mine[index] = scores, aligned
     merged = {k: v for part in place.gather(mine) for k, v in part.items()}
     scores = PoseScores()
     for index in sorted(merged):
-        scores.merge(merged[index])
+        scores.merge(merged[index][0])
+    if published_batch:
+        _mix(scores, [merged[index][1] for index in sorted(merged)], published_batch)
     return scores
 
 
+def _mix(scores: PoseScores, aligned: list[Tensor], batch: int) -> None:
+    """Let P2 of ``scores``, a record per clip, be the published one; ``aligned``: errors of every clip's frames."""
+    groups = [action_group(group) for _, group, frames, _ in scores.records for _ in range(frames)]
+    errors = published_p2(1000 * torch.cat(aligned).double(), groups, batch)
+    at, records = COLUMNS.index("P2"), []
+    for (subject, group, frames, values), p2 in zip(scores.records, errors.split([len(a) for a in aligned])):
+        records.append((subject, group, frames, (*values[:at], p2.mean().item(), *values[at + 1 :])))
+    scores.records = records
+
+
 def evaluate_pairs(
-    predict: Callable[[Clip], tuple[Tensor, Tensor]], clips: Sequence[Clip], place
+    predict: Callable[[Clip], tuple[Tensor, Tensor]],
+    clips: Sequence[Clip],
+    place,
+    published_batch: int | None = None,
 ) -> tuple[PoseScores, PoseScores]:
     """``evaluate_clips`` of each of the two results of ``predict``, which runs once per clip."""
     second: dict[int, Tensor] = {}
@@ -99,7 +118,8 @@ def evaluate_pairs(
         second[id(clip)] = other.cpu()
         return one
 
-    return evaluate_clips(first, clips, place), evaluate_clips(lambda clip: second[id(clip)], clips, place)
+    before = evaluate_clips(first, clips, place, published_batch)
+    return before, evaluate_clips(lambda clip: second[id(clip)], clips, place, published_batch)
 
 
 def mean_pose(clips: Sequence[Clip]) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..ops import best_hypothesis, procrustes_error
-from .metrics import action_group
+from .metrics import action_group, published_p2
 
 PCK_THRESHOLD = 0.150  # metres
 AUC_150 = tuple(i / 1000 for i in range(150))  # what the multi-hypothesis papers' code uses
@@ -100,29 +100,33 @@ class HypothesisScores:
     """Sums up poses with their hypotheses into the published tables: per action group, and the mean over groups.
 
     Args:
-        published_p2: reproduce the published program's P2, which credits every pose of a batch that mixes action groups
-            with the mean of the batch. By default each pose counts with its own error.
+        published_batches: P2 by ``metrics.published_p2`` over batches of this size. By default each pose counts with
+            its own error.
         with_pck: also PCK and AUC, as on MPI-INF-3DHP.
         without_truth: also what can be had without knowing the truth: P1 of the mean and of the joint-wise median of
             the hypotheses.
     """
 
-    published_p2: bool = False
+    published_batches: int | Sequence[int] | None = None
     with_pck: bool = False
     without_truth: bool = False
-    records: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # group -> column -> per pose
+    # number of the first pose in the test -> (groups of the poses, column -> [B])
+    parts: dict[int, tuple[list[str], dict[str, Tensor]]] = field(default_factory=dict)
 
-    def add(self, poses: Tensor, target: Tensor, actions: Sequence[str], **more: Tensor) -> None:
-        """Add a batch: poses [B, S, J, 3], target [B, J, 3], metres, and the action of each pose.
+    def add(
+        self, poses: Tensor, target: Tensor, actions: Sequence[str], first: int | None = None, **more: Tensor
+    ) -> None:
+        """Add poses [B, S, J, 3], target [B, J, 3], metres, and the action of each pose.
 
-        ``more``: further columns by name, [B], in what they are reported in.
+        Args:
+            first: the number of the first of them in the whole test; None: they follow those that were added.
+            more: further columns by name, [B], in what they are reported in.
         """
         if len(actions) != poses.shape[0]:
             raise ValueError(f"HypothesisScores: {len(actions)} actions for {poses.shape[0]} poses")
-        groups = [action_group(a) for a in actions]
+        if not len(actions):
+            return
         p2 = procrustes_error(poses, target[:, None]).amin(1)
-        if self.published_p2 and len(set(groups)) > 1:
-            p2 = p2.mean().expand_as(p2)
         columns = {"P1": 1000 * best_hypothesis(poses, target).error.double(), "P2": 1000 * p2.double()}
         if self.with_pck:
             columns["PCK"] = 100 * pck(poses, target).amax(1).double()
@@ -130,25 +134,30 @@ class HypothesisScores:
         if self.without_truth:
             for name, pose in (("mean P1", poses.mean(1)), ("median P1", median_pose(poses))):
                 columns[name] = 1000 * (pose - target).norm(dim=-1).mean(-1).double()
-        for name, values in (columns | more).items():
-            for group, value in zip(groups, values.tolist()):
-                self.records.setdefault(group, {}).setdefault(name, []).append(value)
+        first = self.frames() if first is None else first
+        self.parts[first] = [action_group(a) for a in actions], columns | more
 
     def merge(self, other: HypothesisScores) -> None:
-        """Add everything ``other`` (of another process) has seen."""
-        for group, columns in other.records.items():
-            for name, values in columns.items():
-                self.records.setdefault(group, {}).setdefault(name, []).extend(values)
+        """Add everything ``other`` (of another process, which numbered its poses) has seen."""
+        self.parts |= other.parts
 
     def frames(self) -> int:
         """Poses seen."""
-        return sum(len(columns["P1"]) for columns in self.records.values())
+        return sum(len(groups) for groups, _ in self.parts.values())
 
     def per_action(self) -> dict[str, dict[str, float]]:
         """{action group: {"P1": mm, "P2": mm, "PCK" and "AUC": percent, ...}}, sorted by name."""
+        if not self.parts:
+            return {}
+        parts = [self.parts[first] for first in sorted(self.parts)]
+        groups = [group for part, _ in parts for group in part]
+        columns = {name: torch.cat([part[name] for _, part in parts]) for name in parts[0][1]}
+        if self.published_batches is not None:
+            columns["P2"] = published_p2(columns["P2"], groups, self.published_batches)
+        of = {group: [i for i, g in enumerate(groups) if g == group] for group in sorted(set(groups))}
         return {
-            group: {name: math.fsum(v) / len(v) for name, v in self.records[group].items()}
-            for group in sorted(self.records)
+            group: {name: math.fsum(column[rows].tolist()) / len(rows) for name, column in columns.items()}
+            for group, rows in of.items()
         }
 
     def average(self) -> dict[str, float]:

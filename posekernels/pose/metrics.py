@@ -8,6 +8,7 @@ device. Source: data_h36m section 8.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -102,6 +103,29 @@ def mean_velocity_error(predicted: Tensor, target: Tensor) -> Tensor:
 def action_group(action: str) -> str:
     """The group of an action: its first word ("Walking 1" -> "Walking")."""
     return action.split(" ")[0]
+
+
+def published_p2(errors: Tensor, groups: Sequence[str], batches: int | Sequence[int]) -> Tensor:
+    """P2 as HTNet, WS-ANL, the Strided Transformer and DiffPose (single frames) publish it.
+
+    A published flaw: each pose of a batch that mixes action groups counts with the batch's mean, so that the figures
+    of actions depend on the batch size. The mean over all poses stays what it is.
+
+    Args:
+        errors: [N] of all poses, in the order of the test. groups: [N] their action groups.
+        batches: poses in a batch; the last one may be smaller. Or the size of each batch, as for ``torch.split``.
+    Returns:
+        [N] errors to average by action.
+    """
+    groups = list(groups)
+    if errors.dim() != 1 or len(groups) != len(errors):
+        raise ValueError(f"published_p2: errors must be [N] with N groups, got {list(errors.shape)}, {len(groups)}")
+    parts, first = [], 0
+    for part in errors.split(batches if isinstance(batches, int) else list(batches)):
+        mixed = len(set(groups[first : first + len(part)])) > 1
+        parts.append(part.mean().expand_as(part) if mixed else part)
+        first += len(part)
+    return torch.cat(parts)
 
 
 COLUMNS = ("P1", "P2", "P3", "MPJVE")

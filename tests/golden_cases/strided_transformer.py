@@ -136,12 +136,9 @@ def train_loss(case: Case) -> dict:
 
 def eval_metrics(case: Case) -> dict:
     predicted, target = tensor(case, "prediction").double(), tensor(case, "target").double()
-    errors = HypothesisScores(published_p2=True)
-    batch = case["batch"]
-    labels = np.array(case.config["labels"])
-    for number in np.unique(batch):
-        chosen = batch == number
-        errors.add(predicted[chosen], target[chosen, 0], labels[chosen].tolist())
+    order = np.argsort(case["batch"], kind="stable")
+    errors = HypothesisScores(np.unique(case["batch"], return_counts=True)[1].tolist())
+    errors.add(predicted[order], target[order, 0], [case.config["labels"][i] for i in order])
     table = errors.per_action()
     p1, p2 = ([table[a][m] for a in case.config["actions"]] for m in ("P1", "P2"))
     return {

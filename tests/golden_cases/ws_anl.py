@@ -92,10 +92,9 @@ def sampling(case: Case) -> dict:
 def metrics(case: Case) -> dict:
     c = case.config
     poses, target = torch.from_numpy(case["poses"]), torch.from_numpy(case["target"]).squeeze(1)
-    scores, as_published = HypothesisScores(with_pck=True), HypothesisScores(published_p2=True)
-    for part in torch.arange(len(poses)).split(c["batches"]):
-        for s in (scores, as_published):
-            s.add(poses[part], target[part], [c["actions"][i] for i in part])
+    scores, as_published = HypothesisScores(with_pck=True), HypothesisScores(c["batches"])
+    for s in (scores, as_published):
+        s.add(poses, target, c["actions"])
     by_action, by_action_published = scores.per_action(), as_published.per_action()
     errors = (poses - target[:, None]).norm(dim=-1).mean(-1)
     aligned = procrustes_error(poses, target[:, None])

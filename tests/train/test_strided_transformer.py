@@ -63,7 +63,7 @@ def test_published_files_are_found_by_their_first_letter(train):
     assert train("alone", *test) == 0
     assert train("both", *test, "--refine", "--refine_reload") == 0
     assert figures(train.folder / "both")["P1 unrefined"] == pytest.approx(figures(train.folder / "alone")["P1"])
-    assert train("as-published", *test, "--published_mixed_batch_p2") == 0
+    assert train("as-published", *test, "--published_p2") == 0
     assert figures(train.folder / "as-published")["P1"] == pytest.approx(
         figures(train.folder / "alone")["P1"], abs=1e-3
     )
@@ -122,7 +122,7 @@ def test_mixed_batches_distort_p2_only_where_asked():
     target = torch.randn(8, 17, 3, generator=g)
     predicted = target + 0.1 * torch.randn(8, 17, 3, generator=g) * torch.arange(1, 9)[:, None, None]
     labels = ["Walking"] * 4 + ["Eating"] * 4
-    exact, published = HypothesisScores(), HypothesisScores(published_p2=True)
+    exact, published = HypothesisScores(), HypothesisScores(8)
     for errors in (exact, published):
         errors.add(predicted[:, None], target, labels)
     assert exact.per_action()["Walking"]["P2"] < exact.per_action()["Eating"]["P2"]

@@ -75,6 +75,15 @@ def decayed(options: Namespace, epoch: int) -> float:
     return options.lr_decay ** (epoch - large) * options.lr_decay_large**large
 
 
+def add_published_p2(parser: ArgumentParser) -> None:
+    """A published flaw on demand; the same option for every system."""
+    parser.add_argument(
+        "--published_p2",
+        action="store_true",
+        help="P2 with a published flaw: in a test batch (--batch-size) of several actions each pose has the mean P2",
+    )
+
+
 class Windows(TrainWindows):
     """``TrainWindows`` as the loop's ``Loader``: any epoch's order can be asked for, no process is left without work.
 
@@ -128,15 +137,22 @@ class LiftingRecipe(Recipe):
         pad, causal_shift: of the windows, as in ``TrainWindows``: W = 1 + 2 pad frames.
         augment: mirrored training samples. test_augment: average with the mirrored prediction.
         shuffle_seed: of the training windows. least: samples of a batch that every process needs.
+        tested_apart: why the published test never puts two actions into a batch; "" where it does.
     """
 
     task = "lifting"
     pad = causal_shift = 0
     shuffle_seed = 1234
     least = 1
+    tested_apart = ""
 
     def __init__(self, options, data: LiftingData):
         super().__init__(options, data)
+        self.published_p2 = getattr(options, "published_p2", False)
+        if self.published_p2 and self.tested_apart:
+            raise ValueError(
+                f"--published_p2: nothing to reproduce, {self.tested_apart}; P2 is as published without it"
+            )
         self.augment = getattr(options, "data_augmentation", True)
         self.test_augment = getattr(options, "test_augmentation", True)
 
@@ -148,6 +164,7 @@ class LiftingRecipe(Recipe):
         parser.add_argument(
             "--test_augmentation", type=boolean, default=True, metavar="BOOL", help="mirrored copy at test, averaged"
         )
+        add_published_p2(parser)
 
     def make_loader(self, rank: int, world: int) -> Windows:
         return Windows(
@@ -192,5 +209,10 @@ class LiftingRecipe(Recipe):
         pose[:, 0] = 0
         return pose
 
+    @property
+    def published_batch(self) -> int | None:
+        """Frames in a test batch of the published program, where ``--published_p2`` asks for its P2."""
+        return self.options.batch_size if self.published_p2 else None
+
     def evaluate(self, place) -> Report:
-        return Report.of(evaluate_clips(self.predict, self.data.test, place))
+        return Report.of(evaluate_clips(self.predict, self.data.test, place, self.published_batch))

@@ -234,9 +234,10 @@ class DiffPoseRecipe(LiftingRecipe):
         return published | {"epochs": 80, "batch_size": 1024, "lr": 1e-3, "every": 1}
 
     def __init__(self, options, data: LiftingData):
+        self.video = options.setting == "video"
+        self.tested_apart = "the video setting is tested clip by clip" if self.video else ""
         super().__init__(options, data)
         o = options
-        self.video = o.setting == "video"
         self.ema_rate = o.ema_rate or None
         self.stages = 1 if o.model_pose_path else 2
         self.refining = True  # False while the pose network is trained
@@ -411,7 +412,7 @@ class DiffPoseRecipe(LiftingRecipe):
         clips = self.data.test
         if self.options.published_repeated_frames:
             clips = [mixste.with_repeats(clip, self.options.frames) for clip in clips]
-        before, report = map(Report.of, evaluate_pairs(self.predictions, clips, place))
+        before, report = map(Report.of, evaluate_pairs(self.predictions, clips, place, self.published_batch))
         if not self.refining:
             return before
         _add_before(report, before)

@@ -51,6 +51,7 @@ def with_repeats(clip: Clip, frames: int) -> Clip:
 
 
 class MixSTERecipe(LiftingRecipe):
+    tested_apart = "MixSTE is tested clip by clip"
     architecture = ("frames", "channels", "depth", "heads")
 
     @classmethod

@@ -44,6 +44,7 @@ WITHOUT_EFFECT = {  # published options that the published program never reads, 
 class RIERecipe(LiftingRecipe):
     architecture = ("stage", "architecture", "channels", "latent_features_dim", "causal")
     least = 2  # a batch norm cannot learn from one row
+    tested_apart = "RIE is tested action by action"
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:

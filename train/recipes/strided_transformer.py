@@ -20,12 +20,11 @@ from posekernels import models
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.load import fill, is_run
 from posekernels.models.strided_refine import back_project
-from posekernels.pose.hypotheses import HypothesisScores
 from posekernels.pose.metrics import mpjpe
 
 from ..data.clips import Clip
 from ..data.windows import Batch
-from ..evaluate import Report, evaluate_pairs, target_of
+from ..evaluate import Report, evaluate_pairs
 from ._lifting import (
     LiftingRecipe,
     Windows,
@@ -122,11 +121,6 @@ class StridedTransformerRecipe(LiftingRecipe):
         add("-s", "--stride", type=int, default=1, help="of the training windows; only 1")
         add("--out_all", type=int, default=1, help="targets for all frames of a window; only 1")
         add("--crop_uv", type=int, default=0, help="input without normalisation; only 0")
-        add(
-            "--published_mixed_batch_p2",
-            action="store_true",
-            help="reproduce a published flaw: in a test batch of several actions each sample counts with the mean P2",
-        )
         add_without_effect(parser, WITHOUT_EFFECT)
 
     @classmethod
@@ -281,28 +275,12 @@ class StridedTransformerRecipe(LiftingRecipe):
         return plain if refined is None else refined
 
     def evaluate(self, place) -> Report:
-        if self.options.published_mixed_batch_p2:
-            return self.evaluate_as_published(place)
         if not self.options.refine:
             return super().evaluate(place)
-        plain, report = map(Report.of, evaluate_pairs(self.predictions, self.data.test, place))
+        plain, report = map(Report.of, evaluate_pairs(self.predictions, self.data.test, place, self.published_batch))
         for mine, other in ((report.figures, plain.figures), *((r, plain.rows[a]) for a, r in report.rows.items())):
             mine |= {f"{name} unrefined": other[name] for name in ("P1", "P2")}
         return report
-
-    def evaluate_as_published(self, place) -> Report:
-        """P1 and P2 over batches of ``--batch_size`` samples in order, with the published flaw of mixed batches."""
-        clips = self.data.test
-        mine = {i: self.predict(clips[i]).cpu() for i in range(place.rank, len(clips), place.world)}
-        poses = {i: p for part in place.gather(mine) for i, p in part.items()}
-        predicted = torch.cat([poses[i] for i in range(len(clips))])
-        target = torch.from_numpy(np.concatenate([target_of(clip) for clip in clips]))
-        labels = [clip.action for clip in clips for _ in clip.keypoints]
-        scores, size = HypothesisScores(published_p2=True), self.options.batch_size
-        for start in range(0, len(labels), size):
-            part = slice(start, start + size)
-            scores.add(predicted[part, None], target[part], labels[part])
-        return Report(scores.per_action(), scores.average())
 
 
 RECIPE = StridedTransformerRecipe

@@ -27,10 +27,10 @@ from posekernels.pose.hypotheses import HypothesisScores, by_reprojection, sprea
 
 from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
-from ..evaluate import Report, evaluate_clips, target_of
+from ..evaluate import Report, target_of
 from ..options import positive
 from . import is_last_stage
-from ._lifting import LiftingRecipe, add_decay_arguments, add_without_effect, decayed
+from ._lifting import LiftingRecipe, add_decay_arguments, add_published_p2, add_without_effect, decayed
 from .htnet import WITHOUT_EFFECT, HTNetRecipe
 from .mgcn_lw import MgcnLwRecipe
 
@@ -115,9 +115,7 @@ def add_sampling_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--alpha", type=alpha_type, help="noise scale (default 0.005; 0.01 on 3DHP)")
     parser.add_argument("--noise_seed", type=int, default=1, help="of the hypotheses")
     parser.add_argument("--chunk", type=int, default=CHUNK, help="poses lifted at once: bounds the memory")
-    parser.add_argument(
-        "--published_p2", action="store_true", help="P2 as the published program averages it over mixed batches"
-    )
+    add_published_p2(parser)
 
 
 class WsAnlRecipe(LiftingRecipe):
@@ -322,7 +320,7 @@ class WsAnlRecipe(LiftingRecipe):
         """
         many = self.options.multihyp_test
         seen = many and all((c.intrinsics[:2] > 0).all() for c in self.data.test)
-        scores = HypothesisScores(published_p2=self.options.published_p2, without_truth=many, **options)
+        scores = HypothesisScores(without_truth=many, **options)
         for clip, first in self.numbered_clips(place):
             truth = torch.from_numpy(target_of(clip))
             for frames, poses, single in self.hypotheses(clip, first, self.options.samples if many else 0):
@@ -335,8 +333,8 @@ class WsAnlRecipe(LiftingRecipe):
                     keypoints = torch.from_numpy(clip.keypoints[frames, :, :2])
                     chosen = by_reprojection(poses, keypoints, torch.from_numpy(clip.intrinsics))
                     columns["reprojected P1"] = 1000 * (chosen - target).norm(dim=-1).mean(-1).double()
-                scores.add(poses, target, [clip.action] * len(target), **columns)
-        merged = HypothesisScores()
+                scores.add(poses, target, [clip.action] * len(target), first + frames.start, **columns)
+        merged = HypothesisScores(self.published_batch)
         for part in place.gather(scores):
             merged.merge(part)
         return merged
@@ -354,7 +352,7 @@ class WsAnlRecipe(LiftingRecipe):
         if self.options.multihyp_test and not self.training:
             scores = self.evaluate_hypotheses(place)
             return Report(scores.per_action(), scores.average())
-        return Report.of(evaluate_clips(self.predict, self.data.test, place))
+        return super().evaluate(place)
 
     def write_curve(self, place, path: Path) -> None:
         """Best-of-S against S, with the variance model's noise and with plain noise of the same overall size."""
