@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posekernels._tables import table
 from posekernels.checks import nearest
 from posekernels.ops import denoise_loop
 from posekernels.ops.denoise.reference import draw
@@ -122,7 +123,9 @@ class Diffusion(KeepsBuffers):
         super().__init__()
         betas = beta_schedule(schedule, start, end, timesteps)
         self.timesteps = timesteps
-        self.register_buffer("alpha_bar", alpha_bars(betas), persistent=False)
+        self.alphas = alpha_bars(betas).double()  # stay on the CPU: steps are planned by the host
+        self.register_buffer("alpha_bar", self.alphas.float(), persistent=False)
+        self._planned: dict[Sampling, tuple[list[int], Tensor]] = {}
 
     def check(self, t: int) -> None:
         """Raises ValueError unless ``t`` is a timestep of the schedule."""
@@ -135,18 +138,27 @@ class Diffusion(KeepsBuffers):
         return alpha.sqrt().to(x.dtype) * x + (1 - alpha).sqrt().to(x.dtype) * noise
 
     def coefficients(self, sampling: Sampling) -> tuple[list[int], Tensor]:
-        """(visited timesteps, [S, 5] float32 for ``denoise_loop``), from the largest timestep to the smallest.
+        """(visited timesteps, [S, 5] float32 on the CPU for ``denoise_loop``), from the largest timestep down.
+
+        They are kept: do not write to them.
 
         Raises:
             ValueError: a timestep outside the schedule, or at its end in pure noise; an ``eta`` > 1 that asks for more
                 noise than a timestep has.
         """
+        if sampling not in self._planned:
+            with torch.inference_mode(False):  # it may meet gradients later
+                self._planned[sampling] = self._plan(sampling)
+        return self._planned[sampling]
+
+    def _plan(self, sampling: Sampling) -> tuple[list[int], Tensor]:
+        """See ``coefficients``."""
         sequence = sampling.sequence
         for t in (sampling.limit - 1, *sequence):
             self.check(t)
-        if self.alpha_bar[max(sequence) + 1] <= 0:
+        alpha = self.alphas
+        if alpha[max(sequence) + 1] <= 0:
             raise ValueError(f"timestep {max(sequence)} leaves nothing of the pose (alpha_bar is 0): start below it")
-        alpha = self.alpha_bar.double().cpu()
         rows = []
         for t, previous in zip(reversed(sequence), reversed([-1, *sequence[:-1]])):
             a, b = alpha[t + 1], alpha[previous + 1]  # of this timestep and of the one that is stepped to
@@ -272,19 +284,21 @@ class DiffPose(Lifts):
         if sampling.eta == 0:
             noise, seed = None, None
         if not self.denoiser.fits():
-            x = self._step_by_step(x, timesteps, coefficients.to(x), noise, seed)
+            x = self._step_by_step(x, timesteps, coefficients.tolist(), noise, seed)
             return x.unflatten(0, (sampling.hypotheses, -1))
         x = denoise_loop(
             x,
             self.denoiser.prepared(),
             self.denoiser.time_shifts(timesteps),
-            coefficients.to(x),
+            table(tuple(map(tuple, coefficients.tolist())), x.device, x.dtype),
             noise=noise,
             seed=seed,
         )
         return x.unflatten(0, (sampling.hypotheses, -1))
 
-    def _step_by_step(self, x: Tensor, timesteps, coefficients: Tensor, noise: Tensor | None, seed) -> Tensor:
+    def _step_by_step(
+        self, x: Tensor, timesteps, coefficients: list[list[float]], noise: Tensor | None, seed
+    ) -> Tensor:
         """``denoise_loop`` with the denoiser called as a module."""
         for s, (t, (_, _, keep_x, keep_e, keep_z)) in enumerate(zip(timesteps, coefficients)):
             e = self.denoiser(x, x.new_full((len(x),), t))

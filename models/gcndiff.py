@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels._tables import table
 from posekernels.ops import GraphDenoiser, graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
 from posekernels.prepared import captured
@@ -93,7 +94,7 @@ class GCNdiff(GraphTransformer):
         if shifts is None:
             device = self.conv_in.weight.device
             with torch.no_grad(), torch.autocast(device.type, enabled=False):  # they are kept, for calls outside too
-                time = self.time_embedding(torch.tensor(timesteps, device=device))
+                time = self.time_embedding(table(timesteps, device, torch.float64))
                 shifts = torch.stack([block.time_shift(time) for block in self.blocks], dim=1)
             if len(kept) >= _SEQUENCES:
                 kept.clear()

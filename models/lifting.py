@@ -214,7 +214,7 @@ def chunked(clip: Tensor, frames: int) -> Tensor:
     if clip.dim() < 3 or not clip.shape[-3]:
         raise ValueError(f"clip must be [n, J, C] with at least one frame, got {list(clip.shape)}")
     n = clip.shape[-3]
-    starts = torch.tensor([*range(0, n - frames, frames), max(n - frames, 0)], device=clip.device)
+    starts = (torch.arange(max(1, -(-n // frames)), device=clip.device) * frames).clamp(max=max(n - frames, 0))
     rows = (starts[:, None] + torch.arange(frames, device=clip.device)).clamp(max=n - 1)
     return clip[..., rows, :, :]
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posekernels._tables import table
 from posekernels.arrays import in_autocast_dtype
 from posekernels.checks import check_sizes
 from posekernels.ops import (
@@ -418,8 +419,9 @@ class RIE(LiftsWindows):
         [T, C] for each window."""
         raw, to_root, to_middle = layer.weight.chunk(3, dim=1)  # [C, 2 * joints, w] each
         scale, shift = layer.affine.to(x.dtype)
-        joints = list(joints)
-        part = torch.cat((x[:, joints].flatten(1), (x[:, joints] - x[:, :1]).flatten(1)), dim=1)  # [frames, 4 * joints]
+        joints = table(joints, x.device)
+        own = x.index_select(1, joints)
+        part = torch.cat((own.flatten(1), (own - x[:, :1]).flatten(1)), dim=1)  # [frames, 4 * joints]
         filters = torch.cat((raw + to_middle, to_root), dim=1)
         along = F.conv1d(part.mT[None], filters)[0].mT * scale + shift
-        return along.contiguous(), F.linear(middle[:, joints].flatten(1), to_middle.sum(2)) * scale
+        return along.contiguous(), F.linear(middle.index_select(1, joints).flatten(1), to_middle.sum(2)) * scale

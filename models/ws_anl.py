@@ -27,18 +27,25 @@ def with_mirror(keypoints: Tensor, skeleton: Skeleton = H36M_17) -> Tensor:
     return torch.stack((keypoints, skeleton.mirror(keypoints)), 1)
 
 
-def check_keypoints(keypoints: Tensor) -> None:
+def check_keypoints(keypoints: Tensor) -> Tensor:
     """Refuse keypoints that are plainly in pixels.
 
+    Returns:
+        ``keypoints``. On a GPU no value is read, as the host would wait for it and a CUDA graph cannot record that:
+        keypoints in pixels are NaN there.
     Raises:
-        ValueError: the middle half of the coordinates lies beyond what a joint in or near the picture can have.
+        ValueError: most coordinates lie beyond what a joint in or near the picture can have.
     """
-    if keypoints.numel() and keypoints.detach().abs().median() > 3:
+    beyond = (keypoints.detach().abs() > 3).double().mean() > 0.5
+    if keypoints.device.type != "cpu":
+        return keypoints.masked_fill(beyond, math.nan)
+    if beyond:
         raise ValueError(
             "keypoints look like pixels (median absolute coordinate "
             f"{keypoints.detach().abs().median().item():.0f}); normalise them first: "
             "x * 2 / width - 1, y * 2 / width - height / width"
         )
+    return keypoints
 
 
 def ws_anl(lifter: str = "htnet", sizes: dict | None = None, variance_sizes: dict | None = None) -> WsAnl:
@@ -139,7 +146,8 @@ class WsAnl(Lifts):
         Returns:
             [B, S, J, 3] metres, relative to the root, which is 0.
         Raises:
-            ValueError: no samples, a negative alpha, NaN in sigma, keypoints in pixels, or a wrong shape.
+            ValueError: no samples, a negative alpha, or a wrong shape; on a CPU also NaN in sigma and keypoints in
+                pixels, of which the poses are NaN on a GPU.
 
         Published quirk: each hypothesis is the mean of two *differently* noisy lifts, so its spread is smaller than
         that of one.
@@ -165,8 +173,8 @@ class WsAnl(Lifts):
         if noise is not None and noise.shape != (B, samples, 2, joints, 2):
             raise ValueError(f"ws_anl: noise must be {[B, samples, 2, joints, 2]}, got {list(noise.shape)}")
         if not torch.compiler.is_compiling():  # reading a value back would break the graph
-            check_keypoints(keypoints)
-            if sigma.isnan().any():
+            keypoints = check_keypoints(keypoints)
+            if sigma.device.type == "cpu" and sigma.isnan().any():
                 raise ValueError("ws_anl: sigma holds NaN: does the checkpoint belong to the variance model?")
         pairs = chunk // 2
         images, step = max(1, pairs // samples), min(pairs, samples)

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .._tables import table
 from ..checks import nearest
 
 
@@ -90,7 +91,7 @@ class Skeleton:
 
     def mirror(self, points: Tensor) -> Tensor:
         """Points [..., J, C] seen in a mirror: coordinate 0 negated, left and right exchanged. Its own inverse."""
-        points = points[..., list(self.mirrored), :]
+        points = points.index_select(-2, table(self.mirrored, points.device))
         return torch.cat((-points[..., :1], points[..., 1:]), -1)
 
     def adjacency(self) -> Tensor:

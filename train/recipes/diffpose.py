@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
+from posekernels._tables import table
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.diffpose import PUBLISHED_SAMPLING, Diffusion, Sampling
 from posekernels.models.gcndiff import GCNdiff
@@ -379,7 +380,7 @@ class DiffPoseRecipe(LiftingRecipe):
         uniform = torch.rand(batch.pose.shape[:2], device=batch.pose.device)
         x, scale = training_poses(batch.mixture, batch.pose, uniform)
         if self.video:
-            scale = scale.new_tensor(VIDEO_NOISE)
+            scale = table(VIDEO_NOISE, scale.device, scale.dtype)
         diffusion = self.model.diffusion
         half = torch.randint(diffusion.timesteps, (len(x) // 2 + 1,), device=x.device)
         t = timestep_pairs(half, diffusion.timesteps, len(x))

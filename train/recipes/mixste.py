@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
+from posekernels._tables import table
 from posekernels.models.lifting import chunked
 
 from ..data.clips import Clip
@@ -31,7 +32,7 @@ def mixste_loss(predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
         ``position``: distance, weighted by joint; ``smoothness``: squared frame difference of the prediction, weighted
         by joint; ``velocity``: distance of the frame differences. Means over everything; 0 for T = 1.
     """
-    weights = predicted.new_tensor(JOINT_WEIGHTS)
+    weights = table(JOINT_WEIGHTS, predicted.device, predicted.dtype)
     position = (weights * (predicted - target).norm(dim=-1)).mean()
     if predicted.shape[1] < 2:
         smoothness = velocity = torch.zeros_like(position)

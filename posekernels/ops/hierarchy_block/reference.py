@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..._tables import table
 from ..graph_conv import graph_conv
 from ..graph_conv import reference as convolution
 from ..joint_attention import joint_attention
@@ -54,8 +55,8 @@ def _mlp(x: Tensor, fc1: Tensor, bias1: Tensor, fc2: Tensor, bias2: Tensor) -> T
 
 def _limbs(joints: list[list[int]], weight: Tensor) -> Limbs:
     """``weight``: [C, C, taps]."""
-    read = torch.tensor([j for limb in joints for j in limb], device=weight.device)
-    written = torch.tensor([j for limb in joints for j in limb[1:]], device=weight.device)
+    read = table([j for limb in joints for j in limb], weight.device)
+    written = table([j for limb in joints for j in limb[1:]], weight.device)
     return Limbs(read, written, weight.permute(0, 2, 1).flatten(1))
 
 

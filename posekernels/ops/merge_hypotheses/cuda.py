@@ -6,13 +6,13 @@ from torch import Tensor
 
 from ..._adapters import addresses
 from ..._cuda import launch
-from .cpu import table
+from ..._tables import table
 
 
 def merge_hypotheses(poses, mirrored, root) -> Tensor:
     """As ``reference.merge_hypotheses``."""
     N, V, J, _ = poses.shape
-    poses, joints = poses.contiguous(), table(tuple(mirrored), poses.device)
+    poses, joints = poses.contiguous(), table(mirrored, poses.device)
     y = poses.new_empty(N, J, 3)
     if N:
         launch("merge_hypotheses_cuda", poses, *addresses(poses, joints, y), N, V, J, root)
@@ -22,7 +22,7 @@ def merge_hypotheses(poses, mirrored, root) -> Tensor:
 def merge_hypotheses_backward(grad, views, mirrored, root) -> Tensor:
     """As ``reference.merge_hypotheses_backward``."""
     N, J, _ = grad.shape
-    grad, joints = grad.contiguous(), table(tuple(mirrored), grad.device)
+    grad, joints = grad.contiguous(), table(mirrored, grad.device)
     y = grad.new_empty(N, views, J, 3)
     if N:
         launch("merge_hypotheses_backward_cuda", grad, *addresses(grad, joints, y), N, views, J, root)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..._tables import table
 from ..._triton import compilation, launch_on, power_of_2
 
 
@@ -70,19 +69,13 @@ def _merge_bwd_kernel(
     tl.store(out, grad, mask=mask)
 
 
-@functools.lru_cache(maxsize=64)
-def _table(mirrored: tuple[int, ...], device: torch.device) -> Tensor:
-    """[J] int32 on ``device``; kept, because copying it there would stall every call."""
-    return torch.tensor(mirrored, dtype=torch.int32, device=device)
-
-
 def _launch(kernel, given: Tensor, mirrored, out: Tensor, N: int, views: int, root: int) -> None:
     J = len(mirrored)
     BLOCK = triton.next_power_of_2(3 * J)
     POSES = power_of_2(2048 // BLOCK, 1, 32)
     with launch_on(given):
         kernel[(triton.cdiv(N, POSES),)](
-            given, _table(tuple(mirrored), given.device), out, N, J, root,
+            given, table(mirrored, given.device, torch.int32), out, N, J, root,
             VIEWS=views, POSES=POSES, BLOCK=BLOCK, num_warps=4,
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._recompute import gradients
+from ..._tables import table
 
 
 def relative_encoding(x: Tensor, joints: list[int], sizes: list[int]) -> list[Tensor]:
@@ -13,8 +14,8 @@ def relative_encoding(x: Tensor, joints: list[int], sizes: list[int]) -> list[Te
     encodings = (x, x - x[:, :, :1], x - x[:, x.shape[1] // 2, None])
     parts, first = [], 0
     for size in sizes:
-        part = joints[first : first + size]
-        parts.append(torch.cat([encoding[:, :, part].flatten(2) for encoding in encodings], dim=-1))
+        part = table(joints[first : first + size], x.device)
+        parts.append(torch.cat([encoding.index_select(2, part).flatten(2) for encoding in encodings], dim=-1))
         first += size
     return parts
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..._tables import table
 from ..._triton import compilation, launch_on, power_of_2
 
 
@@ -81,12 +80,6 @@ def _encoding_bwd_kernel(
     tl.store(out_ptr + (first + T // 2) * JF + column, middle_row, mask=column < JF)
 
 
-@functools.lru_cache(maxsize=64)
-def _table(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """int32 on ``device``; kept, because copying it there would stall every call."""
-    return torch.tensor(numbers, dtype=torch.int32, device=device)
-
-
 def relative_encoding(x, joints, sizes) -> list[Tensor]:
     """As ``reference.relative_encoding``."""
     B, T, J, F = x.shape
@@ -95,7 +88,7 @@ def relative_encoding(x, joints, sizes) -> list[Tensor]:
     for size in sizes:
         out = x.new_empty(B, T, 3 * F * size)
         if out.numel():
-            part = _table(tuple(joints[first : first + size]), x.device)
+            part = table(joints[first : first + size], x.device, torch.int32)
             BLOCK = triton.next_power_of_2(3 * F * size)
             ROWS = power_of_2(1024 // BLOCK, 1, 64)
             with launch_on(x):
@@ -118,7 +111,7 @@ def relative_encoding_backward(grads, x, joints, sizes) -> Tensor:
         starts += [first + i * F for i in range(size)]
         steps += [size * F] * size
         first += 3 * size * F
-    tables = [_table(tuple(numbers), x.device) for numbers in (joints, starts, steps)]
+    tables = [table(numbers, x.device, torch.int32) for numbers in (joints, starts, steps)]
     grad = torch.cat(list(grads), -1)
     BLOCK = triton.next_power_of_2(J * F)
     BLOCK_T = power_of_2(T, 1, max(1, 1024 // BLOCK))
