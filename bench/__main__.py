@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from bench.memory import peak_mb
 from bench.peers import SESSIONS
 from bench.report import present
 from bench.results import Results, machine
-from bench.suite import COMPILED, PRECISIONS, Row, measured
+from bench.suite import COMPILED_GRAPH, PRECISIONS, Row, measured
 from posekernels.checks import nearest
 from posekernels.cli import Parser, run_cli
 
@@ -31,7 +32,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", action="append", help="only this backend (repeatable); default: all here")
     parser.add_argument("--batch", type=int, action="append", help="batches of the networks instead of each one's own")
     parser.add_argument(
-        "--dtype", choices=[*PRECISIONS, *SHORT], help="only this precision; default: float32 and what each case names"
+        "--dtype",
+        choices=[*PRECISIONS, *SHORT],
+        action="append",
+        help="only this precision (repeatable); default: float32 and what each case names",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
@@ -49,6 +53,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows-only", action="store_true", help="no NAME.csv, .md and .png (python -m bench.report)")
     parser.add_argument("--name", help="NAME; rows already there stay, those measured again are replaced")
     parser.add_argument("--dry-run", action="store_true", help="list the units and about how long they take")
+    parser.add_argument("--resume", default="0", help=argparse.SUPPRESS)  # of a run whose card was lost: UNIT[:WAY...]
     args = parser.parse_args(argv)
     for kind, known in {"op": {c.op for c in op_cases()}, "model": {c.model for c in model_cases()}}.items():
         for name in getattr(args, kind) or ():
@@ -56,7 +61,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                 raise ValueError(
                     f"--{kind} {name}: no such benchmark{nearest(name, known)} (there are: {', '.join(sorted(known))})"
                 )
-    args.dtype = SHORT.get(args.dtype, args.dtype)
+    args.dtype = [SHORT.get(name, name) for name in args.dtype or ()]
     args.budget = args.budget or (0.3 if args.quick else 3.0)
     args.name = args.name or ("cpu" if args.device == "cpu" else "gpu")
     return args
@@ -64,7 +69,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def ways_of(unit, args: argparse.Namespace) -> list[str]:
     """What one unit is computed with."""
-    compiled = [] if args.quick or args.no_compile else list(COMPILED)[: 2 if args.max_autotune else 1]
+    compiled = ["torch.compile", *([COMPILED_GRAPH] if args.device.startswith("cuda") else [])]
+    compiled += ["max-autotune"] * args.max_autotune
+    compiled = [] if args.quick or args.no_compile else compiled
     skipped = set(SESSIONS) if args.no_onnx or (args.quick and unit.what not in QUICK_ONNX) else set()
     return [w for w in unit.ways(args.backend or [], compiled) if w not in skipped]
 
@@ -80,6 +87,24 @@ def show(row: Row) -> None:
     sys.stdout.flush()
 
 
+def resume_in_a_new_process(argv: list[str], number: int, without: set[str], rows: list[Row]) -> None:
+    """Go on at a unit, in this process's place: after a bad access no kernel runs in it any more.
+
+    Args:
+        number, without: the unit whose kernel it was, and the ways of it that are known to fail.
+        rows: of the unit.
+    """
+    failed = without | {row.contender for row in rows if row.rejected and row.contender not in without}
+    if failed == without or any(row.median_us for row in rows):  # not clear whose fault it is
+        number, failed = number + 1, set()
+    print(f"the card is lost to this process: another goes on at unit {number + 1}", flush=True)
+    given = list(argv)
+    if "--resume" in given:
+        del given[given.index("--resume") : given.index("--resume") + 2]
+    given += ["--resume", ":".join([str(number), *sorted(failed)])]
+    os.execv(sys.executable, [sys.executable, "-m", "bench", *given])
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     if args.threads:
@@ -89,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         ops=args.op,
         networks=args.model,
         parts=args.part,
-        precision=args.dtype,
+        precisions=args.dtype,
         batches=args.batch,
         quick=args.quick,
     )
@@ -117,14 +142,22 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.cmu:
         keep(data.cmu_rows(args.cmu))
-    for (unit, ways), held in zip(chosen, memory):
+    first, *failed = args.resume.split(":")
+    for number, ((unit, ways), held) in enumerate(zip(chosen, memory)):
+        if number < int(first):
+            continue
+        without = set(failed) if number == int(first) else set()
         precision = unit.precision
         if precision.name not in peak:
             with precision.applied():
                 flops, copy = peak[precision.name] = peaks(device, precision.dtype)
             facts.setdefault("peaks", {})[precision.name] = [flops, copy]
             print(f"this machine: {flops / 1e9:,.0f} GFLOP/s in {precision.name}, copy {copy / 1e9:,.1f} GB/s")
-        keep(measured(unit, ways, args.budget, peak[precision.name], peak_mb if held else None))
+        ways = [way for way in ways if way not in without]
+        rows = measured(unit, ways, args.budget, peak[precision.name], peak_mb if held else None)
+        keep(rows)
+        if device.lost():
+            resume_in_a_new_process(sys.argv[1:] if argv is None else argv, number, without, rows)
     print(f"{len(chosen)} units in {plan.minutes(time.monotonic() - start)}")
     if results and results.rows:
         for path in [results.path, *([] if args.rows_only else present(results))]:

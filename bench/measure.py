@@ -42,6 +42,14 @@ class Device:
         if self.cuda:
             torch.cuda.synchronize()
 
+    def lost(self) -> bool:
+        """Whether a kernel has taken the card from this process: after a bad access nothing runs in it any more."""
+        try:
+            self.synchronize()
+        except RuntimeError:
+            return True
+        return False
+
     def graphed(self, call: Callable) -> Callable:
         """``call`` as the replay of a CUDA graph: what the device takes when no launch waits for Python.
 

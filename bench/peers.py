@@ -88,6 +88,10 @@ SESSIONS = {"onnxruntime": onnxruntime, "openvino": openvino}
 
 def session(engine: str, net: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Callable[..., Tensor]:
     """The eager form exported to ONNX, as a function of tensors, in one of ``SESSIONS`` with ``threads`` threads."""
+    if engine == "onnxruntime" and inputs[0].is_cuda:
+        known = needs("onnxruntime", "onnx", "this peer").get_available_providers()
+        if "CUDAExecutionProvider" not in known:
+            raise Unavailable("ONNX Runtime: without its CUDA provider here")
     if engine == "openvino":
         if inputs[0].is_cuda:
             raise Unavailable("OpenVINO: has no CUDA")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.cases import ModelCase, OpCase, model_cases, op_cases
-from bench.suite import COMPILED, PRECISIONS, NetworkUnit, OpUnit, TrainingUnit, Unit
+from bench.suite import COMPILED, COMPILED_GRAPH, PRECISIONS, NetworkUnit, OpUnit, TrainingUnit, Unit
 
 QUICK_FLOPS = 350e9  # a quick run leaves larger units out
 PARTS = ("op", "inference", "training")
@@ -14,20 +14,20 @@ OF_AN_OP = 0.1  # of these, to compile an op and not a network
 RATE, CALL = 80e9, 1e-3  # of eager PyTorch on two cores: FLOP/s, and seconds that even a small unit takes
 
 
-def _precisions(dtypes, only: str | None, device: str) -> list[str]:
+def _precisions(dtypes, only: list[str] | None, device: str) -> list[str]:
     """The names of the precisions that a case is measured in."""
     named = ["float32", *(["tf32"] if device.startswith("cuda") else []), *(str(d).split(".")[1] for d in dtypes)]
-    return [only] if only else named
+    return only or named
 
 
-def of_op(case: OpCase, device: str, only: str | None = None) -> Iterator[Unit]:
+def of_op(case: OpCase, device: str, only: list[str] | None = None) -> Iterator[Unit]:
     for name in _precisions(case.dtypes, only, device):
         for backward in (False, True) if case.gradients else (False,):
             yield OpUnit(case, backward, PRECISIONS[name], device)
 
 
 def of_network(
-    case: ModelCase, device: str, only: str | None = None, batches: list[int] | None = None
+    case: ModelCase, device: str, only: list[str] | None = None, batches: list[int] | None = None
 ) -> Iterator[Unit]:
     for batch in batches or case.batches:
         for name in _precisions(case.dtypes, only, device):
@@ -42,7 +42,7 @@ def units(
     ops: list[str] | None = None,
     networks: list[str] | None = None,
     parts: list[str] | None = None,
-    precision: str | None = None,
+    precisions: list[str] | None = None,
     batches: list[int] | None = None,
     quick: bool = False,
 ) -> list[Unit]:
@@ -51,14 +51,18 @@ def units(
     if "op" in parts and (ops or not networks):
         for case in op_cases():
             if (not ops or case.op in ops) and not (case.gpu_only and not device.startswith("cuda")):
-                found += of_op(case, device, precision) if case.quick or not quick else ()
+                found += of_op(case, device, precisions) if case.quick or not quick else ()
     for case in model_cases() if networks or not ops else ():
         if networks and case.model not in networks:
             continue
         if "inference" in parts:
-            found += of_network(case, device, precision, batches)
-        if "training" in parts and case.training_batch and precision in (None, "float32"):
-            found.append(TrainingUnit(case, PRECISIONS["float32"], device))
+            found += of_network(case, device, precisions, batches)
+        if "training" in parts and case.training_batch:
+            found += [
+                TrainingUnit(case, PRECISIONS[name], device)
+                for name in precisions or ["float32"]
+                if name in ("float32", "tf32")
+            ]
     if not quick:
         return found
     kept, seen = [], set()
@@ -96,6 +100,7 @@ def seconds(unit: Unit, ways: list[str], budget: float, memory: bool) -> float:
         "openvino": EXPORT,
         "torch.compile": COMPILE * compiling,
         "max-autotune": AUTOTUNE * compiling,
+        COMPILED_GRAPH: COMPILE * compiling,
     }
     fixed = sum(once.get(w, 0) for w in ways)
     ours = sum(w in ("eager", "auto") for w in ways)

@@ -18,7 +18,7 @@ from posekernels.cli import Parser, run_cli
 from posekernels.files import write_aside
 
 
-def present(results: Results) -> list[Path]:
+def present(results: Results, pictures: bool = True) -> list[Path]:
     """Write NAME.md, NAME.csv and the pictures of the rows of NAME.json; returns their paths."""
     paths = [results.path.with_suffix(suffix) for suffix in (".md", ".csv", ".png")]
     number = {time: i for i, time in enumerate(sorted(results.runs), 1)}
@@ -37,7 +37,7 @@ def present(results: Results) -> list[Path]:
         (("forward", "forward+backward"), results.path.with_name(f"{results.path.stem}-ops.png")),
     ):
         rows = [r for r in results.rows if r.pass_ in kinds and r.vs_eager and r.contender != "eager"]
-        if rows:
+        if rows and pictures:
             plot(rows, next(iter(results.runs.values())), path)
             paths += [path] if path not in paths else []
     return [p for p in paths if p.is_file()]

@@ -20,7 +20,9 @@ from bench.measure import Device, interleaved
 from posekernels import _dispatch
 
 GRAPH = "auto, graph"  # on a GPU: the kernels as the replay of a CUDA graph
-COMPILED = {"torch.compile": None, "max-autotune": "max-autotune"}
+COMPILED = {"torch.compile": None, "max-autotune": "max-autotune"}  # the modes
+COMPILED_GRAPH = "torch.compile, graph"  # on a GPU: it captures a CUDA graph itself
+COMPILED[COMPILED_GRAPH] = "reduce-overhead"
 CHAIN = 10  # a network is a chain of ops: its error may be this many times an op's
 
 
@@ -346,6 +348,8 @@ class TrainingUnit(Unit):
         return None if self.network.unchecked_training else self.gradients("reference", torch.float64)
 
     def error(self, way, call, want):
+        if self.device != "cpu":
+            call()  # the gradients below are others': let what fails here fail before it is timed
         if want is None:
             return None
         backend = "reference" if way in ("eager", *COMPILED) else way
@@ -360,8 +364,16 @@ def captured(unit: Unit) -> Callable:
         raise peers.Unavailable(f"CUDA graph: {str(error).splitlines()[0]}") from error
 
 
+def said(error: Exception) -> str:
+    """Why a row has no time, in one line."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, (posekernels.BackendError, peers.Unavailable, TypeError, ValueError)):
+        return first.split("cannot run: ")[-1].split(" (the op has")[0]
+    return first if type(error).__name__ in first else f"{type(error).__name__}: {first}"
+
+
 def prepare(unit: Unit, ways: list[str]) -> tuple[dict[str, Row], dict[str, Callable]]:
-    """A row for every way; and the calls of those that run and are right."""
+    """A row for every way; and the calls of those that run and are right. None does once a card is lost to a way."""
     rows, calls = {}, {}
     if not unit.timed:
         return rows, calls
@@ -373,8 +385,11 @@ def prepare(unit: Unit, ways: list[str]) -> tuple[dict[str, Row], dict[str, Call
         try:
             call = captured(unit) if way == GRAPH else unit.build(way)
             row.error = unit.error(way, call, want)
-        except (posekernels.BackendError, peers.Unavailable, TypeError, ValueError) as error:
-            row.rejected = str(error).splitlines()[0].split("cannot run: ")[-1].split(" (the op has")[0]
+            Device(unit.device).synchronize()  # else a GPU's errors are another's
+        except Exception as error:  # out of memory, or a kernel that the card refuses: the others still run
+            row.rejected = said(error)
+            if Device(unit.device).lost():
+                return rows, {}
             continue
         if row.error is not None and row.error > unit.bound:
             row.rejected = f"error {row.error:.1e} > {unit.bound:.0e}"
@@ -394,7 +409,12 @@ def measured(unit: Unit, ways: list[str], budget: float, peak, memory: Callable 
     with unit.precision.applied():
         rows, calls = prepare(unit, ways)
         if calls:
-            timings = interleaved(calls, Device(unit.device), budget)
+            try:
+                timings = interleaved(calls, Device(unit.device), budget)
+            except Exception as error:  # what ran once need not run twice: memory, or a card that is lost
+                timings = {}
+                for way in calls:
+                    rows[way].rejected = f"while all were timed: {said(error)}"
             base = timings.get("eager")
             for name, t in timings.items():
                 row = rows[name]

@@ -65,8 +65,10 @@ def _version() -> str:
 def _verdicts() -> dict[str, str]:
     """What earlier processes found with this version."""
     store = _store()
-    if store is None:
-        return {}
+    return {} if store is None else _kept(store)
+
+
+def _kept(store: Path) -> dict[str, str]:
     try:
         kept = json.loads(store.read_text())
         return dict(kept["verdicts"]) if kept["version"] == _version() else {}
@@ -75,16 +77,19 @@ def _verdicts() -> dict[str, str]:
 
 
 def _record(key: Key, verdict: str) -> None:
-    _verdicts()[" / ".join(key)] = verdict
+    found = _verdicts()
+    store = _store()
+    if store is not None:  # other processes may have added theirs
+        found |= {k: v for k, v in _kept(store).items() if k not in found}
+    found[" / ".join(key)] = verdict
     if verdict != GOOD:
         _log.warning("%s: auto passes %s over for %s on %s: %s", *key, verdict)
-    store = _store()
     if store is None:
         return
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
         with write_aside(store) as path:
-            path.write_text(json.dumps({"version": _version(), "verdicts": _verdicts()}, indent=1))
+            path.write_text(json.dumps({"version": _version(), "verdicts": found}, indent=1))
     except OSError as error:  # a folder that cannot be written to: checked again in the next process
         _log.info("first use: %s", error)
 

@@ -45,7 +45,7 @@ def test_a_unit_is_found_again_by_its_name():
 
 
 CHEAPEST = {}  # of every op, and of everything done with a network
-for _unit in sorted(plan.units("cpu", precision="float32"), key=lambda u: u.flops):
+for _unit in sorted(plan.units("cpu", precisions=["float32"]), key=lambda u: u.flops):
     if _unit.pass_ in ("forward", "inference") and _unit.timed:
         CHEAPEST.setdefault(_unit.what, _unit)
 

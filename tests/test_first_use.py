@@ -57,6 +57,16 @@ def test_a_good_kernel_is_checked_once_per_dtype_and_for_good(op, tmp_path):
     assert calls[6:] == ["reference", "cuda"]
 
 
+def test_two_processes_keep_each_others_verdicts(op, tmp_path):
+    make, _ = op
+    make(lambda x: 2 * x)(torch.ones(3))
+    kept = json.loads((tmp_path / "first_use.json").read_text())
+    kept["verdicts"]["another / cuda / float32 / a card"] = "good"  # found by one that started as this one did
+    (tmp_path / "first_use.json").write_text(json.dumps(kept))
+    make(lambda x: 2 * x)(torch.ones(3).bfloat16())
+    assert len(json.loads((tmp_path / "first_use.json").read_text())["verdicts"]) == 3
+
+
 def fails(x):
     raise RuntimeError("an illegal instruction was encountered\nmore")
 

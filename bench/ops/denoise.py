@@ -19,7 +19,7 @@ HEADS = 4
 
 def published_conv(x: Tensor, adjacency: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """As the published layer: Laplacian and polynomials anew at every call, weights broadcast over the batch."""
-    eye = torch.eye(len(adjacency))
+    eye = torch.eye(len(adjacency)).to(adjacency)
     scale = torch.diag(adjacency.sum(1) ** -0.5)
     laplacian = eye - scale @ adjacency @ scale
     polynomials = torch.stack((eye, laplacian, 2 * laplacian @ laplacian - eye))[:, None]
@@ -29,7 +29,7 @@ def published_conv(x: Tensor, adjacency: Tensor, weight: Tensor, bias: Tensor) -
 def published(i: dict[str, Tensor]) -> Tensor:
     """The reverse chain of the published program, operator by operator, the time embedding apart."""
     x, L = i["x"], len(i["graph"])
-    adjacency = torch.eye(17) - i["polynomials"][1]
+    adjacency = torch.eye(17).to(i["polynomials"]) - i["polynomials"][1]
     for step, c in enumerate(i["coefficients"]):
         h = published_conv(x, adjacency, i["in_weight"], i["in_bias"])
         for layer in range(L):

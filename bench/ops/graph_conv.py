@@ -42,11 +42,16 @@ def case(B: int, Cin: int, Cout: int, K: int, modulated: bool, activation: str, 
             backend=backend,
         )
 
+    def products(i):
+        """What the matrix products alone take in the vendor's library (cuBLAS, MKL): a floor, not an answer."""
+        return torch.matmul(i["x"].flatten(0, 1), i["weight"])
+
     label = f"B={B} J={J} {Cin}->{Cout} K={K}{' M' if modulated else ''} {activation}"
     gradients = NAMES if modulated else NAMES[:-1]
     flops = cost.flops(B, J, Cin, Cout, K, diagonal=int(J == 17 and K == 2))
     moved = partial(cost.bytes_moved, B, J, Cin, Cout, K, modulated=modulated)
-    return OpCase("graph_conv", label, make, call, flops, moved, gradients, **extra)
+    peers = {"products": products}
+    return OpCase("graph_conv", label, make, call, flops, moved, gradients, peers, ("products",), **extra)
 
 
 CASES = [

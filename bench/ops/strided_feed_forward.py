@@ -25,12 +25,19 @@ def case(B: int, T: int, C: int, N: int, taps: int, stride: int, **extra) -> OpC
     def call(i, backend):
         return strided_feed_forward(*(i[n] for n in NAMES), stride=stride, backend=backend)
 
+    def products(i):
+        """What the first of the two matrix products takes in the vendor's library (cuBLAS, MKL): a floor."""
+        return torch.matmul(i["x"].flatten(0, 1), i["weight1"].mT)
+
     outputs = (T - 1) // stride + 1
     read = T if stride < taps else min(T, outputs * taps)
     flops = 2.0 * B * N * C * (read + outputs * taps)
     moved = B * C * (read + 2 * outputs) + C * N * (1 + taps)
     size = f"B={B} T={T} {C}->{N} taps={taps} stride={stride}"
-    return OpCase("strided_feed_forward", size, make, call, flops, lambda b: moved * b, NAMES, **extra)
+    peers = {"products": products}
+    return OpCase(
+        "strided_feed_forward", size, make, call, flops, lambda b: moved * b, NAMES, peers, ("products",), **extra
+    )
 
 
 CASES = [
