@@ -1,0 +1,158 @@
+"""The code blocks of pages, run in order as they stand there, in one folder per page.
+
+A block's word says what it is: ``python`` is run, all of a page in one namespace; ``sh`` or none is commands, one a
+line; ``json`` is read; ``text`` straight after a block is what it prints, line by line in that order, where ``...``
+stands for anything. ``<!-- parsed: WHY -->`` before commands: too long or too much for a test, so their options alone
+are looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import runpy
+import shlex
+import sys
+import tomllib
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+from posekernels.__main__ import run
+
+ROOT = Path(__file__).parents[1]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+FENCE = re.compile(
+    r"(?:^<!-- (?P<how>\w+): (?P<why>[^\n]+) -->\n\n?)?^(?P<tick>```+)(?P<word>[^\n]*)\n(?P<text>.*?)^(?P=tick)[ ]*$",
+    re.M | re.S,
+)
+OTHERS = ("git", "cd", "ray", "docker", "jupyter", "wandb", "hf")  # programs that are not ours
+
+
+@dataclass
+class Block:
+    line: int
+    word: str
+    text: str
+    parsed: bool = False
+
+
+def blocks(page: str) -> Iterator[Block]:
+    for found in FENCE.finditer(page):
+        word = found["word"].strip()
+        if word.startswith("{"):  # a directive of the site
+            continue
+        assert found["how"] in (None, "parsed"), f"<!-- {found['how']}: -->: only parsed is known"
+        line = page[: found.start("tick")].count("\n") + 1
+        yield Block(line, word or "sh", found["text"], found["how"] is not None)
+
+
+class Parsed(BaseException):
+    """Ends a program whose options have been read."""
+
+
+@contextlib.contextmanager
+def options_only() -> Iterator[None]:
+    """Programs end where they have read their options; a wrong one is an error as ever."""
+
+    def stop(parser, arguments=None, namespace=None, real=argparse.ArgumentParser.parse_args):
+        real(parser, arguments, namespace)
+        raise Parsed
+
+    with patch.object(argparse.ArgumentParser, "parse_args", stop), contextlib.suppress(Parsed):
+        yield
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    for line in text.replace("\\\n", " ").splitlines():
+        for part in line.split(" && "):
+            if words := shlex.split(part, comments=True):
+                yield words
+
+
+def command(words: list[str], parsed: bool) -> None:
+    """One command, run or parsed.
+
+    Raises:
+        AssertionError: it fails, or nobody knows how to run it.
+    """
+    settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    program, *rest = [word for word in words if not re.match(r"[A-Z_]+=", word)]
+    if program in OTHERS or words[:3] == ["python", "-m", "pytest"]:
+        return
+    if program == "pip":
+        named = re.findall(r"\[([\w,-]+)\]", " ".join(rest))
+        assert rest[0] == "install" and {e for n in named for e in n.split(",")} <= set(EXTRAS), words
+        return
+    if program == "torchrun":
+        program, rest, parsed = "python", rest[rest.index("-m") :], True
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.dict(os.environ, settings))
+        if parsed:
+            stack.enter_context(options_only())
+        if program == "posekernels":
+            code = run(rest)
+        else:
+            assert program == "python", f"{words}: no program that is known here"
+            code = _python(rest)
+        assert not code, f"{shlex.join(words)}: exit code {code}"
+
+
+def _python(words: list[str]) -> int | str | None:
+    module = words[1] if words[0] == "-m" else None
+    name = f"posekernels.{module}" if module and module.split(".")[0] == "train" else module
+    with patch.object(sys, "argv", words[1:] if module else words), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that the module has been imported before
+        try:
+            if module:
+                runpy.run_module(name, run_name="__main__")
+            else:
+                runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        except SystemExit as end:
+            return end.code
+    return 0
+
+
+def check_printed(wanted: str, printed: str) -> None:
+    """Raises AssertionError unless the lines of ``wanted`` are among those printed, in that order."""
+    lines = iter(printed.splitlines())
+    for line in filter(str.strip, wanted.splitlines()):
+        pattern = re.escape(line.rstrip()).replace(r"\.\.\.", ".*")
+        assert any(re.fullmatch(pattern, one.rstrip()) for one in lines), f"not printed: {line}\nbut:\n{printed}"
+
+
+def check(page: Path) -> None:
+    """Run all blocks of a page in the current folder.
+
+    Raises:
+        AssertionError: names the page and the line of the block that fails.
+    """
+    namespace, printed = {"__name__": "__main__"}, None
+    for block in blocks(page.read_text()):
+        said = io.StringIO()
+        try:
+            if block.word == "text":
+                if printed is not None:
+                    check_printed(block.text, printed)
+                continue
+            if block.word == "json":
+                json.loads(block.text)
+                continue
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                if block.word == "python":
+                    exec(compile(block.text, f"{page.name}, line {block.line}", "exec"), namespace)
+                else:
+                    assert block.word in ("sh", "bash"), f"a block of {block.word!r}: nobody knows how to run it"
+                    for words in commands(block.text):
+                        command(words, block.parsed)
+        except Exception as error:
+            why = "".join(traceback.format_exception(error)[-3:])
+            raise AssertionError(f"{page.name}, line {block.line}: {why}\n{said.getvalue()[-2000:]}") from error
+        printed = None if block.parsed else said.getvalue()
