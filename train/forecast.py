@@ -33,6 +33,11 @@ DATASETS = {  # what the published programs do on each: iterations, when the rat
     "cmu": {"iter": 10_000, "drop": 5_000, "every": 100, "distill_layer_num": 6},
     "pw3d": {"iter": 10_000, "drop": 5_000, "every": 100, "distill_layer_num": 6},
 }
+WANTED = {
+    "h36m": ("h36m", "h3.6m", "S1", "data_3d_h36m.npz"),
+    "cmu": ("cmu_mocap",),
+    "pw3d": ("3dpw", "sequenceFiles"),
+}
 FOLDERS = {
     "h36m": "folder with S1/walking_1.txt ... (exponential maps), or data_3d_h36m.npz",
     "cmu": "folder with train/walking/walking_1.txt ... and test",
@@ -118,9 +123,10 @@ class ForecastJob(Job):
     model, tasks = "pkd", ("motion",)
     evaluate = ("--evaluate", "--model-pth")
     tested = "last.pt"  # as published: the table is of the last iteration
+    without = "using the starter set, a little real motion that ships with the repository"
 
     def __init__(self, dataset: str, about: str):
-        self.name, self.about, self.usual = dataset, about, DATASETS[dataset]
+        self.name, self.about, self.usual, self.wanted = dataset, about, DATASETS[dataset], WANTED[dataset]
 
     def published_options(self, path: Path) -> dict:
         return published_options(path)
@@ -168,8 +174,6 @@ class ForecastJob(Job):
 
     def read(self, options: Namespace) -> ForecastData:
         if options.data_root is None:
-            if is_first():
-                print("no --data-root: using the starter set, a little real motion that ships with the repository")
             from .data.motion import load_starter_motion
 
             return load_starter_motion()

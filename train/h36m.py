@@ -16,13 +16,14 @@ from .data.clips import LiftingData
 from .data.h36m import load_h36m
 from .data.motion import load_starter
 from .job import Job
-from .lifting import LiftingJob, add_sampling_arguments
-from .place import is_first
+from .lifting import LiftingJob, add_dataset_argument, add_sampling_arguments
 
 
 class H36M(LiftingJob):
     name, about, model = "h36m", __doc__.splitlines()[0], "htnet"
     tasks = ("lifting", "motion")  # of which ``job_of`` gives the second to another job
+    wanted = ("data_3d_h36m.npz",)
+    without = "using the starter set, a little real motion that ships with the repository"
 
     def add_data_arguments(self, group) -> None:
         group.add_argument(
@@ -35,14 +36,13 @@ class H36M(LiftingJob):
         group.add_argument("-str", "--subjects-train", default="S1,S5,S6,S7,S8", metavar="LIST")
         group.add_argument("-ste", "--subjects-test", default="S9,S11", metavar="LIST")
         add_sampling_arguments(group)
+        add_dataset_argument(group, self.name)
 
     def load(self, options: Namespace) -> LiftingData:
         """The published files of ``--data-root``, or the starter set."""
         chosen = {"actions": options.actions, "downsample": options.downsample, "subset": options.subset}
         options.keypoints = options.keypoints or ("gt" if options.data_root is None else "cpn_ft_h36m_dbb")  # they ask
         if options.data_root is None:
-            if is_first():
-                print("no --data-root: using the starter set, a little real motion that ships with the repository")
             return load_starter(options.keypoints, **chosen)
         subjects = options.subjects_train, options.subjects_test
         return load_h36m(options.data_root, options.keypoints, *subjects, **chosen)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from posekernels.archive import CheckpointError
 from posekernels.cli import Parser
 from posekernels.files import write_aside
 
@@ -19,7 +20,14 @@ from . import recipes
 from .loop import Interrupted, fit, prepare
 from .options import ProgramParser, add_training_arguments, earlier, take_over
 from .place import Place, is_first, run_place
+from .published_folders import DATA, find_data
 from .run_folder import open_folder
+
+
+def tell(line: str) -> None:
+    """A line from the process that prints."""
+    if is_first():
+        print(line)
 
 
 @dataclass
@@ -47,6 +55,8 @@ class Job:
         evaluate: names of the option ``--evaluate``.
         trains: whether there is anything to train on.
         tested: the file of a finished run that is tested.
+        wanted: what a folder of published data holds one of, for ``find_data``.
+        without: what is done where there is no such folder; "" where that is an error.
     """
 
     name: str
@@ -58,6 +68,8 @@ class Job:
     evaluate: tuple[str, ...] = ("--evaluate",)
     trains = True
     tested = "best.pt"
+    wanted: tuple[str, ...] = ()
+    without = ""
 
     # -- what differs ------------------------------------------------------------------------------------------------
     def add_data_arguments(self, group) -> None:
@@ -117,6 +129,11 @@ class Job:
         parser.set_defaults(**self.defaults.get(recipe.name, {}))
         take_over(parser, recipe, stored, bool(first.resume))
         options = parser.parse_args(argv)
+        if options.evaluate and first.source and str(first.source) != options.evaluate:
+            tell(f"--evaluate: {first.source}")
+            options.evaluate = str(first.source)
+        if self.wanted and options.data_root is None and not options.resume:
+            options.data_root = self.find_data()
         for name, value in (self.usual | recipe.defaults(starter=options.data_root is None)).items():
             if getattr(options, name, None) is None:
                 setattr(options, name, value)
@@ -125,15 +142,33 @@ class Job:
         self.settle(options, recipe, stored)
         return options, recipe
 
+    def find_data(self) -> str | None:
+        """Where the published programs keep their data, if it is there, as a line says.
+
+        Raises:
+            ValueError: it is not, and nothing can be done without.
+        """
+        found, folders = find_data(self.wanted), ", ".join(f"./{name}" for name in DATA)
+        if found:
+            tell(f"no --data-root: using ./{found}")
+            return str(found)
+        missing = f"no --data-root, and no {' or '.join(self.wanted)} in {folders}"
+        if not self.without:
+            raise ValueError(f"{missing}: --data-root DIR names the folder of the data")
+        tell(f"{missing}: {self.without}")
+        return None
+
     def run(self, argv: list[str] | None = None) -> int:
         """Everything ``python -m train.<name>`` does; returns the exit code."""
         options, recipe_class = self.parse(argv)
+        if options.evaluate and not Path(options.evaluate).exists():  # said before the data are read
+            raise CheckpointError(f"{options.evaluate}: no such checkpoint")
         with run_place(options.device, options.precision) as place:
             recipe = recipe_class(options, self.load(options))
             self.check(recipe)
             folder = Path(options.out) if options.out else None
             step = None
-            if options.evaluate or not self.trains:
+            if options.evaluate or recipe.only_tests or not self.trains:
                 prepare(recipe, options, place)
                 if options.evaluate:
                     step = recipe.load_weights(options.evaluate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +24,23 @@ def add_sampling_arguments(group) -> None:
     group.add_argument("--downsample", type=positive, default=1, metavar="N", help="keep every N-th frame")
     group.add_argument("--subset", type=float, default=1.0, metavar="F", help="fraction of each training clip")
     group.add_argument("--every", type=positive, metavar="N", help="train on every N-th frame, test on all")
+
+
+def add_dataset_argument(group, own: str) -> None:
+    """``--dataset`` of the published programs, which here are one for each data set.
+
+    Args:
+        own: the program's module.
+    """
+    programs = {"h36m": "h36m", "humaneva15": "humaneva", "3dhp": "mpi_inf_3dhp"}
+
+    def check(text: str) -> str:
+        if programs.get(text) != own:
+            use = f"python -m train.{programs[text]}" if text in programs else f"one of {', '.join(programs)}"
+            raise ArgumentTypeError(f"{text} is not what train.{own} reads; use {use}")
+        return text
+
+    group.add_argument("-d", "--dataset", type=check, metavar="NAME", help="published: the data set, by name")
 
 
 class LiftingJob(Job):

@@ -17,6 +17,7 @@ from .data.clips import LiftingData
 from .data.mpi_inf_3dhp import GROUPS, SUBJECTS, load_3dhp
 from .evaluate import Report
 from .job import Job, Result
+from .lifting import add_dataset_argument
 from .place import Place
 from .recipes import Recipe
 
@@ -25,21 +26,15 @@ class MpiInf3dhp(Job):
     name, about, model = "mpi_inf_3dhp", __doc__.splitlines()[0], "ws_anl"
     defaults = {"ws_anl": {"alpha": ALPHA["3dhp"]}}
     trains = False
+    wanted = ("data_3d_3dhp.npz",)
 
     def add_data_arguments(self, group) -> None:
         group.add_argument(
-            "--data-root", "--root_path", metavar="DIR", required=True, help="with data_3d_3dhp.npz and the 2D files"
+            "--data-root", "--root_path", metavar="DIR", help="folder with data_3d_3dhp.npz and the 2D files"
         )
+        add_dataset_argument(group, self.name)
         group.add_argument("-k", "--keypoints", default="gt", metavar="NAME", help="2D source: data_2d_3dhp_NAME.npz")
         group.add_argument("--group", choices=["all", *(g.replace(" ", "-") for g in GROUPS)], default="all")
-
-    def settle(self, options: Namespace, recipe: type[Recipe], stored: dict) -> None:
-        if options.evaluate is None and not (options.lifter_checkpoint and options.variance_checkpoint):
-            raise ValueError(
-                "give --evaluate, or --lifter_checkpoint and --variance_checkpoint: there is nothing to test"
-            )
-        if options.dataset == "h36m":
-            raise ValueError("--dataset h36m: test on it with python -m train.h36m; this is MPI-INF-3DHP")
 
     def load(self, options: Namespace) -> LiftingData:
         subjects = SUBJECTS if options.group == "all" else GROUPS[options.group.replace("-", " ")]

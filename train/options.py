@@ -8,6 +8,7 @@ from pathlib import Path
 from posekernels.cli import Parser
 from posekernels.models.load import is_run
 
+from .published_folders import CHECKPOINTS, find_file
 from .recipes import Recipe
 from .run_folder import read_saved
 
@@ -82,7 +83,8 @@ def earlier(argv: list[str] | None) -> tuple[Namespace, dict]:
 
     Returns:
         Its ``model``, ``evaluate``, ``resume`` and ``out``, with ``source``, the file that they name, or None; and
-        the options of the run that wrote it, "model" among them: {} for a published checkpoint.
+        the options of the run that wrote it, "model" among them: {} for a published checkpoint. A checkpoint to
+        evaluate is looked for in the published folder (-c, ./checkpoint) too.
     Raises:
         ValueError: both --evaluate and --resume; a file that is no checkpoint.
     """
@@ -91,10 +93,13 @@ def earlier(argv: list[str] | None) -> tuple[Namespace, dict]:
         early.add_argument(option)
     early.add_argument("--evaluate", "--model-pth", "--model_diff_path")
     early.add_argument("-r", "--resume", nargs="?", const="last.pt")
+    early.add_argument("-c", "--checkpoint", nargs="?")
     first, _ = early.parse_known_args(argv)
     if first.evaluate and first.resume:
         raise ValueError("--evaluate and --resume exclude each other: one tests a checkpoint, one goes on training")
-    source = first.evaluate or (Path(first.out) / first.resume if first.resume and first.out else None)
+    source = Path(first.out) / first.resume if first.resume and first.out else None
+    if first.evaluate:
+        source = find_file(first.evaluate, (first.checkpoint, *CHECKPOINTS))
     first.source = source if source is not None and Path(source).is_file() else None
     checkpoint = read_saved(first.source) if first.source else None
     return first, checkpoint["options"] | {"model": checkpoint["model"]} if is_run(checkpoint) else {}

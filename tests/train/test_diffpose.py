@@ -96,16 +96,16 @@ def test_long_clips_train_on_few_and_are_refused_where_they_do_not_fit(monkeypat
 
     for frames, root, chunks in ((27, None, 16), (5000, None, 1), (243, "there", 4), (81, "there", 12)):
         monkeypatch.setattr(mixste, "free_memory", lambda: None)
-        assert recipe("-f", str(frames), root=root).options.batch_size == chunks
+        assert recipe("-f", str(frames), "-b", "1024" if root else "432", root=root).chunks == chunks
     monkeypatch.setattr(mixste, "free_memory", lambda: 8 << 30)
     recipe("-f", "5000")
     with pytest.raises(
-        ValueError, match=r"--batch-size 16: .*5000 frames.* 35.* GiB .* 8.0 GiB are free: at most 3 fit"
+        ValueError, match=r"--batch-size: 16 chunks of 5000 frames.* 35.* GiB .* 8.0 GiB are free: at most 3 fit"
     ):
-        recipe("-f", "5000", "-b", "16")
-    with pytest.raises(ValueError, match="--pose_batch_size 16: .*not even one"):
+        recipe("-f", "5000", "-b", "80000")
+    with pytest.raises(ValueError, match="--pose_batch_size: 16 .*not even one"):
         recipe("--model", "diffpose", "-f", "50000", "--pose_batch_size", "16")
-    recipe("-f", "5000", "-b", "16", "--evaluate", "nothing.pt")  # nothing is trained
+    recipe("-f", "5000", "-b", "80000", "--evaluate", "nothing.pt")  # nothing is trained
 
 
 def test_free_memory_minds_the_container(monkeypatch):

@@ -121,7 +121,7 @@ def test_used_joints_are_those_that_are_forecast():
 def test_starter_and_simlpe(capsys):
     assert pw3d.main(["--model", "simlpe", *SMALL, "--out", "s"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("no --data-root: using the starter set") and "starter set: " in out
+    assert out.startswith("no --data-root, and no 3dpw") and "using the starter set" in out and "starter set: " in out
     assert pw3d.main(["--evaluate", "s/last.pt"]) == 0
     assert "--model simlpe" in capsys.readouterr().out
 

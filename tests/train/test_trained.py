@@ -209,14 +209,6 @@ def test_sizes_of_images_are_positive(text):
         size(text)
 
 
-@pytest.mark.parametrize(
-    "name, options", [("strided_transformer", ["--workers", "8"]), ("rie", ["-c", "x"]), ("rie", ["--dense"])]
-)
-def test_published_options_without_effect_are_told(name, options):
-    with pytest.warns(UserWarning, match=f"{options[0]}: without effect"):
-        h36m.JOB.parse(["--model", name, *options])
-
-
 def test_a_warning_is_one_line_without_a_place_in_the_code(capsys):
     def main():
         warnings.showwarning = lambda *warning: sys.stderr.write(warnings.formatwarning(*warning))  # pytest has its own

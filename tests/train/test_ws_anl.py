@@ -43,7 +43,8 @@ def train(capsys, tmp_path, lifter, *more):
 def test_trains_lifter_then_variance_and_samples(tmp_path, capsys, data, monkeypatch, lifter):
     monkeypatch.setattr("posekernels.train.recipes.ws_anl.CURVE", (1, 3, 6))
     curve = tmp_path / "curve.json"
-    code, printed, error = train(capsys, tmp_path, lifter, "--mutilhyp_test", "--sample_nums", 5, "--curve", curve)
+    sampling = "--train", "--mutilhyp_test", "--sample_nums", 5, "--curve", curve
+    code, printed, error = train(capsys, tmp_path, lifter, *sampling)
     assert code == 0, error
     assert all(
         word in printed

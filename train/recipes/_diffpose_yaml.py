@@ -10,6 +10,8 @@ from posekernels.checks import nearest
 from posekernels.cli import Notice
 from posekernels.extras import needs
 
+from ..published_folders import CONFIGS, find_file
+
 OPTIONS = {  # YAML key -> our option
     "model.hid_dim": "hid_dim",
     "model.num_layer": "num_layer",
@@ -118,6 +120,6 @@ class Load(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         setattr(namespace, self.dest, values)
-        for option, value in read(values).items():
+        for option, value in read(find_file(values, CONFIGS)).items():
             if getattr(namespace, option, None) is None:  # an option that comes later replaces it
                 setattr(namespace, option, value)

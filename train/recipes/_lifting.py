@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posekernels.cli import Notice
 from posekernels.models.lifting import Lifts, lift_both_ways
 
 from ..data.clips import Clip, LiftingData
@@ -19,39 +17,7 @@ from ..data.windows import Batch, TrainWindows, mirror_points
 from ..evaluate import Report, evaluate_clips
 from ..options import positive
 from . import Recipe
-
-
-def boolean(text: str) -> bool:
-    """For options that published programs declare as ``bool``, where any text, "False" too, is true. Not so here."""
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise ArgumentTypeError(f"expected true or false, got {text!r}")
-    return values[text.lower()]
-
-
-class WithoutEffect(Action):
-    """An option of a published program that does nothing here: taken, so that its command lines run, with a warning."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        warnings.warn(f"{option_string}: {self.help}", Notice, stacklevel=2)
-
-
-def add_without_effect(parser: ArgumentParser, options: dict[str, str]) -> None:
-    """Add options by {"-n --name": why they have no effect}."""
-    for names, why in options.items():
-        parser.add_argument(*names.split(), action=WithoutEffect, nargs="?", metavar="X", help=f"without effect: {why}")
-
-
-def as_evaluate(options: Namespace, option: str, path: str) -> None:
-    """Let ``option`` of a published program, which names what to test, do what ``--evaluate`` does.
-
-    Raises:
-        ValueError: it stands beside --evaluate or --resume.
-    """
-    for other in ("evaluate", "resume"):
-        if getattr(options, other):
-            raise ValueError(f"{option} and --{other} exclude each other: {option} tests what is in --previous_dir")
-    options.evaluate = path
+from ._published import boolean
 
 
 def numbers(text: str) -> tuple[int, ...]:

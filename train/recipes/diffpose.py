@@ -30,7 +30,8 @@ from ..data.windows import Batch
 from ..evaluate import Report, evaluate_pairs
 from ..options import positive
 from . import _diffpose_yaml, is_last_stage, mixste
-from ._lifting import LiftingRecipe, add_without_effect, target_of_batch
+from ._lifting import LiftingRecipe, target_of_batch
+from ._published import add_without_effect
 
 WITHOUT_EFFECT = {  # published options that the published programs never read, or that are called otherwise here
     "--train": "it trains unless there is a checkpoint to test",
@@ -269,8 +270,9 @@ class DiffPoseRecipe(LiftingRecipe):
         if tested and data.test:
             mixtures = clip_mixtures(mixture_file(o.data_root, tested), data.test)
             self.data = dataclasses.replace(data, test=drawn(data.test, mixtures, o.seed))
+        self.chunks = o.pose_batch_size or mixste.chunks_in_batch(o, mixste.batch_frames(o.data_root is None))
         if self.video and self.stages == 2:
-            mixste.check_memory(o, o.pose_batch_size or mixste.chunks_in_batch(o), "--pose_batch_size")
+            mixste.check_memory(o, self.chunks, "--pose_batch_size")
         Diffusion(**self.schedule()).coefficients(self.sampling)  # refuses timesteps that the schedule does not have
 
     def schedule(self) -> dict:
@@ -340,7 +342,7 @@ class DiffPoseRecipe(LiftingRecipe):
     def make_loader(self, rank: int, world: int):
         o = self.options
         if not self.refining and self.video:
-            return mixste.make_chunks(self, o.pose_batch_size or mixste.chunks_in_batch(o), rank, world)
+            return mixste.make_chunks(self, self.chunks, rank, world)
         if self.refining and o.mixture:
             mixtures = clip_mixtures(mixture_file(o.data_root, o.mixture), self.data.train)
         else:

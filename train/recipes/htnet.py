@@ -12,24 +12,23 @@ from posekernels import models
 
 from ..data.windows import Batch
 from ..options import positive
-from ._lifting import LiftingRecipe, add_decay_arguments, add_without_effect, as_evaluate, decayed, target_of_batch
+from ._lifting import LiftingRecipe, add_decay_arguments, decayed, target_of_batch
+from ._published import add_refused, add_single_frame_arguments, add_without_effect, as_evaluate
 
 # Published options that the published programs never read, or that say here what cannot be otherwise; WS-ANL's too.
 WITHOUT_EFFECT = {
-    "--train": "it trains unless there is a checkpoint to test",
     "--workers": "windows are gathered in memory",
     "--gpu": "see --device",
     "--drop": "never read",
     "--min_lr": "never read",
     "--lr_min": "never read",
-    "--stride": "frames are seen one by one",
     "--out_all": "frames are seen one by one",
 }
 HTNET_WITHOUT_EFFECT = WITHOUT_EFFECT | {
+    "--train": "it trains unless there is a checkpoint to test",
     "--frames": "frames are seen one by one",
     "--test": "it tests after every epoch",
     "-n --model_name": "see --out",
-    "--dataset": "see the job's name",
     "--n_joints": "the data's",
     "--out_joints": "the data's",
     "--in_channels": "2",
@@ -38,7 +37,11 @@ HTNET_WITHOUT_EFFECT = WITHOUT_EFFECT | {
     "--previous": "never read",
     "-previous_best_threshold": "see --resume",
     "-previous_name": "see --resume",
+    "--refine": "never called there; the Strided Transformer has a refine stage",
+    "--lr_refine --refine_train_reload --refine_test_reload": "never read",
+    "--previous_refine_name -previous_refine_name": "never read",
 }
+REFUSED = {"--figure --video": "posekernels lift FILE lifts pictures and videos of one's own"}
 
 
 class HTNetRecipe(LiftingRecipe):
@@ -53,7 +56,9 @@ class HTNetRecipe(LiftingRecipe):
         parser.add_argument("--reload", action="store_true", help="as published: test the file in --previous_dir")
         parser.add_argument("--previous_dir", metavar="DIR", help="of --reload: its first .pth file in sorted order")
         add_decay_arguments(parser)
+        add_single_frame_arguments(parser)
         add_without_effect(parser, HTNET_WITHOUT_EFFECT)
+        add_refused(parser, REFUSED)
 
     def __init__(self, options, data):
         super().__init__(options, data)

@@ -16,11 +16,30 @@ from ..data.clips import Clip
 from ..data.windows import Batch
 from ..options import positive
 from ..place import free_memory
-from ._lifting import LiftingRecipe, Windows, boolean, target_of_batch
+from ._lifting import LiftingRecipe, Windows, target_of_batch
+from ._published import add_refused, add_videopose3d_arguments, add_without_effect, boolean
 
 # Published weights of Human3.6M's 17 joints: limbs count more the farther they are from the body.
 JOINT_WEIGHTS = (1, 1, 2.5, 2.5, 1, 2.5, 2.5, 1, 1, 1, 1.5, 1.5, 4, 4, 1.5, 4, 4)
 SMOOTHNESS, VELOCITY = 0.5, 2.0
+
+
+WITHOUT_EFFECT = {  # published options that the published program never reads, or that are called otherwise here
+    "-l --log": "see --out",
+    "--nolog": "see --out",
+    "-gpu --gpu": "see --device",
+    "-sun --subjects-unlabeled": "never read",
+    "-mloss --min_loss": "never read",
+    "-drop --dropout": "never read; see --drop_path",
+    "-arc --architecture": "never read; see --depth",
+    "-ch": "never read; see -cs",
+}
+REFUSED = {
+    "--causal": "MixSTE sees whole chunks, what comes after a frame too; --model rie --causal looks only back",
+    "--coverlr": "give --lr beside --resume",
+    "--ft --ftpath --ftchk": "--resume goes on from a run of ours, with another --lr; published files are to test",
+    "--compare -comchk": "--render draws one network; run it once for each and compare the pages",
+}
 
 
 def mixste_loss(predicted: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -59,8 +78,12 @@ class MixSTERecipe(LiftingRecipe):
     def add_arguments(cls, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         add_network_arguments(parser)
+        add_videopose3d_arguments(parser)
+        parser.add_argument("-s", "--stride", type=positive, metavar="T", help="published: as --frames, or refused")
         parser.add_argument("--drop_path", type=float, default=0.1, help="stochastic depth of the last block")
-        parser.add_argument("-lrd", "--lr_decay", type=float, default=0.99, help="rate factor after every epoch")
+        parser.add_argument(
+            "-lrd", "--lr_decay", "--lr-decay", type=float, default=0.99, help="rate factor after every epoch"
+        )
         parser.add_argument("--weight_decay", type=float, default=0.1)
         parser.add_argument(
             "--seeded_gradient",
@@ -69,21 +92,28 @@ class MixSTERecipe(LiftingRecipe):
             metavar="BOOL",
             help="gradients times the loss: published, as its backward pass is seeded with the loss itself",
         )
+        add_without_effect(parser, WITHOUT_EFFECT)
+        add_refused(parser, REFUSED)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
-        return network_defaults(starter) | ({"epochs": 3, "lr": 1e-3} if starter else {"epochs": 120, "lr": 4e-5})
+        usual = {"epochs": 3, "lr": 1e-3} if starter else {"epochs": 120, "lr": 4e-5}
+        return network_defaults(starter) | {"batch_size": batch_frames(starter)} | usual
 
     def __init__(self, options, data):
         super().__init__(options, data)
-        options.batch_size = options.batch_size or chunks_in_batch(options)
-        check_memory(options, options.batch_size, "--batch-size")
+        if options.stride not in (None, options.frames):
+            raise ValueError(
+                f"--stride {options.stride}: chunks follow one another, --stride must be --frames, {options.frames}"
+            )
+        self.chunks = chunks_in_batch(options, options.batch_size)
+        check_memory(options, self.chunks, "--batch-size")
 
     def make_model(self) -> nn.Module:
         return models.create("mixste", **network_sizes(self.options, self.data), drop_path=self.options.drop_path)
 
     def make_loader(self, rank: int, world: int) -> Windows:
-        return make_chunks(self, self.options.batch_size, rank, world)
+        return make_chunks(self, self.chunks, rank, world)
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         o = self.options
@@ -105,7 +135,7 @@ def add_network_arguments(parser: ArgumentParser) -> None:
     """Sizes of MixSTE, which DiffPose's video setting has too."""
     parser.add_argument("-f", "--frames", "--number-of-frames", type=positive, metavar="T", help="frames of a chunk")
     parser.add_argument("-cs", "--channels", type=positive, metavar="C", help="width of MixSTE")
-    parser.add_argument("--depth", type=positive, help="pairs of spatial and temporal blocks")
+    parser.add_argument("-dep", "--depth", type=positive, help="pairs of spatial and temporal blocks")
     parser.add_argument("--heads", type=positive, help="of MixSTE's attention")
 
 
@@ -116,9 +146,14 @@ def network_defaults(starter: bool) -> dict:
     return {"frames": 243, "channels": 512, "depth": 8, "heads": 8}
 
 
-def chunks_in_batch(options) -> int:
-    """Default batch size: the published one counts frames, 1024, hence 4 chunks of 243; on the starter set 432."""
-    return max(1, (432 if options.data_root is None else 1024) // options.frames)
+def batch_frames(starter: bool) -> int:
+    """Frames in a batch where --batch-size does not say: as published, or some for two cores."""
+    return 432 if starter else 1024
+
+
+def chunks_in_batch(options, frames: int) -> int:
+    """Chunks in a batch of so many frames, as published: 1024 are 4 chunks of 243."""
+    return max(1, frames // options.frames)
 
 
 def training_bytes(options, chunks: int) -> int:
@@ -141,7 +176,7 @@ def check_memory(options, chunks: int, option: str) -> None:
     if need > free:
         fit = max((n for n in range(1, chunks) if training_bytes(options, n) <= free), default=0)
         raise ValueError(
-            f"{option} {chunks}: so many chunks of {options.frames} frames need about {need / 2**30:.1f} GiB of memory "
+            f"{option}: {chunks} chunks of {options.frames} frames need about {need / 2**30:.1f} GiB of memory "
             f"to train on, and {free / 2**30:.1f} GiB are free: "
             + (f"at most {fit} fit" if fit else "not even one fits, take fewer --frames, --channels or --depth")
         )

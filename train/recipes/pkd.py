@@ -18,7 +18,7 @@ from ..data.forecasting import OBSERVED, TRAINED, Layout, TrainingLoader, Window
 from ..evaluate import Report
 from ..options import positive
 from . import Recipe
-from ._lifting import add_without_effect
+from ._published import add_without_effect
 
 EVALUATION_BATCH = 128
 LEARNING_RATE, LOW_RATE = 3e-4, 1e-5
@@ -180,8 +180,15 @@ class PKDRecipe(Recipe):
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
-        # torchrun takes --num for one of its own options
-        parser.add_argument("--blocks", "--num", dest="num", type=positive, default=48, metavar="M", help="blocks")
+        parser.add_argument(
+            "--blocks",
+            "--num",
+            dest="num",
+            type=positive,
+            default=48,
+            metavar="M",
+            help="blocks; torchrun takes --num for its own unless -- stands before the program: torchrun ... -m -- ...",
+        )
         cls.add_own_arguments(parser)
         parser.add_argument("--iter", type=positive, metavar="N", help="iterations; published: 40000 on Human3.6M")
         parser.add_argument(

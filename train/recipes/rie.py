@@ -21,24 +21,12 @@ from posekernels.models.load import fill, is_run
 
 from ..data.clips import Clip
 from ..data.windows import Batch
-from ._lifting import LiftingRecipe, add_without_effect, numbers, target_of_batch
+from ..published_folders import CHECKPOINTS, find_file
+from ._lifting import LiftingRecipe, numbers, target_of_batch
+from ._published import add_videopose3d_arguments
 
 ENCODERS = ("encoders.", "whole_body.")  # what stage 2 takes over and freezes: by name, which works for any widths
 LR = {1: 1e-3, 2: 1e-3, 3: 5e-4}
-
-
-WITHOUT_EFFECT = {  # published options that the published program never reads, or that are called otherwise here
-    "-c --checkpoint": "see --out",
-    "-d --dataset": "see the job's name",
-    "--checkpoint-frequency": "last.pt is saved after every epoch",
-    "--export-training-curves": "always drawn, as curve.png",
-    "--no-eval": "see --eval-every",
-    "--dense --disable-optimizations": "never read",
-    "--warmup": "never read",
-    "--linear-projection": "never read",
-    "--no-bone-length": "never read",
-    "--no-proj": "never read",
-}
 
 
 class RIERecipe(LiftingRecipe):
@@ -59,21 +47,7 @@ class RIERecipe(LiftingRecipe):
         parser.add_argument("-lrd", "--lr-decay", type=float, default=0.95, help="rate factor after every epoch")
         parser.add_argument("-p", "--pretrain", metavar="FILE", help="stage 1 checkpoint for --stage 2")
         parser.add_argument("-ft", "--finetune", metavar="FILE", help="stage 2 checkpoint for --stage 3")
-        parser.add_argument(
-            "-no-da",
-            "--no-data-augmentation",
-            dest="data_augmentation",
-            action="store_false",
-            help="no mirrored samples",
-        )
-        parser.add_argument(
-            "-no-tta",
-            "--no-test-time-augmentation",
-            dest="test_augmentation",
-            action="store_false",
-            help="no mirrored test",
-        )
-        add_without_effect(parser, WITHOUT_EFFECT)
+        add_videopose3d_arguments(parser)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
@@ -93,10 +67,11 @@ class RIERecipe(LiftingRecipe):
         frames = math.prod(options.architecture)
         self.pad = (frames - 1) // 2
         self.causal_shift = self.pad if options.causal else 0
-        for stage, option, file in (
-            ("2", "-p/--pretrain", options.pretrain),
-            ("3", "-ft/--finetune", options.finetune),
-        ):
+        for stage, option, name in (("2", "-p/--pretrain", "pretrain"), ("3", "-ft/--finetune", "finetune")):
+            file = getattr(options, name)
+            if file:
+                file = str(find_file(file, (options.checkpoint, *CHECKPOINTS)))
+                setattr(options, name, file)
             training = not options.evaluate and not options.resume
             if training and options.stage == stage and not file:
                 raise ValueError(f"--stage {stage} needs {option} FILE, a checkpoint of stage {int(stage) - 1}")

@@ -29,12 +29,10 @@ from ._lifting import (
     LiftingRecipe,
     Windows,
     add_decay_arguments,
-    add_without_effect,
-    as_evaluate,
-    boolean,
     decayed,
     numbers,
 )
+from ._published import add_refused, add_without_effect, as_evaluate, boolean
 
 # Published options that the published program never reads, or that say here what cannot be otherwise.
 WITHOUT_EFFECT = {
@@ -47,7 +45,6 @@ WITHOUT_EFFECT = {
     "--out_joints": "the data's",
     "--in_channels": "2",
     "--out_channels": "3",
-    "--dataset": "see the job's name",
     "--checkpoint": "see --out",
     "-previous_best_threshold": "see --resume",
     "-previous_name": "see --resume",
@@ -122,6 +119,7 @@ class StridedTransformerRecipe(LiftingRecipe):
         add("--out_all", type=int, default=1, help="targets for all frames of a window; only 1")
         add("--crop_uv", type=int, default=0, help="input without normalisation; only 0")
         add_without_effect(parser, WITHOUT_EFFECT)
+        add_refused(parser, {"--video": "posekernels lift FILE lifts videos of one's own"})
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:

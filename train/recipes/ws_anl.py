@@ -29,8 +29,10 @@ from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
 from ..evaluate import Report, target_of
 from ..options import positive
+from ..published_folders import DATA
 from . import is_last_stage
-from ._lifting import LiftingRecipe, add_decay_arguments, add_published_p2, add_without_effect, decayed
+from ._lifting import LiftingRecipe, add_decay_arguments, add_published_p2, decayed
+from ._published import add_single_frame_arguments, add_without_effect
 from .htnet import WITHOUT_EFFECT, HTNetRecipe
 from .mgcn_lw import MgcnLwRecipe
 
@@ -109,7 +111,10 @@ alpha_type.__name__ = "noise scale"
 def add_sampling_arguments(parser: ArgumentParser) -> None:
     """The options of the test, which ``train.mpi_inf_3dhp`` has too."""
     parser.add_argument(
-        "--multihyp_test", "--mutilhyp_test", action="store_true", help="test with noise: best of --samples hypotheses"
+        "--multihyp_test",
+        "--mutilhyp_test",
+        action="store_true",
+        help="test with noise: best of --samples hypotheses; without --train nothing is trained",
     )
     parser.add_argument("--samples", "--sample_nums", type=samples_type, default=10, help="hypotheses per pose")
     parser.add_argument("--alpha", type=alpha_type, help="noise scale (default 0.005; 0.01 on 3DHP)")
@@ -118,20 +123,52 @@ def add_sampling_arguments(parser: ArgumentParser) -> None:
     add_published_p2(parser)
 
 
+def find_pair(options: Namespace) -> None:
+    """Let a test that names no files find those of the published program, ``ckpt/shhpe_model_<lifter>.pth`` and so on.
+
+    They are looked for here and in the folders of data. The variance model is needed where there are hypotheses.
+
+    Raises:
+        ValueError: one is neither named nor there.
+    """
+    files = {"lifter_checkpoint": f"ckpt/shhpe_model_{options.lifter}.pth"}
+    if options.multihyp_test or options.curve:
+        files["variance_checkpoint"] = f"ckpt/avg_model_{options.lifter}.pth"
+    folders = dict.fromkeys((Path(), *map(Path, (options.data_root or ".", *DATA))))
+    for option, file in files.items():
+        if getattr(options, option):
+            continue
+        found = next((folder / file for folder in folders if (folder / file).is_file()), None)
+        if found is None:
+            raise ValueError(
+                f"this command line tests, and there is no {file} (looked in {', '.join(map(str, folders))}): name "
+                f"the file with --{option}, or a run with --evaluate; --train trains first"
+            )
+        setattr(options, option, str(found))
+
+
 class WsAnlRecipe(LiftingRecipe):
     architecture = ("lifter", "layers", "channel", "d_hid")
 
     def __init__(self, options: Namespace, data):
+        options.lifter = options.shhpe_model or options.lifter
+        # As published: hypotheses, and the published name of the lifter, are for a test unless --train is there.
+        asked = options.multihyp_test or options.shhpe_model or not data.train
+        self.only_tests = bool(asked) and not (options.train or options.evaluate or options.resume)
+        if self.only_tests:
+            find_pair(options)
         super().__init__(options, data)
         self.stages = 1 if options.lifter_checkpoint or options.evaluate else 2
         self.alpha = ALPHA["h36m"] if options.alpha is None else options.alpha
         self.variance_stage, self.training = True, False
-        if data.train and getattr(options, "dataset", None) == "3dhp":
-            raise ValueError("--dataset 3dhp: test on it with python -m train.mpi_inf_3dhp; nobody trains on it")
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
-        parser.add_argument("--lifter", "--shhpe_model", choices=sorted(LIFTERS), default="htnet")
+        parser.add_argument("--lifter", choices=sorted(LIFTERS), default="htnet")
+        parser.add_argument(
+            "--shhpe_model", choices=sorted(LIFTERS), help="published: the lifter; tests ckpt/ unless --train is there"
+        )
+        parser.add_argument("--train", action="store_true", help="before a test with --multihyp_test or --shhpe_model")
         parser.add_argument(
             "--lifter_checkpoint", "--lifter-checkpoint", metavar="FILE", help="frozen lifter, ours or published"
         )
@@ -150,9 +187,9 @@ class WsAnlRecipe(LiftingRecipe):
             "--curve", metavar="FILE", help=f"also write best-of-S for S = {CURVE} as JSON, with plain noise as control"
         )
         add_sampling_arguments(parser)
-        parser.add_argument("--dataset", choices=("h36m", "3dhp"), help="as published; 3dhp is train.mpi_inf_3dhp's")
         own = {"--reload_sigma": "never read", "--save_ckpt_path": "see --out"}
         own |= {f"--{what}_augmentation": "mirrored copies are part of the method" for what in ("data", "test")}
+        add_single_frame_arguments(parser)
         add_without_effect(parser, WITHOUT_EFFECT | own)
 
     @classmethod
