@@ -7,7 +7,6 @@ No download site is needed, only a package index (``fetch``). The networks are G
 from __future__ import annotations
 
 import math
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from posekernels.extras import needs
+from posekernels.limits import processors
 
 from .fetch import Pinned
 from .tracking import Sighting
@@ -167,7 +167,7 @@ class BlazePose(Finder):
         runtime = needs("ai_edge_litert.interpreter", "video", "finding people in images")
         super().__init__(people, every)
         self.detector, self.landmarker = (
-            runtime.Interpreter(model_path=str(path), num_threads=threads or os.cpu_count()) for path in NETWORKS.get()
+            runtime.Interpreter(model_path=str(path), num_threads=threads or processors()) for path in NETWORKS.get()
         )
         for network in (self.detector, self.landmarker):
             network.allocate_tensors()

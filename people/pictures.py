@@ -28,6 +28,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from posekernels.extras import needs
 from posekernels.files import write_aside
+from posekernels.limits import processors
 from posekernels.pose.camera import camera_to_world, rotate
 from posekernels.pose.skeleton import Skeleton
 
@@ -341,7 +342,7 @@ def _pictures(
     """The pictures at ``times``, in order, drawn by all cores; in a palette where one is given."""
     from tqdm import tqdm
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1  # elsewhere fork is not to be had
+    cores = processors() if hasattr(os, "fork") else 1
     bare = [replace(p, background=None) for p in panels]
     with tqdm(total=len(times), unit="picture", desc="drawing", disable=not progress, leave=False) as bar:
         if len(times) < ENOUGH or cores < 2:

@@ -4,9 +4,9 @@ Ops live in ``posekernels.ops``; lengths are metres, layouts [B, T, J, C]. ``pos
 run here.
 """
 
-from .start import quiet_ctrl_c
+from .start import before_pytorch
 
-quiet_ctrl_c()  # before PyTorch is imported, which takes a second
+before_pytorch()
 
 from . import door, ops, pose  # noqa: E402
 from ._dispatch import BackendError, explain, use_backend  # noqa: E402

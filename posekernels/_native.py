@@ -1,7 +1,6 @@
 """Loads the compiled modules ``posekernels._native_core`` and ``_native_cuda``, or knows why it cannot.
 
-The modules take pointers and sizes, and know no PyTorch. Where PyTorch has brought its OpenMP pool, the kernels run on
-that same pool (two pools spinning against each other cost more than they bring).
+The modules take pointers and sizes, and know no PyTorch; the kernels run on threads of their own.
 
 An adapter calls ``core.KERNEL(torch.get_num_threads(), *addresses(tensor, ...), size, ...)``: see ``csrc/README.md``.
 """
@@ -16,6 +15,8 @@ import sys
 from pathlib import Path
 
 import torch
+
+from .limits import affinity
 
 REBUILD = "run `pip install -e .`"
 _RECORD = Path(__file__).with_name("_build.json")  # what setup.py did: written at every build
@@ -68,21 +69,19 @@ def cuda():
     return _cuda()[0]
 
 
-def _share_thread_pool() -> str:
-    """Make the native kernels run on the OpenMP pool PyTorch uses. Returns the pool's name, for ``info``."""
-    if core is None:
-        return "none"
-    if sys.platform.startswith("linux"):
-        maps = Path("/proc/self/maps").read_text().splitlines()
-        paths = {line.split()[-1] for line in maps if "gomp" in line.rpartition("/")[2]}
-        torch_home = str(Path(torch.__file__).parent)
-        for path in sorted(paths, key=lambda p: not p.startswith(torch_home)):
-            if core.adopt_openmp(path):
-                return f"PyTorch's OpenMP ({Path(path).name})"
-    return "own threads"
+def _calm_openmp() -> None:
+    """Let PyTorch's idle threads sleep where they would spin on the processors that ours run on (``parallel.h``).
+
+    Where PyTorch uses fewer threads than there are processors, they are in nobody's way, and are left alone.
+    """
+    if core is None or not sys.platform.startswith("linux") or torch.get_num_threads() < affinity():
+        return
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    for path in sorted({line.split()[-1] for line in maps if "gomp" in line.rpartition("/")[2]}):
+        core.calm_openmp(path)
 
 
-thread_pool = _share_thread_pool()
+_calm_openmp()
 
 
 def no_cpu(*kernels: str) -> str | None:

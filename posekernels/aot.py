@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from .limits import processors
+
 TARGETS = (80, 90)  # A100 and its kin; H100, H200
 _MATRIX = re.compile(r"\b(HMMA|HGMMA|QGMMA|IGMMA|IMMA|DMMA)\b")
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
@@ -147,7 +149,7 @@ def compile_all(ops: list[str] | None = None, targets: tuple[int, ...] = TARGETS
             "ahead-of-time compilation needs TRITON_INTERPRET unset: kernels are defined for one or the other"
         )
     jobs = [(declared, target) for declared in compilations(ops) for target in targets]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         yield from pool.map(lambda job: compile_one(*job), jobs)
 
 
@@ -192,7 +194,7 @@ def compile_cuda(ops: list[str] | None = None, targets: tuple[int, ...] = TARGET
             reports.append(Report(f"{source.parent.name}/cuda/{name}", target, *fields, wants_matrix))
         return sorted(reports, key=lambda r: r.name)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         for reports in pool.map(compiled, [(s, t) for s in sources for t in targets]):
             yield from reports
 

@@ -42,7 +42,7 @@ def machine() -> dict[str, str]:
     if _native.core is None:
         cpu = f"no C++ kernels: {_native.no_cpu()}"
     else:
-        cpu = f"{_native.core.isa}, {torch.get_num_threads()} threads of {_native.thread_pool}"
+        cpu = f"{_native.core.isa}, {torch.get_num_threads()} threads"
     return {
         "posekernels": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",

@@ -8,7 +8,7 @@ and writes outside of tensors, overflows and shifts too far end it.
 
 With ``--threads`` under ThreadSanitizer, on the generic instruction set: two tasks that touch one number without an
 order between them end it. It sees no order in how an OpenMP pool that it did not compile wakes its threads, and would
-call all of PyTorch's a race; so the kernels run on the core's own pool, and what PyTorch itself does is ignored. That
+call all of PyTorch's a race; so what PyTorch itself does is ignored. That
 it does see races of the kernels is shown each time: with one planted where tasks are handed out, every op must be
 reported, so none of them ran in one thread alone; and with the one in ``annotated_norm`` of ``tests/mutants.py``.
 """
@@ -101,8 +101,7 @@ def runs(name: str, drawn: list) -> int:
 
 def inside_threads(problems: str, module: str, log: str) -> None:
     core = native.load(module)
-    core.adopt_openmp = lambda path: False
-    from posekernels import _native
+    core.calm_openmp = lambda path: False
     from tests.ops.table import OPS, Choices, Random
 
     class Many(Random):
@@ -130,7 +129,7 @@ def inside_threads(problems: str, module: str, log: str) -> None:
     for name, mutant in planted:  # who is quick may take every task before the others wake: not at each problem
         if not any(report(name, Many(seed), mutant) for seed in range(100)):
             sys.exit(f"{name}: a planted race is not reported")
-    print(f"{len(OPS)} ops on {_native.thread_pool}: no race; all {len(planted)} planted ones reported", flush=True)
+    print(f"{len(OPS)} ops: no race; all {len(planted)} planted ones reported", flush=True)
 
 
 if __name__ == "__main__":

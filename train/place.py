@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import datetime
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,6 +78,7 @@ def run_place(device: str = "auto", precision: str = "float32") -> Iterator[Plac
         if local >= torch.cuda.device_count():
             raise ValueError(f"process {local} of this machine has no GPU: it has {torch.cuda.device_count()}")
         torch.cuda.set_device(local)
+    _keep_freed_memory()
     products = torch.backends.cuda.matmul
     before, products.fp32_precision = products.fp32_precision, "tf32" if precision == "tf32" else "ieee"
     joined = world > 1 and not dist.is_initialized()
@@ -91,19 +92,19 @@ def run_place(device: str = "auto", precision: str = "float32") -> Iterator[Plac
             dist.destroy_process_group()
 
 
-def free_memory() -> int | None:
-    """Bytes that programs here may still take, a container's limit minded; None where that is not known (no Linux)."""
+def _keep_freed_memory() -> None:
+    """Let the C library keep blocks of up to 1 GiB that are freed, for the next step, in place of the system.
+
+    A step frees the activations that the next one asks for again. Given back and fetched anew, every page is cleared
+    by the system: a quarter of a step of PKD. Nothing where the library is not GNU's.
+    """
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip() if (group / "memory.max").is_file() else "max"
-        if limit != "max":  # what is cached from files counts as used there, and gives way
-            used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            free = min(free, int(limit) - int(used["anon"]))
-        return max(free, 0)
-    except (OSError, StopIteration, KeyError, ValueError):
-        return None
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+    mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def move(batch, device: torch.device):

@@ -2,6 +2,7 @@
 #include "posekernels/parallel.h"
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -46,58 +47,103 @@ struct Job {
     }
 };
 
-void (*gomp_parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
 
-// A pool of our own, for where no OpenMP runtime is at hand. One job at a time; who finds it busy works alone.
+// How long a thread looks for what it waits for before it sleeps. Long enough for the gap between two kernels of one
+// network, and for the next call of a loop; short enough that whoever else wants the core hardly misses it.
+constexpr std::chrono::microseconds patience(60);
+
+// Whether `ready` came true within our patience.
+template <class Ready>
+bool soon(const Ready& ready) {
+    const auto end = std::chrono::steady_clock::now() + patience;
+    do {
+        for (int i = 0; i < 16; ++i) {
+            if (ready()) return true;
+            pause();
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
+
+// Threads that join a job where they can. The caller works too, and waits only for who has joined: a thread whose core
+// is taken by another program is not missed. One job at a time; who finds the pool busy works alone.
 class Pool {
   public:
     void run(Job& job, int threads) {
         std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
         if (!turn.owns_lock()) return job.work();
-        while (static_cast<int>(workers_) < threads - 1) {
-            std::thread([this, id = workers_] { serve(id); }).detach();
-            ++workers_;
+        for (; workers_ < threads - 1; ++workers_) std::thread([this] { serve(); }).detach();
+        job_.store(&job);
+        open_.store(threads - 1);  // places
+        if (sleeping_.load() > 0) {
+            {
+                std::lock_guard<std::mutex> lock(mutex_);
+            }
+            wake_.notify_all();
         }
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            job_ = &job;
-            wanted_ = threads - 1;
-            running_ = threads - 1;
-            ++generation_;
-        }
-        wake_.notify_all();
         job.work();
-        std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [this] { return running_ == 0; });
-        job_ = nullptr;
+        // No place is left to take; then those who took one are waited for.
+        const int untaken = open_.exchange(0);
+        const int joined = threads - 1 - untaken;
+        const auto gone = [&] { return left_.load() == joined; };
+        if (!soon(gone)) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            caller_waits_.store(true);
+            done_.wait(lock, gone);
+            caller_waits_.store(false);
+        }
+        left_.store(0);
     }
 
   private:
-    void serve(int id) {
-        uint64_t seen = 0;
-        std::unique_lock<std::mutex> lock(mutex_);
+    // A place in the job that is open, if any.
+    bool join() {
+        int places = open_.load();
+        while (places > 0)
+            if (open_.compare_exchange_weak(places, places - 1)) return true;
+        return false;
+    }
+
+    void serve() {
         for (;;) {
-            wake_.wait(lock, [&] { return generation_ != seen && job_ != nullptr; });
-            seen = generation_;
-            if (id >= wanted_) continue;
-            Job* job = job_;
-            lock.unlock();
-            job->work();
-            lock.lock();
-            if (--running_ == 0) done_.notify_all();
+            bool joined = false;
+            if (!soon([&] { return joined = join(); })) {
+                std::unique_lock<std::mutex> lock(mutex_);
+                ++sleeping_;
+                if (!(joined = join())) wake_.wait(lock);
+                --sleeping_;
+            }
+            if (!joined) continue;  // woken: too late for this job perhaps, but the next one is near
+            job_.load()->work();
+            left_.fetch_add(1);
+            if (caller_waits_.load()) {
+                {
+                    std::lock_guard<std::mutex> lock(mutex_);
+                }
+                done_.notify_one();
+            }
         }
     }
 
     std::mutex turn_, mutex_;
     std::condition_variable wake_, done_;
-    Job* job_ = nullptr;
-    int workers_ = 0, wanted_ = 0, running_ = 0;
-    uint64_t generation_ = 0;
+    int workers_ = 0;
+    alignas(64) std::atomic<Job*> job_{nullptr};
+    std::atomic<int> open_{0};              // places of the job that nobody has taken
+    alignas(64) std::atomic<int> left_{0};  // who joined and is through
+    alignas(64) std::atomic<int> sleeping_{0};
+    std::atomic<bool> caller_waits_{false};
 };
 
 Pool* pool = nullptr;  // never destroyed: its threads may outlive main
 std::once_flag pool_made;
-std::atomic<bool> forked{false};  // a child process has none of the pool's threads
 
 }  // namespace
 
@@ -112,16 +158,13 @@ void run_tasks(int64_t tasks, void (*body)(void*, int64_t), void* data) {
     Job job{tasks, body, data};
     int threads = threads_of_call;
     if (threads > tasks) threads = static_cast<int>(tasks);
-    if (threads <= 1 || (gomp_parallel == nullptr && forked.load())) {
+    if (threads <= 1) {
         job.work();
-    } else if (gomp_parallel != nullptr) {
-        // Inside another parallel region OpenMP gives a team of one, which then takes every task.
-        gomp_parallel([](void* arg) { static_cast<Job*>(arg)->work(); }, &job, static_cast<unsigned>(threads), 0);
     } else {
         std::call_once(pool_made, [] {
             pool = new Pool;
 #ifndef _WIN32
-            pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
+            pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });  // a child has none of the threads
 #endif
         });
         pool->run(job, threads);
@@ -129,16 +172,20 @@ void run_tasks(int64_t tasks, void (*body)(void*, int64_t), void* data) {
     if (job.error) std::rethrow_exception(job.error);
 }
 
-bool adopt_openmp(const char* path) {
+bool calm_openmp(const char* path) {
 #ifdef _WIN32
     (void)path;
     return false;
 #else
     void* library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
     if (library == nullptr) return false;
-    void* symbol = dlsym(library, "GOMP_parallel");
-    if (symbol == nullptr) return false;
-    gomp_parallel = reinterpret_cast<decltype(gomp_parallel)>(symbol);
+    using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+    const auto parallel = reinterpret_cast<Parallel>(dlsym(library, "GOMP_parallel"));
+    if (parallel == nullptr) return false;
+    std::thread([parallel] {
+        parallel([](void*) {}, nullptr, 2, 0);
+        for (;;) std::this_thread::sleep_for(std::chrono::hours(24));  // its team lasts as long as it does
+    }).detach();
     return true;
 #endif
 }

@@ -1,10 +1,12 @@
 """The native core against float64: products in every instruction set this CPU runs, packing, threads, the border."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
+import time
 
 import pytest
 import torch
@@ -91,21 +93,75 @@ def test_several_python_threads():
     assert all(torch.equal(r, want) for r in results)
 
 
-def test_own_pool_without_openmp():
-    code = (
-        "import importlib.util, torch; from posekernels import _native; from posekernels._packing import packed\n"
-        "from tests.build import test_gemm as t\n"
-        "a, w = torch.randn(500, 40), torch.randn(40, 70)\n"
-        "assert _native.thread_pool == 'own threads'\n"
-        "want = t.product(a, w, threads=1)\n"
-        "for n in (2, 3, 2, 5): assert torch.equal(t.product(a, w, threads=n), want)\n"
-        "t.test_several_python_threads()\n"
-    )
-    run = "import sys; sys.platform = 'other'\n" + code  # what keeps the adapter from looking for OpenMP
-    done = subprocess.run(
-        [sys.executable, "-c", run], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
-    )
+def test_fewer_and_more_threads():
+    a, w = torch.randn(500, 40), torch.randn(40, 70)
+    want = product(a, w, threads=1)
+    for threads in (2, 3, 2, 5, 64, 2):
+        assert torch.equal(product(a, w, threads=threads), want)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own():
+    a, w = torch.randn(200, 40), torch.randn(40, 70)  # small: PyTorch itself uses no threads, and may not, after a fork
+    want = product(a, w, threads=3)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if all(torch.equal(product(a, w, threads=3), want) for _ in range(20)) else 1)
+    end = time.monotonic() + 30
+    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+        time.sleep(0.01)
+    if done == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done == (child, 0), "the child hangs, or computes something else"
+
+
+BUSY = """
+import statistics, time, torch
+from posekernels import models
+net, pose = models.create("htnet").eval(), torch.rand(1, 1, 17, 2)
+x, w = torch.rand(400, 400), torch.rand(400, 400)
+
+def call():
+    net(pose)
+    x @ w  # PyTorch's own threads between ours
+    x.repeat(4, 1) + 1
+
+def median(threads):
+    torch.set_num_threads(threads)
+    times = []
+    for _ in range(40):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+with torch.no_grad():
+    call()
+    print(min(median(2) / median(1) for _ in range(3)))
+"""
+
+
+def test_busy_cores_do_not_stop_the_threads():
+    """With every core taken by other programs, two threads may gain nothing; they may not lose much either.
+
+    Threads that wait for each other by spinning take 20 to 300 times as long here.
+    """
+    if len(os.sched_getaffinity(0)) > 8:
+        pytest.skip("too many cores to keep them all busy")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    spin = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(len(os.sched_getaffinity(0)))]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", BUSY], env=environment, capture_output=True, text=True, timeout=150
+        )
+    finally:
+        for process in spin:
+            process.kill()
+            process.wait()
     assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 4, done.stdout
 
 
 def test_border_refuses():

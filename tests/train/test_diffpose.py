@@ -12,11 +12,11 @@ from posekernels.archive import DataError, read_checkpoint
 from posekernels.models.diffpose import PUBLISHED_SAMPLING
 from posekernels.models.load import published_state
 from posekernels.people.lifter import load_lifter
-from posekernels.train import h36m, place
+from posekernels.train import h36m
 from posekernels.train.data import mixture
 from posekernels.train.evaluate import target_of
 from posekernels.train.loop import prepare
-from posekernels.train.place import Place, free_memory
+from posekernels.train.place import Place
 from posekernels.train.recipes import _diffpose_yaml, mixste
 from posekernels.train.recipes.diffpose import drawn, pick_components, timestep_pairs
 from tests.train import fake_h36m
@@ -106,21 +106,6 @@ def test_long_clips_train_on_few_and_are_refused_where_they_do_not_fit(monkeypat
     with pytest.raises(ValueError, match="--pose_batch_size: 16 .*not even one"):
         recipe("--model", "diffpose", "-f", "50000", "--pose_batch_size", "16")
     recipe("-f", "5000", "-b", "80000", "--evaluate", "nothing.pt")  # nothing is trained
-
-
-def test_free_memory_minds_the_container(monkeypatch):
-    if free_memory() is None:
-        pytest.skip("not Linux")
-    files = {
-        "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 5000 kB\n",
-        "/sys/fs/cgroup/memory.max": "3000000\n",
-        "/sys/fs/cgroup/memory.stat": "anon 1000000\nfile 1900000\n",
-    }
-    monkeypatch.setattr(place.Path, "is_file", lambda path: str(path) in files)
-    monkeypatch.setattr(place.Path, "read_text", lambda path: files[str(path)])
-    assert free_memory() == 2_000_000
-    files["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert free_memory() == 5_120_000
 
 
 def test_mixste_loss_by_hand():

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from posekernels import models
 from posekernels._tables import table
+from posekernels.limits import free_memory
 from posekernels.models.lifting import chunked
 
 from ..data.clips import Clip
 from ..data.windows import Batch
 from ..options import positive
-from ..place import free_memory
 from ._lifting import LiftingRecipe, Windows, target_of_batch
 from ._published import add_refused, add_videopose3d_arguments, add_without_effect, boolean
 

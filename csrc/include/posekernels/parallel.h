@@ -1,5 +1,5 @@
-// Tasks over threads, on PyTorch's own OpenMP pool where PyTorch has loaded one (two pools spinning against each other
-// cost more than they bring), else on a small pool of our own.
+// Tasks over threads of our own. A job ends when its tasks are done, and waits for no thread that another program keeps
+// from its core; a region of OpenMP waits for all of its threads, at its start and at its end.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,14 @@ void set_num_threads(int threads);
 
 // Runs body(data, task) once for every task in [0, tasks); blocks. Which thread runs which task is not fixed, so a
 // task must not depend on another, and a sum over tasks goes through one partial result per task. Nested calls, and
-// calls while our own pool is busy with another Python thread, run on the calling thread.
+// calls while the pool is busy with another Python thread, run on the calling thread.
 void run_tasks(int64_t tasks, void (*body)(void* data, int64_t task), void* data);
 
-// Adopts the OpenMP runtime at `path`, already loaded by somebody else. False when it is not one, or not loaded.
-bool adopt_openmp(const char* path);
+// Makes the threads of the OpenMP runtime at `path` (PyTorch's; already loaded) sleep while they have nothing to do.
+// By default GNU's spins for milliseconds: in the way of our threads, of other programs, and of itself. It stops at
+// once where it has more threads than there are processors, so it is given another team of two, which sleeps. False
+// when it is not GNU's, or not loaded. OMP_WAIT_POLICY and GOMP_SPINCOUNT are minded as ever.
+bool calm_openmp(const char* path);
 
 }  // namespace posekernels
 
