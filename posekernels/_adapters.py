@@ -18,6 +18,11 @@ def contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
     return [None if tensor is None else tensor.contiguous() for tensor in tensors]
 
 
+def wide(*tensors: Tensor | None) -> list[Tensor | None]:
+    """In float32, contiguous: for kernels that compute 16-bit tensors in float32."""
+    return [t if t is None else (t if t.dtype is torch.float32 else t.float()).contiguous() for t in tensors]
+
+
 _begins = Tensor.data_ptr  # ``poisoned`` puts ``begins_contiguous`` here
 
 

@@ -175,7 +175,7 @@ def best_hypothesis(choose: Choices) -> Problem:
     return Problem(tensors, call)
 
 
-@_op(torch_gradient=True, sixteen_bits=False)
+@_op(torch.bfloat16, torch_gradient=True, sixteen_bits=False)
 def denoise(choose: Choices) -> Problem:
     heads, J = choose.of(2, 1, 3), choose.size(17, 33)
     sizes = heads * choose.size(8, 20), heads, choose.size(1, 3), choose.size(3, 3)
@@ -214,7 +214,7 @@ def encoder_layer(choose: Choices) -> Problem:
     return Problem(tensors, call, ("t01",), names.get)
 
 
-@_op()
+@_op(torch.bfloat16, torch.float16)
 def graph_conv(choose: Choices) -> Problem:
     B, J, K = choose.batch(5), choose.size(17, 40), choose.size(2, 4)
     sizes = choose.size(9, 40), choose.size(20, 70)
@@ -270,7 +270,7 @@ def hierarchy_network(choose: Choices) -> Problem:
     return Problem(tensors, call, said=lambda name: name.split(".")[-1])
 
 
-@_op(torch_gradient=True)
+@_op(torch.bfloat16, torch_gradient=True)
 def graph_network(choose: Choices) -> Problem:
     J, channels, chain = choose.of(*(case[1:] for case in test_graph_network.CHAINS))
     x, layers = test_graph_network.chain(choose.batch(3), J, channels, chain, seed=choose.seed)

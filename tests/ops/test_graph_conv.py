@@ -171,7 +171,7 @@ def test_leading_axes_strides_and_numpy():
 def test_choice_of_backend():
     require("graph_conv", "cpu")
     tensors = inputs(2, 5, 3, 4, 1, False)
-    with use_backend("cpu"), pytest.raises(BackendError, match="takes float32, got torch.float64"):
+    with use_backend("cpu"), pytest.raises(BackendError, match="takes float32, float16 or bfloat16, got torch.float64"):
         graph_conv(**double(tensors))
     got = graph_conv(**double(tensors))  # auto: the reference takes what the kernels do not
     torch.testing.assert_close(got, graph_conv(**double(tensors), backend="reference"))

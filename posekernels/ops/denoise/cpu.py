@@ -1,22 +1,19 @@
-"""The C++ kernel of ``denoise``: ``csrc/denoise/denoise_cpu.cpp``."""
+"""The C++ kernel of ``denoise`` (``csrc/denoise/denoise_cpu.cpp``). Poses of 16 bits are computed in float32."""
 
 from __future__ import annotations
 
 import torch
 
 from ... import _native
-from ..._adapters import addresses, contiguous
+from ..._adapters import addresses, wide
 from ..._dispatch import not_on
 from ...prepared import derived
+from .._cpu import not_narrow
 
 
 def refuses(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep) -> str | None:
     """Why the kernel cannot take these, or None."""
-    if x.dtype != torch.float32:
-        return f"needs x in float32 (with weights in float32 or bfloat16), got {x.dtype}"
-    if weights[2].dtype not in (torch.float32, torch.bfloat16):  # in_weight: the matrices' dtype
-        return f"needs weights in float32 or bfloat16, got {weights[2].dtype}"
-    return not_on("cpu", x, shifts, coefficients, noise, weights[2])  # all weights are where one is
+    return not_narrow(x, weights[2]) or not_on("cpu", shifts, coefficients, noise)  # in_weight: the matrices' dtype
 
 
 def _packed(weights, heads) -> torch.Tensor:
@@ -36,7 +33,7 @@ def _sizes(weights, heads) -> tuple:
 def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep, derived=derived):
     """See ``reference.loop``; with ``coefficients`` None, ``reference.network``."""
     packed = derived(("denoise", heads), lambda: _packed(weights, heads), *weights)
-    x, shifts, coefficients, noise = contiguous(x, shifts, coefficients, noise)
+    dtype, (x, shifts, coefficients, noise) = x.dtype, wide(x, shifts, coefficients, noise)
     sizes = _sizes(weights, heads)
     B, S = x.shape[0], 1 if coefficients is None else coefficients.shape[0]
     y = x.new_empty(B, sizes[0], sizes[5])
@@ -51,4 +48,4 @@ def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, ke
         S,
         *sizes,
     )
-    return y, *history
+    return y.to(dtype), *(t.to(dtype) for t in history)

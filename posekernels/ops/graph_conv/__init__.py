@@ -82,7 +82,8 @@ def graph_conv(
     ``y = act(scale * (sum_k A_k (M * (x W_k)) + bias) + shift) + residual``
 
     Args:
-        x: [..., J, Cin], J <= 64; float32 or float64, and float16 or bfloat16 on a GPU. Any leading axes, any strides.
+        x: [..., J, Cin], J <= 64; float32, float64, float16 or bfloat16 (on the CPU the last two are computed in
+            float32 and rounded). Any leading axes, any strides.
         weight: [K, Cin, Cout], input-major (x W, no transpose).
         adjacency: [K, J, J]; row i of A_k says what joint i gathers. Pass the diagonal as a matrix of its own where
             it has its own weight: the kernels see the zeros, through which the C++ ones pass no NaN on either.

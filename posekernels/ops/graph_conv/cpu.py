@@ -1,14 +1,17 @@
-"""``graph_conv`` in C++: the adapters between tensors and ``csrc/graph_conv/graph_conv_cpu.cpp``. Float32."""
+"""``graph_conv`` in C++: the adapters between tensors and ``csrc/graph_conv/graph_conv_cpu.cpp``.
+
+16 bits are computed in float32, and rounded.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..._adapters import addresses, contiguous
-from ..._dispatch import not_on
+from ..._adapters import addresses, wide
 from ..._native import core
 from ..._packing import packed
+from .._cpu import not_narrow
 
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}  # gemm.h, Activation
 MAX_MATRICES = 16
@@ -16,11 +19,9 @@ MAX_MATRICES = 16
 
 def refuses(x: Tensor, weight: Tensor, *tensors) -> str | None:
     """Why the C++ kernels cannot take a call's tensors, or None. All have one dtype: the public function sees to it."""
-    if x.dtype is not torch.float32:
-        return f"takes float32, got {x.dtype}"
     if weight.shape[0] > MAX_MATRICES:
         return f"takes up to {MAX_MATRICES} matrices, got {weight.shape[0]}"
-    return not_on("cpu", x, weight, *(t for t in tensors if isinstance(t, Tensor)))
+    return not_narrow(x, weight, *(t for t in tensors if isinstance(t, Tensor)))
 
 
 def refuses_backward(grad: Tensor, h: Tensor, *args) -> str | None:
@@ -34,7 +35,7 @@ def graph_conv(
     """As ``reference.graph_conv``."""
     B, J, Cin = x.shape
     K, _, Cout = weight.shape
-    x, *others = contiguous(x, adjacency, bias, modulation, scale, shift, residual)
+    dtype, (x, *others) = x.dtype, wide(x, adjacency, bias, modulation, scale, shift, residual)
     panels = packed(weight)
     y = x.new_empty(B, J, Cout)
     h = torch.empty_like(y) if keep else x.new_empty(0)
@@ -44,7 +45,7 @@ def graph_conv(
         *(B, J, Cin, Cout, K),
         ACTIVATIONS[activation],
     )
-    return y, h
+    return y.to(dtype), h.to(dtype)
 
 
 def graph_conv_backward(
@@ -54,11 +55,9 @@ def graph_conv_backward(
     B, J, Cin = x.shape
     K, _, Cout = weight.shape
     inputs = (x, weight, adjacency, bias, modulation, scale, shift)
-    gradients = [
-        torch.empty_like(t, memory_format=torch.contiguous_format) if n else None
-        for t, n in zip(inputs, needs, strict=True)
-    ]
-    grad, h, x, *others = contiguous(grad, h if h.numel() else None, x, adjacency, modulation, scale, shift)
+    gradients = [torch.empty(t.shape) if n else None for t, n in zip(inputs, needs, strict=True)]
+    dtype = x.dtype
+    grad, h, x, *others = wide(grad, h if h.numel() else None, x, adjacency, modulation, scale, shift)
     panels, transposes = packed(weight), packed(weight, transposed=True) if needs[0] else None
     core.graph_conv_backward(
         torch.get_num_threads(),
@@ -66,4 +65,4 @@ def graph_conv_backward(
         *(B, J, Cin, Cout, K),
         ACTIVATIONS[activation],
     )
-    return [g for g in gradients if g is not None]
+    return [g.to(dtype) for g in gradients if g is not None]

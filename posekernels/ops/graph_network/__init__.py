@@ -105,7 +105,8 @@ def graph_network(x: Tensor, network: GraphNetwork, *, backend: str | None = Non
     """A chain of graph convolutions, each with its epilogue, in one call: see ``GraphLayer``.
 
     Args:
-        x: [..., J, Cin], any strides; float32 or float64 as the weights, and float16 or bfloat16 on a GPU.
+        x: [..., J, Cin], any strides; float32, float64, float16 or bfloat16 as the weights (on the CPU the last two
+            are computed in float32 and rounded).
         network: the layers; make it once and keep it while no weight changes.
         backend: see ``posekernels.use_backend``.
     Returns:

@@ -1,4 +1,7 @@
-"""``graph_network`` in C++: one call for all layers; packed weights and the table of layers are made once."""
+"""``graph_network`` in C++: one call for all layers; packed weights and the table of layers are made once.
+
+16 bits are computed in float32, and rounded.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from array import array
 import torch
 from torch import Tensor
 
-from ..._adapters import addresses, table_of
-from ..._dispatch import not_on
+from ..._adapters import addresses, table_of, wide
 from ..._native import core
 from ..._packing import pack
 from ...prepared import derived
+from .._cpu import not_narrow
 from ..graph_conv.cpu import ACTIVATIONS, MAX_MATRICES
 from .reference import NAMES, TENSORS
 
@@ -19,10 +22,8 @@ _NOWHERE, _INPUT = -1, -2  # a place: none (the network's own result, or no resi
 
 
 def refuses(x, tensors, *_rest) -> str | None:
-    if x.dtype is not torch.float32:
-        return f"takes float32, got {x.dtype}"
     most = max(len(weight) for weight in tensors[::TENSORS])
-    return f"takes up to {MAX_MATRICES} matrices, got {most}" if most > MAX_MATRICES else not_on("cpu", x, tensors[0])
+    return f"takes up to {MAX_MATRICES} matrices, got {most}" if most > MAX_MATRICES else not_narrow(x, tensors[0])
 
 
 def places(residuals: list[int]) -> list[int]:
@@ -47,7 +48,7 @@ class _Prepared:
         for i, (activation, residual) in enumerate(zip(activations, residuals)):
             weight, *others = (t.detach() for t in tensors[TENSORS * i : TENSORS * (i + 1)])
             K, Cin, Cout = map(int, weight.shape)  # torch.jit.trace has tensors for sizes
-            kept = pack(weight), *(t.contiguous() for t in others)
+            kept = pack(weight), *wide(*others)
             self.kept += kept  # while the table holds their addresses
             source = at[i - 1] if i else _INPUT
             added = _NOWHERE if residual < -1 else _INPUT if residual == -1 else at[residual]
@@ -57,11 +58,11 @@ class _Prepared:
         self.arguments = (self.table.buffer_info()[0], len(activations), max(at) + 1, widest)
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = x.contiguous()
+        dtype, (x,) = x.dtype, wide(x)
         B, J, _ = map(int, x.shape)
         y = x.new_empty(B, J, self.out_channels)
         core.graph_network(torch.get_num_threads(), *addresses(x, y), B, J, *self.arguments)
-        return y
+        return y.to(dtype)
 
 
 def graph_network(x, tensors, activations, residuals, derived=derived) -> Tensor:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._adapters import address, addresses, contiguous, strided_address
+from ..._adapters import address, addresses, strided_address, wide
 from ..._dispatch import tensors_in
 from ..._native import core
 
 NORMS = {"spatial": 0, "temporal": 1, "all": 2, "none": 3}
-
-
-def _wide(*tensors: Tensor | None) -> list[Tensor | None]:
-    """In float32, contiguous."""
-    return contiguous(*(None if t is None else t.float() for t in tensors))
 
 
 def refuses(*args) -> str | None:
@@ -34,7 +29,7 @@ def refuses_backward(grad, saved, *args) -> str | None:
 def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
     """(y [B, C, T], every block's input as tiles [tiles, N, C, T, lanes], or an empty tensor unless ``keep``)."""
     *parameters, mix, norm, eps, keep = args
-    dtype, threads, (x, *parameters) = x.dtype, torch.get_num_threads(), _wide(x, *parameters)
+    dtype, threads, (x, *parameters) = x.dtype, torch.get_num_threads(), wide(x, *parameters)
     B, C, T = x.shape
     N = parameters[0].shape[0]
     lanes = core.temporal_mlp_lanes(threads)
@@ -48,7 +43,7 @@ def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
 def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
     """Gradients of x and the eight parameters, those that ``needs`` asks for, in order."""
     *parameters, mix, norm, eps, needs = args
-    threads, (grad, saved, *parameters) = torch.get_num_threads(), _wide(grad, saved, *parameters)
+    threads, (grad, saved, *parameters) = torch.get_num_threads(), wide(grad, saved, *parameters)
     B, C, T = x.shape
     N = parameters[0].shape[0]
     grads = [torch.empty(t.shape) if need else None for t, need in zip((x, *parameters), needs)]
@@ -69,7 +64,7 @@ def temporal_mlp_forecast(
     S = inverse.shape[0]
     future = history.new_empty(B, S, C)
     stacks = [*main, weight_out, bias_out, *(side or [None] * 8), side_weight_out, side_bias_out]
-    tensors = _wide(transform, inverse, weight_in, bias_in, *stacks)
+    tensors = wide(transform, inverse, weight_in, bias_in, *stacks)
     strides = (history.stride(0), history.stride(1), history.stride(2))
     core.temporal_mlp_forecast(
         torch.get_num_threads(),
