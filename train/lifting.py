@@ -16,7 +16,7 @@ from .options import positive
 from .place import Place
 from .render import add_arguments as add_render_arguments
 from .render import check as check_render
-from .render import check_place, render
+from .render import check_place, check_video, render
 
 
 def add_sampling_arguments(group) -> None:
@@ -60,7 +60,8 @@ class LiftingJob(Job):
 
     def check(self, recipe: recipes.Recipe) -> None:
         if self.drawn(recipe.options):
-            check_render(recipe.data, recipe.options)
+            _, frames = check_render(recipe.data, recipe.options)
+            check_video(recipe.options, frames)
 
     @staticmethod
     def drawn(options: Namespace) -> bool:

@@ -11,6 +11,7 @@ import torch
 from posekernels.checks import nearest
 from posekernels.files import check_writable, write_aside
 from posekernels.people import pictures
+from posekernels.people.video import Video
 
 from .data.clips import Clip, LiftingData
 
@@ -153,6 +154,21 @@ def check(data: LiftingData, options: Namespace) -> tuple[Clip, slice]:
         if value is not None and value <= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
     return clip, slice(start, count if limit < 0 else min(count, start + max(1, limit)))
+
+
+def check_video(options: Namespace, frames: slice) -> None:
+    """Refuse a ``--viz-video`` that cannot be drawn, before the work.
+
+    Raises:
+        ValueError: no such file, not a video, or too short for ``frames``.
+    """
+    if options.render and options.viz_video:
+        there, wanted = Video(options.viz_video).count, options.viz_skip + frames.stop
+        if there is not None and there < wanted:
+            raise ValueError(
+                f"--viz-video {options.viz_video}: {there} images, the clip needs {wanted}, of which --viz-skip "
+                f"{options.viz_skip}; --viz-limit N draws fewer"
+            )
 
 
 def cloud_of(recipe, data: LiftingData, clip: Clip) -> np.ndarray | None:

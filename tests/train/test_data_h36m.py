@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from posekernels.archive import write_npz
-from posekernels.pose.camera import camera_to_world, h36m_cameras, project
+from posekernels.pose.camera import camera_to_world, h36m_cameras, normalise_screen, project
 from posekernels.pose.skeleton import H36M_17_OF_32
 from posekernels.train.data import DataError, load_h36m, load_humaneva, published
 from tests.train import fake_h36m as fake
@@ -138,6 +138,10 @@ def break_unit(p, k, m):
     p["S9"]["Walking"] = p["S9"]["Walking"] * 1000
 
 
+def break_pixels(p, k, m):
+    k["S9"]["Walking"][1] = normalise_screen(k["S9"]["Walking"][1], 1000, 1000)
+
+
 def break_table(p, k, m):
     p["S1"] = 3
 
@@ -157,6 +161,7 @@ def break_table(p, k, m):
         (break_metadata, r"gt.npz: metadata must hold keypoints_symmetry"),
         (break_type, r"3d_h36m.npz: S1 'Walking': expected numbers \[T, 32, 3\], got str"),
         (break_unit, r"3d_h36m.npz: S9 'Walking': joints .* from the middle of the body; expected metres"),
+        (break_pixels, r"gt.npz: S9 'Walking' camera 1: coordinates from .*; expected pixels \(got normalised"),
         (break_table, r"3d_h36m.npz: positions_3d must be"),
     ],
 )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from posekernels.people import paint, pictures
 from posekernels.pose.skeleton import H36M_17, Skeleton
 from posekernels.train import render
 from posekernels.train.evaluate import target_of
+from posekernels.train.lifting import LiftingJob
 from posekernels.train.place import Place
 from tests.people.films import film_in, numbers
 from tests.train.synthetic import synthetic, world_of
@@ -223,6 +225,11 @@ def test_a_page_plays_the_video_from_the_chosen_frame_on(tmp_path, data):
     film = film_in(path)
     assert film["video"]["src"] == "v.mp4" and [b["pale"] for b in film["bodies"]] == [False, True]
     np.testing.assert_allclose(film["times"], (3 + 2 * np.arange(4)) / 50)
+    job = LiftingJob()
+    for video, words in (("v.mp4", "12 images, the clip needs 13"), ("gone.mp4", "gone.mp4: no such video")):
+        chosen = "--render", "a.html", "--viz-video", tmp_path / video, "--viz-skip", 2, "--viz-limit", 11
+        with pytest.raises(ValueError, match=words):  # before anything is evaluated
+            job.check(SimpleNamespace(data=data, options=options(*chosen)))
 
 
 def test_a_page_shows_the_hypotheses_of_those_who_have_some(tmp_path, data):

@@ -21,7 +21,7 @@ from posekernels.cli import Parser, run_cli
 from posekernels.pose.camera import h36m_cameras, normalise_screen
 
 from .clips import Clip
-from .published import keypoint_file, read_keypoints
+from .published import check_pixels, keypoint_file, read_keypoints
 
 COLUMNS = 5  # weight, u, v, scale u, scale v
 FLOOR = 1e-3  # least scale, screen units: half a pixel of Human3.6M's images
@@ -68,6 +68,7 @@ def read_mixture(path: str | Path) -> dict[str, dict[str, list[np.ndarray]]]:
                     )
                 if not np.isfinite(array).all():
                     raise DataError(f"{where}: NaN or infinite numbers")
+                check_pixels(where, array[..., 1:3])
             result[subject][action] = arrays
     return result
 

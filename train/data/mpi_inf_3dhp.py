@@ -15,7 +15,7 @@ from posekernels.archive import DataError, read_npz
 from posekernels.pose.skeleton import H36M_17
 
 from .clips import Clip, LiftingData
-from .published import check_metres, keypoint_file
+from .published import check_metres, check_pixels, keypoint_file
 
 SUBJECTS = ("TS1", "TS2", "TS3", "TS4", "TS5", "TS6")
 GROUPS = {"green screen": ("TS1", "TS2"), "no green screen": ("TS3", "TS4"), "outdoor": ("TS5", "TS6")}
@@ -31,7 +31,8 @@ def make_clips(positions: Mapping, keypoints: Mapping, subjects: Sequence[str] =
         keypoints: {subject: {action: [T2 >= T, 17, 2] per camera}}, pixels; cut to T.
         subjects: that are wanted, in this order.
     Raises:
-        DataError: a subject, action or camera that only one file has, too few frames, or another joint count.
+        DataError: a subject, action or camera that only one file has, too few frames, another joint count, or 2D that
+            is normalised already.
     """
     clips, joints = [], H36M_17.num_joints
     for subject in subjects:
@@ -53,6 +54,7 @@ def make_clips(positions: Mapping, keypoints: Mapping, subjects: Sequence[str] =
                     )
                 if len(pixels) < len(pose):
                     raise DataError(f"{where}: {len(pose)} frames of 3D, but only {len(pixels)} of 2D")
+                check_pixels(where, pixels)
                 pose[:, 1:] -= pose[:, :1]
                 width, height = SIZES.get(subject, SIZE)
                 screen = pixels[: len(pose)] * np.float32(2 / width) - np.array([1, height / width], np.float32)

@@ -117,6 +117,15 @@ def check_metres(where: str, joints: np.ndarray) -> None:
         raise DataError(f"{where}: joints {apart:.0f} from the middle of the body; expected metres (got millimetres?)")
 
 
+def check_pixels(where: str, points: np.ndarray) -> None:
+    """Raises DataError where points [..., 2] are all so near 0 that they cannot be pixels: normalised already."""
+    if 0 < np.abs(points).max(initial=0) < 3:
+        raise DataError(
+            f"{where}: coordinates from {points.min():.2f} to {points.max():.2f}; expected pixels (got normalised "
+            "coordinates?)"
+        )
+
+
 def check_views(path_2d: Path, positions: dict, keypoints: dict, cameras: int) -> None:
     """Every subject and action with 3D has 2D in every camera, at least as long.
 
@@ -219,6 +228,7 @@ def camera_clips(
         poses[:, 1:] -= poses[:, :1]
         pixels = pixels[: len(world)][keep]
         _check_finite(f"{where} camera {index}", pixels)
+        check_pixels(f"{where} camera {index}", pixels[..., :2])
         clips.append(
             Clip(
                 subject,

@@ -9,6 +9,7 @@ import numpy as np
 from posekernels.archive import DataError, read_pickle
 
 from .forecasting import OBSERVED, PW3D, TRAINED, ForecastData, Motion, keep_or_skip
+from .published import check_metres
 
 
 def load_pw3d(root: str | Path, skip_bad: bool = False) -> ForecastData:
@@ -67,5 +68,7 @@ def read_people(path: str | Path) -> list[np.ndarray]:
             frame = int(np.argwhere(~np.isfinite(joints))[0, 0])
             raise DataError(f"{path}: jointPositions[{number}] is not finite in frame {frame}")
         positions = joints.astype(np.float64).reshape(-1, 24, 3)
+        if len(positions):
+            check_metres(f"{path}: jointPositions[{number}]", positions)
         people.append(positions - positions[:, :1])
     return people
