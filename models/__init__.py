@@ -4,6 +4,7 @@ from posekernels.archive import CheckpointError
 from posekernels.door import one_package
 
 from .forecasting import forecast
+from .hub import push_to_hub
 from .lifting import Lifts, lift
 from .load import load, save_published
 from .registry import create, names, systems
@@ -19,6 +20,7 @@ __all__ = [
     "lift",
     "load",
     "names",
+    "push_to_hub",
     "save_published",
     "stream",
     "systems",

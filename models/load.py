@@ -18,6 +18,7 @@ from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.checks import nearest
 from posekernels.files import save_checkpoint, write_aside
 
+from . import hub
 from .lifting import Lifts
 from .registry import create, names, systems, where_is
 
@@ -64,7 +65,8 @@ def load(
 
     Args:
         what: a name that ships ("lifter", "forecaster", "pkd_cmu"), a checkpoint of a training run
-            ("runs/first/best.pt"), a ``.safetensors`` file of ours, a published file, or what a published file holds.
+            ("runs/first/best.pt"), a ``.safetensors`` file of ours, a published file, or what a published file holds;
+            "hf:owner/name" for a repository on the Hugging Face hub (``models.hub``).
         network: a name of ``create``, where a published file does not tell (its sizes are read off its shapes); or a
             network of yours from ``create``, which is filled.
         device: where the network goes.
@@ -112,7 +114,9 @@ def _open(what: str | Path | dict | list) -> tuple[str, dict | list, About | Non
     if isinstance(what, (dict, list)):
         return "state dict", what, None
     path = Path(what)
-    if str(what) in SHIPPED:
+    if str(what).startswith(hub.PREFIX):
+        path = hub.fetch(str(what))
+    elif str(what) in SHIPPED:
         path = Path(__file__).with_name("weights") / f"{what}.safetensors"
     elif path.is_dir():
         raise CheckpointError(f"{what}: a folder; name a file in it (of a run, {path / 'best.pt'})")

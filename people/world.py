@@ -191,14 +191,25 @@ def stand(
 
 @dataclass
 class Lifted:
-    """All that a run of ``posekernels lift`` found out, as files hold it."""
+    """All that a run of ``posekernels lift`` found out, as files hold it; a notebook shows it as a page that plays.
+
+    Args:
+        now: of a forecast, how many frames were seen; the others are what may come. None where all were seen.
+    """
 
     people: list[Person]
     fps: float
     size: tuple[int, int] | None
     source: str = ""
     notes: list[str] = field(default_factory=list)
+    now: int | None = None
 
     @property
     def frames(self) -> int:
         return len(self.people[0].poses)
+
+    def _repr_html_(self) -> str:
+        from .player import film_of  # which knows what is here
+
+        start = 0 if self.now is None else max(0, self.now - round(2 * self.fps))
+        return film_of(self, start=start, now=self.now)._repr_html_()

@@ -3,7 +3,7 @@
 A block's word says what it is: ``python`` is run, all of a page in one namespace; ``sh`` or none is commands, one a
 line; ``json`` is read; ``text`` straight after a block is what it prints, line by line in that order, where ``...``
 stands for anything. ``<!-- parsed: WHY -->`` before commands: too long or too much for a test, so their options alone
-are looked at.
+are looked at; before ``python``, which is compiled only.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ def check(page: Path) -> None:
                 continue
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 if block.word == "python":
-                    exec(compile(block.text, f"{page.name}, line {block.line}", "exec"), namespace)
+                    code = compile(block.text, f"{page.name}, line {block.line}", "exec")
+                    if not block.parsed:
+                        exec(code, namespace)
                 else:
                     assert block.word in ("sh", "bash"), f"a block of {block.word!r}: nobody knows how to run it"
                     for words in commands(block.text):

@@ -29,7 +29,7 @@ from posekernels.models.load import fill
 
 from .place import Place, move
 from .recipes import Recipe
-from .run_folder import FORMAT, Log, clear, curve, plain, read_run, save_options
+from .run_folder import FORMAT, Log, clear, curve, plain, read_run, save_options, sinks_of
 
 
 class Interrupted(KeyboardInterrupt):
@@ -189,7 +189,8 @@ class Loop:
             if saved is None:
                 clear(self.folder)
             save_options(self.folder, options)
-            self.log = Log(self.folder, saved["history"] if saved else [], options.tensorboard)
+            sinks = sinks_of(self.folder, options, saved is not None)
+            self.log = Log(self.folder, saved["history"] if saved else [], sinks)
         try:
             for stage in range(recipe.stages):
                 if saved and stage < saved["stage"]:

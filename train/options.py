@@ -75,6 +75,7 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     group.add_argument("--tensorboard", action="store_true", help="write TensorBoard events to --out too")
+    group.add_argument("--wandb", metavar="PROJECT", help="log to a project on Weights & Biases too")
     group.add_argument("--progress", action=BooleanOptionalAction, default=None, help="default: on a terminal")
 
 

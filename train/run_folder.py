@@ -9,7 +9,9 @@ import math
 import os
 import tempfile
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.extras import needs
@@ -136,23 +138,30 @@ def save_options(folder: Path, options: Namespace) -> None:
         path.write_text(json.dumps(plain(options), indent=1) + "\n")
 
 
-class Log:
-    """log.jsonl of a run, a record per epoch, begun with those of ``history``; with ``events`` TensorBoard's too."""
+class Sink(Protocol):
+    """Where a run's records go besides log.jsonl. ``Log`` calls ``add`` after every epoch and ``close`` in the end."""
 
-    def __init__(self, folder: Path, history: list[dict], events: bool):
-        self.path, self.board = folder / "log.jsonl", _tensorboard(folder) if events else None
+    def add(self, record: dict) -> None: ...
+    def close(self) -> None: ...
+
+
+class Log:
+    """log.jsonl of a run, a record per epoch, begun with those of ``history``; and the ``sinks`` beside it."""
+
+    def __init__(self, folder: Path, history: list[dict], sinks: Sequence[Sink] = ()):
+        self.path, self.sinks = folder / "log.jsonl", sinks
         with write_aside(self.path) as path:
             path.write_text("".join(map(_line, history)))
 
     def add(self, record: dict) -> None:
         with open(self.path, "a") as file:
             file.write(_line(record))
-        for name, value in record.items() if self.board else ():
-            self.board.add_scalar(name, value, record["step"])
+        for sink in self.sinks:
+            sink.add(record)
 
     def close(self) -> None:
-        if self.board:
-            self.board.close()
+        for sink in self.sinks:
+            sink.close()
 
 
 def _line(record: dict) -> str:
@@ -161,11 +170,52 @@ def _line(record: dict) -> str:
     return json.dumps(whole, allow_nan=False) + "\n"
 
 
-def _tensorboard(folder: Path):
-    needs("tensorboard", "tensorboard", "--tensorboard")
-    from torch.utils.tensorboard import SummaryWriter
+class TensorBoard:
+    """Events in the run's folder: ``tensorboard --logdir runs``."""
 
-    return SummaryWriter(folder)
+    def __init__(self, folder: Path):
+        needs("tensorboard", "tensorboard", "--tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.board = SummaryWriter(folder)
+
+    def add(self, record: dict) -> None:
+        for name, value in record.items():
+            self.board.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        self.board.close()
+
+
+class WeightsAndBiases:
+    """A run on wandb, of a project of yours; its own variables say where, as ``WANDB_MODE=offline`` does.
+
+    The run's id stays in the folder, so that a resumed run goes on in the same one.
+    """
+
+    def __init__(self, folder: Path, project: str, config: dict, resumed: bool):
+        wandb = needs("wandb", "wandb", "--wandb")
+        known = folder / "wandb-id.txt"
+        name = known.read_text().strip() if resumed and known.is_file() else None
+        self.run = wandb.init(
+            project=project, dir=folder, name=folder.name, id=name, resume="allow", config=config, reinit="create_new"
+        )
+        with write_aside(known) as path:
+            path.write_text(f"{self.run.id}\n")
+
+    def add(self, record: dict) -> None:
+        self.run.log(record)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def sinks_of(folder: Path, options: Namespace, resumed: bool) -> list[Sink]:
+    """What the options ask for."""
+    sinks: list[Sink] = [TensorBoard(folder)] if options.tensorboard else []
+    if options.wandb:
+        sinks.append(WeightsAndBiases(folder, options.wandb, plain(options), resumed))
+    return sinks
 
 
 def curve(history: list[dict], watched: str, path: Path) -> None:

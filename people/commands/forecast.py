@@ -111,7 +111,20 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
         points[:end], scores[:end] = person.points[:end], person.scores[:end]
         world_all[end:] = ahead_world
         shown.append(Person(person.identity, points, scores, poses, world_all))
-    return Lifted(shown, lifted.fps, lifted.size, lifted.source), end, notes
+    return Lifted(shown, lifted.fps, lifted.size, lifted.source, notes, end), end, notes
+
+
+def until(lifted: Lifted, at: float) -> Lifted:
+    """The people up to second ``at``.
+
+    Raises:
+        ValueError: nobody is there yet, or no more.
+    """
+    frames = round(at * lifted.fps)
+    if not 1 <= frames <= lifted.frames:
+        raise ValueError(f"--at {at:g}: the motion lasts {lifted.frames / lifted.fps:.1f} s")
+    cut = [Person(q.identity, *(a[:frames] for a in (q.points, q.scores, q.poses, q.world))) for q in lifted.people]
+    return Lifted(cut, lifted.fps, lifted.size, lifted.source)
 
 
 def beginning(lifted: Lifted, end: int) -> int:
@@ -220,11 +233,7 @@ def main(arguments: list[str]) -> int:
     moment, most = best_moment(lifted, 0.5 * (net.history - 1) / rate)
     better = f"; --at {moment:g} would forecast {named(most)}" if most else ""
     if options.at is not None:
-        frames = round(options.at * lifted.fps)
-        if not 1 <= frames <= lifted.frames:
-            raise ValueError(f"--at {options.at:g}: the motion lasts {lifted.frames / lifted.fps:.1f} s")
-        cut = [Person(q.identity, *(a[:frames] for a in (q.points, q.scores, q.poses, q.world))) for q in lifted.people]
-        lifted = Lifted(cut, lifted.fps, lifted.size, lifted.source)
+        lifted = until(lifted, options.at)
     try:
         done, end, notes = forecast(net, lifted, options.seconds, rate)
     except DataError as error:

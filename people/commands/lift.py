@@ -16,7 +16,8 @@ import torch
 
 from posekernels.archive import DataError, read_npz, write_npz
 from posekernels.cli import Parser
-from posekernels.files import check_writable
+from posekernels.extras import needs
+from posekernels.files import check_writable, write_aside
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17, skeleton
 from posekernels.pose.smoothing import savitzky_golay
@@ -125,6 +126,9 @@ def parser() -> Parser:
     )
     group.add_argument("--overlay", action=BooleanOptionalAction, default=True, help="the video under the 2D skeleton")
     group.add_argument("--embed", action="store_true", help="the video inside the page (default: a link to its file)")
+    group.add_argument(
+        "--rerun", nargs="?", const="", metavar="FILE.rrd", help="log to rerun: to a viewer, or to a file"
+    )
     return p
 
 
@@ -187,6 +191,12 @@ def check(options: Namespace) -> list[Path]:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    if options.rerun is not None:
+        needs("rerun", "rerun", "--rerun")
+        if options.rerun:
+            if Path(options.rerun).suffix != ".rrd":
+                raise ValueError(f"--rerun {options.rerun}: expected a name that ends in .rrd")
+            check_writable(Path(options.rerun), options.input, "--rerun")
     if is_keypoints(options.input):
         if options.rtmpose:
             raise ValueError(f"--rtmpose finds people in images; {options.input} holds keypoints already")
@@ -637,8 +647,23 @@ def finish(
         with clock.stage("drawing" if out.suffix.lower() in pictures.SUFFIXES else "writing", lifted.frames):
             how = under, options.panel, options.picture_fps, options.embed, written, options.progress
             written += told(out, partial(save, out, lifted, *how))
+    if options.rerun is not None:
+        log_to_rerun(lifted, options)
     say(str(clock))
     return lifted
+
+
+def log_to_rerun(lifted: Lifted, options: Namespace) -> None:
+    from .. import rerun_log
+
+    source = Path(options.input)
+    video = source if source.is_file() and source.suffix.lower() == ".mp4" else None
+    if not options.rerun:
+        rerun_log.log(lifted, video)
+        return
+    with write_aside(options.rerun) as aside:
+        rerun_log.log(lifted, video, aside)
+    say(f"wrote {options.rerun}")
 
 
 def _frame(identity: int, sighting: Sighting, layout: str, sees: str) -> tuple[int, np.ndarray, np.ndarray]:

@@ -189,6 +189,8 @@ def run(options: Namespace) -> int:
     found = sources(options)
     if options.latency is not None:
         raise ValueError("--latency is for frames as they come, not for many files")
+    if options.rerun is not None:
+        raise ValueError("--rerun is for one file, not for many")
     outs = targets(options, found)
     done = [path for path in found if options.resume and all(out.exists() for out in outs[path])]
     tasks = [

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
@@ -151,6 +151,11 @@ class Film:
     @property
     def frames(self) -> int:
         return len(self.bodies[0].world)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, for a notebook; what the page links to is left out, as it lies nowhere."""
+        alone = html.escape(page(replace(self, video=None, files=()), Path("people.html")))
+        return f'<iframe srcdoc="{alone}" title="{html.escape(self.title)}" width="100%" height="560"></iframe>'
 
 
 # -- from lifted people ----------------------------------------------------------------------------------------------
