@@ -1,7 +1,7 @@
-"""People in images: BlazePose through ai-edge-litert, with weights out of a pinned wheel of MediaPipe.
+"""People in images: BlazePose through ai-edge-litert, with weights out of a pinned package of MediaPipe.
 
-No download site is needed, only a package index (``fetch``). The networks are Google's, Apache-2.0. Needs the extra
-``video``.
+No download site is needed, only a package index, of Python or of npm (``fetch``). The networks are Google's,
+Apache-2.0. Needs the extra ``video``.
 """
 
 from __future__ import annotations
@@ -16,29 +16,44 @@ from PIL import Image
 from posekernels.extras import needs
 from posekernels.limits import processors
 
-from .fetch import Pinned
+from .fetch import Pinned, Source
 from .tracking import Sighting
 
 _MODULES = "mediapipe/modules"
+_LANDMARKS = "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"
 NETWORKS = Pinned(
     what="the detector's weights",
-    requirement="mediapipe==0.10.21",
-    wheel="mediapipe-0.10.21-cp312-cp312-manylinux_2_28_x86_64.whl",
-    sha256="956eb1ebc275c629e61b085b2cab89c3a5b9e93bad1bb107348d98dafb5a4bb5",
-    files={
-        f"{_MODULES}/pose_detection/pose_detection.tflite": (
-            "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c"
+    names=("pose_detection.tflite", "pose_landmark_full.tflite"),
+    sources=(
+        Source(
+            requirement="mediapipe==0.10.21",
+            package="mediapipe-0.10.21-cp312-cp312-manylinux_2_28_x86_64.whl",
+            sha256="956eb1ebc275c629e61b085b2cab89c3a5b9e93bad1bb107348d98dafb5a4bb5",
+            files={
+                f"{_MODULES}/pose_detection/pose_detection.tflite": (
+                    "9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c"
+                ),
+                f"{_MODULES}/pose_landmark/pose_landmark_full.tflite": _LANDMARKS,
+            },
+            target=("--python-version", "312", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"),
         ),
-        f"{_MODULES}/pose_landmark/pose_landmark_full.tflite": (
-            "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f"
+        Source(  # pose_detection is another file here, and gives the same numbers to the bit
+            requirement="@mediapipe/pose@0.5.1675469404",
+            package="mediapipe-pose-0.5.1675469404.tgz",
+            sha256="8bb349a7b3a3ba699df23be804ddd3b3eab810b50b15406894be257859388a84",
+            files={
+                "package/pose_solution_packed_assets.data": (
+                    "a63c614bef30d35947f13be361820b1e4e3bec9cfeebf4d11216a18373108e85"
+                ),
+                "package/pose_landmark_full.tflite": _LANDMARKS,
+            },
         ),
-    },
+    ),
     folder="blazepose",
     notice="pose_detection.tflite and pose_landmark_full.tflite are BlazePose, by Google LLC, from the Python package\n"
-    "mediapipe 0.10.21 (PyPI), under the Apache License, Version 2.0.\n",
-    size="36 MB, 9 MB of it kept",
+    "mediapipe 0.10.21 (PyPI) or the npm package @mediapipe/pose 0.5.1675469404, under the Apache License 2.0.\n",
+    size="about 40 MB, 9 MB of it kept",
     variable="POSEKERNELS_BLAZEPOSE_WHEEL",
-    target=("--python-version", "312", "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"),
 )
 FOUND, FOLLOWED = 0.5, 0.5  # scores from which a detection, and a followed person, count
 JOINTS = 33

@@ -10,15 +10,20 @@ from pathlib import Path
 
 from posekernels.files import write_aside
 
-from ..fetch import Pinned, digest
+from ..fetch import Pinned, Source, digest
 from . import lift
 
 VIDEO = Pinned(
     what="the demo's video",
-    requirement="sports2d==0.8.34",
-    wheel="sports2d-0.8.34-py3-none-any.whl",
-    sha256="733b6db70742636ae9c35d870c22bd416582f579abd5881bee93a14bb0e2655d",
-    files={"Sports2D/Demo/demo.mp4": "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039"},
+    names=("demo.mp4",),
+    sources=(
+        Source(
+            requirement="sports2d==0.8.34",
+            package="sports2d-0.8.34-py3-none-any.whl",
+            sha256="733b6db70742636ae9c35d870c22bd416582f579abd5881bee93a14bb0e2655d",
+            files={"Sports2D/Demo/demo.mp4": "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039"},
+        ),
+    ),
     folder="demo",
     notice="demo.mp4 is from the Python package sports2d 0.8.34 (PyPI), under its BSD 3-Clause licence.\n",
     size="9 MB, 4 MB of it kept",

