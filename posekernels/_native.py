@@ -1,6 +1,7 @@
 """Loads the compiled modules ``posekernels._native_core`` and ``_native_cuda``, or knows why it cannot.
 
-The modules take pointers and sizes, and know no PyTorch; the kernels run on threads of their own.
+The modules take pointers and sizes, and know no PyTorch. Where PyTorch has brought its OpenMP pool, the kernels run on
+that same pool (two pools in turn stand in each other's way); ``parallel.h`` says when not.
 
 An adapter calls ``core.KERNEL(torch.get_num_threads(), *addresses(tensor, ...), size, ...)``: see ``csrc/README.md``.
 """
@@ -15,8 +16,6 @@ import sys
 from pathlib import Path
 
 import torch
-
-from .limits import affinity
 
 REBUILD = "run `pip install -e .`"
 _RECORD = Path(__file__).with_name("_build.json")  # what setup.py did: written at every build
@@ -69,19 +68,17 @@ def cuda():
     return _cuda()[0]
 
 
-def _calm_openmp() -> None:
-    """Let PyTorch's idle threads sleep where they would spin on the processors that ours run on (``parallel.h``).
-
-    Where PyTorch uses fewer threads than there are processors, they are in nobody's way, and are left alone.
-    """
-    if core is None or not sys.platform.startswith("linux") or torch.get_num_threads() < affinity():
+def _adopt_openmp() -> None:
+    """Let the native kernels run on the OpenMP pool that PyTorch uses."""
+    if core is None or not sys.platform.startswith("linux"):
         return
     maps = Path("/proc/self/maps").read_text().splitlines()
-    for path in sorted({line.split()[-1] for line in maps if "gomp" in line.rpartition("/")[2]}):
-        core.calm_openmp(path)
+    paths = {line.split()[-1] for line in maps if "gomp" in line.rpartition("/")[2]}
+    torch_home = str(Path(torch.__file__).parent)
+    any(core.adopt_openmp(path) for path in sorted(paths, key=lambda p: not p.startswith(torch_home)))
 
 
-_calm_openmp()
+_adopt_openmp()
 
 
 def no_cpu(*kernels: str) -> str | None:

@@ -101,7 +101,7 @@ def runs(name: str, drawn: list) -> int:
 
 def inside_threads(problems: str, module: str, log: str) -> None:
     core = native.load(module)
-    core.calm_openmp = lambda path: False
+    core.adopt_openmp = lambda path: False
     from tests.ops.table import OPS, Choices, Random
 
     class Many(Random):

@@ -87,8 +87,8 @@ PYBIND11_MODULE(_native_core, m) {
     add_kernels(m, registered_kernels(), isa);
     m.attr("isa") = isa_names[static_cast<int>(isa)];
     m.def(
-        "calm_openmp", [](const std::string& path) { return calm_openmp(path.c_str()); },
-        "Let the idle threads of the OpenMP runtime at this path sleep; False when it is not GNU's, or not loaded.");
+        "adopt_openmp", [](const std::string& path) { return adopt_openmp(path.c_str()); },
+        "Run on the OpenMP runtime that is loaded from this path; False when there is none.");
     m.def("layouts", &layouts, "Memory, type, shape and strides of tensors, as bytes to compare.");
     m.def("same_layouts", &same_layouts, "Whether `layouts` would return these bytes.");
     m.def("same_modules", &same_modules, "Whether a network's modules and what hangs on them are as they were.");

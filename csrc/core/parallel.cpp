@@ -1,6 +1,7 @@
 // Threads, working memory and the list of kernels: what all instruction sets share.
 #include "posekernels/parallel.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -144,6 +145,65 @@ class Pool {
 
 Pool* pool = nullptr;  // never destroyed: its threads may outlive main
 std::once_flag pool_made;
+std::atomic<bool> forked{false};  // OpenMP's threads are not in a child process, and it waits for them
+
+using Clock = std::chrono::steady_clock;
+void (*gomp_parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
+
+// Whether other programs take our cores, as far as OpenMP's regions tell: a caller that has done its share, and then
+// waits much longer than that took, waits for a thread that is kept from its core.
+class Crowd {
+  public:
+    bool here(Clock::time_point now) const { return now.time_since_epoch().count() < until_.load(); }
+
+    // After a region: what the caller worked, and then waited.
+    void saw(Clock::duration worked, Clock::duration waited, Clock::time_point now) {
+        const bool late = waited > std::chrono::microseconds(200) + 2 * worked;
+        const int before = late_.load();
+        const int after = late ? before + 4 : before > 0 ? before - 1 : 0;  // not exact among several callers
+        late_.store(after < 12 ? after : 0);
+        if (after < 12) return;
+        // Three in a row. The next look costs as many again, so it comes later each time, while the crowd stays.
+        const auto last = Clock::time_point(Clock::duration(until_.load()));
+        const Clock::duration least = std::chrono::milliseconds(500), most = std::chrono::seconds(8),
+                              again(pause_.load());
+        const auto pause = now - last < again ? std::min(2 * again, most) : least;
+        pause_.store(pause.count());
+        until_.store((now + pause).time_since_epoch().count());
+        // OpenMP's idle threads spin for milliseconds, each on a core that somebody could use. They stop at once where
+        // it has more threads than there are processors: it is given a team of two more for that long.
+        std::thread([this] {
+            gomp_parallel([](void*) {}, nullptr, 2, 0);
+            while (here(Clock::now())) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        }).detach();
+    }
+
+  private:
+    std::atomic<Clock::rep> until_{0};
+    std::atomic<int> late_{0};
+    std::atomic<Clock::rep> pause_{0};
+};
+
+Crowd* crowd = new Crowd;  // never destroyed either
+
+// A region of OpenMP: one core's caller, and the others that PyTorch uses too.
+void run_in_openmp(Job& job, int threads) {
+    struct Region {
+        Job& job;
+        std::thread::id caller;
+        Clock::time_point start, done;
+    } region{job, std::this_thread::get_id(), Clock::now(), {}};
+    // Inside another parallel region OpenMP gives a team of one, which then takes every task.
+    gomp_parallel(
+        [](void* arg) {
+            auto& region = *static_cast<Region*>(arg);
+            region.job.work();
+            if (std::this_thread::get_id() == region.caller) region.done = Clock::now();
+        },
+        &region, static_cast<unsigned>(threads), 0);
+    const auto now = Clock::now();
+    crowd->saw(region.done - region.start, now - region.done, now);
+}
 
 }  // namespace
 
@@ -160,35 +220,38 @@ void run_tasks(int64_t tasks, void (*body)(void*, int64_t), void* data) {
     if (threads > tasks) threads = static_cast<int>(tasks);
     if (threads <= 1) {
         job.work();
+    } else if (gomp_parallel != nullptr && !forked.load() && !crowd->here(Clock::now())) {
+        run_in_openmp(job, threads);
     } else {
-        std::call_once(pool_made, [] {
-            pool = new Pool;
-#ifndef _WIN32
-            pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });  // a child has none of the threads
-#endif
-        });
+        std::call_once(pool_made, [] { pool = new Pool; });
         pool->run(job, threads);
     }
     if (job.error) std::rethrow_exception(job.error);
 }
 
-bool calm_openmp(const char* path) {
+bool adopt_openmp(const char* path) {
 #ifdef _WIN32
     (void)path;
     return false;
 #else
     void* library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
     if (library == nullptr) return false;
-    using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
-    const auto parallel = reinterpret_cast<Parallel>(dlsym(library, "GOMP_parallel"));
-    if (parallel == nullptr) return false;
-    std::thread([parallel] {
-        parallel([](void*) {}, nullptr, 2, 0);
-        for (;;) std::this_thread::sleep_for(std::chrono::hours(24));  // its team lasts as long as it does
-    }).detach();
+    void* symbol = dlsym(library, "GOMP_parallel");
+    if (symbol == nullptr) return false;
+    gomp_parallel = reinterpret_cast<decltype(gomp_parallel)>(symbol);
     return true;
 #endif
 }
+
+#ifndef _WIN32
+namespace {
+// A child process has none of the threads, neither the pool's nor OpenMP's.
+const int minds_forks = pthread_atfork(nullptr, nullptr, [] {
+    forked.store(true);
+    if (pool != nullptr) pool = new Pool;
+});
+}  // namespace
+#endif
 
 namespace {
 

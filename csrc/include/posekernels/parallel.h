@@ -1,5 +1,6 @@
-// Tasks over threads of our own. A job ends when its tasks are done, and waits for no thread that another program keeps
-// from its core; a region of OpenMP waits for all of its threads, at its start and at its end.
+// Tasks over threads: PyTorch's own OpenMP pool where PyTorch has loaded one, since two pools in turn stand in each
+// other's way; but a region of OpenMP waits for all of its threads, so while other programs keep them from their cores,
+// a pool of our own, where a job ends when its tasks are done.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +18,8 @@ void set_num_threads(int threads);
 // calls while the pool is busy with another Python thread, run on the calling thread.
 void run_tasks(int64_t tasks, void (*body)(void* data, int64_t task), void* data);
 
-// Makes the threads of the OpenMP runtime at `path` (PyTorch's; already loaded) sleep while they have nothing to do.
-// By default GNU's spins for milliseconds: in the way of our threads, of other programs, and of itself. It stops at
-// once where it has more threads than there are processors, so it is given another team of two, which sleeps. False
-// when it is not GNU's, or not loaded. OMP_WAIT_POLICY and GOMP_SPINCOUNT are minded as ever.
-bool calm_openmp(const char* path);
+// Adopts the OpenMP runtime at `path`, already loaded by somebody else. False when it is not GNU's, or not loaded.
+bool adopt_openmp(const char* path);
 
 }  // namespace posekernels
 
