@@ -189,7 +189,7 @@ def _kernels(package, name, order, needs, refuses, keeps) -> Iterator[tuple[str,
             missing, usual = _dispatch.no_triton, _dispatch.not_for_triton
         else:
             missing, usual = partial(_native.no_cuda, *needs.get("cuda", (f"{name}_cuda",))), _cuda.refuses
-        kept = keeps and backend == "cpu"
+        kept = backend in keeps
         yield backend, Kernel(f"{package}.{backend}:{name}", missing, refuses.get(backend, usual), keeps=kept)
 
 
@@ -202,7 +202,7 @@ def register(
     order: tuple[str, ...] = ("cpu", "triton", "cuda"),
     needs: dict[str, tuple[str, ...]] | None = None,
     refuses: dict[str, Callable[..., str | None]] | None = None,
-    keeps: bool = False,
+    keeps: tuple[str, ...] = (),
     in_memory_as: Callable | None = None,
 ) -> Op:
     """Define ``posekernels::_{name}``, whose kernels lie in the op's folder.
@@ -219,7 +219,7 @@ def register(
         needs: backend -> the compiled functions without which it is missing: ``name`` ("cpu"), ``name_cuda`` ("cuda").
         refuses: backend -> why it cannot take the arguments, or None, in place of the usual rule: of the CPU
             ``refuses`` or ``refuses_backward`` in ``cpu.py``, of Triton ``not_for_triton``, of CUDA ``_cuda.refuses``.
-        keeps: the function in ``cpu.py`` takes ``derived``, a ``Network``'s ``made``.
+        keeps: backends whose function takes ``derived``, a ``Network``'s ``made``.
         in_memory_as: what the raw op makes of the reference's result, where strides are part of the promise.
     """
     reference = getattr(importlib.import_module(f"{package}.reference"), name)

@@ -8,8 +8,8 @@ from unittest import mock
 import torch
 
 from posekernels import _dispatch, ops
-from posekernels.testing import BUDGET
-from tests.ops import table
+from posekernels.testing import BUDGET, assert_within_budget
+from tests.ops import table, test_denoise
 from tests.ptx.device import gpu
 
 DTYPES = {
@@ -31,7 +31,7 @@ _ONLY = {
 }
 _ONLY_CUDA = dict.fromkeys(
     ("encoder_layer", "temporal_mlp", "temporal_mlp_forecast"), ("float32", "bfloat16", "float16")
-)
+) | {"denoise": _ONLY["denoise"]}
 _NO_PRODUCTS = {
     "annotated_norm",
     "best_hypothesis",
@@ -78,6 +78,23 @@ def check(op: str, dtype: str, backend: str = "triton", *, gradients: bool = Tru
     kernels = {launch.kernel.name for launch in device.launches}
     total = sum(int(launch.counts.rows[:, 0].sum()) for launch in device.launches)
     return f"{len(kernels)} kernels, {len(device.launches)} launches, {total} instructions of warps"
+
+
+def denoiser(matrices: str, backend: str) -> None:
+    """A chain of three steps with drawn noise whose matrices are of 16 bits; poses and state are float32 always.
+
+    Raises:
+        AssertionError: the kernel's answer is wrong, or a launch is at fault.
+    """
+    torch.set_num_threads(1)
+    x, weights, shifts = test_denoise.network(5, 17, 16, 2, 1, 3, 5, 5)
+    given, options = (shifts, test_denoise.COEFFICIENTS), {"seed": 7, "trajectory": True}
+    want = ops.denoise_loop(x, weights, *given, **options, backend="reference")
+    with gpu(strict=True) as device:
+        got = ops.denoise_loop(x, weights.rounded(DTYPES[matrices]), *given, **options, backend=backend)
+    assert len(device.launches) == 1
+    for g, w in zip(got, want, strict=True):
+        assert_within_budget(g, w.double(), bound=1e-2)
 
 
 def _attention():

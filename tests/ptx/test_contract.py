@@ -38,6 +38,13 @@ def test_cuda_kernels_keep_the_contract(results, case):
     results[case].result()
 
 
+@pytest.mark.parametrize("matrices", ["bfloat16", "float16"])
+def test_denoise_in_cuda_takes_matrices_of_16_bits(pool, matrices):
+    if nvcc.compiler() is None:
+        pytest.skip("no nvcc here (pip install nvidia-cuda-nvcc nvidia-cuda-cccl)")
+    pool.submit(contract.denoiser, matrices, "cuda").result()
+
+
 def test_every_gpu_kernel_runs_here():
     run = {(op, backend) for b in ("triton", "cuda") for op, _, backend in contract.cases(b)}
     for raw, kernels in _dispatch.OPS.items():

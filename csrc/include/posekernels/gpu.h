@@ -38,6 +38,19 @@ DEVICE float to_float(half_t v) {
 DEVICE float to_float(bf16_t v) {
     return __bfloat162float(v);
 }
+// Two numbers as a word, the first in the low half.
+template <class T>
+DEVICE uint32_t word_of(float low, float high);
+template <>
+DEVICE uint32_t word_of<half_t>(float low, float high) {
+    const __half2 two = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&two);
+}
+template <>
+DEVICE uint32_t word_of<bf16_t>(float low, float high) {
+    const __nv_bfloat162 two = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&two);
+}
 template <class T>
 DEVICE T from_float(float v);
 template <>
@@ -66,6 +79,10 @@ DEVICE int64_t opaque(int64_t v) {
     asm volatile("" : "+l"(v));
     return v;
 }
+DEVICE int opaque(int v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
 
 // The memory of a block that its launch asked for (Grid::shared).
 DEVICE void* shared_memory() {
@@ -80,6 +97,19 @@ DEVICE void copy_async(void* to_shared, const void* from) {
 }
 DEVICE void copies_wait() {
     asm volatile("cp.async.wait_all;" ::: "memory");
+}
+// Sixteen bytes, at addresses that are multiples of 16.
+DEVICE void copy_async_16(void* to_shared, const void* from) {
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to_shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+}
+// Ends a group of copies; copies_wait_but<n>() waits for all groups of this thread but the last n.
+DEVICE void copies_end_group() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int n>
+DEVICE void copies_wait_but() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
 }
 
 // All lanes of a warp have written what they wrote.
@@ -111,17 +141,18 @@ DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], b
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-// The same on 16 x 8 and 8 x 8 TF32 numbers (float32 with the low bits rounded away here).
-DEVICE void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
-    uint32_t ra[4], rb[2];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(ra[i]) : "f"(a[i]));
-#pragma unroll
-    for (int i = 0; i < 2; ++i) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rb[i]) : "f"(b[i]));
+// float32 rounded to TF32: its low 13 bits are 0.
+DEVICE uint32_t tf32_of(float v) {
+    uint32_t word;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(v));
+    return word;
+}
+// The same on 16 x 8 and 8 x 8 TF32 numbers, as mma.m16n8k8 has them; of words with low bits the unit drops them.
+DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float) {
     asm volatile(
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(ra[0]), "r"(ra[1]), "r"(ra[2]), "r"(ra[3]), "r"(rb[0]), "r"(rb[1]));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 struct Grid {
@@ -172,6 +203,13 @@ DEVICE Packet<T, n>& packet(T* p) {
 template <int n, class T>
 DEVICE const Packet<T, n>& packet(const T* p) {
     return *reinterpret_cast<const Packet<T, n>*>(p);
+}
+
+// float32 operands, rounded here.
+DEVICE void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+    const uint32_t left[4] = {tf32_of(a[0]), tf32_of(a[1]), tf32_of(a[2]), tf32_of(a[3])};
+    const uint32_t right[2] = {tf32_of(b[0]), tf32_of(b[1])};
+    mma(c, left, right, float{});
 }
 
 // How float32 is multiplied: exactly, on the ordinary units, or rounded to TF32 on the matrix units.

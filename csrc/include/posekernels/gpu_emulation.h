@@ -51,6 +51,14 @@ inline T from_float(float v) {
     }
 }
 
+template <class T>
+inline uint32_t word_of(float low, float high) {
+    const T two[2] = {from_float<T>(low), from_float<T>(high)};
+    uint32_t word;
+    std::memcpy(&word, two, 4);
+    return word;
+}
+
 namespace emulation {
 void sync();
 bool any(bool v);
@@ -83,6 +91,9 @@ inline bool any(bool v) {
 inline int64_t opaque(int64_t v) {
     return v;
 }
+inline int opaque(int v) {
+    return v;
+}
 inline void* shared_memory() {
     return emulation::shared_memory();
 }
@@ -90,6 +101,12 @@ inline void copy_async(void* to_shared, const void* from) {  // at once: that a 
     std::memcpy(to_shared, from, 4);
 }
 inline void copies_wait() {}
+inline void copy_async_16(void* to_shared, const void* from) {
+    std::memcpy(to_shared, from, 16);
+}
+inline void copies_end_group() {}
+template <int n>
+inline void copies_wait_but() {}
 
 inline void warp_sync() {
     emulation::warp_sync();
@@ -134,21 +151,15 @@ inline void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], T
         }
     }
 }
+inline uint32_t tf32_of(float v) {
+    return v == v ? (bits_of(v) + 0x1000) & ~0x1fffu : 0x7fffe000u;  // to 10 bits, nearest, ties away
+}
 // "Matrix fragments for mma.m16n8k8", tf32. A word i: row g + 8 (i & 1), column t + 4 (i >> 1); B word i: row t + 4 i,
 // column g.
-inline void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
-    uint32_t words[6];
-    for (int i = 0; i < 6; ++i) {
-        std::memcpy(&words[i], i < 4 ? &a[i] : &b[i - 4], 4);
-        words[i] = (words[i] + 0x1000) & ~0x1fffu;  // to 10 bits, nearest, ties away
-    }
-    const emulation::Fragments& all = emulation::exchange(words);
+inline void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float) {
+    const emulation::Fragments& all = emulation::exchange({a[0], a[1], a[2], a[3], b[0], b[1]});
     const unsigned lane = threadIdx.x % 32;
-    auto element = [&](int lane_, int word) {
-        float v;
-        std::memcpy(&v, &all.words[lane_][word], 4);
-        return v;
-    };
+    auto element = [&](int lane_, int word) { return floats_of(all.words[lane_][word] & ~0x1fffu); };
     for (int e = 0; e < 4; ++e) {
         const int row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
         for (int k = 0; k < 8; ++k)

@@ -72,15 +72,22 @@ def _not_for_triton(x, weights, shifts, coefficients, noise, *options) -> str | 
     return refuses(x, weights, shifts, coefficients, noise, *options)
 
 
+def _not_for_cuda(*args) -> str | None:
+    from .cuda import refuses
+
+    return refuses(*args)
+
+
 _forward = register(
     __name__,
     "denoise",
     "(Tensor x, Tensor[] weights, Tensor? shifts, Tensor? coefficients, Tensor? noise, int? seed, int first_pose, "
     "int heads, bool keep, str backend) -> (Tensor, Tensor, Tensor)",
     _fake,
+    order=("cpu", "cuda", "triton"),
     needs={"cpu": ("denoise", "denoise_pack")},
-    refuses={"triton": _not_for_triton},
-    keeps=True,
+    refuses={"triton": _not_for_triton, "cuda": _not_for_cuda},
+    keeps=("cpu", "cuda"),
 )
 _forward.gradient = _forward.recomputed
 

@@ -95,7 +95,7 @@ _forward = register(
     "(Tensor x, Tensor[] tensors, int[] activations, int[] residuals, str backend) -> Tensor",
     lambda x, tensors, *_rest: x.new_empty(*x.shape[:2], tensors[-1].shape[1]),
     needs={"cuda": ("graph_conv_cuda",)},
-    keeps=True,
+    keeps=("cpu",),
 )
 _forward.gradient = _forward.recomputed
 

@@ -66,7 +66,7 @@ _forward_network = register(
     "(Tensor x, Tensor[] weights, int[] joints, int heads, Tensor[] ends, int blocks, str backend) -> Tensor",
     lambda x, weights, joints, heads, ends, *_rest: x.new_empty(*x.shape[:-1], ends[-1].shape[0]),
     **_OPTIONS,
-    keeps=True,
+    keeps=("cpu",),
 )
 _forward.gradient, _forward_network.gradient = _forward.recomputed, _forward_network.recomputed
 

@@ -130,7 +130,7 @@ _forward = register(
     _fake,
     order=("cpu", "cuda", "triton"),
     needs={"cpu": (_OP, f"{_OP}_bf16"), "cuda": ("strided_temporal_conv_cuda",)},
-    keeps=True,
+    keeps=("cpu",),
 )
 _forward.gradient = _forward.recomputed
 
