@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bench import against, data, plan
+from bench import against, conditions, data, plan
 from bench.cases import model_cases, op_cases
 from bench.measure import Device, peaks
 from bench.memory import peak_mb
@@ -46,6 +47,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-autotune", action="store_true", help="torch.compile in max-autotune mode too")
     parser.add_argument("--no-onnx", action="store_true", help="leave ONNX Runtime and OpenVINO out")
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    load = parser.add_mutually_exclusive_group()
+    load.add_argument("--busy", action="store_true", help="with a spinning program on every core beside")
+    load.add_argument("--quota", type=float, metavar="SHARE", help="with SHARE processors' time, by a control group")
     parser.add_argument("--budget", type=float, help="seconds per unit, roughly (default 3; quick: 0.3)")
     parser.add_argument("--against", metavar="REV", help="compare with another commit, built in a folder of its own")
     parser.add_argument("--cmu", metavar="DIR", type=Path, help="time opening this CMU text set, parsed and cached")
@@ -63,7 +67,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                 )
     args.dtype = [SHORT.get(name, name) for name in args.dtype or ()]
     args.budget = args.budget or (0.3 if args.quick else 3.0)
-    args.name = args.name or ("cpu" if args.device == "cpu" else "gpu")
+    load = "-busy" if args.busy else "-quota" if args.quota is not None else ""
+    args.name = args.name or ("cpu" if args.device == "cpu" else "gpu") + load
     return args
 
 
@@ -107,6 +112,16 @@ def resume_in_a_new_process(argv: list[str], number: int, without: set[str], row
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    with contextlib.ExitStack() as stack:
+        load = ""
+        if args.busy:
+            load = stack.enter_context(conditions.busy())
+        elif args.quota is not None:
+            load = stack.enter_context(conditions.quota(args.quota))
+        return run(args, argv, load)
+
+
+def run(args: argparse.Namespace, argv: list[str] | None, load: str) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     units = plan.units(
@@ -128,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{seconds:>6.1f} s  {unit}  ({', '.join(ways)})")
         print(f"{len(chosen)} units, about {plan.minutes(sum(expected))} on two cores")
         return 0
-    facts = machine(args.device, ["python -m bench", *(sys.argv[1:] if argv is None else argv)])
+    facts = machine(args.device, ["python -m bench", *(sys.argv[1:] if argv is None else argv)]) | {"load": load}
     results = Results(args.out / f"{args.name}.json") if args.out else None
     if args.against:
         return against.compare(args.against, [u for u, _ in chosen], args.budget, args.out)

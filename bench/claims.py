@@ -62,8 +62,8 @@ class Rows:
 
 
 def claimed(results: list[Results]) -> list[Results]:
-    """Those that the pages speak of, a CPU's. A GPU's have their own page, and count where there are no others."""
-    return [r for r in results if not r.on_gpu] or results
+    """Those that the pages speak of, an idle CPU's. The others count where there are none."""
+    return [r for r in results if not r.on_gpu and not r.load] or results
 
 
 # -- the measured tables of the pages --------------------------------
@@ -126,14 +126,26 @@ def video_table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def load_tables(results: list[Results]) -> str:
+    """The networks while the machine has other work, against every peer."""
+    found = [f"With {r.load}, {_threads(r)}:\n\n{speed_tables(Rows([r]))}" for r in results if r.load]
+    return "\n\n".join(found)
+
+
+def _threads(result: Results) -> str:
+    count = next(run["threads"] for run in result.runs.values())
+    return f"{count} thread{'s' * (count != 1)}"
+
+
 def page(results: list[Results], text: str) -> str:
     """``text`` with the tables between ``<!-- NAME -->`` and ``<!-- end -->`` made from the rows."""
-    results = claimed(results)
+    loaded, results = [r for r in results if r.load], claimed(results)
     rows = Rows(results)
     tables = {
         "regimes": lambda: regime_table(results),
         "best": lambda: best_table(rows),
         "speed": lambda: speed_tables(rows),
+        "load": lambda: load_tables(loaded),
         "training": lambda: training_table(rows),
         "video": lambda: video_table(rows),
         "scaling": scaling.measured_table,

@@ -16,7 +16,7 @@ from bench.suite import Row
 from posekernels.files import write_aside
 
 FOLDER = Path(__file__).parent / "results"
-SAME = ("device", "threads")  # of all runs in one file: else its rows could not be compared
+SAME = ("device", "threads", "load")  # of all runs in one file: else its rows could not be compared
 
 
 def machine(device: str, command: list[str] = ()) -> dict:
@@ -85,9 +85,10 @@ class Results:
         self.__init__(self.path)  # another process may have added to it
         for run in self.runs.values():
             for fact in SAME:
-                if run[fact] != facts[fact]:
+                there, here = run.get(fact) or "none", facts.get(fact) or "none"
+                if there != here:
                     raise ValueError(
-                        f"{self.path}: its rows were measured with {fact} {run[fact]}, these with {facts[fact]}; "
+                        f"{self.path}: its rows were measured with {fact} {there}, these with {here}; "
                         "give them another --name"
                     )
         self.runs[facts["time"]] = facts
@@ -106,6 +107,11 @@ class Results:
     @property
     def on_gpu(self) -> bool:
         return any("cuda" in run for run in self.runs.values())
+
+    @property
+    def load(self) -> str:
+        """What else the machine did (``bench.conditions``), in words; "" for nothing."""
+        return next((run["load"] for run in self.runs.values() if run.get("load")), "")
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

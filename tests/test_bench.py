@@ -1,6 +1,7 @@
 """The benchmark: what it covers, what survives of a run, what it refuses to time, what it says of memory and claims."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import pytest
 import torch
 
 from bench import __main__ as command
-from bench import against, aot, claims, growth, memory, plan, scaling
+from bench import against, aot, claims, conditions, growth, memory, plan, scaling
 from bench.cases import OpCase, model_cases, op_cases
 from bench.report import present
 from bench.results import Results, committed
 from bench.suite import PRECISIONS, OpUnit, Row, measured, prepare
 from posekernels import _dispatch
+from posekernels.limits import affinity, processors
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = {"time": "2026-01-01T00:00:00+00:00", "device": "this one", "threads": 2, "torch": "2"}
@@ -176,6 +178,41 @@ def test_a_gpus_rows_are_no_claim_of_a_cpu(tmp_path):
     assert claims.claimed([gpu, cpu]) == [cpu] and claims.claimed([gpu]) == [gpu]
     assert claims.page([gpu, cpu], "<!-- best -->\n<!-- end -->") == claims.page([cpu], "<!-- best -->\n<!-- end -->")
     assert not any("auto takes" in line for line in claims.problems([gpu, cpu]))
+
+
+def test_rows_of_a_loaded_machine_stand_in_their_own_table(tmp_path):
+    idle, busy = Results(tmp_path / "cpu.json"), Results(tmp_path / "cpu-busy.json")
+    idle.add([row("eager", 4000.0, what="pkd"), row("auto", 2000.0, what="pkd")], FACTS)
+    busy.add([row("eager", 9000.0, what="pkd"), row("auto", 18000.0, what="pkd")], FACTS | {"load": "spinning"})
+    pages = claims.page([busy, idle], "<!-- best -->\n<!-- end -->\n<!-- load -->\n<!-- end -->")
+    best, load = pages.split("<!-- load -->")
+    assert "4.0 ms | **2.0** |" in best and "18.0" not in best
+    assert "With spinning, 2 threads" in load and "**18.0 ms** | 0.50 |" in load
+    assert not any("auto takes" in line for line in claims.problems([busy, idle]))
+    with pytest.raises(ValueError, match="with load spinning, these with none;"):
+        busy.add([], FACTS)
+
+
+def test_a_machine_is_busy_only_as_long_as_it_is_asked_to(monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        conditions.subprocess, "Popen", lambda *a, real=subprocess.Popen: started.append(real(*a)) or started[-1]
+    )
+    with conditions.busy() as words:
+        assert f"{affinity()} cores" in words and [p.poll() for p in started] == [None] * affinity()
+    assert [p.returncode for p in started] == [-9] * affinity()
+
+
+def test_a_quota_limits_this_process_and_is_taken_back():
+    with pytest.raises(ValueError, match="--quota -1: a share of processors"), conditions.quota(-1):
+        pass
+    before = processors()
+    try:
+        with conditions.quota(0.5) as words:
+            assert processors() == 1 and words.startswith("0.5 of ")
+    except ValueError as error:
+        pytest.skip(str(error))
+    assert processors() == before
 
 
 def test_the_pages_claim_what_committed_rows_have():
