@@ -19,6 +19,7 @@ RIGID = (1, 2, 3, 4, 5, 6, 12, 13, 15, 16)  # hips and limbs; the back bends, an
 ROUNDS = 3  # of agreeing with the image, then with the skeleton
 AGREE = 0.6  # of the way from where a joint is to where the image shows it
 ASTRAY = 0.12  # metres: what is farther off is more and more held for the detector's error
+PIECE = 16384  # frames that are measured at once
 DEPTH = 2.0  # how much rather a bone gives way in depth, which an image does not show
 
 
@@ -75,10 +76,14 @@ def bone_lengths(poses: np.ndarray) -> np.ndarray:
 
     Frames in which a bone lies across the view tell its length, those in which it points at the camera do not.
     """
-    bones = poses - poses[:, [max(parent, 0) for parent in H36M_17.parents]]
-    lengths = np.linalg.norm(bones, axis=-1)
-    across = (np.linalg.norm(bones[..., :2], axis=-1) / np.maximum(lengths, 1e-9)) ** 4 + 1e-6
-    found = (across * lengths).sum(0) / across.sum(0)
+    total, weight = 0.0, 0.0
+    for start in range(0, len(poses), PIECE):
+        some = poses[start : start + PIECE]
+        bones = some - some[:, [max(parent, 0) for parent in H36M_17.parents]]
+        lengths = np.linalg.norm(bones, axis=-1)
+        across = (np.linalg.norm(bones[..., :2], axis=-1) / np.maximum(lengths, 1e-9)) ** 4 + 1e-6
+        total, weight = total + (across * lengths).sum(0), weight + across.sum(0)
+    found = total / weight
     return (found + found[list(H36M_17.mirrored)]) / 2
 
 
@@ -130,6 +135,10 @@ def path_equations(
     Args:
         poses: [T, 17, 3] metres, camera axes, root at 0. points, scores: [T, 17, 2] pixels and [T, 17].
     """
+    if len(poses) > PIECE:
+        cuts = range(0, len(poses), PIECE)
+        parts = [path_equations(*(a[i : i + PIECE] for a in (poses, points, scores)), size, focal) for i in cuts]
+        return tuple(np.concatenate(of) for of in zip(*parts))
     ray = (points - np.array(size) / 2) / focal  # [T, 17, 2]
     weight = np.sqrt(np.maximum(scores, 0.05))[..., None]
     zero = np.zeros_like(ray[..., 0])

@@ -15,6 +15,7 @@ from PIL import Image
 
 from posekernels.extras import needs
 from posekernels.limits import processors
+from posekernels.pose.skeleton import skeleton
 
 from .fetch import Pinned, Source
 from .tracking import Sighting
@@ -122,6 +123,31 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return both / np.maximum(area, 1e-12)
 
 
+def clothes(image: np.ndarray, sighting: Sighting, layout: str) -> np.ndarray:
+    """[2, 3] medians of red, green, blue, 0 to 1, over the trunk and the thighs; NaN for what is out of the image.
+
+    Args:
+        image: [H, W, 3] uint8.
+    """
+    names, found = skeleton(layout).joints, np.full((2, 3), np.nan, np.float32)
+    sides = [[names.index(f"{side}_{part}") for side in ("left", "right")] for part in ("shoulder", "hip", "knee")]
+    shoulders, hips, knees = (sighting.points[pair] for pair in sides)
+    across, along = np.meshgrid(np.linspace(0.25, 0.75, 5), np.linspace(0.15, 0.85, 8))
+    trunk = _between(_between(shoulders[0], shoulders[1], across), _between(hips[0], hips[1], across), along)
+    thighs = np.stack([_between(hip, knee, np.linspace(0.2, 0.8, 12)) for hip, knee in zip(hips, knees)])
+    for part, points in enumerate((trunk, thighs)):
+        points = points.reshape(-1, 2)
+        x, y = np.round(points[np.isfinite(points).all(-1)]).astype(int).T
+        inside = (x >= 0) & (y >= 0) & (x < image.shape[1]) & (y < image.shape[0])
+        if inside.sum() >= 6:
+            found[part] = np.median(image[y[inside], x[inside]], axis=0) / 255
+    return found
+
+
+def _between(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
+    return a + share[..., None] * (b - a)
+
+
 class Finder(ABC):
     """Finds people in images and follows them: ``sightings = finder(image)``, images in the order of the video.
 
@@ -162,6 +188,7 @@ class Finder(ABC):
             seen, ahead = found
             same = (np.linalg.norm(seen.points - other.points, axis=-1).mean() < 0.1 * seen.size for other in sightings)
             if not any(same):  # two regions on one person: keep the older
+                seen.clothes = clothes(image, seen, self.layout)
                 sightings.append(seen)
                 self.regions.append(ahead)
         return sightings

@@ -100,6 +100,18 @@ def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known
     return Reading(path, frames, notes=notes, ranked=False, **known)
 
 
+def _of_frames(path: Path, content: dict, **known) -> Reading:
+    """What ``posekernels lift`` writes of a long recording: [N, ...] of all who are there."""
+    try:
+        frames = [Frame(None, []) for _ in range(int(content["frames"]))]
+        names = "frame", "identity", "keypoints", "scores"
+        for at, who, points, scores in zip(*(content[name] for name in names), strict=True):
+            frames[int(at)].people.append(Seen(points, scores, int(who)))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not as posekernels lift writes it ({type(error).__name__}: {error})") from error
+    return Reading(path, frames, ranked=False, numbered=True, **known)
+
+
 def _frames_first(array: np.ndarray) -> bool:
     """Whether [P, T, J, C] rather is [T, P, J, C]: many by few, and little changes along the first axis."""
     if not 1 < array.shape[1] < 11 <= array.shape[0]:
@@ -121,8 +133,11 @@ def _npz(path: Path) -> Reading:
         size = tuple(int(v) for v in content["size"]) if "size" in content and np.size(content["size"]) == 2 else None
         fps = float(content["fps"]) if "fps" in content else None
         own = str(content["layout"]) if "layout" in content else None
+        if "frame" in content:
+            return _of_frames(path, content, layout=own, fps=fps, size=size)
         of = content.get("scores"), content.get("identities")
-        return _arrays(path, content["keypoints"], *of, layout=own, fps=fps, size=size)
+        known = {"layout": own, "fps": fps, "size": size, "numbered": "world" in content}
+        return _arrays(path, content["keypoints"], *of, **known)
     if "reconstruction" in content:  # the Strided Transformer demo: already Human3.6M's joints
         return _arrays(path, content["reconstruction"], layout="h36m-17")
     arrays = [v for v in content.values() if isinstance(v, np.ndarray) and v.dtype.kind in "fiu" and v.ndim in (3, 4)]
@@ -370,7 +385,7 @@ def _ours(path: Path, content: dict) -> Reading:
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not as posekernels lift writes it ({error})") from error
     known = {"layout": content.get("layout"), "fps": content.get("fps"), "size": size}
-    return _arrays(path, points, scores, [p.get("id") for p in people], **known)
+    return _arrays(path, points, scores, [p.get("id") for p in people], numbered=True, **known)
 
 
 def _coco(path: Path, content: dict) -> Reading:

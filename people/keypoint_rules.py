@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -48,14 +49,16 @@ class Keypoints:
         layout: name of their joints in ``SKELETONS``.
         frames: of the video. fps: None where the file does not say. size: (width, height) of the image, or None.
         notes: what was guessed or left out, in words for the user.
+        numbered: whether people have the numbers by which the user knows them.
     """
 
-    people: list[Track]
+    people: Sequence[Track]
     layout: str
     frames: int
     fps: float | None = None
     size: tuple[int, int] | None = None
     notes: list[str] = field(default_factory=list)
+    numbered: bool = False
 
 
 @dataclass
@@ -89,7 +92,7 @@ class Reading:
         layout, fps, size: as the user or the file says; None where neither does.
         clip: part of the name of one of several videos, where the user chose it.
         sided: coordinates from -1 to 1 would span the image's width and its height (OpenPose, Ultralytics), and not
-            both its width. ranked: people are put in order, the most prominent first.
+            both its width. ranked: people are put in order, the most prominent first. numbered: as for ``Keypoints``.
     After the rule ``joints``, of all N detections together:
         points [N, J, C], scores [N, J] or None; identities and frame numbers ``at``, N of each; ``count`` frames.
     """
@@ -102,6 +105,7 @@ class Reading:
     clip: str | None = None
     sided: bool = False
     ranked: bool = True
+    numbered: bool = False
     notes: list[str] = field(default_factory=list)
     points: np.ndarray = field(init=False)
     scores: np.ndarray | None = field(init=False)
@@ -128,7 +132,7 @@ def believed(reading: Reading) -> Keypoints:
     for rule in RULES:
         rule(reading)
     r = reading
-    return Keypoints(_people(r), r.layout, r.count, r.fps, r.size, r.notes)
+    return Keypoints(_people(r), r.layout, r.count, r.fps, r.size, r.notes, r.numbered)
 
 
 # -- frames ----------------------------------------------------------------------------------------------------------
@@ -526,7 +530,7 @@ def _leaps(r: Reading, numbers: list[int | None]) -> bool:
     return leaps >= 3 and leaps > 0.05 * steps
 
 
-def _people(r: Reading) -> list[Track]:
+def _people(r: Reading) -> Sequence[Track]:
     """Tracks of everybody of whom a joint was found."""
     kept = r.seen.any(1)
     if not kept.any():
@@ -534,22 +538,15 @@ def _people(r: Reading) -> list[Track]:
     points, found, at = r.points[kept], r.scores[kept], r.at[kept]
     numbers = [n for n, there in zip(r.identities, kept) if there]
     if not r.ranked and None not in numbers:  # as they come, without a search
-        tracks = []
-        every = np.array(numbers)
+        tracks, every = [], np.array(numbers)
         for number in dict.fromkeys(numbers):
             own = every == number
-            track = Track(
-                number,
-                np.full((r.count, *points.shape[1:]), np.nan, np.float32),
-                np.zeros((r.count, points.shape[1]), np.float32),
-            )
-            track.points[at[own]], track.scores[at[own]] = points[own], found[own]
-            tracks.append(track)
+            tracks.append(Track(number, points[own], found[own], at[own]))
         return tracks
-    tracker, first = Tracker(), np.searchsorted(at, np.arange(r.count + 1))
+    tracker, first = Tracker(layout=r.layout), np.searchsorted(at, np.arange(r.count + 1))
     for a, b in zip(first[:-1].tolist(), first[1:].tolist()):
         tracker.add([Sighting(points[i], found[i]) for i in range(a, b)], numbers[a:b])
-    return tracker.tracks()
+    return tracker.tracks(lambda rows: (points[rows], found[rows]))
 
 
 RULES = (frames, joints, third_number, missing, scores, units, layout, identities)

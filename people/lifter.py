@@ -6,6 +6,8 @@ the floor of one world.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +24,18 @@ from posekernels.pose.layouts import scores_to_h36m, to_h36m
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import savitzky_golay
 
-from .bodies import agreeing, one_skeleton, unswapped
+from .bodies import agreeing, bone_lengths, one_skeleton, unswapped
 from .keypoint_files import Keypoints
 from .tracking import Track
 
 SURE = 0.2  # score from which a joint is believed
 ENOUGH = 6  # joints believed that make a person present
 ANY_CAMERA = "any_camera"  # the recipe of the lifter that comes with the project, which --model may name
+BRIDGED = 15  # frames of a gap that is filled, by default
 RATE = 50.0  # frames per second that lifters are trained at
 SLOW = 25.0  # under which they miss much between two frames
+LONGEST, MARGIN = 16384, 512  # frames: of a piece of a longer stretch, and looked at beyond its ends
+ROOM = 256 << 20  # bytes of lifted people that are held in memory; more go to a file
 FOCAL = 1.2  # of an unknown camera, in units of the image's longer side: about 45 degrees across
 
 
@@ -50,17 +55,29 @@ def in_h36m(track: Track, layout: str, sees: str = "person") -> Track:
     if sees == "person":
         trunk = one_trunk(points)
         points = np.where(np.isfinite(trunk), trunk, points)
-    return Track(track.identity, points, np.where(scores >= SURE, scores, 0).astype(np.float32))
+    return Track(track.identity, points, np.where(scores >= SURE, scores, 0).astype(np.float32), track.frames)
 
 
 def stretches(present: np.ndarray, bridge: int) -> list[slice]:
     """Where a person is there, from the first to the last frame of each stretch; gaps up to ``bridge`` do not count."""
-    frames = np.flatnonzero(present)
+    return runs(np.flatnonzero(present), bridge)
+
+
+def runs(frames: np.ndarray, bridge: int) -> list[slice]:
+    """``stretches`` of the frames in which a person is there, in order."""
     if not len(frames):
         return []
     cuts = np.flatnonzero(np.diff(frames) > bridge + 1)
     first, last = np.r_[frames[0], frames[cuts + 1]], np.r_[frames[cuts], frames[-1]]
     return [slice(int(a), int(b) + 1) for a, b in zip(first, last)]
+
+
+def pieces(whole: slice, longest: int, margin: int) -> Iterator[tuple[slice, slice]]:
+    """A long stretch in parts: (what to look at, what to keep of it), so that memory does not grow with its length."""
+    count = max(1, -(-(whole.stop - whole.start) // longest))
+    cuts = np.linspace(whole.start, whole.stop, count + 1).astype(int).tolist()
+    for start, stop in zip(cuts, cuts[1:]):
+        yield slice(max(whole.start, start - margin), min(whole.stop, stop + margin)), slice(start, stop)
 
 
 def filled(points: np.ndarray) -> np.ndarray:
@@ -178,13 +195,14 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
 # -- people ----------------------------------------------------------------------------------------------------------
 @dataclass
 class Person:
-    """One lifted person over all frames of the video; NaN where absent.
+    """One lifted person in N frames; NaN where absent.
 
     Args:
-        points: [T, 17, 2] pixels, gaps bridged. scores: [T, 17]; 0 where a joint was not seen.
-        poses: [T, 17, 3] metres, camera axes (x right, y down, z away), root at 0.
-        world: [T, 17, 3] metres, z up, with the root's path; from ``people.world.stand``.
+        points: [N, 17, 2] pixels, gaps bridged. scores: [N, 17]; 0 where a joint was not seen.
+        poses: [N, 17, 3] metres, camera axes (x right, y down, z away), root at 0.
+        world: [N, 17, 3] metres, z up, with the root's path; from ``people.world.stand``.
         off: pixels, the median distance of the joints seen from the pose projected back; from ``stand``.
+        frames: [N] their numbers in the video, in order; by default all from 0 on.
     """
 
     identity: int
@@ -193,11 +211,88 @@ class Person:
     poses: np.ndarray
     world: np.ndarray | None = None
     off: float | None = None
+    frames: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.frames is None:
+            self.frames = np.arange(len(self.poses))
 
     @property
     def present(self) -> np.ndarray:
-        """[T] frames with a pose."""
+        """[N] frames with a pose."""
         return np.isfinite(self.poses).all((1, 2))
+
+    def over(self, name: str, frames: int) -> np.ndarray:
+        """[frames, 17, ...]: points, scores, poses or world in every frame of the video."""
+        values = getattr(self, name)
+        if len(self.frames) == frames:
+            return values
+        whole = np.full((frames, *values.shape[1:]), 0 if name == "scores" else np.nan, np.float32)
+        whole[self.frames] = values
+        return whole
+
+    def until(self, end: int) -> Person:
+        """The frames before ``end``."""
+        stop = int(np.searchsorted(self.frames, end))
+        world = None if self.world is None else self.world[:stop]
+        of = self.points[:stop], self.scores[:stop], self.poses[:stop]
+        return Person(self.identity, *of, world, self.off, self.frames[:stop])
+
+
+class Shelf(Sequence):
+    """People, in memory as long as they are few; the others in a file, from which each is read when asked for.
+
+    What is changed of somebody is kept by putting them back: ``people[i] = person``.
+
+    Args:
+        folder: of the file, which goes with the process, however that ends. room: bytes in memory.
+    """
+
+    FIELDS = {"frames": ("<i8", ()), "points": ("<f4", (17, 2)), "scores": ("<f4", (17,))}
+    FIELDS |= {"poses": ("<f4", (17, 3)), "world": ("<f4", (17, 3))}
+    ROW = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in FIELDS.values())
+
+    def __init__(self, folder: Path | None = None, room: int = ROOM):
+        self.folder, self.room, self.file, self.end = folder, room, None, 0
+        self.kept: list[Person | tuple[int, int]] = []  # or where in the file, and of how many frames
+        self.about: list[tuple[int, float | None, bool]] = []  # identity, off, whether in the world
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def append(self, person: Person) -> None:
+        self.room -= len(person.frames) * self.ROW
+        if self.room >= 0:
+            self.kept.append(person)
+        else:
+            if self.file is None:
+                self.file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 (as long as the shelf)
+            self.kept.append((self.end, len(person.frames)))
+            self.end += len(person.frames) * self.ROW
+        self.about.append((0, None, False))
+        self[len(self) - 1] = person
+
+    def __setitem__(self, index: int, person: Person) -> None:
+        if isinstance(self.kept[index], Person):
+            self.kept[index] = person
+            return
+        self.about[index] = person.identity, person.off, person.world is not None
+        self.file.seek(self.kept[index][0])
+        for name, (kind, _) in self.FIELDS.items():
+            if getattr(person, name) is not None:
+                self.file.write(np.ascontiguousarray(getattr(person, name), kind).tobytes())
+
+    def __getitem__(self, index: int) -> Person:
+        if isinstance(self.kept[index], Person):
+            return self.kept[index]
+        (at, count), (identity, off, placed), found = self.kept[index], self.about[index], {}
+        self.file.seek(at)
+        for name, (kind, shape) in self.FIELDS.items():
+            if name != "world" or placed:
+                whole = np.empty((count, *shape), kind)
+                self.file.readinto(whole)
+                found[name] = whole
+        return Person(identity, off=off, **found)
 
 
 def denser(fps: float) -> int:
@@ -220,7 +315,7 @@ def lift_person(
     size: tuple[int, int] | None,
     focal: float | None = None,
     fps: float = RATE,
-    bridge: int = 15,
+    bridge: int = BRIDGED,
     smooth: int = 1,
 ) -> Person:
     """Lift one track of H36M-17 joints (``in_h36m``).
@@ -231,29 +326,85 @@ def lift_person(
         bridge: gaps of at most so many frames are filled; longer ones stay empty.
         smooth: frames of the Savitzky-Golay window; 1 for none.
     """
-    points, ours = np.full_like(track.points, np.nan), lifter.net.sees == "person"  # published ones answer as published
-    poses = np.full((*track.points.shape[:2], 3), np.nan, np.float32)
+    ours = lifter.net.sees == "person"  # published ones answer as published
     steps = denser(fps) if lifter.net.frames > 1 and (ours or fps < SLOW) else 1
-    for part in stretches((track.scores > 0).sum(-1) >= ENOUGH, bridge):
-        seen = unswapped(track.points[part]) if ours else track.points[part]
-        points[part] = filled(seen)
-        poses[part] = savitzky_golay(lifter(between(points[part], steps), size, focal)[::steps], smooth)
-        if ours and size is not None:
-            scores = track.scores[part]
-            poses[part] = agreeing(poses[part], points[part], scores, size, focal_of(size, focal), smooth)
-    present = np.isfinite(poses).all((1, 2))
-    if ours and present.any():
-        poses[present] = one_skeleton(poses[present])
-    return Person(track.identity, points, track.scores, poses)
+    parts = runs(track.frames[(track.scores > 0).sum(-1) >= ENOUGH], bridge)
+    frames = np.unique(np.concatenate([track.frames, *(np.arange(part.start, part.stop) for part in parts)]))
+    seen, scores = np.full((len(frames), 17, 2), np.nan, np.float32), np.zeros((len(frames), 17), np.float32)
+    at = np.searchsorted(frames, track.frames)
+    seen[at], scores[at] = track.points, track.scores
+    points, poses = np.full_like(seen, np.nan), np.full((len(frames), 17, 3), np.nan, np.float32)
+    for part in parts:
+        for whole, own in pieces(slice(*np.searchsorted(frames, (part.start, part.stop)).tolist()), LONGEST, MARGIN):
+            some = filled(unswapped(seen[whole]) if ours else seen[whole])
+            found = savitzky_golay(lifter(between(some, steps), size, focal)[::steps], smooth)
+            if ours and size is not None:
+                found = agreeing(found, some, scores[whole], size, focal_of(size, focal), smooth)
+            keep = slice(own.start - whole.start, own.stop - whole.start)
+            points[own], poses[own] = some[keep], found[keep]
+    present = np.flatnonzero(np.isfinite(poses).all((1, 2)))
+    if ours and len(present):
+        lengths = bone_lengths(poses[present])
+        for start in range(0, len(present), LONGEST):
+            own = present[start : start + LONGEST]
+            poses[own] = one_skeleton(poses[own], lengths)
+    return Person(track.identity, points, scores, poses, frames=frames)
 
 
-def lift_all(lifter: Lifter, keypoints: Keypoints, people: int | None = None, **options) -> list[Person]:
-    """The first ``people`` tracks that hold a person at all, lifted; options as for ``lift_person``."""
-    tracks = [in_h36m(track, keypoints.layout, lifter.net.sees) for track in keypoints.people]
-    tracks = [track for track in tracks if ((track.scores > 0).sum(-1) >= ENOUGH).any()]
-    if not tracks:
+def lift_all(
+    lifter: Lifter, keypoints: Keypoints, people: int | None = None, folder: Path | None = None, **options
+) -> Shelf:
+    """Everybody who is a person at all, lifted; options as for ``lift_person``.
+
+    Args:
+        people: at most so many at one moment, of those who are there the first ones; None for no limit.
+        folder: for what is too much for memory.
+    """
+    there = np.zeros((2, keypoints.frames), np.int32)  # people in each frame: all of them, and those who are kept
+    lifted, bridge, whole, cut = Shelf(folder), options.get("bridge", BRIDGED), 0, 0
+    for track in keypoints.people:
+        track = in_h36m(track, keypoints.layout, lifter.net.sees)
+        frames = track.frames[(track.scores > 0).sum(-1) >= ENOUGH]
+        if not len(frames):
+            continue
+        whole += 1
+        for part in runs(frames, bridge):
+            there[0, part] += 1
+        if people is not None:
+            kept = without_a_crowd(frames, there[1] < people, bridge)
+            if len(kept) < len(frames):
+                cut += 1
+                own = np.isin(track.frames, kept)
+                track = Track(track.identity, track.points[own], track.scores[own], track.frames[own])
+                frames = kept
+            if not len(frames):
+                continue
+        for part in runs(frames, bridge):
+            there[1, part] += 1
+        lifted.append(lift_person(lifter, track, size=keypoints.size, **options))
+    if not whole:
         raise ValueError(f"nobody to lift: no frame shows {ENOUGH} joints of one person with a score of {SURE} or more")
-    if people is not None and len(tracks) > people:
-        least = f"{len(tracks) - people} seen least left out; --people {len(tracks)} keeps them"
-        keypoints.notes.append(f"{len(tracks)} people: {least}")
-    return [lift_person(lifter, track, size=keypoints.size, **options) for track in tracks[:people]]
+    if cut:
+        most = int(there[0].max())
+        keypoints.notes.append(
+            f"up to {most} people at one moment: {cut} of {whole} are left out, seen least, where there are more than "
+            f"{people}; --people {most} keeps everybody"
+        )
+    return lifted
+
+
+def without_a_crowd(frames: np.ndarray, free: np.ndarray, bridge: int) -> np.ndarray:
+    """The frames of a person in which there is room for one more; of those, no stretch that lasts hardly a moment.
+
+    Args:
+        free: [T] whether there is room.
+    """
+    if free[frames[0] : frames[-1] + 1].all():
+        return frames
+    kept = []
+    for part in runs(frames, bridge):
+        for run in stretches(free[part], 0):
+            if run.stop - run.start > bridge or run.stop - run.start == part.stop - part.start:
+                own = (frames >= part.start + run.start) & (frames < part.start + run.stop)
+                kept.append(frames[own])
+    return np.concatenate(kept) if kept else frames[:0]

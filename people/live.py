@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from array import array
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +17,8 @@ from posekernels.pose.keypoints import centre_on_person
 from posekernels.pose.smoothing import OneEuro
 
 from .keypoint_files import Keypoints
-from .lifter import ENOUGH, Lifter, Person, filled, in_h36m, turned_to_camera
+from .lifter import ENOUGH, Lifter, Person, Shelf, filled, in_h36m, turned_to_camera
+from .rows import Rows
 
 
 class LivePerson:
@@ -67,20 +71,27 @@ class LivePerson:
         return self.filter(found) if self.filter else found
 
 
+POSE = np.dtype([("frame", "<i8"), ("points", "<f4", (17, 2)), ("scores", "<f4", (17,)), ("pose", "<f4", (17, 3))])
+
+
 class Live:
     """Frames of people as they come; every pose ``latency`` frames later, gathered into ``Person``.
 
+    Poses go to a file as they are finished, so that frames may come without end.
+
     Args:
-        bridge: frames that somebody may be out of sight for. how: as for ``LivePerson``.
+        bridge: frames that somebody may be out of sight for. folder: of that file, which goes with the process.
+        how: as for ``LivePerson``.
     """
 
-    def __init__(self, lifter: Lifter, latency: int, bridge: int, **how):
+    def __init__(self, lifter: Lifter, latency: int, bridge: int, folder: Path | None = None, **how):
         self.lifter, self.latency, self.bridge, self.how = lifter, latency, bridge, how
         self.lifters: dict[int, LivePerson] = {}
         self.last: dict[int, tuple[np.ndarray, int]] = {}  # points, and the frame in which the person was last seen
         self.asked: dict[int, list[int]] = {}  # frames whose poses are awaited
-        self.poses: dict[int, dict[int, np.ndarray]] = {}
-        self.seen: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+        self.seen: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}  # what was seen in them
+        self.folder = folder or Path(tempfile.gettempdir())
+        self.poses, self.rows = Rows.nameless(POSE, self.folder), {}  # of everybody; whose are which
         self.frame = 0
         LivePerson(lifter, latency, **how)  # refuses a latency it cannot have
 
@@ -105,31 +116,52 @@ class Live:
         self.frame += 1
 
     def _answer(self, identity: int, pose: np.ndarray | None) -> None:
-        if pose is not None:
-            self.poses.setdefault(identity, {})[self.asked[identity].pop(0)] = pose
+        if pose is None:
+            return
+        frame = self.asked[identity].pop(0)
+        there = self.seen[identity].pop(frame, None)
+        if there is not None:  # frames between sightings are not claimed
+            self.rows.setdefault(identity, array("q")).append(len(self.poses))
+            self.poses.append(np.array([(frame, *there, pose)], POSE))
 
     def _end(self, identity: int) -> None:
         for pose in self.lifters.pop(identity).finish():
             self._answer(identity, pose)
         del self.last[identity]
 
-    def finish(self) -> list[Person]:
+    def finish(self, groups: list[list[int]] | None = None) -> Shelf:
+        """Everybody, who was there longest first.
+
+        Args:
+            groups: identities that turned out to be one person's.
+        """
         for identity in list(self.lifters):
             self._end(identity)
-        people = []
-        for identity, poses in sorted(self.poses.items(), key=lambda item: -len(item[1])):
-            points = np.full((self.frame, 17, 2), np.nan, np.float32)
-            scores, found = np.zeros((self.frame, 17), np.float32), np.full((self.frame, 17, 3), np.nan, np.float32)
-            for frame, pose in poses.items():
-                if frame in self.seen[identity]:  # frames between sightings are not claimed
-                    found[frame] = pose
-                    points[frame], scores[frame] = self.seen[identity][frame]
-            people.append(Person(identity, points, scores, found))
+        groups = groups or [[identity] for identity in self.rows]
+        whole = [np.concatenate([np.array(self.rows.get(i, ()), np.int64) for i in group]) for group in groups]
+        people = Shelf(self.folder)
+        for rows, group in sorted(zip(whole, groups), key=lambda item: -len(item[0])):
+            if len(rows):
+                found = self.poses[rows]
+                frames = found["frame"].copy()
+                people.append(Person(group[0], *(found[n].copy() for n in ("points", "scores", "pose")), frames=frames))
         return people
 
 
 def frames_of(keypoints: Keypoints, people: int, sees: str) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
-    """A keypoints file as if its frames came one by one."""
-    tracks = [in_h36m(track, keypoints.layout, sees) for track in keypoints.people[:people]]
+    """A keypoints file as if its frames came one by one; at most ``people`` in each, the first ones."""
+    tracks = [in_h36m(track, keypoints.layout, sees) for track in keypoints.people]
+    at = [0] * len(tracks)
+    coming: dict[int, list[int]] = {}  # whose turn it is in a frame
+    for i, track in enumerate(tracks):
+        coming.setdefault(int(track.frames[0]), []).append(i)
     for frame in range(keypoints.frames):
-        yield [(t.identity, t.points[frame], t.scores[frame]) for t in tracks]
+        found = []
+        for i in sorted(coming.pop(frame, ())):
+            track, row = tracks[i], at[i]
+            if len(found) < people and (track.scores[row] > 0).sum() >= ENOUGH:
+                found.append((track.identity, track.points[row], track.scores[row]))
+            at[i] += 1
+            if at[i] < len(track.frames):
+                coming.setdefault(int(track.frames[at[i]]), []).append(i)
+        yield found

@@ -39,7 +39,7 @@ def trc(lifted: Lifted, name: str) -> str:
     An empty cell would do between others, but readers take one at the end of a line for none.
     """
     names = _names(lifted)
-    points = _y_up(np.concatenate([p.world for p in lifted.people], 1))
+    points = _y_up(np.concatenate(lifted.over("world"), 1))
     fps, frames, count = f"{lifted.fps:g}", len(points), len(names)
     rows = [
         f"PathFileType\t4\t(X/Y/Z)\t{name}",
@@ -61,7 +61,7 @@ def c3d(lifted: Lifted, path: Path) -> None:
         MissingExtra: the package ezc3d is missing.
     """
     ezc3d = needs("ezc3d", "c3d", "writing .c3d")
-    points = np.concatenate([p.world for p in lifted.people], 1).transpose(2, 1, 0) * 1000.0  # [3, markers, T]
+    points = np.concatenate(lifted.over("world"), 1).transpose(2, 1, 0) * 1000.0  # [3, markers, T]
     seen, file = np.isfinite(points).all(0), ezc3d.c3d()
     file["parameters"]["POINT"]["RATE"]["value"] = [float(lifted.fps)]
     file["parameters"]["POINT"]["UNITS"]["value"] = ["mm"]
@@ -158,14 +158,15 @@ class Rig:
     first: int
 
 
-def rig(person: Person) -> Rig:
+def rig(person: Person, frames: int | None = None) -> Rig:
     """Each bone the median of its lengths, rotations fitted to the joints; frames without a pose repeat the one before.
 
     A single bone has no twist of its own: it turns as little as it can from its parent.
     """
-    there = np.flatnonzero(np.isfinite(person.world).all((1, 2)))
-    frames = there[np.maximum(np.searchsorted(there, np.arange(len(person.world)), side="right") - 1, 0)]
-    points = _y_up(person.world[frames].astype(np.float64))
+    world = person.over("world", frames)
+    there = np.flatnonzero(np.isfinite(world).all((1, 2)))
+    held = there[np.maximum(np.searchsorted(there, np.arange(frames), side="right") - 1, 0)]
+    points = _y_up(world[held].astype(np.float64))
     bones = points - points[:, [max(p, 0) for p in PARENTS]]
     lengths = np.median(np.linalg.norm(bones[there], axis=-1), axis=0)
     rest = _rest_directions() * np.maximum(lengths, 1e-3)[:, None]
@@ -254,9 +255,9 @@ def _channels(turns: np.ndarray) -> tuple[str, np.ndarray]:
     return best
 
 
-def bvh(person: Person, fps: float) -> str:
+def bvh(person: Person, fps: float, frames: int | None = None) -> str:
     """The person's ``Rig``, metres, y up; angles go on smoothly from frame to frame, also half way between two."""
-    body = rig(person)
+    body = rig(person, frames)
     columns, lines = [body.path], ["HIERARCHY"]
 
     def visit(joint: int, depth: int) -> None:
@@ -386,8 +387,9 @@ def gltf(lifted: Lifted) -> tuple[dict, bytes]:
         channels.append({"sampler": len(samplers) - 1, "target": {"node": node, "path": path}})
 
     for number, person in enumerate(lifted.people):
-        body, first, skin = rig(person), len(nodes), len(skins)
-        name, present = f"person {person.identity}", np.isfinite(person.world).all((1, 2))
+        body, first, skin = rig(person, lifted.frames), len(nodes), len(skins)
+        name = f"person {person.identity}"
+        present = np.isfinite(person.over("world", lifted.frames)).all((1, 2))
         places = np.zeros((17, 3))
         for joint, parent in enumerate(PARENTS):
             places[joint] = (places[parent] if parent >= 0 else 0) + body.rest[joint]

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from posekernels.archive import DataError, read_json, read_npy, read_npz, write_npz
+from posekernels.archive import DataError, read_json, read_npy, read_npz
 from posekernels.extras import needs
 from posekernels.files import write_aside
 from posekernels.pose.layouts import LAYOUTS, to_h36m
 from posekernels.pose.skeleton import H36M_17, skeleton
 
 from . import motion_files
-from .lifter import Person
+from .lifter import Person, Shelf
 from .world import Lifted
 
 SUFFIXES = (".npz", ".json", ".trc", ".c3d", ".bvh", ".glb", ".gltf")
 READ = (".npz", ".json")
+DENSE = 256 << 20  # bytes up to which every frame of everybody is written, there or not
+MOST = 4e9  # bytes of a file in another form than .npz
 
 
 def check_target(path: Path) -> None:
@@ -40,12 +44,13 @@ def write(path: str | Path, lifted: Lifted) -> list[Path]:
     """
     path = Path(path)
     check_target(path)
+    check_room(path, lifted)
     suffix = path.suffix.lower()
     if suffix == ".bvh":
         people = enumerate(lifted.people)
-        return [_write(_beside(path, p, i), motion_files.bvh(p, lifted.fps)) for i, p in people]
+        return [_write(_beside(path, p, i), motion_files.bvh(p, lifted.fps, lifted.frames)) for i, p in people]
     if suffix == ".npz":
-        write_npz(path, **_arrays(lifted))
+        _write_npz(path, lifted)
     elif suffix == ".c3d":
         with write_aside(path) as aside:
             motion_files.c3d(lifted, aside)
@@ -67,19 +72,60 @@ def _write(path: Path, content: str | bytes) -> Path:
 
 
 # -- everything ------------------------------------------------------------------------------------------------------
-def _arrays(lifted: Lifted) -> dict[str, np.ndarray]:
-    people = lifted.people
-    return {
-        "keypoints": np.stack([p.points for p in people]),
-        "scores": np.stack([p.scores for p in people]),
-        "poses": np.stack([p.poses for p in people]),
-        "world": np.stack([p.world for p in people]),
-        "identities": np.array([p.identity for p in people]),
-        "fps": np.array(lifted.fps),
-        "size": np.array(lifted.size or (), np.int64),
-        "layout": np.array(H36M_17.name),
-        "source": np.array(lifted.source),
-    }
+FIELDS = {"keypoints": ("points", (17, 2)), "scores": ("scores", (17,)), "poses": ("poses", (17, 3))}
+FIELDS |= {"world": ("world", (17, 3))}
+
+
+def by_frames(lifted: Lifted) -> bool:
+    """Whether most of the frames of most people would be empty, of so many that it matters: they are left out then."""
+    cells, there = len(lifted.people) * lifted.frames, sum(len(p.frames) for p in lifted.people)
+    return cells * Shelf.ROW > DENSE and cells > 4 * there
+
+
+def _write_npz(path: Path, lifted: Lifted) -> None:
+    """[P, T, ...] of each; of ``by_frames`` [N, ...] of all who are there, with ``frame`` and ``identity`` [N].
+
+    Written person by person, so that it takes hardly any memory.
+    """
+    people, sparse = lifted.people, by_frames(lifted)
+    count = sum(len(p.frames) for p in people)
+    lead = (count,) if sparse else (len(people), lifted.frames)
+    with write_aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
+
+        def put(name: str, dtype: np.dtype, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> None:
+            head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(file, head)
+                for part in parts:
+                    file.write(np.ascontiguousarray(part, dtype).tobytes())
+
+        for name, (of, shape) in FIELDS.items():
+            parts = (getattr(p, of) if sparse else p.over(of, lifted.frames) for p in people)
+            put(name, np.dtype("<f4"), (*lead, *shape), parts)
+        if sparse:
+            put("frame", np.dtype("<i8"), lead, (p.frames for p in people))
+            put("identity", np.dtype("<i8"), lead, (np.full(len(p.frames), p.identity) for p in people))
+        about = {
+            "identities": np.array([p.identity for p in people]),
+            "frames": np.array(lifted.frames),
+            "fps": np.array(lifted.fps),
+            "size": np.array(lifted.size or (), np.int64),
+            "layout": np.array(H36M_17.name),
+            "source": np.array(lifted.source),
+        }
+        for name, value in about.items():
+            put(name, value.dtype, value.shape, [value])
+
+
+def check_room(path: Path, lifted: Lifted) -> None:
+    """Raises ValueError where a form that holds everybody in every frame would be larger than anybody can use."""
+    each = {".json": 600, ".trc": 450, ".c3d": 272, ".bvh": 400, ".glb": 280, ".gltf": 370, ".html": 230}
+    size = each.get(path.suffix.lower(), 0) * len(lifted.people) * lifted.frames
+    if size > MOST:
+        raise ValueError(
+            f"{path}: {len(lifted.people)} people over {lifted.frames} frames would take about {size / 1e9:.0f} GB; "
+            ".npz holds those who are there; or cut the recording, or take fewer --people"
+        )
 
 
 def _rounded(values: np.ndarray, digits: int) -> list:
@@ -93,10 +139,10 @@ def as_json(lifted: Lifted) -> str:
     people = [
         {
             "id": int(p.identity),
-            "keypoints": _rounded(p.points, 2),
-            "scores": _rounded(p.scores, 3),
-            "poses": _rounded(p.poses, 4),
-            "world": _rounded(p.world, 4),
+            "keypoints": _rounded(p.over("points", lifted.frames), 2),
+            "scores": _rounded(p.over("scores", lifted.frames), 3),
+            "poses": _rounded(p.over("poses", lifted.frames), 4),
+            "world": _rounded(p.over("world", lifted.frames), 4),
         }
         for p in lifted.people
     ]
@@ -130,7 +176,9 @@ def read(path: str | Path) -> Lifted:
         raise DataError(
             f"{path}: no 3D people in it (missing: {', '.join(missing)}); expected a file of posekernels lift"
         )
-    arrays = [np.asarray(content[k], np.float32) for k in ("keypoints", "scores", "poses", "world")]
+    arrays = [np.asarray(content[k], np.float32) for k in FIELDS]
+    if "frame" in content:
+        return _of_frames(path, content, arrays)
     people, frames = arrays[0].shape[:2] if arrays[0].ndim == 4 else (0, 0)
     if (
         not people
@@ -150,6 +198,25 @@ def is_ours(path: Path) -> bool:
     """Whether a JSON file holds lifted people."""
     content = read_json(path)
     return isinstance(content, dict) and content.get("format") == "posekernels"
+
+
+def _of_frames(path: Path, content: dict, arrays: list[np.ndarray]) -> Lifted:
+    """Of ``by_frames``."""
+    frames, whose = (np.asarray(content[k], np.int64) for k in ("frame", "identity"))
+    count = len(frames)
+    if any(a.shape != (count, *shape) for a, (_, shape) in zip(arrays, FIELDS.values())) or whose.shape != (count,):
+        raise DataError(f"{path}: expected [{count}, 17, ...] of as many frames, got {[list(a.shape) for a in arrays]}")
+    people, length = [], int(content["frames"])
+    for identity in np.ravel(content["identities"]).tolist():
+        own = np.flatnonzero(whose == identity)
+        steps = np.diff(frames[own])
+        if not len(own) or (steps < 1).any() or frames[own[0]] < 0 or frames[own[-1]] >= length:
+            raise DataError(f"{path}: the frames of person {identity} are none, out of order, or not below {length}")
+        points, scores, poses, world = (a[own] for a in arrays)
+        people.append(Person(identity, points, scores, poses, world, frames=frames[own]))
+    size = tuple(int(n) for n in np.ravel(content.get("size", ())))
+    source = str(content.get("source", path.name))
+    return Lifted(people, float(content["fps"]), size if len(size) == 2 else None, source, length=length)
 
 
 def _of_json(path: Path) -> dict:

@@ -40,8 +40,8 @@ def log(lifted: Lifted, video: Path | None = None, to: Path | None = None) -> No
             _video(rr, video)
         for person in lifted.people:
             for place, kind, values in (
-                ("world", rr.Points3D, person.world),
-                ("image", rr.Points2D, person.points),
+                ("world", rr.Points3D, person.over("world", lifted.frames)),
+                ("image", rr.Points2D, person.over("points", lifted.frames)),
             ):
                 _points(rr, f"{place}/person {person.identity}", kind, values, lifted.fps)
     recording.disconnect()

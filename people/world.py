@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from posekernels.pose.smoothing import savitzky_golay
 
 from .bodies import path_equations, root_path
-from .lifter import Person, focal_of, stretches
+from .lifter import LONGEST, MARGIN, Person, Shelf, focal_of, pieces, runs
 
 STILL = 0.3  # m/s: an ankle that is slower in the image, and not much faster in space, stands
 FOOT = 0.07  # m/s: how still feet that stand are
@@ -70,7 +71,7 @@ def steadied(normal: np.ndarray, right: np.ndarray, poses: np.ndarray, still: np
     return means[:, :3]
 
 
-def upright(people: list[Person], footholds: list[np.ndarray] | None = None) -> np.ndarray:
+def upright(people: Sequence[Person], footholds: list[np.ndarray] | None = None) -> np.ndarray:
     """[3, 3] rotation from camera axes to z-up axes, so that people stand upright on average and face as filmed.
 
     Up is the median direction from ankles to neck, which gravity decides for whoever walks or stands, to within some
@@ -79,8 +80,7 @@ def upright(people: list[Person], footholds: list[np.ndarray] | None = None) -> 
     Args:
         footholds: [N, 3] metres, camera axes, for each person.
     """
-    poses = np.concatenate([p.poses[p.present] for p in people])
-    spine = poses[:, 8] - (poses[:, 3] + poses[:, 6]) / 2
+    spine = np.concatenate([_spine(p.poses[p.present]) for p in people])
     up = np.median(spine / np.maximum(np.linalg.norm(spine, axis=-1, keepdims=True), 1e-9), axis=0)
     if up[1] > -0.5:  # lying or upside down on average: no telling; a level camera then
         up = np.array([0.0, -1, 0])
@@ -88,6 +88,11 @@ def upright(people: list[Person], footholds: list[np.ndarray] | None = None) -> 
     if footholds and any(len(f) > 2 for f in footholds):
         turn = _facing(turn[2] + _slope(footholds, turn) @ turn[:2])
     return turn
+
+
+def _spine(poses: np.ndarray) -> np.ndarray:
+    """[T, 3] from the middle of the ankles to the neck."""
+    return poses[:, 8] - (poses[:, 3] + poses[:, 6]) / 2
 
 
 def _facing(up: np.ndarray) -> np.ndarray:
@@ -136,7 +141,7 @@ def footholds_of(placed: np.ndarray, still: np.ndarray) -> np.ndarray:
 
 
 def stand(
-    people: list[Person],
+    people: list[Person] | Shelf,
     size: tuple[int, int] | None,
     focal: float | None = None,
     *,
@@ -155,38 +160,76 @@ def stand(
         fps: frames per second. Where they are known and the path is to be smooth, feet that stand keep it still.
     """
     reach = focal_of(size, focal)
-    paths, footholds = [np.zeros((len(person.poses), 3)) for person in people], []
-    for number, person in enumerate(people):
-        person.off, stood = None, [np.zeros((0, 3))]
+    paths, footholds = [], []
+    for number in range(len(people)):
+        person = people[number]
+        path, stood = np.zeros((len(person.poses), 3)), [np.zeros((0, 3))]
+        person.off = None
         if size is not None and reach is not None:
             path = root_path(person.poses, person.points, person.scores, size, reach)
             normal, right = path_equations(person.poses, person.points, person.scores, size, reach)
-            for part in stretches(person.present, 0):
+            for part in _parts(person):
                 path[part] = savitzky_golay(path[part], smooth, 1)
-                if fps and smooth > 1:
-                    poses = person.poses[part]
-                    still = still_feet(person.points[part], poses + path[part][:, None], reach, fps)
-                    path[part] = steadied(normal[part], right[part], poses, still, fps)
-                    stood.append(footholds_of(poses + path[part][:, None], still))
+                if not fps or smooth <= 1:
+                    continue
+                steady = np.empty_like(path[part])
+                for whole, own in pieces(part, LONGEST, MARGIN):
+                    poses = person.poses[whole]
+                    still = still_feet(person.points[whole], poses + path[whole][:, None], reach, fps)
+                    found = steadied(normal[whole], right[whole], poses, still, fps)
+                    keep = slice(own.start - whole.start, own.stop - whole.start)
+                    steady[own.start - part.start : own.stop - part.start] = found[keep]
+                    stood.append(footholds_of((poses + found[:, None])[keep], still[keep][: own.stop - own.start - 1]))
+                path[part] = steady
             path[..., 2] = np.maximum(path[..., 2], 0.5)
-            placed = person.poses + path[:, None]
-            projected = placed[..., :2] / placed[..., 2:] * reach + np.array(size) / 2
-            off = np.linalg.norm(projected - person.points, axis=-1)[(person.scores > 0) & person.present[:, None]]
-            person.off = float(np.median(off)) if len(off) else None
-            paths[number] = path
+            person.off = _off(person, path, size, reach)
+        people[number] = person
+        paths.append(path)
         footholds.append(np.concatenate(stood))
     if tilt == "auto":
         turn = upright(people, footholds)
     else:
         a = np.radians(float(tilt))
         turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])
-    for person, path in zip(people, paths):
-        world = (person.poses + path[:, None]) @ turn.T
-        if ground != "none":
-            lowest = world[..., 2].min(-1)
-            floor = lowest if ground == "frame" else np.nanpercentile(lowest, 10)
-            world[..., 2] -= np.reshape(floor, (-1, 1))
-        person.world = world.astype(np.float32)
+    for number, path in enumerate(paths):
+        person = people[number]
+        parts = [slice(start, start + LONGEST) for start in range(0, len(path), LONGEST)]
+
+        def placed(own: slice, person: Person = person, path: np.ndarray = path) -> np.ndarray:
+            return (person.poses[own] + path[own, None]) @ turn.T
+
+        lowest = np.concatenate([placed(own)[..., 2].min(-1) for own in parts])
+        floor = lowest if ground == "frame" else np.full(len(path), np.nanpercentile(lowest, 10))
+        person.world = np.empty(person.poses.shape, np.float32)
+        for own in parts:
+            world = placed(own)
+            if ground != "none":
+                world[..., 2] -= floor[own, None]
+            person.world[own] = world
+        people[number] = person
+
+
+def _parts(person: Person) -> list[slice]:
+    """Of the person's frames, those that follow each other with a pose in each."""
+    rows = np.flatnonzero(person.present)
+    parts = []
+    for part in runs(person.frames[rows], 0):
+        first, last = np.searchsorted(person.frames, (part.start, part.stop))
+        parts.append(slice(int(first), int(last)))
+    return parts
+
+
+def _off(person: Person, path: np.ndarray, size: tuple[int, int], focal: float) -> float | None:
+    """Pixels: the median distance of the joints seen from the pose projected back."""
+    found = []
+    for start in range(0, len(path), LONGEST):
+        own = slice(start, start + LONGEST)
+        placed = person.poses[own] + path[own, None]
+        projected = placed[..., :2] / placed[..., 2:] * focal + np.array(size) / 2
+        seen = (person.scores[own] > 0) & np.isfinite(person.poses[own]).all((1, 2))[:, None]
+        found.append(np.linalg.norm(projected - person.points[own], axis=-1)[seen])
+    off = np.concatenate(found)
+    return float(np.median(off)) if len(off) else None
 
 
 @dataclass
@@ -194,19 +237,25 @@ class Lifted:
     """All that a run of ``posekernels lift`` found out, as files hold it; a notebook shows it as a page that plays.
 
     Args:
+        length: frames of the video; where it is None, those of the first person.
         now: of a forecast, how many frames were seen; the others are what may come. None where all were seen.
     """
 
-    people: list[Person]
+    people: Sequence[Person]
     fps: float
     size: tuple[int, int] | None
     source: str = ""
     notes: list[str] = field(default_factory=list)
     now: int | None = None
+    length: int | None = None
 
     @property
     def frames(self) -> int:
-        return len(self.people[0].poses)
+        return len(self.people[0].poses) if self.length is None else self.length
+
+    def over(self, name: str, start: int = 0, step: int = 1) -> list[np.ndarray]:
+        """Of each person points, scores, poses or world, [frames, 17, ...], from a frame on, every ``step``-th."""
+        return [person.over(name, self.frames)[start::step] for person in self.people]
 
     def _repr_html_(self) -> str:
         from .player import film_of  # which knows what is here

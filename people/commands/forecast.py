@@ -21,7 +21,7 @@ from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17
 
 from .. import pictures, player, pose_files
-from ..lifter import Person, stretches
+from ..lifter import Person, runs, stretches
 from ..world import Lifted
 from . import lift
 from .lift import say
@@ -39,15 +39,15 @@ def resampled(motion: np.ndarray, fps: float, target: float, count: int, end: in
 
 
 def seen(person: Person) -> np.ndarray:
-    """[T] frames with a place in the world."""
-    return np.isfinite(person.world).all((1, 2))
+    """The frames with a place in the world."""
+    return person.frames[np.isfinite(person.world).all((1, 2))]
 
 
 def best_moment(lifted: Lifted, least: float) -> tuple[float, list[int]]:
     """When most people have been seen for ``least`` seconds: the middle of the longest such time, and their numbers."""
     ready = np.zeros((len(lifted.people), lifted.frames), bool)
     for row, person in zip(ready, lifted.people):
-        for part in stretches(seen(person), 0):
+        for part in runs(seen(person), 0):
             row[part.start + int(np.ceil(least * lifted.fps)) : part.stop] = True
     count = ready.sum(0)
     longest = max(stretches(count == count.max(), 0), key=lambda part: part.stop - part.start)
@@ -74,10 +74,10 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
         raise ValueError(f"--seconds: expected at least one frame, got {seconds:g} s at {lifted.fps:g} frames/s")
     need = (net.history - 1) / rate
     people, notes, futures = [], [], []
-    runs = [stretches(seen(person), 0)[-1:] for person in lifted.people]
+    latest = [runs(seen(person), 0)[-1:] for person in lifted.people]
     late = lifted.frames - 0.2 * lifted.fps
-    end = min((run.stop for last in runs for run in last if run.stop >= late), default=0)  # one moment for everybody
-    for person, last in zip(lifted.people, runs):
+    end = min((run.stop for last in latest for run in last if run.stop >= late), default=0)  # one moment for everybody
+    for person, last in zip(lifted.people, latest):
         have = (end - 1 - last[0].start) / lifted.fps if last else 0.0
         if not last or last[0].stop < late:
             gone = f"last seen at {last[0].stop / lifted.fps:.1f} s" if last else "never seen before it"
@@ -87,7 +87,7 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
                 f"person {person.identity}: seen for {have:.2f} s at the end, too short ({0.5 * need:.2f} s needed)"
             )
         else:
-            past = person.world[last[0].start : end]
+            past = person.world[slice(*np.searchsorted(person.frames, (last[0].start, end)))]
             people.append(person)
             futures.append(resampled(past, lifted.fps, rate, net.history, len(past) - 1))
     if not people:
@@ -104,14 +104,16 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
         below = np.floor(at).astype(int).clip(0, steps - 1)
         share = (at - below)[:, None, None]
         ahead_world = (future[below] * (1 - share) + future[below + 1] * share).astype(np.float32)
-        total = end + ahead
-        world_all, poses = (np.full((total, 17, 3), np.nan, np.float32) for _ in range(2))
-        points, scores = np.full((total, 17, 2), np.nan, np.float32), np.zeros((total, 17), np.float32)
-        world_all[:end], poses[:end] = person.world[:end], person.poses[:end]
-        points[:end], scores[:end] = person.points[:end], person.scores[:end]
-        world_all[end:] = ahead_world
-        shown.append(Person(person.identity, points, scores, poses, world_all))
-    return Lifted(shown, lifted.fps, lifted.size, lifted.source, notes, end), end, notes
+        before, new = person.until(end), np.arange(end, end + ahead)
+        parts = {
+            "points": np.full((ahead, 17, 2), np.nan, np.float32),
+            "scores": np.zeros((ahead, 17), np.float32),
+            "poses": np.full((ahead, 17, 3), np.nan, np.float32),
+            "world": ahead_world,
+            "frames": new,
+        }
+        shown.append(Person(person.identity, **{k: np.concatenate((getattr(before, k), v)) for k, v in parts.items()}))
+    return Lifted(shown, lifted.fps, lifted.size, lifted.source, notes, end, end + ahead), end, notes
 
 
 def until(lifted: Lifted, at: float) -> Lifted:
@@ -123,14 +125,14 @@ def until(lifted: Lifted, at: float) -> Lifted:
     frames = round(at * lifted.fps)
     if not 1 <= frames <= lifted.frames:
         raise ValueError(f"--at {at:g}: the motion lasts {lifted.frames / lifted.fps:.1f} s")
-    cut = [Person(q.identity, *(a[:frames] for a in (q.points, q.scores, q.poses, q.world))) for q in lifted.people]
-    return Lifted(cut, lifted.fps, lifted.size, lifted.source)
+    cut = [person.until(frames) for person in lifted.people]
+    return Lifted(cut, lifted.fps, lifted.size, lifted.source, length=frames)
 
 
 def beginning(lifted: Lifted, end: int) -> int:
     """The frame that pictures begin with: ``BEFORE`` the forecast from frame ``end`` on, or when somebody is seen."""
-    there = np.any([seen(p)[:end] for p in lifted.people], 0)
-    return max(end - max(1, round(BEFORE * lifted.fps)), int(there.argmax()))
+    first = min((int(frames[0]) for p in lifted.people if len(frames := seen(p))), default=0)
+    return max(end - max(1, round(BEFORE * lifted.fps)), first)
 
 
 def when(seconds: float) -> str:
@@ -142,10 +144,11 @@ def when(seconds: float) -> str:
 def panels(lifted: Lifted, end: int) -> list[pictures.Panel]:
     """The past up to frame ``end``, which then stands still beside the future that walks on from it."""
     people, start = lifted.people, beginning(lifted, end)
-    past = np.concatenate([p.world for p in people], 1)[start:]
+    worlds = lifted.over("world", start)
+    past = np.concatenate(worlds, 1)
     end -= start
     future = past.copy()
-    roots = np.stack([pictures.held(p.world[start:, H36M_17.root, :2]) for p in people])
+    roots = np.stack([pictures.held(world[:, H36M_17.root, :2]) for world in worlds])
     past[end:] = past[end - 1]
     future[:end] = np.nan
     both = np.concatenate((past, future), 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
+import json
 import sys
 import time
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
@@ -14,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posekernels.archive import DataError, read_npz, write_npz
+from posekernels.archive import DataError
 from posekernels.cli import Parser
 from posekernels.extras import needs
 from posekernels.files import check_writable, write_aside
@@ -24,8 +27,10 @@ from posekernels.pose.smoothing import savitzky_golay
 
 from .. import detect, keypoint_files, pictures, player, pose_files
 from ..keypoint_files import Keypoints
-from ..lifter import SLOW, SURE, Lifter, Person, denser, in_h36m, lift_all, load_lifter
+from ..lifter import SLOW, SURE, Lifter, Shelf, denser, in_h36m, lift_all, load_lifter
 from ..live import Live, frames_of
+from ..numbers import put_right
+from ..rows import PIECE, Rows
 from ..tracking import Sighting, Track, Tracker
 from ..video import Backgrounds, Video
 from ..world import Lifted, stand
@@ -34,7 +39,9 @@ from . import many
 BRIEF = 0.3  # seconds: whoever is seen for less, in a video, is taken for a mistake of the detector
 BRIDGE = 0.5  # seconds of absence that are filled in
 BROWSERS_PLAY = (".mp4", ".m4v", ".mov", ".webm")
+MOST_LINES = 40  # on people, before their number is said
 CLOSE_UPS = 3  # people who each have a panel of a picture beside that of everybody
+PEOPLE = 4  # at one moment, unless asked for more
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 FPS = 30.0  # of keypoints that do not say
 KEYPOINTS = (".npz", ".npy", ".json")
@@ -63,6 +70,26 @@ def tilt(text: str) -> str | float:
     return text if text == "auto" else degrees
 
 
+def couple(text: str) -> tuple[int, int]:
+    """``3=7`` as numbers."""
+    try:
+        first, second = (int(n) for n in text.split("="))
+    except ValueError:
+        raise ArgumentTypeError(f"expected two people's numbers, such as 3=7, got {text!r}") from None
+    if first == second:
+        raise ArgumentTypeError(f"expected two people's numbers, got {text!r}")
+    return first, second
+
+
+def moment(text: str) -> tuple[int, float]:
+    """``3@61.5`` as a number and seconds."""
+    try:
+        number, seconds = text.split("@")
+        return int(number), float(seconds)
+    except ValueError:
+        raise ArgumentTypeError(f"expected a person's number and seconds, such as 3@61.5, got {text!r}") from None
+
+
 def parser() -> Parser:
     p = Parser(prog="posekernels lift", description=__doc__)
     p.add_argument(
@@ -87,7 +114,12 @@ def parser() -> Parser:
         metavar=("DETECTOR.onnx", "POSE.onnx"),
         help="find people with these networks of RTMPose (17 or 26 joints) instead of BlazePose",
     )
-    p.add_argument("--people", type=int, metavar="N", help="at most so many, the most prominent first (default 4)")
+    p.add_argument("--people", type=int, metavar="N", help="at most so many at one moment (default 4)")
+    several = "numbers that are one person's; may be given several times"
+    p.add_argument("--merge", type=couple, action="append", default=[], metavar="3=7", help=several)
+    p.add_argument(
+        "--split", type=moment, action="append", default=[], metavar="3@SECONDS", help="from then on it is somebody new"
+    )
     p.add_argument("--smooth", type=float, default=0.25, metavar="SECONDS", help="span of the smoothing; 0 for none")
     p.add_argument(
         "--ground",
@@ -218,61 +250,120 @@ def is_keypoints(source: str) -> bool:
 
 # -- from images to 2D -----------------------------------------------------------------------------------------------
 class Search:
-    """People looked for in a video, frame by frame; what was found survives an interruption in ``partial``.
+    """People looked for in a video, frame by frame. What was found goes to a file at once, and survives whatever ends
+    the search; ``frames`` reads it again.
 
     Args:
-        partial: file that an interrupted search leaves behind, and a resumed one starts from.
+        partial: the file, which a resumed search goes on with.
         detector: finds and follows people; ``layout`` names their joints. All that it knows of the images before are
             their number, ``frame``, and ``regions``, where it follows somebody.
     """
 
     def __init__(self, video: Video, partial: Path, detector: detect.Finder, clock: Clock, bar):
         self.video, self.partial, self.detector, self.clock, self.bar = video, partial, detector, clock, bar
-        self.found: list[list[Sighting]] = []
-        self.whole: tuple[int, list[detect.Region]] = 0, []  # frames done, and the regions after them
-        detector.frame, detector.regions = self.whole  # it may have looked at another video before
+        self.count = 0  # frames done
+        joints = skeleton(detector.layout).num_joints
+        self.dtype = np.dtype(  # of a sighting
+            [
+                *(("frame", "<i8"), ("people", "<i4"), ("points", "<f4", (joints, 2)), ("scores", "<f4", (joints,))),
+                *(("clothes", "<f4", (2, 3)), ("region", "<f8", (4,))),
+            ]
+        )
+        self.rows: Rows | None = None
+        detector.frame, detector.regions = 0, []  # it may have looked at another video before
 
-    def resume(self) -> None:
-        """Take up what an earlier search of the same source left.
+    def open(self, resume: bool = False) -> None:
+        """Begin the file, or take up what an earlier search of the same source left.
 
         Raises:
-            DataError: nothing is there, or it is another source's.
+            DataError: nothing is there, or it is another source's; another search is writing it.
+            OSError: it cannot be written.
         """
-        if not self.partial.is_file():
+        if resume and not self.partial.is_file():
             raise DataError(f"--resume: nothing to go on from ({self.partial} does not exist)")
-        content = read_npz(self.partial, "counts", "points", "scores", "source", "layout", "regions")
-        if str(content["source"]) != self.video.source:
-            raise DataError(f"--resume: {self.partial} belongs to {content['source']}, not to {self.video.source}")
-        if str(content["layout"]) != self.detector.layout:
-            raise DataError(
-                f"--resume: {self.partial} holds {content['layout']}, the detector finds {self.detector.layout}"
-            )
-        ends = np.cumsum(content["counts"])
-        points, scores = np.asarray(content["points"], np.float32), np.asarray(content["scores"], np.float32)
-        for end, count in zip(ends.tolist(), content["counts"].tolist()):
-            self.found.append([Sighting(points[i], scores[i]) for i in range(end - count, end)])
-        rows = np.asarray(content["regions"], np.float64).reshape(-1, 4)
-        self.whole = len(self.found), [detect.Region(*row) for row in rows.tolist()]
-        self.detector.frame, self.detector.regions = self.whole
+        file = open(self.partial, "r+b" if resume else "a+b", buffering=0)  # noqa: SIM115 (until ``close``)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{self.partial}: another run is writing there") from None
+        head = {"search": 1, "source": self.video.source, "layout": self.detector.layout}
+        if resume:
+            self.rows = Rows(file, self.dtype, self._check(file, head))
+            self._take_up()
+        else:
+            file.truncate(0)
+            line = json.dumps(head).encode() + b"\n"
+            file.write(line)
+            self.rows = Rows(file, self.dtype, len(line))
 
-    def save(self) -> None:
-        frames, regions = self.whole  # the detector's own are of a frame that was cut short
-        everyone = [s for people in self.found[:frames] for s in people]
-        joints = skeleton(self.detector.layout).num_joints
-        write_npz(
-            self.partial,
-            counts=np.array([len(p) for p in self.found[:frames]], np.int64),
-            points=np.array([s.points for s in everyone], np.float32).reshape(-1, joints, 2),
-            scores=np.array([s.scores for s in everyone], np.float32).reshape(-1, joints),
-            source=np.array(self.video.source),
-            layout=np.array(self.detector.layout),
-            regions=np.array([astuple(r) for r in regions]).reshape(-1, 4),
-        )
+    def _check(self, file, head: dict) -> int:
+        """Where the sightings begin in a file of this source and layout."""
+        try:
+            had = json.loads(first := file.readline(1 << 16))
+            source, layout = had["source"], had["layout"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"--resume: {self.partial} holds no search that can be gone on with") from error
+        if source != head["source"]:
+            raise DataError(f"--resume: {self.partial} belongs to {source}, not to {head['source']}")
+        if layout != head["layout"]:
+            raise DataError(f"--resume: {self.partial} holds {layout}, the detector finds {head['layout']}")
+        return len(first)
+
+    def _take_up(self) -> None:
+        """Go on after the last frame that is whole; empty ones after it are looked at again."""
+        while len(self.rows):
+            last = self.rows[np.array([len(self.rows) - 1])][0]
+            first = len(self.rows) - int(last["people"])
+            own = self.rows[slice(max(0, first), len(self.rows))]
+            if first >= 0 and (own["frame"] == last["frame"]).all():
+                self.count = int(last["frame"]) + 1
+                regions = [detect.Region(*region) for region in own["region"].tolist() if np.isfinite(region).all()]
+                self.detector.frame, self.detector.regions = self.count, regions
+                return
+            self.rows.cut(len(self.rows) - 1)
+
+    def close(self, keep: bool) -> None:
+        if self.rows is not None:
+            self.rows.file.close()
+        if not keep:
+            self.partial.unlink(missing_ok=True)
+
+    def _add(self, people: list[Sighting]) -> None:
+        regions = [astuple(region) for region in self.detector.regions]
+        records = np.zeros(len(people), self.dtype)
+        records["clothes"], records["region"] = np.nan, np.nan
+        records["frame"], records["people"] = self.count, len(people)
+        for record, sighting in zip(records, people):
+            record["points"], record["scores"] = sighting.points, sighting.scores
+            if sighting.clothes is not None:
+                record["clothes"] = sighting.clothes
+        if len(regions) == len(people):
+            records["region"] = np.reshape(regions, (-1, 4))
+        self.rows.append(records)
+        self.count += 1
+
+    def frames(self) -> Iterator[list[Sighting]]:
+        """The people of every frame so far."""
+        done, waiting = 0, []
+        for start in range(0, len(self.rows), PIECE):
+            for record in self.rows[slice(start, start + PIECE)]:
+                for _ in range(done, int(record["frame"])):
+                    yield waiting
+                    waiting, done = [], done + 1
+                waiting.append(Sighting(record["points"], record["scores"], record["clothes"]))
+        for _ in range(done, self.count):
+            yield waiting
+            waiting = []
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points and scores of sightings by their numbers."""
+        found = self.rows[rows]
+        return found["points"], found["scores"]
 
     def __iter__(self) -> Iterator[list[Sighting]]:
         """The people of every frame, from the first new one on."""
-        images, done = iter(self.video), len(self.found)
-        for number in range(1 << 62):
+        images, done = iter(self.video), self.count
+        for number in itertools.count():
             with self.clock.stage("reading"):
                 image = next(images, None)
             if image is None:
@@ -281,40 +372,36 @@ class Search:
                 continue
             with self.clock.stage("detection"):
                 people = self.detector(image)
-            self.found.append(people)
-            self.whole = len(self.found), self.detector.regions
+            self._add(people)
             self.bar.update(1)
             yield people
-        if not self.found:
+        if not self.count:
             raise DataError(f"{self.video.source}: no image could be read from it")
 
     def keypoints(self) -> Keypoints:
-        tracker = Tracker()
-        for people in self.found:
+        tracker = Tracker(layout=self.detector.layout)
+        for people in self.frames():
             tracker.add(people)
-        tracks = tracker.tracks()
-        least = max(1, round(min(BRIEF * self.video.fps, 0.5 * len(self.found))))
-        brief = [t for t in tracks if t.present.sum() < least]
-        found = Keypoints(
-            [t for t in tracks if t.present.sum() >= least],
-            self.detector.layout,
-            len(self.found),
-            self.video.fps,
-            self.video.size,
-            list(self.video.notes),
-        )
-        if brief:
-            several = "s" if len(brief) > 1 else ""
-            found.notes.append(f"{len(brief)} sighting{several} shorter than {BRIEF:g} s left out")
-        if not found.people:
-            raise DataError(f"{self.video.source}: nobody was found in {len(self.found)} frames")
-        return found
+        least = max(1, round(min(BRIEF * self.video.fps, 0.5 * self.count)))
+        tracks = tracker.tracks(self.read, least)
+        notes = list(self.video.notes)
+        if tracks.brief:
+            several = "s" if tracks.brief > 1 else ""
+            notes.append(f"{tracks.brief} sighting{several} shorter than {BRIEF:g} s left out")
+        if not tracks:
+            raise DataError(f"{self.video.source}: nobody was found in {self.count} frames")
+        return Keypoints(tracks, self.detector.layout, self.count, self.video.fps, self.video.size, notes)
+
+
+def scratch(options: Namespace) -> Path | None:
+    """The folder for what does not fit into memory while the work goes on; None for the usual one."""
+    return Path(options.out[0]).parent if options.out else None
 
 
 # -- from 2D to 3D ---------------------------------------------------------------------------------------------------
 def live_lifting(options: Namespace, lifter: Lifter, fps: float, image: tuple[int, int] | None) -> Live:
     how = {"size": image, "focal": options.focal, "fps": fps, "smooth": options.smooth > 0}
-    return Live(lifter, options.latency, round(BRIDGE * fps), **how)
+    return Live(lifter, options.latency, round(BRIDGE * fps), scratch(options), **how)
 
 
 def window(seconds: float, fps: float) -> int:
@@ -322,7 +409,7 @@ def window(seconds: float, fps: float) -> int:
     return max(1, round(seconds * fps) | 1)
 
 
-def lift(keypoints: Keypoints, lifter: Lifter, options: Namespace, clock: Clock) -> list[Person]:
+def lift(keypoints: Keypoints, lifter: Lifter, options: Namespace, clock: Clock) -> Shelf:
     fps = keypoints.fps
     if fps < SLOW and lifter.net.frames > 1:
         keypoints.notes.append(
@@ -332,7 +419,8 @@ def lift(keypoints: Keypoints, lifter: Lifter, options: Namespace, clock: Clock)
         return lift_all(
             lifter,
             keypoints,
-            options.people or 4,
+            options.people or PEOPLE,
+            scratch(options),
             focal=options.focal,
             fps=fps,
             bridge=round(BRIDGE * fps),
@@ -349,8 +437,9 @@ def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list
     """
     people = lifted.people
     body = pictures.crowd(H36M_17, len(people))
-    points = np.concatenate([p.points for p in people], 1)[::step]
-    world = np.concatenate([p.world for p in people], 1)[::step]
+    points = np.concatenate(lifted.over("points", step=step), 1)
+    worlds = lifted.over("world", step=step)
+    world = np.concatenate(worlds, 1)
     points, extent = player.in_image(points, lifted.size)
     background = None
     if video is not None:
@@ -361,17 +450,17 @@ def panels(lifted: Lifted, video: str | None, panel: int, step: int = 1) -> list
         for title, azimuth in (("3D", -90), ("3D from the side", 0)):
             shown.append(pictures.Panel(title, world, body, azimuth=azimuth))
         return shown
-    shown.append(together(people, step))
+    shown.append(together(worlds))
     if len(people) <= CLOSE_UPS:
         for number, person in enumerate(people):
             title = f"Person {person.identity}"
-            shown.append(pictures.Panel(title, person.world[::step], H36M_17, azimuth=-60, persons=(number,)))
+            shown.append(pictures.Panel(title, worlds[number], H36M_17, azimuth=-60, persons=(number,)))
     return shown
 
 
-def together(people: list[Person], step: int) -> pictures.Panel:
-    """Everybody in one space; the view goes along with those who are there, and holds all of them."""
-    world = np.stack([p.world[::step] for p in people])  # [P, T, 17, 3]
+def together(worlds: list[np.ndarray]) -> pictures.Panel:
+    """Everybody, [T, 17, 3] each, in one space; the view goes along with those who are there, and holds all of them."""
+    world = np.stack(worlds)  # [P, T, 17, 3]
     there = np.isfinite(world).all((2, 3))
     roots = np.where(there[..., None], world[:, :, H36M_17.root, :2], np.nan)
     some = there.any(0)
@@ -384,7 +473,7 @@ def together(people: list[Person], step: int) -> pictures.Panel:
     return pictures.Panel(
         "Together",
         np.concatenate(world, 1),
-        pictures.crowd(H36M_17, len(people)),
+        pictures.crowd(H36M_17, len(worlds)),
         azimuth=-65,
         zoom=0.95,
         focus=focus,
@@ -464,21 +553,42 @@ def say(text: str) -> None:
 
 
 def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
-    """A line per person: where they are seen, and where not; and one on the joints that nobody saw."""
+    """How many are there how often; a line per person: where they are seen, and where not, and which joints never."""
+    together = np.zeros(lifted.frames, np.int32)
+    lines = []
     for person in lifted.people:
         there = person.present
-        frames = np.flatnonzero(there)
+        frames = person.frames[there]
+        together[frames] += 1
         line = f"person {person.identity}: frames {frames[0] + 1} to {frames[-1] + 1} of {lifted.frames}"
-        missing = int((~there[frames[0] : frames[-1] + 1]).sum())
+        missing = int(frames[-1] - frames[0] + 1 - len(frames))
         line += f", {missing} of them empty (not seen for longer than {BRIDGE:g} s)" if missing else ""
-        yield line + (f"; projected back, {person.off:.1f} px off in the median" if person.off is not None else "")
+        lines.append(
+            line + (f"; projected back, {person.off:.1f} px off in the median" if person.off is not None else "")
+        )
         unseen = person.scores[there] == 0
         if unseen.any():
             how = "moving with their neighbours, as last seen" if live else "moving with their neighbours"
             never = [name for name, gone in zip(H36M_17.joints, unseen.all(0)) if gone]
             line = f"person {person.identity}: {unseen.sum()} of {unseen.size} keypoints missing, not finite or of a "
             line += f"score under {SURE:g}: filled in, {how}"
-            yield line + (f"; never seen, put on its parent: {', '.join(never)}" if never else "")
+            lines.append(line + (f"; never seen, put on its parent: {', '.join(never)}" if never else ""))
+    yield presence(together)
+    yield from lines[:MOST_LINES]
+    if len(lines) > MOST_LINES:
+        yield f"... and {len(lines) - MOST_LINES} lines more of {len(lifted.people)} people"
+
+
+def presence(together: np.ndarray) -> str:
+    """In words, the share of frames in which nobody, one, two ... are present, of [T] counts."""
+    shares = [
+        f"{name} in {100 * share:.{0 if share in (0, 1) else 1}f} %"
+        for name, share in zip(
+            itertools.chain(("nobody", "one", "two"), itertools.count(3)), np.bincount(together) / len(together)
+        )
+        if share
+    ]
+    return f"people at one moment: {', '.join(shares)} of the frames"
 
 
 def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Keypoints, Live | None]:
@@ -498,7 +608,7 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     if keypoints.fps < SLOW:
         keypoints.notes.append(f"warning: --latency at {keypoints.fps:g} frames/s: lifters want {SLOW:g} or more")
     live = live_lifting(options, lifter, keypoints.fps, keypoints.size)
-    for people in frames_of(keypoints, options.people or 4, lifter.net.sees):
+    for people in frames_of(keypoints, options.people or PEOPLE, lifter.net.sees):
         with clock.stage("lifting"):
             live.push(people)
     return keypoints, live
@@ -507,19 +617,23 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
 def finder(options: Namespace) -> detect.Finder:
     """What looks for people in images."""
     if options.rtmpose is None:
-        return detect.BlazePose(options.people or 4)
+        return detect.BlazePose(options.people or PEOPLE)
     from ..rtmpose import RTMPose
 
-    return RTMPose(*options.rtmpose, people=options.people or 4)
+    return RTMPose(*options.rtmpose, people=options.people or PEOPLE)
 
 
-def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Live | None, bool]:
-    """Look through all images; lifted on the way if live. Returns also whether Ctrl-C cut it short."""
-    live, tracker = None, Tracker()
+def from_images(
+    search: Search, options: Namespace, lifter: Lifter, clock: Clock
+) -> tuple[Live | None, list[list[int]] | None, bool]:
+    """Look through all images; lifted on the way if live.
+
+    Returns:
+        The people lifted so far, whose numbers are one person's, and whether Ctrl-C cut it short.
+    """
+    live, tracker = None, Tracker(layout=search.detector.layout)
     if options.latency is not None:
         live = live_lifting(options, lifter, search.video.fps, search.video.size)
-    for people in search.found:  # of a run before
-        tracker.add(people)
     try:
         for people in search:
             if live is not None:
@@ -527,15 +641,17 @@ def from_images(search: Search, options: Namespace, lifter: Lifter, clock: Clock
                     numbered = zip(tracker.add(people), people)
                     live.push([_frame(n, s, search.detector.layout, lifter.net.sees) for n, s in numbered])
     except KeyboardInterrupt:
-        if not search.found:
+        if not search.count:
             raise
-        return live, True
-    return live, False
+        return live, None if live is None else tracker.groups(), True
+    return live, None if live is None else tracker.groups(), False
 
 
 def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     if many.is_many(options):
+        if options.merge or options.split:
+            raise ValueError("--merge and --split put right the numbers of one recording, not of many files")
         return many.run(options)
     outs = check(options)
     return 130 if run(options, outs, outs[0]) is None else 0
@@ -543,7 +659,7 @@ def main(arguments: list[str]) -> int:
 
 def partial_of(out: Path) -> Path:
     """Where a search that is cut short keeps what it found."""
-    return out.with_name(f".{out.name[:80]}.partial.npz")
+    return out.with_name(f".{out.name[:80]}.partial")
 
 
 def run(
@@ -581,28 +697,35 @@ def run(
     with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as own:
         steps = own if bar is None or not video.count else _Part(bar, video.count)
         search = Search(video, left, detector or finder(options), clock, steps)
-        if options.resume:
-            search.resume()
-            steps.update(len(search.found))
-        live, interrupted = from_images(search, options, lifter, clock)
+        search.open(options.resume)
+        steps.update(search.count)
+        try:
+            lifted, interrupted = _whole(search, outs, options, lifter, clock)
+        except BaseException as error:
+            search.close(keep=bool(search.count))
+            if search.count and not isinstance(error, KeyboardInterrupt):  # the search may have taken hours
+                kept = f"what was found in {search.count} frames is kept"
+                say(f"{kept}, and the same command with {again} goes on from there")
+            raise
+    search.close(keep=interrupted)
     if interrupted:
-        search.save()
-        if not video.live:  # a camera has no other end
-            outs = [out.with_name(f"{out.stem}.partial{out.suffix}") for out in outs]
-    try:
-        lifted = finish(outs, search.keypoints(), live, video, options, lifter, clock)
-    except KeyboardInterrupt:  # while lifting or drawing
-        interrupted = True
-        search.save()
-    except Exception:  # a full disk, a page that cannot be written: the search may have taken hours
-        search.save()
-        say(f"what was found in {search.whole[0]} frames is kept, and the same command with {again} goes on from there")
-        raise
-    if interrupted:
-        say(f"interrupted; {search.whole[0]} frames are kept, and the same command with {again} goes on from there")
+        say(f"interrupted; {search.count} frames are kept, and the same command with {again} goes on from there")
         return None
-    left.unlink(missing_ok=True)
     return lifted
+
+
+def _whole(
+    search: Search, outs: list[Path], options: Namespace, lifter: Lifter, clock: Clock
+) -> tuple[Lifted | None, bool]:
+    """Search, lift, write; also whether Ctrl-C cut it short, with what there was then in files of their own."""
+    live, groups, interrupted = from_images(search, options, lifter, clock)
+    if interrupted and not search.video.live:  # a camera has no other end
+        outs = [out.with_name(f"{out.stem}.partial{out.suffix}") for out in outs]
+    try:
+        lifted = finish(outs, search.keypoints(), live, search.video, options, lifter, clock, groups)
+        return lifted, interrupted
+    except KeyboardInterrupt:  # while lifting or drawing
+        return None, True
 
 
 class _Part:
@@ -623,33 +746,44 @@ def finish(
     options: Namespace,
     lifter: Lifter,
     clock: Clock,
+    groups: list[list[int]] | None = None,
 ) -> Lifted:
     """Lift what is not lifted yet, put people into the world, write, and say what was done."""
     if live is None:
         people = lift(keypoints, lifter, options, clock)
     else:
         with clock.stage("lifting", 0):
-            people = live.finish()[: options.people or 4]
+            people = live.finish(groups)
         if not people:
             raise DataError(f"{options.input}: nobody to lift in {keypoints.frames} frames")
-    for number, person in enumerate(people, 1):  # whatever numbers those who are left out had
-        person.identity = number
+    for i in range(len(people)):  # whatever numbers those who are left out had
+        person = people[i]
+        person.identity = person.identity if keypoints.numbered else i + 1
+        people[i] = person
+    people = put_right(people, options.merge, options.split, keypoints.fps)
     span = window(2 * options.smooth, keypoints.fps) if options.smooth else 1
     stand(
         people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span, fps=keypoints.fps
     )
-    lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes)
+    lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes, keypoints.frames)
     for note in (*keypoints.notes, *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
     written: list[Path] = []
+    failures: list[Exception] = []
     for out in pages_last(outs):
         with clock.stage("drawing" if out.suffix.lower() in pictures.SUFFIXES else "writing", lifted.frames):
             how = under, options.panel, options.picture_fps, options.embed, written, options.progress
-            written += told(out, partial(save, out, lifted, *how))
+            try:
+                written += told(out, partial(save, out, lifted, *how))
+            except Exception as error:  # whatever it is, the other files may still be written
+                failures.append(error)
+                say(f"{out}: not written: {' '.join(str(error).split()) or type(error).__name__}")
     if options.rerun is not None:
         log_to_rerun(lifted, options)
     say(str(clock))
+    if failures:
+        raise failures[0]
     return lifted
 
 

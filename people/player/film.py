@@ -178,10 +178,10 @@ def film_of(
         video: that they were found in. files: other forms of them. start: frame that the film begins with.
         now: frame from which on they are forecast; None where all are seen.
     """
-    points, size = in_image(np.stack([p.points[start:] for p in lifted.people]), lifted.size)
+    points, size = in_image(np.stack(lifted.over("points", start)), lifted.size)
     bodies = []
     for person, pixels in zip(lifted.people, points):
-        world, poses = person.world[start:], person.poses[start:]
+        world, poses = (person.over(name, lifted.frames)[start:] for name in ("world", "poses"))
         camera = camera_of(poses, world, pixels, size) if lifted.size else None
         bodies.append(Body(f"Person {person.identity}", world, pixels if now is None else None, camera=camera))
     title = Path(lifted.source).name or "people"

@@ -222,7 +222,7 @@ def test_frames_left_out_are_empty(write, body, tmp_path):
     frames = clip(joints_of(write, body), names=range(4, 100))
     found = keypoint_files.read(write(tmp_path / "x", frames[:10] + frames[18:]))
     assert found.frames == 30 and len(found.people) == 1
-    assert np.flatnonzero(~found.people[0].present).tolist() == list(range(10, 18))
+    assert np.flatnonzero(~found.people[0].over(found.frames).present).tolist() == list(range(10, 18))
     assert any("frames 4 to 33" in note and "8 of them left out" in note for note in found.notes)
 
 
@@ -272,7 +272,7 @@ def test_times_in_place_of_numbers_are_said(write, times, body, tmp_path):
     frames = clip(body, names=list(times))
     found = keypoint_files.read(write(tmp_path / "x", frames[:20] + frames[22:]))
     assert found.frames == 30 and "taken for times" in " ".join(found.notes)
-    assert np.flatnonzero(~found.people[0].present).tolist() == [20, 21]
+    assert np.flatnonzero(~found.people[0].over(found.frames).present).tolist() == [20, 21]
 
 
 def test_numbers_that_occur_twice_do_not_count(body, tmp_path):
@@ -356,7 +356,9 @@ def test_a_score_of_0_is_not_seen_and_all_joints_at_one_place_are_nobody(write, 
     frames = clip(person)
     frames[3][1][0][1][4] = 0
     found = keypoint_files.read(write(tmp_path / "x", frames))
-    assert found.people[0].scores[3, 4] == 0 and np.flatnonzero(~found.people[0].present).tolist() == [7]
+    assert found.people[0].over(found.frames).scores[3, 4] == 0 and np.flatnonzero(
+        ~found.people[0].over(found.frames).present
+    ).tolist() == [7]
 
 
 # -- the third number ------------------------------------------------------------------------------------------------
@@ -386,7 +388,8 @@ def test_detections_of_other_joints_are_left_out(write, body, tmp_path):
     frames[4] = (frames[4][0], [(body[4][:9], np.full(9, 0.9), None)])
     found = keypoint_files.read(write(tmp_path / "x", frames))
     assert (
-        not found.people[0].present[4] and "1 detections left out" in found.notes[-2] + found.notes[0] + found.notes[1]
+        not found.people[0].over(found.frames).present[4]
+        and "1 detections left out" in found.notes[-2] + found.notes[0] + found.notes[1]
     )
 
 

@@ -99,7 +99,7 @@ def test_alphapose_and_mmpose(pixels, tmp_path):
     (tmp_path / "alphapose.json").write_text(json.dumps(rows[:5] + rows[8:]))
     found = keypoint_files.read(tmp_path / "alphapose.json")
     assert found.frames == 30 and found.people[0].identity == 7
-    assert np.flatnonzero(~found.people[0].present).tolist() == [5, 6, 7]
+    assert np.flatnonzero(~found.people[0].over(found.frames).present).tolist() == [5, 6, 7]
     info = [
         {"frame_id": t + 1, "instances": [{"keypoints": p.tolist(), "keypoint_scores": [0.8] * 17}]}
         for t, p in enumerate(coco)
@@ -121,7 +121,7 @@ def test_nan_scores_and_zero_points_are_not_seen(pixels, tmp_path):
     array = triples(from_h36m(pixels, "coco-17"))
     array[3, :, 2], array[4, 5, :2], array[5, 6, 0] = np.nan, 0, np.nan
     np.save(tmp_path / "x.npy", array)
-    track = keypoint_files.read(tmp_path / "x.npy").people[0]
+    track = keypoint_files.read(tmp_path / "x.npy").people[0].over(40)
     assert not track.present[3] and track.scores[4, 5] == 0 and track.scores[5, 6] == 0 and track.scores[4, 6] > 0
 
 

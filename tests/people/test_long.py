@@ -1,0 +1,228 @@
+"""Long recordings: people who come, go and come back; memory that follows what was seen; numbers put right by hand."""
+
+import io
+
+import numpy as np
+import pytest
+
+from posekernels.people import detect, keypoint_files, lifter, pose_files
+from posekernels.people.commands import lift as command
+from posekernels.people.keypoint_rules import Keypoints
+from posekernels.people.lifter import Person, Shelf
+from posekernels.people.numbers import put_right
+from posekernels.people.rows import Rows
+from posekernels.people.tracking import Sighting, Track, Tracker
+from posekernels.people.world import Lifted
+from posekernels.pose.skeleton import skeleton
+
+BODY = np.random.default_rng(0).uniform(-60, 60, (17, 2)).astype(np.float32)
+RED, BLUE, GREY = ((0.7, 0.2, 0.2), (0.3, 0.3, 0.3)), ((0.2, 0.3, 0.7), (0.2, 0.2, 0.2)), ((0.5, 0.5, 0.5),) * 2
+
+
+def sighting(x: float, clothes=None, body=BODY) -> Sighting:
+    worn = None if clothes is None else np.array(clothes, np.float32)
+    return Sighting(body + np.float32((x, 0)), np.ones(17, np.float32), worn)
+
+
+def tracked(frames: list[list[Sighting]]):
+    """Tracks of sightings frame by frame."""
+    tracker, seen = Tracker(layout="coco-17"), []
+    for people in frames:
+        tracker.add(people)
+        seen += people
+    points, scores = np.stack([s.points for s in seen]), np.stack([s.scores for s in seen])
+    return tracker.tracks(lambda rows: (points[rows], scores[rows]))
+
+
+def test_people_who_come_back_are_the_same_by_their_clothes():
+    visit = [[sighting(5 * t, RED), sighting(900 - 5 * t, BLUE)] for t in range(30)]
+    away: list[list[Sighting]] = [[] for _ in range(200)]
+    tracks = tracked((visit + away) * 5)
+    assert [len(t.frames) for t in tracks] == [150, 150]
+    x = tracks[0].points[:, 0, 0] - tracks[0].points[0, 0, 0]
+    np.testing.assert_allclose(x, np.tile(x[:30], 5))  # the same one of the two, each time
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [sighting(0, BLUE)],  # other clothes
+        [sighting(0, RED), sighting(900, RED)],  # two who could be the one
+        [sighting(0, RED, 3 * BODY)],  # another size
+        [sighting(300)],  # nobody looked, and elsewhere
+    ],
+    ids=("clothes", "twins", "size", "elsewhere"),
+)
+def test_in_doubt_whoever_comes_back_is_new(others):
+    tracks = tracked([[sighting(0, RED)]] * 30 + [[]] * 200 + [others] * 30)
+    assert [len(t.frames) for t in sorted(tracks, key=lambda t: t.frames[0])] == [30] * (1 + len(others))
+
+
+def test_without_clothes_people_come_back_where_they_were_and_soon():
+    for away, tracks in ((200, 1), (2000, 2)):
+        assert len(tracked([[sighting(0)]] * 30 + [[]] * away + [[sighting(20)]] * 30)) == tracks
+
+
+def test_clothes_are_the_colours_of_trunk_and_thighs():
+    image, names = np.zeros((100, 100, 3), np.uint8), skeleton("coco-17").joints
+    image[20:50, 30:60], image[52:80, 30:60] = (255, 0, 0), (0, 0, 255)
+    points = np.full((17, 2), np.nan, np.float32)
+    for name, at in (("shoulder", 20), ("hip", 50), ("knee", 80)):
+        points[names.index(f"left_{name}")], points[names.index(f"right_{name}")] = (55, at), (35, at)
+    seen = Sighting(points, np.ones(17, np.float32))
+    np.testing.assert_allclose(detect.clothes(image, seen, "coco-17"), [[1, 0, 0], [0, 0, 1]])
+    seen.points = points + 200
+    assert np.isnan(detect.clothes(image, seen, "coco-17")).all(), "out of the image"
+
+
+def test_memory_of_tracks_is_what_was_seen():
+    """500 people one after the other: whole-length arrays of everybody would be 500 times the recording."""
+    frames = [[sighting(1000 * (t // 20 % 50))] for t in range(10000)]
+    tracks = tracked(frames)
+    assert sum(len(f) for _, f, _ in tracks.people) == 10000 and len(tracks) == 500
+    assert max(len(t.points) for t in tracks) < 1000
+
+
+class Still:
+    """Lifts everybody to one pose."""
+
+    class net:
+        sees, frames = "screen", 1
+
+    def __call__(self, points, size, focal):
+        return np.broadcast_to(POSE, (len(points), 17, 3)).copy()
+
+
+POSE = np.random.default_rng(1).normal(0, 0.3, (17, 3)).astype(np.float32)
+POSE[0] = 0
+
+
+def person(identity: int, frames) -> Person:
+    frames = np.asarray(frames)
+    points = np.tile(BODY, (len(frames), 1, 1)) + np.float32(frames[:, None, None])
+    poses = np.tile(POSE, (len(frames), 1, 1))
+    return Person(identity, points, np.ones((len(frames), 17), np.float32), poses, poses + 1, frames=frames)
+
+
+def track(identity: int, frames: range) -> Track:
+    points = np.tile(BODY, (len(frames), 1, 1))
+    return Track(identity, points, np.ones((len(frames), 17), np.float32), np.array(frames))
+
+
+def test_people_are_limited_at_one_moment_and_not_in_all():
+    tracks = [track(1, range(100)), track(2, range(40)), track(3, range(60, 100)), track(4, range(30, 50))]
+    found = Keypoints(tracks, "h36m-17", 100)
+    kept = lifter.lift_all(Still(), found, 2, bridge=3)
+    assert [(p.identity, p.frames[0], p.frames[-1]) for p in kept] == [(1, 0, 99), (2, 0, 39), (3, 60, 99), (4, 40, 49)]
+    [note] = found.notes
+    assert note == (
+        "up to 3 people at one moment: 1 of 4 are left out, seen least, where there are more than 2; --people 3 keeps "
+        "everybody"
+    )
+    assert len(lifter.lift_all(Still(), Keypoints(tracks, "h36m-17", 100), 3)) == 4
+
+
+def test_how_many_are_there_how_often_is_one_line():
+    lifted = Lifted([person(1, range(10, 90)), person(2, range(50, 90))], 30, None, length=100)
+    first, *_ = command.describe(lifted)
+    assert first == "people at one moment: nobody in 20.0 %, one in 40.0 %, two in 40.0 % of the frames"
+
+
+def shelf(*people: Person, room=1 << 30) -> Shelf:
+    found = Shelf(room=room)
+    for one in people:
+        found.append(one)
+    return found
+
+
+def test_numbers_are_put_right_by_hand():
+    people = shelf(person(1, range(100)), person(3, range(40)), person(7, range(60, 100)))
+    merged = put_right(people, [(3, 7)], [], 10.0)
+    assert [(p.identity, len(p.frames)) for p in merged] == [(1, 100), (3, 80)]
+    assert merged[1].frames.tolist() == [*range(40), *range(60, 100)]
+    split = put_right(merged, [], [(3, 5.0)], 10.0)
+    assert [(p.identity, p.frames[0], p.frames[-1]) for p in split] == [(1, 0, 99), (3, 0, 39), (4, 60, 99)]
+    for couples, moments, message in (
+        ([(1, 7)], [], "--merge 1=7: both are there at 6.0 s, and in 40 frames in all"),
+        ([(1, 9)], [], "--merge 1=9: nobody has the number 9; there are 1, 3, 7"),
+        ([], [(3, 8.0)], "--split 3@8: they are there from 0.0 to 3.9 s"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            put_right(people, couples, moments, 10.0)
+
+
+def test_a_full_shelf_keeps_people_in_a_file():
+    people = [person(i, range(10 * i, 10 * i + 50)) for i in range(5)]
+    full = shelf(*people, room=2 * 50 * Shelf.ROW)
+    assert full.end == 3 * 50 * Shelf.ROW
+    third = full[3]
+    third.world, third.off, third.identity = third.world + 5, 1.5, 30
+    full[3] = third
+    for one, other in zip(people, full):
+        assert one.frames.tolist() == other.frames.tolist()
+        np.testing.assert_array_equal(one.poses, other.poses)
+    np.testing.assert_array_equal(full[3].world, people[3].world + 5)
+    assert (full[3].off, full[3].identity) == (1.5, 30)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_long_recording_is_written_by_frames(tmp_path, monkeypatch, sparse):
+    people = [person(3, [2, 3, 5]), *(person(10 + i, range(40 * i, 40 * i + 9)) for i in range(1, 9))]
+    if sparse:
+        monkeypatch.setattr(pose_files, "DENSE", 1000)
+    pose_files.write(tmp_path / "x.npz", Lifted(people, 25.0, (640, 480), "x.mp4", length=400))
+    with np.load(tmp_path / "x.npz") as content:
+        assert content["poses"].shape == ((75, 17, 3) if sparse else (9, 400, 17, 3))
+    again = pose_files.read(tmp_path / "x.npz")
+    assert (again.frames, again.fps, again.size) == (400, 25.0, (640, 480))
+    for one, other in zip(people, again.people, strict=True):
+        assert one.identity == other.identity
+        for name in ("points", "scores", "poses", "world"):
+            np.testing.assert_array_equal(one.over(name, 400), other.over(name, 400))
+    found = keypoint_files.read(tmp_path / "x.npz")
+    assert found.frames == 400 and found.numbered and found.people[0].frames.tolist() == [2, 3, 5]
+
+
+def test_what_nobody_could_use_is_refused_with_its_size(tmp_path):
+    many = Lifted([person(i, range(3)) for i in range(300)], 30.0, None, length=216000)
+    with pytest.raises(ValueError, match="x.trc: 300 people over 216000 frames would take about 29 GB; .npz holds"):
+        pose_files.write(tmp_path / "x.trc", many)
+
+
+def test_long_stretches_are_lifted_in_pieces_that_fit(monkeypatch):
+    real, generator = lifter.load_lifter(), np.random.default_rng(2)
+    steps = np.cumsum(generator.normal(0, 1.5, (300, 1, 2)), 0).astype(np.float32)
+    from posekernels.pose.keypoints import guess_unseen
+
+    body = guess_unseen(np.where(np.arange(17)[:, None] < 1, (300, 300), np.nan)[None], np.zeros((1, 17), bool))
+    if not np.isfinite(body).all():
+        body = BODY[None] + 300
+    moving = Track(1, (body + steps).astype(np.float32), np.ones((300, 17), np.float32))
+    whole = lifter.lift_person(real, moving, size=(640, 480), fps=30, smooth=7)
+    monkeypatch.setattr(lifter, "LONGEST", 100)
+    monkeypatch.setattr(lifter, "MARGIN", 64)
+    pieces = lifter.lift_person(real, moving, size=(640, 480), fps=30, smooth=7)
+    assert np.linalg.norm(whole.poses - pieces.poses, axis=-1).max() < 0.02
+    assert np.array_equal(whole.frames, pieces.frames)
+
+
+def test_records_are_whole_or_absent(tmp_path):
+    dtype = np.dtype([("a", "<i4"), ("b", "<f4", (3,))])
+    records = np.zeros(10, dtype)
+    records["a"] = np.arange(10)
+    with open(tmp_path / "x", "w+b", buffering=0) as file:
+        rows = Rows(file, dtype)
+        rows.append(records)
+        assert rows[np.array([7, 2])]["a"].tolist() == [7, 2] and len(rows[slice(3, None)]) == 7
+
+        class Full(io.FileIO):
+            def write(self, data):
+                super().write(bytes(data)[:5])
+                raise OSError(28, "No space left on device")
+
+        with Full(tmp_path / "x", "r+b") as full:
+            other = Rows(full, dtype)
+            with pytest.raises(OSError, match="No space"):
+                other.append(records)
+            assert len(other) == 10
+        assert (tmp_path / "x").stat().st_size == 10 * dtype.itemsize
