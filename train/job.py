@@ -17,6 +17,7 @@ from posekernels.cli import Parser
 from posekernels.files import write_aside
 
 from . import recipes
+from .data.shared import load_once
 from .loop import Interrupted, fit, prepare
 from .options import ProgramParser, add_training_arguments, earlier, take_over
 from .place import Place, is_first, run_place
@@ -164,7 +165,7 @@ class Job:
         if options.evaluate and not Path(options.evaluate).exists():  # said before the data are read
             raise CheckpointError(f"{options.evaluate}: no such checkpoint")
         with run_place(options.device, options.precision) as place:
-            recipe = recipe_class(options, self.load(options))
+            recipe = recipe_class(options, load_once(lambda: self.load(options), place))
             self.check(recipe)
             folder = Path(options.out) if options.out else None
             step = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import random
 import signal
 import time
@@ -27,9 +28,12 @@ from posekernels.archive import read_checkpoint
 from posekernels.files import save_checkpoint
 from posekernels.models.load import fill
 
-from .place import Place, move
+from . import trial
+from .place import Place, free_memory, move
 from .recipes import Recipe
 from .run_folder import FORMAT, Log, clear, curve, plain, read_run, save_options, sinks_of
+
+SAVE_EVERY = 600.0  # seconds after which last.pt is written inside an epoch, too
 
 
 class Interrupted(KeyboardInterrupt):
@@ -151,7 +155,8 @@ class Position:
 def fit(recipe: Recipe, options: Namespace, place: Place, folder: Path) -> list[dict]:
     """Train ``recipe`` and keep the result in ``folder``.
 
-    Writes options.json, log.jsonl (a record per epoch), last.pt (everything a resumed run needs), best.pt (weights with
+    Writes options.json, log.jsonl (a record per epoch), last.pt (everything a resumed run needs; after every epoch and
+    every ten minutes inside one), best.pt (weights with
     the lowest ``recipe.watched`` of the last stage; earlier stages keep theirs in best-stage<n>.pt) and curve.png.
 
     Returns:
@@ -177,6 +182,7 @@ class Loop:
         self.at = Position(losses={}, history=[])
         self.clip = recipe.clip_norm if options.clip is None else (options.clip or None)
         self.log: Log | None = None  # on process 0
+        self.saved = time.monotonic()
 
     def run(self) -> list[dict]:
         recipe, options, place = self.recipe, self.options, self.place
@@ -230,6 +236,7 @@ class Loop:
                 find_unused_parameters=recipe.unused_parameters,
             )
         loader = recipe.make_loader(place.rank, place.world)
+        self.look_ahead(loader)
         epochs = recipe.epochs(stage)
         show = self.options.progress
         with tqdm(
@@ -242,6 +249,51 @@ class Loop:
         ) as bar:
             while at.epoch < epochs:
                 self.epoch(step, loader, bar, last=at.epoch == epochs - 1)
+
+    def look_ahead(self, loader) -> None:
+        """Say how long an epoch takes here, and refuse batches that memory cannot hold, after trying a few samples.
+
+        Raises:
+            ValueError: on a CPU, a step would need more memory than is free; a GPU's driver says so itself.
+        """
+        recipe, place = self.recipe, self.place
+        loader.set_epoch(0)
+        batch = next(iter(loader), None)
+        if batch is None:
+            return
+        state, weights = random_state(place.device), {k: v.clone() for k, v in recipe.model.state_dict().items()}
+        recipe.model.train()
+        step, samples = Step(recipe), trial.samples_of(batch)
+        cost = trial.cost_of(step, len(recipe.loss_steps()), move(batch, place.device), len(loader))
+        recipe.model.load_state_dict(weights)
+        set_random_state(state, place.device)
+        if cost is None:
+            return
+        free, here = free_memory(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        wanted = trial.need(cost, samples, recipe.model)
+        if place.any(place.device.type == "cpu" and free is not None and wanted > free / here):
+            fit = max(
+                (n for n in range(1, samples) if trial.need(cost, n, recipe.model) <= (free or 0) / here), default=0
+            )
+            fitting = f"at most {fit * place.world} fit" if fit else "not even one sample fits"
+            raise ValueError(
+                f"--batch-size {samples * place.world}: a step needs about {wanted * here / 2**30:.1f} GiB of memory, "
+                f"and {(free or 0) / 2**30:.1f} GiB are free: {fitting}{self.smaller()}"
+            )
+        seconds = cost.seconds / cost.samples * samples * len(loader)
+        if place.rank == 0 and seconds > trial.LONG:
+            print(f"an epoch takes {trial.words(seconds)} here{self.smaller() if seconds > 3600 else ''}")
+
+    def smaller(self) -> str:
+        """The sizes for two cores, where other ones are used."""
+        given, small = vars(self.options), self.recipe.defaults(starter=True)
+        sizes = {k: v for k, v in small.items() if k not in ("epochs", "eval_every", "lr") and given.get(k, v) != v}
+        if not sizes:
+            return ""
+        shown = (
+            f"--{k.replace('_', '-')} {','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in sizes.items()
+        )
+        return "; smaller, for two cores: " + " ".join(shown)
 
     def epoch(self, step: nn.Module, loader, bar: tqdm, last: bool) -> None:
         recipe, at, start = self.recipe, self.at, time.monotonic()
@@ -261,8 +313,12 @@ class Loop:
             bar.update()
             if at.batch % 50 == 0:
                 bar.set_postfix(loss=f"{self.mean_losses()['loss']:.4f}", refresh=False)
-            if (self.place.world == 1 or at.batch % 10 == 0) and self.place.any(self.stop.asked):
-                self.leave()
+            if self.place.world == 1 or at.batch % 10 == 0:
+                if self.place.any(self.stop.asked):
+                    self.leave()
+                if self.place.any(time.monotonic() > self.saved + SAVE_EVERY):
+                    self.mean_losses()  # a run that has diverged is not saved
+                    self.save()
         if state:
             set_random_state(state, self.place.device)
         if at.batch == 0:
@@ -276,7 +332,7 @@ class Loop:
         if tested:
             report = self.evaluate()
             record |= report.figures
-            self.keep_best(report.figures)
+            self.keep_best(report)
         record |= {"seconds": round(trained - start, 3), "test_seconds": round(time.monotonic() - trained, 3)}
         at.epoch, at.batch, at.losses = at.epoch + 1, 0, {}
         at.history.append(record)
@@ -346,11 +402,13 @@ class Loop:
     def best_path(self, stage: int) -> Path:
         return self.folder / ("best.pt" if stage == self.recipe.stages - 1 else f"best-stage{stage + 1}.pt")
 
-    def keep_best(self, figures: dict[str, float]) -> None:
+    def keep_best(self, report) -> None:
+        figures = report.figures
         at, value = self.at, figures.get(self.recipe.watched, math.nan)
         if math.isfinite(at.best) and not value < at.best and not self.recipe.keep_last:
             return
         at.best = value
+        self.recipe.report = report if at.stage == self.recipe.stages - 1 else None
         if self.place.rank == 0:
             save_checkpoint(self.weights() | {"figures": figures}, self.best_path(at.stage))
 
@@ -389,6 +447,7 @@ class Loop:
                 },
                 self.folder / "last.pt",
             )
+        self.saved = time.monotonic()
 
     def check_resumed(self, stored: dict) -> None:
         """Raises ValueError where an option differs that fixes the network, or which batches a step sees."""

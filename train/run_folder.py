@@ -44,7 +44,8 @@ def open_folder(options: Namespace, place: Place, stem: str) -> Path:
             if options.resume and not options.out:
                 raise ValueError("--resume needs --out DIR, the folder of the run to continue")
             if options.resume and not (folder / options.resume).is_file():
-                raise ValueError(f"--resume: no {folder / options.resume}; the run saves last.pt after every epoch")
+                when = "after every epoch and every ten minutes"
+                raise ValueError(f"--resume: no {folder / options.resume}; the run saves last.pt {when}")
             there = [n for n in ("last.pt", "best.pt", "log.jsonl", "options.json") if (folder / n).exists()]
             if there and not options.resume and not options.overwrite:
                 raise ValueError(

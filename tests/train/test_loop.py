@@ -11,6 +11,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.train import loop
 from posekernels.train.loop import Ema, Interrupted, Loop
 from posekernels.train.place import Place, run_place
 from posekernels.train.run_folder import curve, open_folder
@@ -51,6 +52,61 @@ def test_an_interrupted_run_continued_is_the_unbroken_run(tmp_path, moment):
         assert all(torch.equal(a[k], b[k]) for k in a)
     logged = [json.loads(line) for line in (tmp_path / "broken" / "log.jsonl").read_text().splitlines()]
     assert without_seconds(logged) == without_seconds(whole)
+
+
+@pytest.mark.parametrize("moment", [5, 17])
+def test_a_run_that_is_killed_goes_on_from_within_the_epoch(tmp_path, monkeypatch, moment):
+    """last.pt is written by the clock; what was trained after it is trained again, to the bit."""
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    _, whole = train(tmp_path / "whole")
+
+    def killed(step):
+        if step == moment:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        train(tmp_path / "broken", killed)
+    assert weights(tmp_path / "broken")["step"] == moment and weights(tmp_path / "broken")["batch"] == moment % 12
+    _, resumed = train(tmp_path / "broken", resume="last.pt")
+    assert without_seconds(resumed) == without_seconds(whole)
+    for part in ("weights", "ema"):
+        a, b = (weights(tmp_path / name)[part] for name in ("whole", "broken"))
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_full_disk_leaves_the_last_save(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    left, real = [6], loop.save_checkpoint
+
+    def save(state, path):
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(28, "No space left on device", str(path))
+        real(state, path)
+
+    _, whole = train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save)
+        with pytest.raises(OSError, match="No space"):
+            train(tmp_path / "broken")
+    _, resumed = train(tmp_path / "broken", resume="last.pt")
+    assert without_seconds(resumed) == without_seconds(whole)
+
+
+def test_what_a_step_and_an_epoch_cost_is_known_before(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "free_memory", lambda: 1 << 10)
+    with pytest.raises(
+        ValueError, match=r"--batch-size 32: a step needs about .* GiB of memory.*not even one sample fits"
+    ):
+        train(tmp_path / "a")
+    monkeypatch.setattr(loop, "free_memory", lambda: 60_000)  # weights and gradients, and a few samples
+    with pytest.raises(ValueError, match=r"--batch-size 32: .*at most \d+ fit"):
+        train(tmp_path / "b")
+    monkeypatch.setattr(loop, "free_memory", lambda: None)
+    monkeypatch.setattr(loop.trial, "LONG", 0.0)
+    train(tmp_path / "c", epochs=1)
+    assert "an epoch takes about" in capsys.readouterr().out
+    assert loop.trial.words(114 * 3600) == "about 5 days" and loop.trial.words(150) == "about 2 minutes"
 
 
 def test_stages_start_from_the_best_before_and_resume(tmp_path):

@@ -6,7 +6,7 @@ section 7; the quirks in its list (edge frames that count twice, the root mirror
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from posekernels.archive import DataError
 
 from .clips import Clip
+from .shared import end_to_end
 
 
 def mirror_order(count: int, left: Sequence[int], right: Sequence[int]) -> list[int]:
@@ -59,14 +60,13 @@ class Batch:
 
 
 class _Frames:
-    """The frames of many clips end to end, followed by their mirrored copies when ``mirrored``, and windows of them."""
+    """The frames of many clips end to end, and windows of them, plain or mirrored."""
 
     def __init__(
         self,
         clips: Sequence[Clip],
         keypoint_sides: tuple[Sequence[int], Sequence[int]],
         joint_sides: tuple[Sequence[int], Sequence[int]],
-        mirrored: bool,
         device: torch.device | str,
     ):
         if not clips:
@@ -79,30 +79,30 @@ class _Frames:
         if any(have) and not all(have):
             raise DataError(f"windows: {sum(have)} of {len(clips)} clips have 3D positions; expected all or none")
         self.starts = np.concatenate(([0], np.cumsum(self.lengths)[:-1]))
-        self.count, self.device = int(self.lengths.sum()), device
-
-        def doubled(plain: Tensor, mirror: Callable, *sides) -> Tensor:
-            return torch.cat((plain, mirror(plain, *sides))).to(device) if mirrored else plain.to(device)
-
-        keypoints = torch.from_numpy(np.concatenate([c.keypoints for c in clips]))
-        self.keypoints = doubled(keypoints, mirror_points, *keypoint_sides)
-        self.cameras = doubled(torch.from_numpy(np.stack([c.intrinsics for c in clips])), mirror_camera)
+        self.device, self.keypoint_sides, self.joint_sides = device, keypoint_sides, joint_sides
+        self.keypoints = torch.from_numpy(end_to_end([c.keypoints for c in clips])).to(device)
+        self.cameras = torch.from_numpy(np.stack([c.intrinsics for c in clips])).to(device)
         self.poses = None
         if all(have):
-            poses = torch.from_numpy(np.concatenate([c.positions for c in clips]))
-            self.poses = doubled(poses, mirror_points, *joint_sides)
+            self.poses = torch.from_numpy(end_to_end([c.positions for c in clips])).to(device)
 
-    def read(self, frames: Tensor, clips: np.ndarray, first: np.ndarray, width: int, mirrored: np.ndarray) -> Tensor:
+    def read(self, frames: Tensor, clips: np.ndarray, first: np.ndarray, width: int) -> Tensor:
         """[B, width, ...]: frames outside a clip repeat its first or last one."""
         inside = (first[:, None] + np.arange(width)).clip(0, self.lengths[clips][:, None] - 1)
-        index = torch.from_numpy(inside + (self.starts[clips] + mirrored * self.count)[:, None]).to(self.device)
+        index = torch.from_numpy(inside + self.starts[clips][:, None]).to(self.device)
         return frames.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
 
     def batch(self, rows: np.ndarray, pad: int, shift: int, length: int, total: int) -> Batch:
         clips, first, mirrored = rows[:, 0], rows[:, 1], rows[:, 3]
-        keypoints = self.read(self.keypoints, clips, first - pad - shift, length + 2 * pad, mirrored)
-        poses = None if self.poses is None else self.read(self.poses, clips, first, length, mirrored)
-        cameras = self.cameras[torch.from_numpy(clips + mirrored * len(self.lengths)).to(self.device)]
+        keypoints = self.read(self.keypoints, clips, first - pad - shift, length + 2 * pad)
+        poses = None if self.poses is None else self.read(self.poses, clips, first, length)
+        cameras = self.cameras[torch.from_numpy(clips).to(self.device)]
+        turned = torch.from_numpy(np.flatnonzero(mirrored)).to(self.device)
+        if len(turned):
+            keypoints[turned] = mirror_points(keypoints[turned], *self.keypoint_sides)
+            cameras[turned] = mirror_camera(cameras[turned])
+            if poses is not None:
+                poses[turned] = mirror_points(poses[turned], *self.joint_sides)
         return Batch(keypoints, poses, cameras, rows, total)
 
 
@@ -128,7 +128,7 @@ class TrainWindows:
         causal_shift: 0, or ``pad`` for windows that look only back.
         shuffle, seed: NumPy's legacy ``RandomState(seed).permutation``, whose state (``random``) goes on from epoch to
             epoch: save and restore it to resume.
-        augment: every window a second time, mirrored (the frames are kept twice: 1.1 GB for Human3.6M's training).
+        augment: every window a second time, mirrored.
         rank, world: this process reads rows rank, rank + world, ... of each batch, so that all processes together see
             the batches of a single one. The last batch may have none for some ranks (B = 0).
         device: where the frames are kept and the batches come out.
@@ -158,7 +158,7 @@ class TrainWindows:
             )
         if not 0 <= rank < world:
             raise ValueError(f"windows: rank must be in [0, world), got rank {rank}, world {world}")
-        self.frames = _Frames(clips, keypoint_sides, joint_sides, augment, device)
+        self.frames = _Frames(clips, keypoint_sides, joint_sides, device)
         if self.frames.poses is None:
             raise DataError("TrainWindows: the clips have no 3D positions to learn from")
         self.batch_size, self.chunk_length, self.pad, self.causal_shift = batch_size, chunk_length, pad, causal_shift

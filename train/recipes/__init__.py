@@ -89,6 +89,7 @@ class Recipe(ABC):
         only_tests: the options ask for a test of networks that they name, and for no training.
         options, data: as given.
         loss_step: of one batch; a recipe with several losses overrides ``loss_steps`` instead.
+        report: of the weights that a run ends with, where it has evaluated them.
         model, place: set by the loop before ``start_stage``. ``place`` has device, rank, world, autocast().
     """
 
@@ -109,6 +110,7 @@ class Recipe(ABC):
 
     model: nn.Module
     place: Any
+    report: Any = None
     loss_step: Callable[[Any], Tensor | dict[str, Tensor]]
 
     def __init__(self, options: Namespace, data):
