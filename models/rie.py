@@ -28,6 +28,7 @@ from posekernels.prepared import PreparedWeights
 from .layers import folded_batch_norm, folded_layer
 from .lifting import LiftsWindows
 
+PIECE = 4096  # frames of a clip at once: about 50 MB
 SLOPE = 0.2  # of every leaky ReLU
 HIDDEN = 1024  # width of every fully connected network: a constant of the published one
 
@@ -393,6 +394,15 @@ class RIE(LiftsWindows):
         before, after = (2 * pad, 0) if self.causal else (pad, pad)
         x = torch.cat((keypoints[:1].expand(before, -1, -1), keypoints, keypoints[-1:].expand(after, -1, -1)))
         middle = x[pad : pad + T]  # of the window that starts at frame t of x
+        poses = []
+        for t in range(0, T, PIECE):  # so that memory does not grow with the clip
+            count = min(PIECE, T - t)
+            poses += self._piece(x[t : t + count + self.frames - 1], middle[t : t + count], networks, chunk)
+        return torch.cat(poses)
+
+    def _piece(self, x: Tensor, middle: Tensor, networks: Networks, chunk: int) -> list[Tensor]:
+        """``sequence`` of the T windows that start at the first T frames of x [T + frames - 1, J, 2], in parts."""
+        T = len(middle)
         shared, own = zip(*(self._first_layer(x, middle, *part) for part in zip(self.parts, networks.first)))
         width = networks.first[0].weight.shape[2]
         C = shared[0].shape[1]
@@ -411,7 +421,7 @@ class RIE(LiftsWindows):
                 frames = middle[done - len(features[0]) : done].flatten(1)[:, None]
                 poses.append(self.decode(features, networks.whole_body((frames,))[0], networks)[:, 0])
                 local = []
-        return torch.cat(poses)
+        return poses
 
     @staticmethod
     def _first_layer(x: Tensor, middle: Tensor, joints: tuple[int, ...], layer: Layer) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ pixels, y down. .gif and .html need nothing but Pillow; .mp4 needs the extra ``v
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import multiprocessing
 import os
@@ -38,6 +39,7 @@ from .video import Video
 BACKGROUND = "#ffffff"
 CUBE = 1.7  # metres: side of the space drawn, which follows the root
 SUFFIXES = (".gif", ".mp4", ".html")
+GIF_PIECE = 64  # pictures of a .gif that are held at once
 ENOUGH = 24  # pictures from which on all cores draw
 
 
@@ -367,10 +369,28 @@ def _save_gif(path: Path, panels: Sequence[Panel], fps: float, size: int, progre
     times = range(0, len(panels[0].points), step)
     # Delays are whole hundredths of a second: round the clock, not the delay, so that the speed stays true.
     clock = [round(100 * i * step / fps) for i in range(len(times) + 1)]
-    colours = _palette(panels, size)
-    images = list(_pictures(panels, times, size, progress, colours))
+    images = _pictures(panels, times, size, progress, _palette(panels, size))
     delays = [10 * (b - a) for a, b in zip(clock, clock[1:])]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=delays, loop=0, disposal=1)
+    how = {"save_all": True, "loop": 0, "disposal": 1, "optimize": False}  # not optimised, all have one palette
+    with open(path, "wb") as file:  # Pillow's writer holds all pictures: each piece is a file of its own, then joined
+        for start in range(0, len(times), GIF_PIECE):
+            some, part = list(islice(images, GIF_PIECE)), io.BytesIO()
+            some[0].save(part, "GIF", append_images=some[1:], duration=delays[start : start + len(some)], **how)
+            file.write(_joinable(part.getvalue(), first=start == 0))
+        file.write(b";")
+
+
+def _joinable(gif: bytes, first: bool) -> bytes:
+    """The bytes of a GIF without its end, and but for the first without its head: size, palette, how often to play."""
+    if first:
+        return gif[:-1]
+    at = 13 + (3 << ((gif[10] & 7) + 1) if gif[10] & 0x80 else 0)
+    while gif[at : at + 2] == b"!\xff":  # an application's extension: blocks with their lengths before them
+        at += 2
+        while gif[at]:
+            at += 1 + gif[at]
+        at += 1
+    return gif[at:-1]
 
 
 def _save_mp4(path: Path, panels: Sequence[Panel], fps: float, size: int, bitrate: int, progress: bool) -> None:

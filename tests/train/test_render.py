@@ -119,6 +119,19 @@ def test_gif_keeps_real_time(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["120.gif", "30.gif", "50.gif"]
 
 
+def test_a_gif_written_in_pieces_is_the_same_gif(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # no workers
+    shown = []
+    for piece in (64, 3):
+        monkeypatch.setattr(pictures, "GIF_PIECE", piece)
+        gif, frames = Image.open(pictures.save(tmp_path / f"{piece}.gif", panels(10), 25, size=48)), []
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            frames.append((gif.info["duration"], gif.convert("RGB").tobytes()))
+        shown.append((gif.info["loop"], frames))
+    assert shown[0] == shown[1] and len(shown[0][1]) == 10
+
+
 def test_html_is_one_file_that_holds_the_poses(tmp_path):
     path = pictures.save(tmp_path / "a.html", panels(5), 25, title="<script>alert(1)</script>")
     text = path.read_text()
