@@ -26,10 +26,11 @@ from tqdm import tqdm
 
 from posekernels.archive import read_checkpoint
 from posekernels.files import save_checkpoint
+from posekernels.limits import free_memory
 from posekernels.models.load import fill
 
 from . import trial
-from .place import Place, free_memory, move
+from .place import Place, move
 from .recipes import Recipe
 from .run_folder import FORMAT, Log, clear, curve, plain, read_run, save_options, sinks_of
 
