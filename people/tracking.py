@@ -150,6 +150,16 @@ class _Person:
         return len(self.frames)
 
 
+def sizes_of(sightings: list[Sighting]) -> list[float]:
+    """``Sighting.size`` of several, at once."""
+    if not sightings:
+        return []
+    points = np.stack([s.points for s in sightings])
+    seen = np.isfinite(points).all(-1, keepdims=True)
+    span = np.where(seen, points, -np.inf).max(1) - np.where(seen, points, np.inf).min(1)
+    return np.where(seen.any((1, 2)), np.hypot(*span.T), 0.0).tolist()
+
+
 def place(sighting: Sighting) -> np.ndarray:
     """[2] pixels, the middle of the joints seen."""
     seen = sighting.points[np.isfinite(sighting.points).all(-1)]
@@ -213,7 +223,7 @@ class Tracker:
         Returns:
             Everybody's number: the known one, else counted from 1 in order of appearance.
         """
-        numbers, sizes = numbers or [None] * len(sightings), [s.size for s in sightings]
+        numbers, sizes = numbers or [None] * len(sightings), sizes_of(sightings)
         self.alive = [p for p in self.alive if p.number is not None or self.frame - p.last_frame <= self.patience]
         alive, pairs = self.alive, []
         if alive and sightings:

@@ -26,6 +26,7 @@ tracing and ``torch.func`` put in a tensor's place.
 from __future__ import annotations
 
 import threading
+import weakref
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -238,15 +239,19 @@ def peculiar(module: nn.Module, training: bool) -> str | None:
 
 
 class _Tree:
-    """The modules of a network and what hangs on them, as they were at one moment."""
+    """The modules of a network and what hangs on them, as they were at one moment.
+
+    The network itself is not held: it holds this, and would otherwise stay in memory until Python looks for cycles.
+    """
 
     def __init__(self, net: nn.Module):
         named = list(net.named_modules())
         self.training = net.training
-        self.modules = tuple([module for _, module in named])
+        self.type = type(net)
+        self.modules = tuple([module for _, module in named[1:]])
         self.types = tuple(map(type, self.modules))
-        self.dicts = [getattr(m, name) for m in self.modules for name in ("_parameters", "_buffers", "_modules")]
-        self.dicts += [getattr(m, name) for m in self.modules[1:] for name in _HOOKS]  # the root's are called anyway
+        self.dicts = [getattr(m, name) for _, m in named for name in ("_parameters", "_buffers", "_modules")]
+        self.dicts += [getattr(m, name) for m in self.modules for name in _HOOKS]  # the root's are called anyway
         self.dicts += _GLOBAL_HOOKS
         self.values = tuple([value for d in self.dicts for value in d.values()])
         self.tensors = [*net.parameters(), *net.buffers()]
@@ -264,9 +269,11 @@ class _Tree:
                 return f"its weights are of class {type(tensor).__qualname__}"
         return None
 
-    def same(self) -> bool:
+    def same(self, net: nn.Module) -> bool:
         core = _native.core
-        return core is not None and core.same_modules(self.modules, self.types, self.dicts, self.values, self.training)
+        if core is None or type(net) is not self.type or net.training != self.training:
+            return False
+        return core.same_modules(self.modules, self.types, self.dicts, self.values, self.training)
 
 
 class OneCall:
@@ -277,12 +284,12 @@ class OneCall:
     """
 
     def __init__(self):
-        self._known: tuple[nn.Module, _Tree] | None = None
+        self._known: tuple[weakref.ref[nn.Module], _Tree] | None = None
 
     def _tree(self, net: nn.Module) -> _Tree:
         known = self._known
-        if known is None or known[0] is not net or not known[1].same():
-            known = self._known = net, _Tree(net)
+        if known is None or known[0]() is not net or not known[1].same(net):
+            known = self._known = weakref.ref(net), _Tree(net)
         return known[1]
 
     def fits(self, net: nn.Module) -> bool:
@@ -355,7 +362,7 @@ class PreparedWeights(OneCall):
         if net.training or torch.is_grad_enabled():
             self._doubtful = True
             return None
-        if self.frozen and self._made is not None and not self._doubtful and self._known[0] is net:
+        if self.frozen and self._made is not None and not self._doubtful and self._known[0]() is net:
             return self._made[2]
         if torch.compiler.is_compiling():
             return self.value(net)

@@ -1,5 +1,8 @@
 """What networks keep of their weights survives export and follows changes."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -50,3 +53,20 @@ def test_a_network_follows_statistics_that_a_pass_in_training_moved(name):
         other.load_state_dict(net.state_dict())
         got, want = net(x), other(x)
     torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "strided_transformer"])
+def test_a_network_leaves_memory_with_its_last_name(name):
+    """And not when Python looks for cycles: tens of runs in one process would grow by all their networks."""
+    config, shape = {**NETWORKS, "strided_transformer": ({"frames": 9}, (1, 9, 17, 2))}[name]
+    net = models.create(name, **config).eval()
+    gc.disable()
+    try:
+        with torch.no_grad():
+            net(torch.randn(shape))
+        left = weakref.ref(net)
+        parts = [weakref.ref(part) for part in net.modules()]
+        del net
+        assert left() is None and not [part() for part in parts if part() is not None]
+    finally:
+        gc.enable()
