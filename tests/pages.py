@@ -16,6 +16,7 @@ import os
 import re
 import runpy
 import shlex
+import signal
 import sys
 import tomllib
 import traceback
@@ -108,6 +109,7 @@ def command(words: list[str], parsed: bool) -> None:
 def _python(words: list[str]) -> int | str | None:
     module = words[1] if words[0] == "-m" else None
     name = f"posekernels.{module}" if module and module.split(".")[0] == "train" else module
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}  # run_cli sets its own
     with patch.object(sys, "argv", words[1:] if module else words), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # that the module has been imported before
         try:
@@ -117,6 +119,9 @@ def _python(words: list[str]) -> int | str | None:
                 runpy.run_path(str(ROOT / words[0]), run_name="__main__")
         except SystemExit as end:
             return end.code
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return 0
 
 

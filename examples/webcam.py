@@ -1,0 +1,43 @@
+"""Poses as the camera sees them, a few frames late: python examples/webcam.py 0
+
+The number is that of the camera; a video's name works too. Ctrl-C ends it.
+"""
+
+import sys
+import time
+
+import numpy as np
+
+from posekernels.people import detect
+from posekernels.people.lifter import in_h36m, load_lifter
+from posekernels.people.live import Live
+from posekernels.people.tracking import Track, Tracker
+from posekernels.people.video import Video
+from posekernels.pose.skeleton import H36M_17
+
+LATENCY = 5  # frames that the network may look ahead
+HIP, KNEE, ANKLE = (H36M_17.joints.index(f"left_{name}") for name in ("hip", "knee", "ankle"))
+
+
+def knee(pose: np.ndarray) -> float:
+    """Degrees of the left knee of a pose [17, 3]; 180 is straight."""
+    a, b = pose[HIP] - pose[KNEE], pose[ANKLE] - pose[KNEE]
+    return float(np.degrees(np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))))
+
+
+video, find, tracker, lifter = Video(sys.argv[1]), detect.BlazePose(people=1), Tracker(), load_lifter()
+live = Live(lifter, LATENCY, bridge=round(video.fps / 2), size=video.size, focal=None, fps=video.fps, smooth=True)
+shown, start = 0, time.perf_counter()
+for frame, image in enumerate(video, 1):
+    seen = find(image)  # who is there, in pixels
+    people = []
+    for number, sighting in zip(tracker.add(seen), seen):
+        track = in_h36m(Track(number, sighting.points[None], sighting.scores[None]), find.layout, lifter.net.sees)
+        people.append((number, track.points[0], track.scores[0]))
+    live.push(people)
+    for number, poses in live.poses.items():  # {frame: pose [17, 3]}, metres, of LATENCY frames ago
+        latest = max(poses)
+        if latest >= shown:
+            rate = frame / (time.perf_counter() - start)
+            print(f"frame {latest}: person {number}, left knee {knee(poses[latest]):.0f} degrees, {rate:.0f} frames/s")
+            shown = latest + 1
