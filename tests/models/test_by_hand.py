@@ -1,12 +1,14 @@
 """Networks once more, written down from the formulas in float64, at sizes that no paper and no golden case has."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from posekernels import models
+from posekernels.models import rie
 from posekernels.models.diffpose import Diffusion, FrameDiffPose, Sampling
 from posekernels.pose.skeleton import H36M_16
 from posekernels.testing import assert_within_budget
@@ -213,3 +215,56 @@ def test_ddim_with_noise(schedule, eta, skip, limit, steps):
             c1 = eta * ((1 - a / b) * (1 - b) / (1 - a)).sqrt()
             x = b.sqrt() * clean + c1 * z + (1 - b - c1**2).clamp(min=0).sqrt() * e
     assert_within_budget(got.flatten(0, 1), x)
+
+
+@pytest.mark.parametrize("stage, widths", [(1, (3, 5)), (2, (3, 5)), (3, (3, 3, 3))])
+def test_rie_by_its_dilated_form(monkeypatch, stage, widths):
+    monkeypatch.setattr(rie, "HIDDEN", 12)
+    net, w = filled("rie", filter_widths=widths, stage=stage, latent=7, channels=6)
+    l, T = Layers(w), math.prod(widths)
+    x = torch.randn(3, T, 17, 2)
+    conv, leaky = torch.nn.functional.conv1d, partial(torch.nn.functional.leaky_relu, negative_slope=0.2)
+    parts = {
+        "Torso": (0, 7, 8, 9, 10),
+        "LArm": (14, 15, 16),
+        "RArm": (11, 12, 13),
+        "LLeg": (1, 2, 3),
+        "RLeg": (4, 5, 6),
+    }
+
+    def normed(name, y):  # [B, C, T]
+        return leaky(l.batch_norm(name, y.mT).mT)
+
+    def connected(p, y, pairs):
+        y = leaky(l.batch_norm(f"{p}.bn_1", l.linear(f"{p}.fc_1", y)))
+        for i in range(pairs):
+            u = y
+            for n in (1, 2):
+                u = leaky(l.batch_norm(f"{p}.layers.{i}.batch_norm{n}", l.linear(f"{p}.layers.{i}.w{n}", u)))
+            y = y + u
+        return l.linear(f"{p}.fc_2", y)
+
+    d = x.double()
+    encodings = d, d - d[:, :, :1], d - d[:, T // 2, None]
+    local = []
+    for part, joints in parts.items():
+        p, step = f"LocalLayer_{part}", widths[0]
+        y = torch.cat([e[:, :, joints].flatten(2) for e in encodings], -1).mT
+        y = normed(f"{p}.expand_bn", conv(y, w[f"{p}.expand_conv.weight"]))
+        for i, width in enumerate(widths[1:]):
+            pad = (width - 1) * step // 2
+            u = normed(f"{p}.layers_bn.{2 * i}", conv(y, w[f"{p}.layers_conv.{2 * i}.weight"], dilation=step))
+            u = normed(f"{p}.layers_bn.{2 * i + 1}", conv(u, w[f"{p}.layers_conv.{2 * i + 1}.weight"]))
+            y, step = y[:, :, pad : y.shape[2] - pad] + u, step * width
+        local.append(conv(y, w[f"{p}.shrink.weight"], w[f"{p}.shrink.bias"])[:, :, 0])
+    body = connected("GlobalInfo", d[:, T // 2].flatten(1), 2)
+    want = torch.zeros(3, 1, 17, 3, dtype=torch.float64)
+    for i, (part, joints) in enumerate(parts.items()):
+        features = [local[i]]
+        if stage > 1:
+            others = torch.cat([f for j, f in enumerate(local) if j != i], 1)
+            features.append(connected(f"FuseBlocks.{i}", others, 1))
+        pose = connected(f"Integration_{part}", torch.cat((*features, body), 1), 1)
+        want[:, 0, list(joints)] = pose.unflatten(1, (len(joints), 3))
+    with torch.no_grad():
+        assert_within_budget(net(x), want)

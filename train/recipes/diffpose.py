@@ -205,11 +205,6 @@ class DiffPoseRecipe(LiftingRecipe):
         add("--weight_decay", type=float)
         add("--amsgrad", action="store_true", default=None)
         add("--test_times", type=positive, metavar="R", help="hypotheses, averaged")
-        add(
-            "--published_repeated_frames",
-            action="store_true",
-            help="figures as published: frames that two chunks share, and those that fill a short one, count twice",
-        )
         add("--test_timesteps", type=positive, metavar="S", help="denoising steps")
         add(
             "--test_num_diffusion_timesteps",
@@ -412,9 +407,7 @@ class DiffPoseRecipe(LiftingRecipe):
 
     def evaluate(self, place) -> Report:
         """With a column for the estimate before it is refined."""
-        clips = self.data.test
-        if self.options.published_repeated_frames:
-            clips = [mixste.with_repeats(clip, self.options.frames) for clip in clips]
+        clips = mixste.tested_clips(self)
         before, report = map(Report.of, evaluate_pairs(self.predictions, clips, place, self.published_batch))
         if not self.refining:
             return before

@@ -15,6 +15,7 @@ from posekernels.models.lifting import chunked
 
 from ..data.clips import Clip
 from ..data.windows import Batch
+from ..evaluate import Report, evaluate_clips
 from ..options import positive
 from ._lifting import LiftingRecipe, Windows, target_of_batch
 from ._published import add_refused, add_videopose3d_arguments, add_without_effect, boolean
@@ -70,6 +71,12 @@ def with_repeats(clip: Clip, frames: int) -> Clip:
     return dataclasses.replace(clip, keypoints=clip.keypoints[rows], positions=positions)
 
 
+def tested_clips(recipe: LiftingRecipe) -> list[Clip]:
+    """The test clips, as ``--published_repeated_frames`` wants them."""
+    o, clips = recipe.options, recipe.data.test
+    return [with_repeats(clip, o.frames) for clip in clips] if o.published_repeated_frames else clips
+
+
 class MixSTERecipe(LiftingRecipe):
     tested_apart = "MixSTE is tested clip by clip"
     architecture = ("frames", "channels", "depth", "heads")
@@ -122,6 +129,9 @@ class MixSTERecipe(LiftingRecipe):
     def lr_factor(self, epoch: int, step: int) -> float:
         return self.options.lr_decay**epoch
 
+    def evaluate(self, place) -> Report:
+        return Report.of(evaluate_clips(self.predict, tested_clips(self), place))
+
     def loss_step(self, batch: Batch) -> dict[str, Tensor]:
         losses = mixste_loss(self.model(batch.keypoints[..., :2]), target_of_batch(batch))
         if not self.options.seeded_gradient:
@@ -137,6 +147,11 @@ def add_network_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-cs", "--channels", type=positive, metavar="C", help="width of MixSTE")
     parser.add_argument("-dep", "--depth", type=positive, help="pairs of spatial and temporal blocks")
     parser.add_argument("--heads", type=positive, help="of MixSTE's attention")
+    parser.add_argument(
+        "--published_repeated_frames",
+        action="store_true",
+        help="figures as published: frames that two chunks share, and those that fill a short one, count twice",
+    )
 
 
 def network_defaults(starter: bool) -> dict:
