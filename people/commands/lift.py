@@ -765,7 +765,7 @@ def finish(
     stand(
         people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span, fps=keypoints.fps
     )
-    lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes, keypoints.frames)
+    lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes, length=keypoints.frames)
     for note in (*keypoints.notes, *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
