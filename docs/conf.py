@@ -36,6 +36,7 @@ extensions = [
 exclude_patterns = ["made/**"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+smartquotes = False  # they would make quotes of primes, and dashes of options
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature shows them
 autodoc_inherit_docstrings = False
