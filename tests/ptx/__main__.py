@@ -1,4 +1,4 @@
-"""``python -m tests.ptx [OP...]``: the contract of ops on their GPU kernels, compiled for sm_80 and run here."""
+"""``python -m tests.ptx [OP...]``: the contract of ops on their GPU kernels, compiled for sm_80 or sm_90, run here."""
 
 import argparse
 import sys
@@ -13,6 +13,7 @@ def main() -> int:
     parser.add_argument("op", nargs="*")
     parser.add_argument("--dtype", choices=DTYPES, action="append")
     parser.add_argument("--backend", choices=("triton", "cuda"), action="append")
+    parser.add_argument("--architecture", type=int, choices=(80, 90), default=80)
     parser.add_argument("--trace", action="store_true")
     args = parser.parse_args()
     failed = 0
@@ -21,7 +22,7 @@ def main() -> int:
             continue
         start = time.process_time()
         try:
-            done = check(op, dtype, backend)
+            done = check(op, dtype, backend, architecture=args.architecture)
         except Exception as error:
             failed += 1
             done = f"FAILS: {type(error).__name__}: {error}"

@@ -32,6 +32,13 @@ _ONLY = {
 _ONLY_CUDA = dict.fromkeys(
     ("encoder_layer", "temporal_mlp", "temporal_mlp_forecast"), ("float32", "bfloat16", "float16")
 ) | {"denoise": _ONLY["denoise"]}
+# For sm_90 those that show what compilers make of it: wgmma of each kind of number, A in registers and not, stmatrix.
+HOPPER = [
+    ("strided_feed_forward", "tf32", "triton"),
+    ("strided_feed_forward", "bfloat16", "triton"),
+    ("temporal_attention", "bfloat16", "triton"),
+    ("encoder_layer", "bfloat16", "triton"),
+]
 _NO_PRODUCTS = {
     "annotated_norm",
     "best_hypothesis",
@@ -77,7 +84,9 @@ def check(op: str, dtype: str, backend: str = "triton", *, gradients: bool = Tru
         table.check(found, found.make(table.Choices()), backend, DTYPES[dtype], gradients=gradients)
     kernels = {launch.kernel.name for launch in device.launches}
     total = sum(int(launch.counts.rows[:, 0].sum()) for launch in device.launches)
-    return f"{len(kernels)} kernels, {len(device.launches)} launches, {total} instructions of warps"
+    hopper = sum(any(op.startswith("wgmma.mma") for op in launch.kernel.ops) for launch in device.launches)
+    with_wgmma = f", {hopper} launches with wgmma" if hopper else ""
+    return f"{len(kernels)} kernels, {len(device.launches)} launches, {total} instructions of warps{with_wgmma}"
 
 
 def denoiser(matrices: str, backend: str) -> None:

@@ -1,4 +1,4 @@
-"""A GPU of sm_80 that this machine does not have: Triton compiles for it, ``program.py`` runs what comes out.
+"""A GPU that this machine does not have, of sm_80 or sm_90: Triton compiles for it, ``program.py`` runs what comes out.
 
 Triton defines kernels for its interpreter or for the compiler: ``TRITON_INTERPRET`` must be unset in the process.
 """
@@ -123,6 +123,7 @@ class Device:
         count_memory: sectors and turns of banks are counted too.
         dry: launches are held against their limits, and not run.
         strict: a kernel must not even read shared memory that nobody wrote; else it reads NaN.
+        architecture: 80 or 90, what kernels are compiled for.
     """
 
     def __init__(
@@ -131,7 +132,9 @@ class Device:
         count_memory: bool = False,
         dry: bool = False,
         strict: bool = True,
+        architecture: int = ARCHITECTURE,
     ):
+        self.architecture = architecture
         self.memory, self.launches = Memory(), list[Launch]()
         self.change, self.count_memory, self.dry, self.strict = change, count_memory, dry, strict
 
@@ -183,7 +186,11 @@ class _Utilities:
     """What Triton asks of the driver's library."""
 
     def get_device_properties(self, device) -> dict[str, int]:
-        return {"max_shared_mem": program.MOST_SHARED[ARCHITECTURE], "multiprocessor_count": 108, "warpSize": 32}
+        return {
+            "max_shared_mem": program.MOST_SHARED[_active().architecture],
+            "multiprocessor_count": 108,
+            "warpSize": 32,
+        }
 
     def load_binary(self, name: str, text: bytes, shared: int, device):
         return object(), (name, text.decode()), 0, 0, program.MOST_THREADS
@@ -199,10 +206,10 @@ class _Driver:
         self.utils = _Utilities()
 
     def get_current_target(self):
-        return GPUTarget("cuda", ARCHITECTURE, 32)
+        return GPUTarget("cuda", _active().architecture, 32)
 
     def get_current_device(self) -> int:
-        return 0
+        return _active().architecture - ARCHITECTURE  # Triton keeps what it has compiled for a device by its number
 
     def set_current_device(self, device) -> None:
         pass
@@ -247,7 +254,7 @@ def _cuda_kernels(device: Device) -> Iterator[None]:
             del known[begin]
         device.run(kernel, grid, threads, parameters, [place for place, _ in known.values()], shared)
 
-    module = nvcc.Module(run, ARCHITECTURE, device.change)
+    module = nvcc.Module(run, device.architecture, device.change)
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(Tensor, "data_ptr", asked))
         stack.enter_context(mock.patch.object(_adapters, "_begins", asked))

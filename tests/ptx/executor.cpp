@@ -95,6 +95,8 @@ struct Mark {
     uint32_t read_time, read_who, read_pc;
     uint32_t earlier_reader;  // read by a block before this one
     uint32_t pending;         // a cp.async on its way: the warp's number + 1
+    uint32_t reading;         // how many wgmma on their way read it
+    uint32_t fences;          // of its writer, when it was written
 };
 constexpr uint32_t atomic_bit = 1u << 31;
 constexpr uint32_t many_warps = 0xffff, many_lanes = 0x8000;
@@ -142,6 +144,7 @@ struct Program {
     int64_t file_bytes = 0;
     int32_t tid = -1, laneid = -1, warpid = -1;
     std::map<std::string, int32_t> special;
+    std::vector<std::vector<int32_t>> many;  // registers of an instruction that has more than fit in Instr
     int unit_shared = 4, unit_global = 4;
 };
 
@@ -149,6 +152,13 @@ struct Copy {
     uint32_t group, pc, thread;
     uint64_t from;
     uint32_t to, bytes, given;
+};
+
+struct Product {  // of a warp of a wgmma: what its registers will be given
+    uint32_t group;
+    const Instr* instr;
+    std::vector<float> sums;                           // [N / 2][32], as the registers hold them
+    std::vector<std::pair<uint32_t, uint32_t>> marks;  // of the shared memory it reads: the first one, how many
 };
 
 struct Launch;
@@ -166,6 +176,10 @@ struct Warp {
     State state = ready;
     std::vector<Part> stack;
     std::vector<Copy> copies;
+    std::vector<Product> products;
+    uint32_t product_groups = 0;
+    bool registers_fenced = false;        // wgmma.fence, since the last wait
+    uint32_t fences = 0, fence_time = 0;  // of the asynchronous proxy: how many, when the last one
     const Instr* at_barrier = nullptr;
     uint32_t vote = 0;
 
@@ -181,6 +195,7 @@ struct Warp {
 
 struct Launch {
     const Program* program;
+    const std::vector<Warp>* warps = nullptr;
     std::vector<Buffer> buffers;
     const uint8_t* params = nullptr;
     int64_t param_bytes = 0;
@@ -284,6 +299,7 @@ struct Launch {
             fault(w, i, lane,
                   "written while a cp.async to it is on its way, at " + hex(where) + "; copied at " +
                       program->text[m.write_pc & ~atomic_bit] + "\n  written");
+        if (m.reading) fault(w, i, lane, "written while a wgmma on its way reads it, at " + hex(where));
         const bool both = atomic && (m.write_pc & atomic_bit);
         // Lanes of a warp that store a sum each made in its own order to one place, as Triton's reductions do.
         if (close && m.write_time == now && m.write_pc == i.pc && (m.write_who >> 16) / lanes == uint32_t(w.index))
@@ -296,6 +312,7 @@ struct Launch {
         m.write_time = now;
         m.write_who = me;
         m.write_pc = i.pc | (atomic ? atomic_bit : 0);
+        m.fences = w.fences;
     }
 
     static bool nearly(const uint8_t* a, const uint8_t* b, int bytes) {  // as float32
@@ -424,6 +441,7 @@ struct Launch {
                 m.write_time = now;
                 m.write_who = who(w, c.thread % lanes);
                 m.write_pc = c.pc;
+                m.fences = w.fences;
             }
         }
         w.copies.resize(kept);
@@ -1049,6 +1067,192 @@ void ldmatrix(Warp& w, const Instr& i, uint32_t mask) {
     }
 }
 
+void stmatrix(Warp& w, const Instr& i, uint32_t mask) {
+    whole_warp(w, i, mask);
+    Launch& launch = *w.launch;
+    const int matrices = i.vec;
+    if (launch.count_memory)
+        for (int m = 0; m < matrices; ++m) launch.count_access(w, i, 255u << 8 * m, 0, 0, shared, 16);
+    for (int m = 0; m < matrices; ++m) {
+        uint16_t values[8][8];
+        const uint32_t* from = w.at<uint32_t>(i.o[1 + m]);
+        for (int l = 0; l < lanes; ++l) {
+            const int r = l / 4, c = l % 4 * 2;
+            (i.flag ? values[c][r] : values[r][c]) = uint16_t(from[l]);
+            (i.flag ? values[c + 1][r] : values[r][c + 1]) = uint16_t(from[l] >> 16);
+        }
+        for (int r = 0; r < 8; ++r) {
+            const int lane = 8 * m + r;
+            const auto* fresh = reinterpret_cast<const uint8_t*>(values[r]);
+            std::memcpy(launch.resolve(w, i, lane, shared, w.address(i, 0, lane), 16, Launch::writes, fresh), fresh,
+                        16);
+        }
+    }
+}
+
+// A matrix in shared memory as wgmma's descriptors tell it: rows of M or N numbers, 32 bytes of them along K.
+struct Described {
+    uint32_t start, leading, stride, width, turn;  // bytes; the width of a swizzled row, and the bits that it turns
+
+    Described(Warp& w, const Instr& i, uint64_t d) {
+        start = uint32_t(d & 0x3fff) << 4;
+        leading = uint32_t(d >> 16 & 0x3fff) << 4;
+        stride = uint32_t(d >> 32 & 0x3fff) << 4;
+        if (d >> 49 & 7) w.launch->fault(w, i, 0, "a matrix descriptor with a base offset: not modelled");
+        const int mode = d >> 62;  // 0: none, 1: 128 bytes, 2: 64, 3: 32
+        width = mode ? 256 >> mode : 16;
+        turn = mode ? width / 16 - 1 : 0;
+    }
+    // Of 16 bytes: along K row `row` and half `half`; or, turned round, row `half` of K and numbers 8 row to 8 row + 7.
+    uint32_t along_k(int row, int half) const {
+        return turned(width == 16 ? start + row / 8 * stride + row % 8 * 16 + half * leading
+                                  : start + row / 8 * stride + row % 8 * width + half * 16);
+    }
+    uint32_t across_k(int k, int eight) const {
+        if (width == 16) return start + eight * stride + k % 8 * 16 + k / 8 * leading;
+        const int in_row = width / 16;
+        return turned(start + eight / in_row * leading + k / 8 * stride + k % 8 * width + eight % in_row * 16);
+    }
+    uint32_t turned(uint32_t address) const { return address ^ (address >> 7 & turn) << 4; }
+};
+
+// 16 bytes that a wgmma reads until it is waited for.
+const uint8_t* read_by_product(Warp& w, const Instr& i, uint32_t address, Product& product) {
+    Launch& launch = *w.launch;
+    const uint8_t* p = launch.resolve(w, i, 0, shared, address, 16, Launch::reads);
+    const uint32_t unit = launch.program->unit_shared, first = address / unit, count = 16 / unit;
+    for (uint32_t n = first; n < first + count; ++n) {
+        Mark& m = launch.shared_marks[n];
+        const uint32_t writer = (m.write_who >> 16) / lanes;
+        if (writer < launch.warps->size() && (*launch.warps)[writer].fences <= m.fences && w.fence_time <= m.write_time)
+            launch.fault(w, i, 0,
+                         "no fence.proxy.async between a write and the wgmma that reads it, at " + hex(address) +
+                             "\n  written at " + launch.program->text[m.write_pc & ~atomic_bit] + "\n  read");
+        ++m.reading;
+    }
+    product.marks.push_back({first, count});
+    return p;
+}
+
+// wgmma.mma_async: a warp's 16 of the 64 rows. It is computed at once and kept; until the wait the registers are NaN.
+template <class H>
+void wgmma(Warp& w, const Instr& i, uint32_t mask) {
+    whole_warp(w, i, mask);
+    Launch& launch = *w.launch;
+    if (launch.threads % 128) launch.fault(w, i, 0, "wgmma in a block that is not made of groups of four warps");
+    if (!w.registers_fenced) launch.fault(w, i, 0, "wgmma without a wgmma.fence before it");
+    constexpr bool half = !std::is_same_v<H, float>;
+    constexpr int per = half ? 2 : 1, K = half ? 16 : 8;
+    const int N = i.vec, first_row = w.index % 4 * 16;
+    const std::vector<int32_t>& to = launch.program->many[i.imm[1]];
+    auto found = std::find_if(w.products.begin(), w.products.end(), [&](const Product& p) {
+        return launch.program->many[p.instr->imm[1]][0] == to[0] && p.instr->vec == N;
+    });
+    Product product{w.product_groups, &i, {}, {}};
+    if (found != w.products.end()) {  // it goes on with these sums
+        product.sums = std::move(found->sums), product.marks = std::move(found->marks);
+        w.products.erase(found);
+    } else {
+        product.sums.resize(N / 2 * lanes);
+        for (int e = 0; e < N / 2; ++e) {
+            std::memcpy(&product.sums[e * lanes], w.at<float>(to[e]), 4 * lanes);
+            std::fill_n(w.at<uint32_t>(to[e]), lanes, uint32_t(poison));
+        }
+    }
+    if (!(*w.at<uint32_t>(i.o[5]) & 1)) std::fill(product.sums.begin(), product.sums.end(), 0.f);
+    auto number = [](const uint8_t* p) {
+        if constexpr (half) {
+            H v;
+            std::memcpy(&v, p, 2);
+            return up(v);
+        } else {
+            uint32_t v;
+            std::memcpy(&v, p, 4);
+            return cast_bits<float>(v & 0xffffe000);  // the unit does not see the low bits
+        }
+    };
+    constexpr int size = half ? 2 : 4, chunk = 16 / size;
+    float A[16][K];
+    std::vector<float> B(K * N);
+    if (i.flag) {  // A is described too
+        const Described a(w, i, w.at<uint64_t>(i.o[0])[0]);
+        if (i.imm[0] & 1) {
+            for (int k = 0; k < K; ++k)
+                for (int eight = 0; eight < 2; ++eight) {
+                    const uint8_t* p = read_by_product(w, i, a.across_k(k, first_row / 8 + eight), product);
+                    for (int n = 0; n < 8; ++n) A[8 * eight + n][k] = number(p + n * size);
+                }
+        } else {
+            for (int r = 0; r < 16; ++r)
+                for (int h = 0; h < 2; ++h) {
+                    const uint8_t* p = read_by_product(w, i, a.along_k(first_row + r, h), product);
+                    for (int n = 0; n < chunk; ++n) A[r][h * chunk + n] = number(p + n * size);
+                }
+        }
+    } else {
+        for (int l = 0; l < lanes; ++l)
+            for (int n = 0; n < 4; ++n) {
+                const auto* p = reinterpret_cast<const uint8_t*>(w.at<uint32_t>(i.o[n]) + l);
+                const int row = l / 4 + 8 * (n % 2), column = l % 4 * per + 4 * per * (n / 2);
+                for (int x = 0; x < per; ++x) A[row][column + x] = number(p + x * size);
+            }
+    }
+    const Described b(w, i, w.at<uint64_t>(i.o[4])[0]);
+    if (i.imm[0] & 2) {
+        for (int k = 0; k < K; ++k)
+            for (int eight = 0; eight < N / 8; ++eight) {
+                const uint8_t* p = read_by_product(w, i, b.across_k(k, eight), product);
+                for (int n = 0; n < 8; ++n) B[k * N + 8 * eight + n] = number(p + n * size);
+            }
+    } else {
+        for (int c = 0; c < N; ++c)
+            for (int h = 0; h < 2; ++h) {
+                const uint8_t* p = read_by_product(w, i, b.along_k(c, h), product);
+                for (int n = 0; n < chunk; ++n) B[(h * chunk + n) * N + c] = number(p + n * size);
+            }
+    }
+    std::vector<float> sums(N);
+    for (int r = 0; r < 16; ++r) {
+        std::fill(sums.begin(), sums.end(), 0.f);
+        for (int k = 0; k < K; ++k)
+            for (int c = 0; c < N; ++c) sums[c] = std::fma(A[r][k], B[k * N + c], sums[c]);
+        for (int c = 0; c < N; ++c)
+            product.sums[(c / 8 * 4 + r / 8 * 2 + c % 2) * lanes + r % 8 * 4 + c % 8 / 2] += sums[c];
+    }
+    w.products.push_back(std::move(product));
+}
+
+void wgmma_fence(Warp& w, const Instr& i, uint32_t mask) {
+    whole_warp(w, i, mask);
+    w.registers_fenced = true;
+}
+void wgmma_commit(Warp& w, const Instr& i, uint32_t mask) {
+    whole_warp(w, i, mask);
+    ++w.product_groups;
+}
+void wgmma_wait(Warp& w, const Instr& i, uint32_t mask) {
+    whole_warp(w, i, mask);
+    size_t kept = 0;
+    for (Product& p : w.products) {
+        if (p.group + i.imm[0] >= w.product_groups) {
+            if (&w.products[kept] != &p) w.products[kept] = std::move(p);
+            ++kept;
+            continue;
+        }
+        const std::vector<int32_t>& to = w.launch->program->many[p.instr->imm[1]];
+        for (int e = 0; e < p.instr->vec / 2; ++e) std::memcpy(w.at<float>(to[e]), &p.sums[e * lanes], 4 * lanes);
+        for (const auto& [first, count] : p.marks)
+            for (uint32_t n = first; n < first + count; ++n) --w.launch->shared_marks[n].reading;
+    }
+    w.products.resize(kept);
+    w.registers_fenced = false;
+}
+void proxy_fence(Warp& w, const Instr& i, uint32_t mask) {
+    if (mask != w.born) w.launch->fault(w, i, 0, "fence.proxy.async by a part of a warp: not modelled");
+    ++w.fences;
+    w.fence_time = w.launch->now;
+}
+
 // D = A B + C on a warp: A 16 x K by rows, B K x 8 by columns. Fragments as the PTX manual lays them out.
 template <int K, class H>
 void mma(Warp& w, const Instr& i, uint32_t mask) {
@@ -1462,6 +1666,40 @@ struct Decoder {
         unknown();
     }
 
+    Run decode_wgmma() {
+        const std::string& kind = words[1];
+        if (kind == "fence") return wgmma_fence;
+        if (kind == "commit_group") return wgmma_commit;
+        if (kind == "wait_group") {
+            i.imm[0] = given[0].value;
+            return wgmma_wait;
+        }
+        if (kind != "mma_async" || words.size() != 8 || words[5] != "f32" || words[6] != words[7]) unknown();
+        const std::string &shape = words[4], &type = words[6];  // m64nNkK
+        const size_t registers = group_size(0), of_a = group_size(1);
+        i.vec = std::stoi(shape.substr(4));
+        if (shape.rfind("m64n", 0) || int(registers) != i.vec / 2 || (of_a != 1 && of_a != 4)) unknown("operands");
+        std::vector<int32_t> to;
+        for (size_t n = 0; n < registers; ++n) to.push_back(given[n].value);
+        i.imm[1] = program.many.size();
+        program.many.push_back(to);
+        i.flag = of_a == 1;
+        for (size_t n = 0; n < of_a; ++n) take(n, registers + n, i.flag ? 8 : 4);
+        size_t next = registers + of_a;
+        take(4, next, 8);
+        if (take_predicate(5, next + 1)) unknown();
+        next += 2;
+        if (given.size() < next + 2 || given[next].value != 1 || given[next + 1].value != 1) unknown("scales");
+        next += 2;
+        i.imm[0] = 0;  // which of A and B lies across K
+        if (i.flag && next < given.size() && given[next++].value) i.imm[0] |= 1;
+        if (next < given.size() && given[next].value) i.imm[0] |= 2;
+        if (type == "f16" && shape.find("k16") != std::string::npos) return wgmma<f16>;
+        if (type == "bf16" && shape.find("k16") != std::string::npos) return wgmma<bf16>;
+        if (type == "tf32" && !i.imm[0] && shape.find("k8") != std::string::npos) return wgmma<float>;
+        unknown();
+    }
+
     Run decode() {
         const std::string &name = words[0], &type = words.back();
         const size_t count = given.size();
@@ -1508,6 +1746,20 @@ struct Decoder {
             for (int k = 0; k < i.vec; ++k) take(k, k, 4);
             take(i.vec, i.vec, -1);
             return ldmatrix;
+        }
+        if (name == "stmatrix") {
+            if (!has("m8n8") || type != "b16") unknown();
+            i.vec = has("x4") ? 4 : has("x2") ? 2 : 1;
+            i.flag = has("trans");
+            i.space = shared;
+            take(0, 0, -1);
+            for (int k = 0; k < i.vec; ++k) take(1 + k, 1 + k, 4);
+            return stmatrix;
+        }
+        if (name == "wgmma") return decode_wgmma();
+        if (name == "fence" && has("proxy")) {
+            if (!has("async")) unknown();
+            return proxy_fence;
         }
         if (name == "cp") {
             if (words.size() < 3 || words[1] != "async") unknown();
@@ -1872,6 +2124,7 @@ void meet(Launch& launch, std::vector<Warp>& warps) {
 void run_block(Launch& launch, std::vector<Warp>& warps) {
     const Program& p = *launch.program;
     launch.first = ++launch.now;
+    for (Mark& m : launch.shared_marks) m.reading = 0;
     std::fill(launch.shared_words.begin(), launch.shared_words.end(), poison);
     for (Warp& w : warps) {
         std::memcpy(w.file, p.image.data(), p.image.size());
@@ -1899,7 +2152,9 @@ void run_block(Launch& launch, std::vector<Warp>& warps) {
         }
         w.stack.assign(1, {w.born, 0, INT32_MAX});
         w.copies.clear();
-        w.sync = w.committed = 0;
+        w.products.clear();
+        w.sync = w.committed = w.product_groups = w.fences = w.fence_time = 0;
+        w.registers_fenced = false;
         w.state = Warp::ready;
         w.at_barrier = nullptr;
     }
@@ -2019,6 +2274,7 @@ int ptx_run(const Program* program, const uint32_t* grid, int threads, const uin
         const int warp_count = (threads + lanes - 1) / lanes;
         std::vector<uint64_t> files(program->file_bytes / 8 * warp_count, poison);
         std::vector<Warp> warps(warp_count);
+        launch.warps = &warps;
         for (int n = 0; n < warp_count; ++n) {
             warps[n].launch = &launch;
             warps[n].file = reinterpret_cast<uint8_t*>(files.data()) + n * program->file_bytes;

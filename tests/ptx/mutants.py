@@ -37,6 +37,7 @@ class Mutant:
     ptx: tuple[str, Callable[[str], str]] | None = None
     source: tuple[str, str] | None = None
     backend: str = "triton"
+    architecture: int = 80
 
 
 def nth(pattern: str, new: str, n: int = 0) -> Callable[[str], str]:
@@ -121,6 +122,20 @@ MUTANTS = {
         ptx=("temporal_mlp_fwd_kernelINS_5Exact", every(r"cp\.async\.wait_all;", "")),
         backend="cuda",
     ),
+    "wgmma that nobody waits for": Mutant(
+        "strided_feed_forward",
+        "bfloat16",
+        "NaN in|written while a wgmma",
+        ptx=("_hidden_kernel", every(r"wgmma\.wait_group\.sync\.aligned\s+\d;", "")),
+        architecture=90,
+    ),
+    "no fence between shared memory and wgmma": Mutant(
+        "strided_feed_forward",
+        "bfloat16",
+        "no fence.proxy.async between",
+        ptx=("_hidden_kernel", every(r"fence\.proxy\.async\.shared::cta;", "")),
+        architecture=90,
+    ),
     "a tile too few": Mutant(
         "graph_conv",
         "float32",
@@ -176,7 +191,9 @@ def rejected(name: str) -> str | None:
     broken = contextlib.nullcontext() if mutant.source is None else _source_changed(mutant.op, *mutant.source)
     with broken:
         try:
-            contract.check(mutant.op, mutant.dtype, mutant.backend, gradients=False, **options)
+            contract.check(
+                mutant.op, mutant.dtype, mutant.backend, gradients=False, architecture=mutant.architecture, **options
+            )
         except AssertionError as error:
             return str(error)
     if mutant.ptx is not None and not met:

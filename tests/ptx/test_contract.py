@@ -14,7 +14,7 @@ from tests.ptx import contract, nvcc  # noqa: E402
 def results(request, pool):
     """Of every case that will be asked for, side by side."""
     own = [item for item in request.session.items if item.module is request.module and hasattr(item, "callspec")]
-    cases = [item.callspec.params["case"] for item in own]
+    cases = [item.callspec.params["case"] for item in own if "case" in item.callspec.params]
     if any(backend == "cuda" for _, _, backend in cases):
         if nvcc.compiler() is None:
             cases = [case for case in cases if case[2] != "cuda"]
@@ -43,6 +43,11 @@ def test_denoise_in_cuda_takes_matrices_of_16_bits(pool, matrices):
     if nvcc.compiler() is None:
         pytest.skip("no nvcc here (pip install nvidia-cuda-nvcc nvidia-cuda-cccl)")
     pool.submit(contract.denoiser, matrices, "cuda").result()
+
+
+@pytest.mark.parametrize("hopper", contract.HOPPER, ids=" ".join)
+def test_kernels_for_sm_90_keep_the_contract(hopper, pool):
+    assert "with wgmma" in pool.submit(contract.check, *hopper, architecture=90).result()
 
 
 def test_every_gpu_kernel_runs_here():

@@ -17,7 +17,7 @@ DECLARED = """
     .reg .b16 %h<20>;
     .reg .b32 %r<80>;
     .reg .b64 %d<20>;
-    .shared .align 16 .b8 block[4096];
+    .shared .align 1024 .b8 block[SHARED];
     ld.param.u64 %d0, [p0];
     ld.param.u64 %d1, [p1];
     mov.u32 %r0, %tid.x;
@@ -32,17 +32,18 @@ DECLARED = """
 """
 
 
-def kernel(body: str) -> program.Kernel:
-    text = f"{HEAD}.visible .entry k(.param .u64 p0, .param .u64 p1)\n{{\n{DECLARED}\n{body}\n    ret;\n}}\n"
+def kernel(body: str, head: str = HEAD) -> program.Kernel:
+    declared = DECLARED.replace("SHARED", "16384" if "sm_90" in head else "4096")
+    text = f"{head}.visible .entry k(.param .u64 p0, .param .u64 p1)\n{{\n{declared}\n{body}\n    ret;\n}}\n"
     return program.Module(text).kernels["k"]
 
 
-def run(body, given, out, *, grid=(1, 1, 1), threads=32, written=None, shared=0, **options):
+def run(body, given, out, *, grid=(1, 1, 1), threads=32, written=None, shared=0, head=HEAD, **options):
     """``body`` on the arrays ``given`` and ``out``."""
     buffers = [program.Buffer(given.ctypes.data, given.nbytes)]
     buffers += [program.Buffer(out.ctypes.data, out.nbytes, written)]
     parameters = struct.pack("<2Q", given.ctypes.data, out.ctypes.data)
-    return kernel(body).launch(grid, threads, parameters, buffers, shared, **options)
+    return kernel(body, head).launch(grid, threads, parameters, buffers, shared, **options)
 
 
 def words(count, seed=0):
@@ -195,6 +196,131 @@ def test_ldmatrix_transposes():
     np.testing.assert_array_equal(out.view(np.uint16).reshape(8, 8), matrix.T)
 
 
+def test_stmatrix_is_what_ldmatrix_reads():
+    for turned in ("", ".trans"):
+        given, out = words(32), np.zeros(32, np.uint32)
+        body = f"""ld.global.b32 %r10, [%d3]; and.b32 %r6, %r0, 7; shl.b32 %r6, %r6, 4; add.s32 %r6, %r6, %r4;
+            stmatrix.sync.aligned.m8n8.x1{turned}.shared.b16 [%r6], {{%r10}}; bar.sync 0;
+            ld.shared.b32 %r9, [%r5]; st.global.b32 [%d4], %r9;"""
+        run(body, given, out)
+        held, matrix = out.view(np.uint16).reshape(8, 8), given.view(np.uint16).reshape(8, 8)
+        np.testing.assert_array_equal(held, matrix.T if turned else matrix)
+
+
+HOPPER = HEAD.replace("sm_80", "sm_90a")
+WGMMA = {  # numbers, swizzle (bytes of a row), A in registers, B across K
+    "bfloat16 in rows of 128": (torch.bfloat16, 128, False, False),
+    "bfloat16 in rows of 64": (torch.bfloat16, 64, False, False),
+    "float16 in rows of 32": (torch.float16, 32, False, False),
+    "bfloat16, not swizzled": (torch.bfloat16, 16, False, False),
+    "bfloat16, B across K": (torch.bfloat16, 128, False, True),
+    "bfloat16, B across K in rows of 32": (torch.bfloat16, 32, False, True),
+    "bfloat16, B across K, not swizzled": (torch.bfloat16, 16, False, True),
+    "bfloat16, A in registers": (torch.bfloat16, 64, True, False),
+    "tf32 in rows of 128": (torch.float32, 128, False, False),
+    "tf32, A in registers": (torch.float32, 32, True, False),
+}
+N = 16
+
+
+def laid_out(matrix: np.ndarray, width: int, across: bool = False) -> tuple[np.ndarray, int]:
+    """A matrix [rows, K] of 32 bytes along K as wgmma wants it in 8192 bytes of shared memory, and its descriptor.
+
+    Written from the manual's picture of core matrices, 8 rows of 16 bytes, and not from the executor's formula.
+    """
+    memory, size = np.zeros(8192, np.uint8), matrix.itemsize
+    mode = {16: 0, 128: 1, 64: 2, 32: 3}[width]
+    rows, K = matrix.shape
+    eights = -(-rows // 8)
+    if not across and width == 16:
+        leading, stride = 128 * eights, 128  # core matrices beside one another along K, below one another along rows
+    elif not across:
+        leading, stride = 16, 8 * width
+    elif width == 16:
+        leading, stride = 128 * eights, 128
+    else:
+        stride, leading = 8 * width, 2 * 8 * width
+    for r in range(rows):
+        for k in range(K):
+            if not across and width == 16:
+                at = (r // 8) * stride + (k * size // 16) * leading + (r % 8) * 16 + k * size % 16
+            elif not across:
+                at = (r // 8) * stride + (r % 8) * width + k * size
+            elif width == 16:
+                at = (r // 8) * stride + (k // 8) * leading + (k % 8) * 16 + (r % 8) * size
+            else:
+                at = (r * size // width) * leading + (k // 8) * stride + (k % 8) * width + r * size % width
+            if width > 16:  # the 16 bytes of a row are turned about by the row's number in 1024 bytes, 128 at a time
+                at ^= (at // 128 % (width // 16)) * 16
+            memory[at : at + size] = matrix[r, k : k + 1].view(np.uint8)
+    return memory, leading >> 4 << 16 | stride >> 4 << 32 | mode << 62
+
+
+def product(numbers, width, registers, across, before="wgmma.fence.sync.aligned;", after="", fence=True, wait=True):
+    """(found, wanted) of D = A B + 1 for A [64, K], B [K, N]."""
+    K = 32 // numbers.itemsize
+    generator = torch.Generator().manual_seed(0)
+    A, B = (torch.randn(n, K, generator=generator).to(numbers) for n in (64, N))
+    if numbers == torch.float32:
+        A, B = ((t.view(torch.int32) & ~0x1FFF).view(torch.float32) for t in (A, B))
+    bits = lambda t: t.view(torch.int32 if t.itemsize == 4 else torch.int16).numpy()  # noqa: E731
+    a, of_a = laid_out(bits(A), width)
+    b, of_b = laid_out(bits(B), width, across)
+    fragments = np.zeros((128, 4), np.uint32)  # of A
+    per = 4 // numbers.itemsize
+    for thread in range(128):
+        for n in range(4):
+            row = thread // 32 * 16 + thread % 32 // 4 + 8 * (n % 2)
+            column = thread % 4 * per + 4 * per * (n // 2)
+            fragments[thread, n] = np.ascontiguousarray(bits(A)[row, column : column + per]).view(np.uint32)[0]
+    given = torch.empty(16384 + 2048, dtype=torch.uint8).numpy()  # aligned to 64 bytes
+    given[:8192], given[8192:16384], given[16384:] = a, b, fragments.view(np.uint8).ravel()
+    out = np.zeros((128, N // 2), np.float32)
+    name = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "tf32"}[numbers]
+    sums = ", ".join(f"%r{n}" for n in range(40, 40 + N // 2))
+    turns = "" if name == "tf32" else f", {int(across)}" if registers else f", 0, {int(across)}"
+    left = "{%r30, %r31, %r32, %r33}" if registers else "%d10"
+    body = f"""
+    shl.b32 %r6, %r0, 4; cvt.u64.u32 %d5, %r6; add.s64 %d5, %d0, %d5; add.s32 %r7, %r4, %r6; mov.u32 %r8, 0;
+    COPY: ld.global.v4.b32 {{%r10, %r11, %r12, %r13}}, [%d5]; st.shared.v4.b32 [%r7], {{%r10, %r11, %r12, %r13}};
+    add.s64 %d5, %d5, 2048; add.s32 %r7, %r7, 2048; add.s32 %r8, %r8, 1; setp.lt.u32 %p1, %r8, 8; @%p1 bra COPY;
+    ld.global.v4.b32 {{%r30, %r31, %r32, %r33}}, [%d5];
+    {"fence.proxy.async.shared::cta;" if fence else ""} bar.sync 0;
+    {"".join(f"mov.b32 %r{n}, 0f3F800000;" for n in range(40, 40 + N // 2))}
+    shr.u32 %r20, %r4, 4; cvt.u64.u32 %d9, %r20; add.s64 %d10, %d9, {of_a}; add.s64 %d11, %d9, {of_b + 512};
+    mov.pred %p2, -1; {before}
+    wgmma.mma_async.sync.aligned.m64n{N}k{K}.f32.{name}.{name} {{{sums}}}, {left}, %d11, %p2, 1, 1{turns};
+    wgmma.commit_group.sync.aligned; {after} {"wgmma.wait_group.sync.aligned 0;" if wait else ""}
+    shl.b32 %r21, %r0, 5; cvt.u64.u32 %d6, %r21; add.s64 %d6, %d1, %d6;
+    st.global.v4.b32 [%d6], {{%r40, %r41, %r42, %r43}}; st.global.v4.b32 [%d6+16], {{%r44, %r45, %r46, %r47}};
+    """
+    run(body, given, out, threads=128, head=HOPPER)
+    found = np.zeros((64, N), np.float32)
+    for thread in range(128):
+        for e in range(N // 2):
+            row = thread // 32 * 16 + thread % 32 // 4 + 8 * (e // 2 % 2)
+            found[row, e // 4 * 8 + thread % 4 * 2 + e % 2] = out[thread, e]
+    return found, (A.double() @ B.double().T + 1).numpy()
+
+
+@pytest.mark.parametrize("what", WGMMA)
+def test_wgmma(what):
+    found, wanted = product(*WGMMA[what])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_wgmma_is_waited_for_and_fenced():
+    usual = torch.bfloat16, 128, False, False
+    assert np.isnan(product(*usual, wait=False)[0]).all()  # the registers hold nothing yet
+    for message, options in {
+        "without a wgmma.fence": {"before": ""},
+        "no fence.proxy.async between": {"fence": False},
+        "written while a wgmma on its way reads it": {"after": "bar.sync 0; st.shared.b32 [%r5], %r0;"},
+    }.items():
+        with pytest.raises(PtxError, match=message):
+            product(*usual, **options)
+
+
 def test_lanes_part_and_meet_again():
     """Also where the compiler has moved a part before the branch."""
     out = np.zeros(64, np.uint32)
@@ -326,5 +452,5 @@ def test_limits_of_a_launch(options, message):
 
 
 def test_what_is_not_modelled_is_refused():
-    with pytest.raises(NotImplementedError, match="not modelled: wgmma.fence"):
-        run("wgmma.fence.sync.aligned;", words(32), words(32))
+    with pytest.raises(NotImplementedError, match="not modelled: mbarrier.init"):
+        run("mbarrier.init.shared.b64 [%r4], 1;", words(32), words(32))
