@@ -276,9 +276,10 @@ class Loop:
             fit = max(
                 (n for n in range(1, samples) if trial.need(cost, n, recipe.model) <= (free or 0) / here), default=0
             )
-            fitting = f"at most {fit * place.world} fit" if fit else "not even one sample fits"
+            count = place.world * recipe.counted
+            fitting = f"at most {fit * count} fit" if fit else "not even one sample fits"
             raise ValueError(
-                f"--batch-size {samples * place.world}: a step needs about {wanted * here / 2**30:.1f} GiB of memory, "
+                f"--batch-size {samples * count}: a step needs about {wanted * here / 2**30:.1f} GiB of memory, "
                 f"and {(free or 0) / 2**30:.1f} GiB are free: {fitting}{self.smaller()}"
             )
         seconds = cost.seconds / cost.samples * samples * len(loader)

@@ -15,7 +15,7 @@ SYSTEMS = {
     "htnet": ["--layers", "1", "--channel", "24", "--d_hid", "16"],
     "mgcn_lw": ["--hid_dim", "16", "--num_layers", "1"],
     "ws_anl": ["--lifter", "mgcn_lw"],
-    "ws_anl --multihyp_test": ["--lifter", "mgcn_lw", "--samples", "7", "--alpha", "0.02"],
+    "ws_anl --multihyp_test": ["--train", "--lifter", "mgcn_lw", "--samples", "7", "--alpha", "0.02"],
     "strided_transformer": ["--frames", "9", "--strides", "3,3", "--layers", "1", "--channel", "32", "--d_hid", "24"],
     "diffpose --setting frame": GRAPH,
 }

@@ -86,6 +86,7 @@ class Recipe(ABC):
         fixed: options beside these that a resumed run cannot change.
         sees, fps: what the network's input looks like (``models.load.About``).
         unfinished: why the checkpoints of this stage are of no use by themselves, or None.
+        counted: how many --batch-size counts for one sample.
         only_tests: the options ask for a test of networks that they name, and for no training.
         options, data: as given.
         loss_step: of one batch; a recipe with several losses overrides ``loss_steps`` instead.
@@ -104,6 +105,7 @@ class Recipe(ABC):
     keep_last = False
     sees, fps = "screen", 0.0
     unfinished: str | None = None
+    counted = 1
     only_tests = False
     architecture: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ("seed", "batch_size", "every", "downsample", "subset", "keypoints", "actions")

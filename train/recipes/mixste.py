@@ -114,6 +114,7 @@ class MixSTERecipe(LiftingRecipe):
                 f"--stride {options.stride}: chunks follow one another, --stride must be --frames, {options.frames}"
             )
         self.chunks = chunks_in_batch(options, options.batch_size)
+        self.counted = options.frames
         check_memory(options, self.chunks, "--batch-size")
 
     def make_model(self) -> nn.Module:
