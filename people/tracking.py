@@ -207,11 +207,13 @@ class Tracker:
         return distance if self.frame - person.last_frame <= self.patience else np.inf
 
     def _continue(self, person: _Person, sighting: Sighting) -> None:
-        both = np.isfinite(person.last.points + sighting.points).all(-1)
-        gap = self.frame - person.last_frame
-        if both.any() and gap:
-            step = (sighting.points - person.last.points)[both].mean(0) / gap
-            person.velocity = 0.5 * person.velocity + 0.5 * step
+        step, gap = sighting.points - person.last.points, self.frame - person.last_frame
+        total, count = np.add.reduce(step, 0), len(step)
+        if not np.isfinite(total).all():  # some joints are seen in one of them only
+            both = np.isfinite(step).all(-1)
+            total, count = np.add.reduce(step[both], 0), int(both.sum())
+        if count and gap:
+            person.velocity = 0.5 * person.velocity + 0.5 * total / (count * gap)
         person.last, person.last_frame = sighting, self.frame
 
     def add(self, sightings: list[Sighting], numbers: list[int | None] | None = None) -> list[int]:

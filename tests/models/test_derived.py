@@ -58,7 +58,7 @@ def test_a_network_follows_statistics_that_a_pass_in_training_moved(name):
 @pytest.mark.parametrize("name", [*NETWORKS, "strided_transformer"])
 def test_a_network_leaves_memory_with_its_last_name(name):
     """And not when Python looks for cycles: tens of runs in one process would grow by all their networks."""
-    config, shape = {**NETWORKS, "strided_transformer": ({"frames": 9}, (1, 9, 17, 2))}[name]
+    config, shape = {**NETWORKS, "strided_transformer": ({"frames": 27}, (1, 27, 17, 2))}[name]
     net = models.create(name, **config).eval()
     gc.disable()
     try:
