@@ -1,10 +1,12 @@
-"""How cost grows: ``python -m bench.growth``. Ours and eager over batch, frames, hypotheses and denoising steps.
+"""How cost grows: ``python -m bench.growth``. Ours and eager over batch, frames, hypotheses and denoising steps;
+recordings over frames and people (``bench.recordings``).
 
 Points are added to growth.json as they are measured; the picture of every curve is made from it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from bench import plan
+from bench import plan, recordings
 from bench.cases import ModelCase, model_cases
 from bench.measure import Device, peaks
 from bench.models import diffpose, mixste, strided_transformer, ws_anl
@@ -176,7 +178,10 @@ def draw_all(results: Results) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m bench.growth", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--curve", action="append", choices=[c.axis for c in CURVES], help="default: all")
+    parser.add_argument(
+        "--curve", action="append", choices=[*(c.axis for c in CURVES), "recordings"], help="default: all"
+    )
+    parser.add_argument("--longest", type=int, default=7200, metavar="FRAMES", help="of recordings; 216000: two hours")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's)")
     parser.add_argument("--budget", type=float, default=1.0, help="seconds per point, roughly (default 1)")
@@ -189,12 +194,18 @@ def main(argv: list[str] | None = None) -> int:
     ways = ["eager", "auto"]
     chosen = [c for c in CURVES if args.curve is None or c.axis in args.curve]
     found = [p for c in chosen for p in points(c, args.device)]
+    lengths = [point for point in recordings.POINTS if point[0] <= args.longest]
     if args.dry_run:
         expected = [plan.seconds(p, ways, args.budget, memory=False) for p in found]
         for point, seconds in zip(found, expected):
             print(f"{seconds:>6.1f} s  {point}")
         print(f"{len(found)} points, about {plan.minutes(sum(expected))} on two cores")
         return 0
+    if args.curve is None or "recordings" in args.curve:
+        rows = [recordings.measured(*point) for point in lengths]
+        print(recordings.table(rows), flush=True)
+        with write_aside(args.out / f"{args.name}-recordings.json") as aside:
+            aside.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n")
     facts = machine(args.device, ["python -m bench.growth", *(sys.argv[1:] if argv is None else argv)])
     results, peak = Results(args.out / f"{args.name}.json"), peaks(Device(args.device), torch.float32)
     for point in found:

@@ -21,7 +21,7 @@ from posekernels.archive import DataError, read_json, read_npy, read_npz
 from posekernels.checks import nearest
 from posekernels.pose.layouts import LAYOUTS
 
-from .keypoint_rules import FOR_3D, Frame, Keypoints, Reading, Seen, believed
+from .keypoint_rules import FOR_3D, Frame, Keypoints, Reading, Seen, Table, believed
 
 __all__ = ["FORMS", "Keypoints", "read"]
 
@@ -93,11 +93,8 @@ def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known
     names = list(range(1, people + 1)) if identities is None else np.ravel(identities).tolist()
     if len(names) != people:
         raise DataError(f"{path}: {len(names)} identities for {people} people")
-    frames = [
-        Frame(None, [Seen(array[p, t], None if scores is None else scores[p, t], names[p]) for p in range(people)])
-        for t in range(length)
-    ]
-    return Reading(path, frames, notes=notes, ranked=False, **known)
+    table = Table(array.swapaxes(0, 1), None if scores is None else scores.swapaxes(0, 1), names)
+    return Reading(path, [], table, notes=notes, ranked=False, **known)
 
 
 def _of_frames(path: Path, content: dict, **known) -> Reading:

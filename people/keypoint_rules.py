@@ -84,11 +84,20 @@ class Frame:
 
 
 @dataclass
+class Table:
+    """Everybody in every frame, as arrays have them: points [T, P, J, C], scores [T, P, J] or None, P names."""
+
+    points: np.ndarray
+    scores: np.ndarray | None
+    names: list
+
+
+@dataclass
 class Reading:
     """What a file says, before any of it is believed.
 
     Args:
-        where: the file or folder. frames: in the file's order.
+        where: the file or folder. frames: in the file's order. table: all of them in its place.
         layout, fps, size: as the user or the file says; None where neither does.
         clip: part of the name of one of several videos, where the user chose it.
         sided: coordinates from -1 to 1 would span the image's width and its height (OpenPose, Ultralytics), and not
@@ -99,6 +108,7 @@ class Reading:
 
     where: Path
     frames: list[Frame]
+    table: Table | None = None
     layout: str | None = None
     fps: float | None = None
     size: tuple[int, int] | None = None
@@ -141,7 +151,7 @@ def frames(r: Reading) -> None:
 
     Names that differ in more than that are of several videos, of which one must be chosen.
     """
-    r.count = len(r.frames)
+    r.count = len(r.frames) if r.table is None else len(r.table.points)
     labels = [frame.label for frame in r.frames]
     if r.clip is not None and not any(isinstance(label, str) for label in labels):
         raise r.refuse(f"--clip {r.clip}: its frames have no names to choose by")
@@ -256,6 +266,14 @@ def _times(steps: np.ndarray) -> bool:
 # -- joints ----------------------------------------------------------------------------------------------------------
 def joints(r: Reading) -> None:
     """Everybody has the same joints: detections with another number of them than most are left out."""
+    if r.table is not None:
+        T, P, J = r.table.points.shape[:3]
+        keep = PARTS_OF_WHOLE_BODY.get(J)
+        r.points = r.table.points.reshape(T * P, J, -1).astype(np.float32)[:, :keep]
+        scores = r.table.scores
+        r.scores = None if scores is None else scores.reshape(T * P, J).astype(np.float32)[:, :keep]
+        r.identities, r.at, r.table = r.table.names * T, np.repeat(np.arange(T), P), None
+        return
     everyone = [(seen, t) for t, frame in enumerate(r.frames) for seen in frame.people]
     counts = Counter(len(seen.points) for seen, _ in everyone)
     if not counts:
@@ -359,10 +377,11 @@ def missing(r: Reading) -> None:
         points[~(np.abs(points) < 1e9).all(-1)] = np.nan
     points[(points == 0).all(-1)] = np.nan
     known = points[np.isfinite(points).all(-1)]
-    places, times = np.unique(known, axis=0, return_counts=True) if len(known) else (known, np.zeros(0, int))
-    if len(places) > 1:
+    if len(known) and (known != known[0]).any():
         middle = np.median(known, 0)
         reach = np.percentile(np.abs(known - middle), 75, axis=0).max() + 1e-9
+        doubtful = (known[:, 0] == known[:, 1]) | (np.abs(known - middle).max(-1) > 5 * reach)
+        places, times = np.unique(known[doubtful], axis=0, return_counts=True)
         equal, far = places[:, 0] == places[:, 1], np.abs(places - middle).max(-1) > 5 * reach
         if r.size is not None:
             far &= ((places < -r.size[0]) | (places > 2 * np.array(r.size))).any(-1)
@@ -452,8 +471,10 @@ def identities(r: Reading) -> None:
         r.identities = numbers
         return
     wrong = {n: "nobody's" for n in given if n < 0}
-    twice = Counter(zip(r.at.tolist(), numbers))
-    wrong |= {n: "several people's in one frame" for (_, n), k in twice.items() if n is not None and n >= 0 and k > 1}
+    here, names = _coded(r, numbers)
+    every, times = np.unique(here, return_counts=True)
+    several = {names[i] for i in np.unique(every[times > 1] % len(names)).tolist()}
+    wrong |= {n: "several people's in one frame" for n in several if n >= 0}
     if _once(r, numbers):
         wrong = {n: "another in every frame" for n in given}
     elif not wrong and _leaps(r, numbers):
@@ -492,11 +513,19 @@ def _numbers(raw: list) -> list[int | None]:
 
 def _once(r: Reading, numbers: list[int | None]) -> bool:
     """Whether numbers hardly ever come again from a frame to the next, as in files that number detections."""
-    at = {(t, n) for t, n in zip(r.at.tolist(), numbers) if n is not None}
-    again = sum((t + 1, n) in at for t, n in at)
-    full = set(r.at.tolist())
-    could = sum(t + 1 in full for t, _ in at)
-    return could > 1 and again < 0.05 * could
+    here, names = _coded(r, numbers)
+    here = np.unique(here)
+    again = np.isin(here + len(names), here).sum()
+    could = np.isin(here // len(names) + 1, r.at).sum()
+    return bool(could > 1 and again < 0.05 * could)
+
+
+def _coded(r: Reading, numbers: list[int | None]) -> tuple[np.ndarray, list[int]]:
+    """Of all who have a number: frame * K + which of the K numbers; and these."""
+    names = sorted({n for n in numbers if n is not None})
+    place = {n: i for i, n in enumerate(names)}
+    which = np.array([-1 if n is None else place[n] for n in numbers], np.int64)
+    return (r.at * len(names) + which)[which >= 0], names
 
 
 def _leaps(r: Reading, numbers: list[int | None]) -> bool:

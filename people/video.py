@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,33 +69,36 @@ class Video:
     one. Pixels that are not square are made so.
 
     Args:
-        source: a video file, a folder of pictures (in the order of their numbers), or a camera's number.
+        source: a video file, a folder of pictures (in the order of their numbers), a camera's number, or a pipe that
+            a video comes through.
         width: images are reduced to so many pixels; None for as they are.
     Attributes:
         fps: frames per second. size: (width, height). notes: what had to be put right, in words for the user.
-        count: frames to come; None for cameras. live: a camera.
+        count: frames to come; None for cameras. live: a camera, or a pipe: images come when they come, and once.
     Raises:
         DataError: no such source, not a video, no picture in it, or a missing package.
     """
 
     def __init__(self, source: str | Path, width: int | None = None, fps: float | None = None, clip: str | None = None):
-        self.source, self.live = str(source), bool(re.fullmatch(r"\d+", str(source)))
+        camera, path = bool(re.fullmatch(r"\d+", str(source))), Path(source)
+        self.source, self.pipe = str(source), not camera and path.is_fifo()
+        self.live = camera or self.pipe
+        self.coming: Iterator | None = None  # the frames of a pipe
         self.files: list[Path] = []
         self.notes: list[str] = []
-        path = Path(source)
         if path.is_dir():
             self._pictures(path, clip)
             self.fps, self.count = fps or FOLDER_FPS, len(self.files)
             self.size = self._open(self.files[0]).size
             self._scale(width)
             return
-        if self.live:
+        if camera:
             device = Path(f"/dev/video{source}")
             if not device.exists():
                 raise DataError(f"no camera {source} here ({device} does not exist)")
-        elif not path.is_file():
+        elif not self.pipe and not path.is_file():
             raise DataError(f"{source}: no such video, folder or keypoints file")
-        elif not path.stat().st_size:
+        elif not self.pipe and not path.stat().st_size:
             raise DataError(f"{source}: an empty file")
         self._probe()
         self._scale(width)
@@ -125,7 +130,7 @@ class Video:
     def _container(self):
         av = needs("av", "video", "reading a video")
         try:
-            if self.live:
+            if self.live and not self.pipe:
                 return av.open(f"/dev/video{self.source}", format="v4l2")
             # "file:": no name is taken for an address, whatever is in it
             options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
@@ -145,10 +150,14 @@ class Video:
 
     def _probe(self) -> None:
         """Size, turn and times of the video; the times of all images without looking at them."""
-        first = next(self._frames(), None)
+        source = self._container() if self.pipe else None
+        frames = self._frames() if source is None else self._decoded(source)
+        first = next(frames, None)
         if first is None:
             raise self._unreadable()
-        with self._container() as container:
+        if source is not None:
+            self.coming = itertools.chain([first], frames)
+        with self._container() if source is None else contextlib.nullcontext(source) as container:
             stream = container.streams.video[0]
             aspect = float(stream.sample_aspect_ratio or 1) or 1.0
             rate = float(stream.average_rate or stream.guessed_rate or 0) or FOLDER_FPS
@@ -177,17 +186,22 @@ class Video:
 
     def _frames(self) -> Iterator:
         """All frames that can be decoded; damaged ones are passed over."""
-        av = needs("av", "video", "reading a video")
+        if self.coming is not None:
+            yield from self.coming
+            return
         with self._container() as container:
-            stream = container.streams.video[0]
-            try:
-                for packet in container.demux(stream):
-                    try:
-                        yield from packet.decode()
-                    except av.error.InvalidDataError:
-                        continue
-            except av.FFmpegError as error:
-                raise self._unreadable() from error
+            yield from self._decoded(container)
+
+    def _decoded(self, container) -> Iterator:
+        av = needs("av", "video", "reading a video")
+        try:
+            for packet in container.demux(container.streams.video[0]):
+                try:
+                    yield from packet.decode()
+                except av.error.InvalidDataError:
+                    continue
+        except av.FFmpegError as error:
+            raise self._unreadable() from error
 
     def _image(self, frame) -> np.ndarray:
         """[H, W, 3] of a frame, upright, of ``size``."""

@@ -43,7 +43,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with what it returns.
 
     A ValueError, TypeError or OSError (a bad argument or file; every check in this project raises one of them) and a
-    BackendError are printed as one line and exit with 2, and so is PyTorch running out of memory. Ctrl-C, SIGTERM and
+    BackendError are printed as one line and exit with 2, and so is running out of memory. Ctrl-C, SIGTERM and
     SIGHUP end it as a KeyboardInterrupt, and exit with 130. ``POSEKERNELS_TRACEBACK=1`` shows where an error came from
     instead.
     """
@@ -60,14 +60,15 @@ def run_cli(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt as stopped:
         print(f"\nstopped{f' by {stopped}' if isinstance(stopped, Stopped) else ''}", file=sys.stderr)
         code = 130
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
         ours = not isinstance(error, RuntimeError) or isinstance(error, BackendError)
         out_of_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)  # on a GPU, on a CPU
         if not (ours or out_of_memory) or os.environ.get("POSEKERNELS_TRACEBACK") == "1":
             raise
         line = "; ".join(part.strip() for part in str(error).splitlines() if part.strip()).replace(":; ", ": ")
+        line = line or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
         rank = os.environ.get("RANK", "0")
-        print(f"{'' if rank == '0' else f'[rank {rank}] '}error: {line or type(error).__name__}", file=sys.stderr)
+        print(f"{'' if rank == '0' else f'[rank {rank}] '}error: {line}", file=sys.stderr)
         code = 2
     finally:
         warnings.formatwarning = plain

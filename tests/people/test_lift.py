@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from posekernels import extras, models
 from posekernels.__main__ import run
+from posekernels.cli import Stopped
 from posekernels.models.load import About, save_weights
 from posekernels.people import detect, keypoint_files, pose_files
 from posekernels.people.commands import lift as command
@@ -684,7 +685,7 @@ def test_networks_of_human36m_get_coco_as_the_published_demos_convert_it(folder,
 class FakeDetector:
     """Finds the person of ``walk`` in every image; stops like Ctrl-C after ``until`` of them."""
 
-    until = 1 << 30
+    until, ending = 1 << 30, KeyboardInterrupt()
     layout = "blazepose-33"
     walk: np.ndarray
 
@@ -693,7 +694,7 @@ class FakeDetector:
 
     def __call__(self, image):
         if self.calls == type(self).until:
-            raise KeyboardInterrupt
+            raise type(self).ending
         self.calls += 1
         number = int(image[0, 0, 0])
         points = from_h36m(type(self).walk[number], "blazepose-33").astype(np.float32)
@@ -729,6 +730,51 @@ def test_interrupted_keeps_what_was_computed_and_resume_goes_on(folder, pictures
     assert a.size == (100, 160)
     with pytest.raises(ValueError, match="--resume: nothing to go on from"):
         go(*arguments, tmp_path / "y.npz", "--resume")
+
+
+@pytest.mark.parametrize(
+    "ending", [MemoryError(), OSError(28, "No space left on device"), Stopped("SIGTERM"), Stopped("SIGHUP")], ids=repr
+)
+def test_whatever_ends_a_search_it_can_be_gone_on_with(folder, pictures, tmp_path, monkeypatch, ending, capsys):
+    arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o"]
+    assert go(*arguments, tmp_path / "whole.npz") == 0
+    monkeypatch.setattr(FakeDetector, "until", 7)
+    monkeypatch.setattr(FakeDetector, "ending", ending)
+    if isinstance(ending, KeyboardInterrupt):
+        assert go(*arguments, tmp_path / "x.npz") == 130
+        assert "7 frames are kept, and the same command with --resume goes on" in capsys.readouterr().err
+    else:
+        with pytest.raises(type(ending)):
+            go(*arguments, tmp_path / "x.npz")
+        assert "found in 7 frames is kept, and the same command with --resume goes on" in capsys.readouterr().err
+    monkeypatch.setattr(FakeDetector, "until", 13)
+    assert go(*arguments, tmp_path / "x.npz", "--resume") == 0
+    a, b = (pose_files.read(tmp_path / name) for name in ("whole.npz", "x.npz"))
+    np.testing.assert_array_equal(a.people[0].world, b.people[0].world)
+
+
+def test_a_file_that_fails_keeps_no_other_from_being_written(folder, pictures, tmp_path, monkeypatch, capsys):
+    def full(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command.pictures, "save", full)
+    outs = ["-o", tmp_path / "x.gif", "-o", tmp_path / "x.npz", "-o", tmp_path / "x.html"]
+    with pytest.raises(OSError, match="No space"):
+        go("lift", pictures, "--weights", folder / "lifter.safetensors", *outs)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] == "x") == ["x.html", "x.npz"]
+    assert "x.gif: not written" in capsys.readouterr().err and (tmp_path / ".x.gif.partial").is_file()
+
+
+def test_two_runs_do_not_write_one_search(pictures, tmp_path):
+    searches = [
+        command.Search(Video(pictures), tmp_path / "x.partial", FakeDetector(1), command.Clock(), tqdm(disable=True))
+        for _ in range(2)
+    ]
+    searches[0].open()
+    with pytest.raises(ValueError, match=r"x.partial: another run is writing there"):
+        searches[1].open()
+    searches[0].close(keep=False)
+    searches[1].open()
 
 
 @pytest.mark.parametrize("cut", ["find", "follow"])

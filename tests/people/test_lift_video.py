@@ -1,6 +1,8 @@
 """Videos as they come: upright, sideways, of uneven rate, cut off, damaged."""
 
+import os
 import subprocess
+import threading
 
 import numpy as np
 import pytest
@@ -95,6 +97,19 @@ def test_pixels_that_are_not_square_are_made_so(tmp_path):
     assert images[0][8, 40, 0] > 240 and images[0][8, 52, 0] < 15, "the bright quarter ends in the middle"
     assert video.notes == ["pixels are not square: 64x48 is read as 93x48"]
     assert next(iter(Video(tmp_path / "pal.mp4", width=46))).shape == (24, 46, 3)
+
+
+def test_a_video_may_come_through_a_pipe(tmp_path):
+    """Read once, image by image, while it is written; it ends when its writer ends it."""
+    write(tmp_path / "x.mkv", frames=30)
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "x.mkv").read_bytes()))
+    writer.start()
+    video = Video(tmp_path / "pipe")
+    assert (video.live, video.count, video.size, video.fps) == (True, None, (64, 48), 10.0)
+    images = list(video)
+    writer.join()
+    assert len(images) == 30 and abs(int(images[5][40, 60, 0]) - 50) < 8
 
 
 def test_names_are_no_addresses_and_lists_are_no_videos(tmp_path, monkeypatch):

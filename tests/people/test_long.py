@@ -1,6 +1,7 @@
 """Long recordings: people who come, go and come back; memory that follows what was seen; numbers put right by hand."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -181,6 +182,23 @@ def test_a_long_recording_is_written_by_frames(tmp_path, monkeypatch, sparse):
             np.testing.assert_array_equal(one.over(name, 400), other.over(name, 400))
     found = keypoint_files.read(tmp_path / "x.npz")
     assert found.frames == 400 and found.numbered and found.people[0].frames.tolist() == [2, 3, 5]
+
+
+def test_memory_and_time_of_a_recording_grow_with_what_is_in_it(tmp_path):
+    """Four times the frames and people who come and go: about four times of both, where arrays of everybody over all
+    frames were sixteen."""
+    from bench.recordings import recorded
+
+    costs = []
+    for frames in (500, 2000):
+        tracemalloc.start()
+        row = recorded(frames, 3, tmp_path, stay=200)
+        costs.append((row.identities, row.seconds, tracemalloc.get_traced_memory()[1]))
+        tracemalloc.stop()
+        assert not list(tmp_path.glob(".*")), "nothing is left beside"
+    (few, quick, small), (many, slow, large) = costs
+    assert 3.5 < many / few < 4.5 and slow < 8 * quick and large < 6 * small
+    assert pose_files.read(tmp_path / "people.npz").frames == 2000
 
 
 def test_what_nobody_could_use_is_refused_with_its_size(tmp_path):

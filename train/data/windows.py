@@ -86,23 +86,32 @@ class _Frames:
         if all(have):
             self.poses = torch.from_numpy(end_to_end([c.positions for c in clips])).to(device)
 
-    def read(self, frames: Tensor, clips: np.ndarray, first: np.ndarray, width: int) -> Tensor:
-        """[B, width, ...]: frames outside a clip repeat its first or last one."""
+    def keypoints_of(self, clips: np.ndarray, first: np.ndarray, width: int, mirrored: np.ndarray) -> Tensor:
+        """[B, width, K, C] from frame ``first`` on; frames outside a clip repeat its first or last one."""
+        return self._mirrored(self._read(self.keypoints, clips, first, width), mirrored, self.keypoint_sides)
+
+    def poses_of(self, clips: np.ndarray, first: np.ndarray, width: int, mirrored: np.ndarray) -> Tensor:
+        """[B, width, J, 3], as ``keypoints_of``."""
+        return self._mirrored(self._read(self.poses, clips, first, width), mirrored, self.joint_sides)
+
+    def _read(self, frames: Tensor, clips: np.ndarray, first: np.ndarray, width: int) -> Tensor:
         inside = (first[:, None] + np.arange(width)).clip(0, self.lengths[clips][:, None] - 1)
         index = torch.from_numpy(inside + self.starts[clips][:, None]).to(self.device)
         return frames.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
 
-    def batch(self, rows: np.ndarray, pad: int, shift: int, length: int, total: int) -> Batch:
-        clips, first, mirrored = rows[:, 0], rows[:, 1], rows[:, 3]
-        keypoints = self.read(self.keypoints, clips, first - pad - shift, length + 2 * pad)
-        poses = None if self.poses is None else self.read(self.poses, clips, first, length)
-        cameras = self.cameras[torch.from_numpy(clips).to(self.device)]
+    def _mirrored(self, windows: Tensor, mirrored: np.ndarray, sides) -> Tensor:
         turned = torch.from_numpy(np.flatnonzero(mirrored)).to(self.device)
         if len(turned):
-            keypoints[turned] = mirror_points(keypoints[turned], *self.keypoint_sides)
-            cameras[turned] = mirror_camera(cameras[turned])
-            if poses is not None:
-                poses[turned] = mirror_points(poses[turned], *self.joint_sides)
+            windows[turned] = mirror_points(windows[turned], *sides)
+        return windows
+
+    def batch(self, rows: np.ndarray, pad: int, shift: int, length: int, total: int) -> Batch:
+        clips, first, mirrored = rows[:, 0], rows[:, 1], rows[:, 3]
+        keypoints = self.keypoints_of(clips, first - pad - shift, length + 2 * pad, mirrored)
+        poses = None if self.poses is None else self.poses_of(clips, first, length, mirrored)
+        cameras = self.cameras[torch.from_numpy(clips).to(self.device)]
+        turned = torch.from_numpy(np.flatnonzero(mirrored)).to(self.device)
+        cameras[turned] = mirror_camera(cameras[turned])
         return Batch(keypoints, poses, cameras, rows, total)
 
 

@@ -68,7 +68,7 @@ class WholeWindows(Windows):
         frames = self.frames
         for batch in super().__iter__():
             clips, first, _, mirrored, backwards = batch.rows.T
-            poses = frames.read(frames.poses, clips, first - self.pad, 2 * self.pad + 1, mirrored)
+            poses = frames.poses_of(clips, first - self.pad, 2 * self.pad + 1, mirrored)
             keypoints = batch.keypoints
             if backwards.any():
                 which = torch.from_numpy(np.flatnonzero(backwards)).to(poses.device)
