@@ -96,7 +96,9 @@ def test_long_clips_train_on_few_and_are_refused_where_they_do_not_fit(monkeypat
 
     for frames, root, chunks in ((27, None, 16), (5000, None, 1), (243, "there", 4), (81, "there", 12)):
         monkeypatch.setattr(mixste, "free_memory", lambda: None)
-        assert recipe("-f", str(frames), "-b", "1024" if root else "432", root=root).chunks == chunks
+        assert recipe("-f", str(frames), root=root).chunks == chunks
+    with pytest.raises(ValueError, match="--batch-size 16: counts frames, and a chunk has 27"):
+        recipe("-f", "27", "-b", "16")
     monkeypatch.setattr(mixste, "free_memory", lambda: 8 << 30)
     recipe("-f", "5000")
     with pytest.raises(

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "simlpe": "--iter 4 --every 4 -b 16 --blocks 2",
     "pkd": "--iter 3 --every 3 -b 14 --blocks 2",
-    "mixste": "-e 1 -b 243 --frames 27 --channels 16 --depth 1 --heads 2",
+    "mixste": "-e 1 -b 6561 --frames 27 --channels 16 --depth 1 --heads 2",
 }
 
 

@@ -105,13 +105,20 @@ class MixSTERecipe(LiftingRecipe):
     @classmethod
     def defaults(cls, starter: bool) -> dict:
         usual = {"epochs": 3, "lr": 1e-3} if starter else {"epochs": 120, "lr": 4e-5}
-        return network_defaults(starter) | {"batch_size": batch_frames(starter)} | usual
+        return network_defaults(starter) | usual
 
     def __init__(self, options, data):
         super().__init__(options, data)
         if options.stride not in (None, options.frames):
             raise ValueError(
                 f"--stride {options.stride}: chunks follow one another, --stride must be --frames, {options.frames}"
+            )
+        if options.batch_size is None:
+            options.batch_size = max(options.frames, batch_frames(options.data_root is None))
+        elif options.batch_size < options.frames and not options.evaluate:
+            raise ValueError(
+                f"--batch-size {options.batch_size}: counts frames, and a chunk has {options.frames} (runs from before "
+                "count chunks: they cannot go on)"
             )
         self.chunks = chunks_in_batch(options, options.batch_size)
         self.counted = options.frames
