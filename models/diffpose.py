@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from posekernels._tables import table
 from posekernels.checks import nearest
+from posekernels.graphs import Replays
 from posekernels.ops import denoise_loop
 from posekernels.ops.denoise.reference import draw
 
@@ -250,6 +252,7 @@ class DiffPose(Lifts):
         self.initial, self.denoiser, self.skeleton = initial, denoiser, denoiser.skeleton
         self.diffusion = Diffusion() if diffusion is None else diffusion
         self.sampling, self.seed = sampling or self.usual, seed
+        self._replays = Replays()
         self.eval()
 
     def refined(self, pieces: Iterable[Tensor]) -> Tensor:
@@ -279,10 +282,15 @@ class DiffPose(Lifts):
         """
         if sampling.eta > 0 and noise is None and seed is None:
             raise ValueError(f"eta={sampling.eta} draws noise: give seed or noise")
-        timesteps, coefficients = self.diffusion.coefficients(sampling)
+        self.diffusion.coefficients(sampling)  # refuses what cannot be
         x = torch.cat((keypoints, pose), dim=-1).repeat(sampling.hypotheses, 1, 1)
         if sampling.eta == 0:
-            noise, seed = None, None
+            return self._replays(sampling, partial(self._chain, sampling), x)
+        return self._chain(sampling, x, noise, seed)
+
+    def _chain(self, sampling: Sampling, x: Tensor, noise: Tensor | None = None, seed: int | None = None) -> Tensor:
+        """Every step of ``refine``: [R * B, J, 5] -> [R, B, J, 5]."""
+        timesteps, coefficients = self.diffusion.coefficients(sampling)
         if not self.denoiser.fits():
             x = self._step_by_step(x, timesteps, coefficients.tolist(), noise, seed)
             return x.unflatten(0, (sampling.hypotheses, -1))

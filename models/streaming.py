@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from posekernels.graphs import Replays
+
 from .lifting import LiftsWindows, both_ways, check_lifts, merged, mirror_of
 
 
@@ -14,6 +16,7 @@ class Stream:
     def __init__(self, net: LiftsWindows, latency: int, mirrored: bool):
         self.net, self.latency = net, latency
         self.mirror = mirror_of("stream", net) if mirrored else None
+        self._replays = Replays()
         self.reset()
 
     def reset(self) -> None:
@@ -65,7 +68,7 @@ class Stream:
         offsets = torch.arange(net.frames, device=rows.device) - net.target
         index = (self.given - first + offsets).clamp(0, rows.shape[2] - 1)
         window = rows[:, :, index]
-        found = net.encode(window.flatten(0, 1))[:, 0].unflatten(0, window.shape[:2])
+        found = self._replays(None, net.encode, window.flatten(0, 1))[:, 0].unflatten(0, window.shape[:2])
         pose = merged(found, self.mirror) if self.mirror else found[0].clone()
         pose[:, 0] = 0
         self.given += 1

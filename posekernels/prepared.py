@@ -47,6 +47,7 @@ _LEAST, _MOST_STEP = 16, 4096  # numbers of a tensor that are looked at in a cal
 _version = attrgetter("_version")
 _here = threading.local()
 _passes = 0  # training passes that began in this process
+_repacks = 0  # calls of ``repack``
 Value = TypeVar("Value")
 
 
@@ -307,6 +308,22 @@ class OneCall:
         return type(self), ()
 
 
+class Watched:
+    """Whether a network has the weights, in the memory, that it had at one moment; numbers are not compared."""
+
+    def __init__(self, net: nn.Module):
+        self._net, self._tree, self._repacks = net, _Tree(net), _repacks
+        self._state = state_of(self._tree.tensors, numbers=False)
+
+    def same(self) -> bool:
+        tensors = self._tree.tensors
+        if not self._tree.same():  # something about its modules changed, or nothing compiled is there to tell
+            now = [*self._net.parameters(), *self._net.buffers()]
+            if len(now) != len(tensors) or any(a is not b for a, b in zip(now, tensors)):
+                return False
+        return self._state is not None and self._repacks == _repacks and self._state.same(tensors)
+
+
 _deriving = threading.local()
 
 
@@ -385,6 +402,8 @@ def _prepared_in(module: nn.Module) -> list[tuple[nn.Module, OneCall]]:
 def repack(module: nn.Module) -> None:
     """Forget everything derived from ``module``'s parameters and buffers: needed after writes that are not seen, which
     are few: see the first lines of this module."""
+    global _repacks
+    _repacks += 1
     for _, prepared in _prepared_in(module):
         if isinstance(prepared, PreparedWeights):
             prepared.forget()
