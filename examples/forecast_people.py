@@ -12,9 +12,10 @@ now = lifted.frames / lifted.fps - 0.5
 ahead = people.forecast(lifted, 0.5, at=now)  # half a second that is known, too
 
 for person in ahead.people:
-    known = next(p for p in lifted.people if p.identity == person.identity).world[ahead.now : ahead.frames]
-    off = np.linalg.norm(person.world[ahead.now : ahead.now + len(known)] - known, axis=-1).mean(-1)
-    still = np.linalg.norm(known - person.world[ahead.now - 1], axis=-1).mean(-1)
+    done = next(p for p in lifted.people if p.identity == person.identity).over("world", lifted.frames)
+    may, known = person.over("world", ahead.frames), done[ahead.now : ahead.frames]
+    off = np.linalg.norm(may[ahead.now : ahead.now + len(known)] - known, axis=-1).mean(-1)
+    still = np.linalg.norm(known - may[ahead.now - 1], axis=-1).mean(-1)
     print(f"person {person.identity}, {len(known) / lifted.fps:.1f} s ahead: {1000 * off[-1]:.0f} mm off")
     print(f"  (standing still: {1000 * still[-1]:.0f} mm)")
 

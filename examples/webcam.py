@@ -35,9 +35,8 @@ for frame, image in enumerate(video, 1):
         track = in_h36m(Track(number, sighting.points[None], sighting.scores[None]), find.layout, lifter.net.sees)
         people.append((number, track.points[0], track.scores[0]))
     live.push(people)
-    for number, poses in live.poses.items():  # {frame: pose [17, 3]}, metres, of LATENCY frames ago
-        latest = max(poses)
-        if latest >= shown:
-            rate = frame / (time.perf_counter() - start)
-            print(f"frame {latest}: person {number}, left knee {knee(poses[latest]):.0f} degrees, {rate:.0f} frames/s")
-            shown = latest + 1
+    rate = frame / (time.perf_counter() - start)
+    for row in live.poses[shown:]:  # finished since the last image; LATENCY frames old
+        pose = row["pose"]  # [17, 3] metres, camera axes, the root at 0
+        print(f"frame {row['frame']}: left knee {knee(pose):.0f} degrees, {rate:.0f} frames/s")
+    shown = len(live.poses)

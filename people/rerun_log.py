@@ -43,7 +43,8 @@ def log(lifted: Lifted, video: Path | None = None, to: Path | None = None) -> No
                 ("world", rr.Points3D, person.over("world", lifted.frames)),
                 ("image", rr.Points2D, person.over("points", lifted.frames)),
             ):
-                _points(rr, f"{place}/person {person.identity}", kind, values, lifted.fps)
+                times = _times(rr, person.frames, lifted.fps)
+                _points(rr, f"{place}/person {person.identity}", kind, values, times)
     recording.disconnect()
 
 
@@ -51,8 +52,8 @@ def _times(rr, frames: np.ndarray, fps: float) -> list:
     return [rr.TimeColumn("frame", sequence=frames), rr.TimeColumn("time", duration=frames / fps)]
 
 
-def _points(rr, name: str, kind, values: np.ndarray, fps: float) -> None:
-    """[T, 17, C]; frames with NaN are logged as nobody."""
+def _points(rr, name: str, kind, values: np.ndarray, times: list) -> None:
+    """[N, 17, C]; frames with NaN are logged as nobody."""
     there = np.isfinite(values).all((1, 2))
     count = len(values[there])
     if not count:
@@ -63,7 +64,7 @@ def _points(rr, name: str, kind, values: np.ndarray, fps: float) -> None:
         keypoint_ids=np.tile(np.arange(joints), count),
         class_ids=np.zeros(count * joints, int),
     ).partition(lengths)
-    rr.send_columns(name, _times(rr, np.arange(len(values)), fps), columns)
+    rr.send_columns(name, times, columns)
 
 
 def _video(rr, path: Path) -> None:
