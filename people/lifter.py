@@ -35,7 +35,7 @@ BRIDGED = 15  # frames of a gap that is filled, by default
 RATE = 50.0  # frames per second that lifters are trained at
 SLOW = 25.0  # under which they miss much between two frames
 LONGEST, MARGIN = 16384, 512  # frames: of a piece of a longer stretch, and looked at beyond its ends
-ROOM = 256 << 20  # bytes of lifted people that are held in memory; more go to a file
+ROOM = 128 << 20  # bytes of lifted people that are held in memory; more go to a file
 FOCAL = 1.2  # of an unknown camera, in units of the image's longer side: about 45 degrees across
 
 
@@ -233,10 +233,16 @@ class Person:
 
     def until(self, end: int) -> Person:
         """The frames before ``end``."""
-        stop = int(np.searchsorted(self.frames, end))
-        world = None if self.world is None else self.world[:stop]
-        of = self.points[:stop], self.scores[:stop], self.poses[:stop]
-        return Person(self.identity, *of, world, self.off, self.frames[:stop])
+        return self._part(slice(0, int(np.searchsorted(self.frames, end))))
+
+    def since(self, start: int) -> Person:
+        """The frames from ``start`` on."""
+        return self._part(slice(int(np.searchsorted(self.frames, start)), None))
+
+    def _part(self, rows: slice) -> Person:
+        world = None if self.world is None else self.world[rows]
+        of = self.points[rows], self.scores[rows], self.poses[rows]
+        return Person(self.identity, *of, world, self.off, self.frames[rows])
 
 
 class Shelf(Sequence):
@@ -282,7 +288,9 @@ class Shelf(Sequence):
             if getattr(person, name) is not None:
                 self.file.write(np.ascontiguousarray(getattr(person, name), kind).tobytes())
 
-    def __getitem__(self, index: int) -> Person:
+    def __getitem__(self, index: int | slice) -> Person | list[Person]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         if isinstance(self.kept[index], Person):
             return self.kept[index]
         (at, count), (identity, off, placed), found = self.kept[index], self.about[index], {}

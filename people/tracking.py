@@ -310,7 +310,9 @@ class Tracks(Sequence):
     def __len__(self) -> int:
         return len(self.people)
 
-    def __getitem__(self, index: int) -> Track:
+    def __getitem__(self, index: int | slice) -> Track | list[Track]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         identity, frames, rows = self.people[index]
         points, scores = self.read(rows)
         track = Track(identity, points, scores, frames)

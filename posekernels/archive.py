@@ -164,6 +164,20 @@ def read_npz(path: str | Path, *required: str, most: int = MOST_BYTES) -> dict[s
         raise DataError(f"{path}: not a readable .npz archive ({_first_line(error)}); is it complete?") from error
 
 
+def names_in(path: str | Path) -> list[str]:
+    """The keys of an ``.npz`` archive, without reading what they hold.
+
+    Raises:
+        DataError: missing, or not an archive.
+    """
+    _check_file(Path(path))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path}: not a readable .npz archive ({_first_line(error)}); is it complete?") from error
+
+
 def write_npz(path: str | Path, **arrays) -> None:
     """Write a compressed ``.npz`` of arrays and dictionaries; aside first, then renamed: it is whole or absent."""
     path = Path(path)

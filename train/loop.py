@@ -282,7 +282,7 @@ class Loop:
                 f"--batch-size {samples * count}: a step needs about {wanted * here / 2**30:.1f} GiB of memory, "
                 f"and {(free or 0) / 2**30:.1f} GiB are free: {fitting}{self.smaller()}"
             )
-        seconds = cost.seconds / cost.samples * samples * len(loader)
+        seconds = cost.of(samples) * len(loader)
         if place.rank == 0 and seconds > trial.LONG:
             print(f"an epoch takes {trial.words(seconds)} here{self.smaller() if seconds > 3600 else ''}")
 

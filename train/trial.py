@@ -10,18 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-FEW, SOME = 2, 8  # samples that are tried; the second number where an epoch seems to take long
+FEW, SOME = 2, 16  # samples that are tried; the second number where an epoch seems to take long
 LONG = 60.0  # seconds
 SLACK = 1.25  # of what backward makes beside what it reads
 
 
 @dataclass
 class Cost:
-    """Of ``samples`` in one step: bytes kept for backward, seconds."""
+    """Of ``samples`` in one step: bytes kept for backward, seconds; ``each``: seconds of one sample more."""
 
     samples: int
     kept: int
     seconds: float
+    each: float = 0.0
+
+    def of(self, samples: int) -> float:
+        """Seconds of a step on so many samples."""
+        return self.seconds + self.each * (samples - self.samples)
 
 
 def some_of(batch, count: int, whole: int):
@@ -69,7 +74,8 @@ def tried(step: nn.Module, losses: int, batch) -> Cost:
         most = max(most, sum(stores.values()))
         loss.backward()
         step.zero_grad(set_to_none=True)
-    return Cost(samples_of(batch), most, time.perf_counter() - start)
+    samples, seconds = samples_of(batch), time.perf_counter() - start
+    return Cost(samples, most, seconds, seconds / samples)
 
 
 def cost_of(step: nn.Module, losses: int, batch, batches: int) -> Cost | None:
@@ -81,8 +87,9 @@ def cost_of(step: nn.Module, losses: int, batch, batches: int) -> Cost | None:
     if whole < 1:
         return None
     cost = tried(step, losses, some_of(batch, FEW, whole))
-    if cost.seconds / cost.samples * whole * batches > LONG and whole >= SOME:
-        cost = tried(step, losses, some_of(batch, SOME, whole))
+    if cost.of(whole) * batches > LONG and whole >= SOME:  # now that everything has been called once
+        few, cost = (tried(step, losses, some_of(batch, n, whole)) for n in (FEW, SOME))
+        cost.each = max((cost.seconds - few.seconds) / (SOME - FEW), 0.1 * cost.each)
     return cost
 
 

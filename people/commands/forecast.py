@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from posekernels import models
-from posekernels.archive import DataError, read_npz
+from posekernels.archive import DataError, names_in
 from posekernels.cli import Parser
 from posekernels.models.forecasting import FPS, with_path, without_path
 from posekernels.models.pkd import roll_out
@@ -26,6 +26,7 @@ from ..world import Lifted
 from . import lift
 from .lift import say
 
+PAST = 60.0  # seconds before a forecast that are kept with it
 BEFORE = 2.0  # seconds of the past that pictures begin with, at most
 
 
@@ -104,7 +105,7 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
         below = np.floor(at).astype(int).clip(0, steps - 1)
         share = (at - below)[:, None, None]
         ahead_world = (future[below] * (1 - share) + future[below + 1] * share).astype(np.float32)
-        before, new = person.until(end), np.arange(end, end + ahead)
+        before, new = person.until(end).since(end - round(PAST * lifted.fps)), np.arange(end, end + ahead)
         parts = {
             "points": np.full((ahead, 17, 2), np.nan, np.float32),
             "scores": np.zeros((ahead, 17), np.float32),
@@ -113,6 +114,8 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
             "frames": new,
         }
         shown.append(Person(person.identity, **{k: np.concatenate((getattr(before, k), v)) for k, v in parts.items()}))
+    if end > PAST * lifted.fps:
+        notes.append(f"the last {PAST:g} s before the forecast are written with it, of {end / lifted.fps:.0f} s")
     return Lifted(shown, lifted.fps, lifted.size, lifted.source, notes, end, end + ahead), end, notes
 
 
@@ -176,7 +179,7 @@ def _is_lifted(source: str) -> bool:
     path = Path(source)
     if not path.is_file() or path.suffix.lower() not in pose_files.READ:
         return False
-    return "world" in read_npz(path) if path.suffix.lower() == ".npz" else pose_files.is_ours(path)
+    return "world" in names_in(path) if path.suffix.lower() == ".npz" else pose_files.is_ours(path)
 
 
 def main(arguments: list[str]) -> int:

@@ -350,7 +350,8 @@ class Search:
                 for _ in range(done, int(record["frame"])):
                     yield waiting
                     waiting, done = [], done + 1
-                waiting.append(Sighting(record["points"], record["scores"], record["clothes"]))
+                # copies: whoever keeps one keeps it alone, and not all that was read with it
+                waiting.append(Sighting(*(record[name].copy() for name in ("points", "scores", "clothes"))))
         for _ in range(done, self.count):
             yield waiting
             waiting = []
@@ -697,6 +698,8 @@ def run(
     with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as own:
         steps = own if bar is None or not video.count else _Part(bar, video.count)
         search = Search(video, left, detector or finder(options), clock, steps)
+        if left.is_file() and not options.resume:
+            say(f"{left}: what an earlier run found is left out; {again} would go on with it")
         search.open(options.resume)
         steps.update(search.count)
         try:

@@ -6,7 +6,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from posekernels import models
 from posekernels.people import detect, keypoint_files, lifter, pose_files
+from posekernels.people.commands import forecast
 from posekernels.people.commands import lift as command
 from posekernels.people.keypoint_rules import Keypoints
 from posekernels.people.lifter import Person, Shelf
@@ -199,6 +201,14 @@ def test_memory_and_time_of_a_recording_grow_with_what_is_in_it(tmp_path):
     (few, quick, small), (many, slow, large) = costs
     assert 3.5 < many / few < 4.5 and slow < 8 * quick and large < 6 * small
     assert pose_files.read(tmp_path / "people.npz").frames == 2000
+
+
+def test_a_forecast_keeps_a_minute_of_a_long_past():
+    """And not an hour, to go on for a second from the last two."""
+    long = Lifted([person(1, range(9000))], 50.0, (640, 480))
+    done, end, notes = forecast.forecast(models.load("forecaster"), long, 1.0, 25.0)
+    assert (end, done.frames) == (9000, 9050) and done.people[0].frames.tolist() == [*range(6000, 9050)]
+    assert "the last 60 s before the forecast are written with it, of 180 s" in notes
 
 
 def test_what_nobody_could_use_is_refused_with_its_size(tmp_path):
