@@ -27,23 +27,25 @@ def without_seconds(history):
     return [{k: v for k, v in r.items() if "seconds" not in k} for r in history]
 
 
-def interrupt_at(*moments):
-    """Ctrl-C when the given batches (counted over the stage) have been trained; each once."""
+def interrupt_at(*moments, by=signal.SIGINT):
+    """A signal when the given batches (counted over the stage) have been trained; each once."""
     left = list(moments)
 
     def hook(step):
         if left and step == left[0]:
             left.pop(0)
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), by)
 
     return hook
 
 
-@pytest.mark.parametrize("moment", [2, 11, 12, 17])  # 12 batches an epoch: within epochs, and after their last batches
-def test_an_interrupted_run_continued_is_the_unbroken_run(tmp_path, moment):
+@pytest.mark.parametrize(  # 12 batches an epoch: within epochs, and after their last batches
+    "moment, by", [(2, signal.SIGINT), (11, signal.SIGTERM), (12, signal.SIGINT), (17, signal.SIGHUP)]
+)
+def test_an_interrupted_run_continued_is_the_unbroken_run(tmp_path, moment, by):
     _, whole = train(tmp_path / "whole")
     with pytest.raises(Interrupted, match="--resume"):
-        train(tmp_path / "broken", interrupt_at(moment))
+        train(tmp_path / "broken", interrupt_at(moment, by=by))
     _, resumed = train(tmp_path / "broken", resume="last.pt")
     assert len(whole) == 3 and weights(tmp_path / "whole")["step"] == 36
     assert without_seconds(resumed) == without_seconds(whole)
