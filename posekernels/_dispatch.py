@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import _first_use
+from .checks import check_choice
 from .prepared import explain_network
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
@@ -67,8 +68,7 @@ _logged: set[tuple[str, str]] = set()
 
 
 def _check_name(backend: str, source: str) -> str:
-    if backend not in (*BACKENDS, "auto"):
-        raise ValueError(f"{source}: backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
+    check_choice(source, "backend", backend, ("auto", *BACKENDS))
     return backend
 
 

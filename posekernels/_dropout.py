@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ._philox import philox4x32
+from .checks import check_number
 
 _DOMAIN = 0x44524F50  # "DROP": keeps these counters apart from those of other ops under the same seed
 
@@ -46,7 +47,10 @@ def dropout(x: Tensor, rate: float, seed: int, stream: int = 0) -> Tensor:
 
 
 def check_rate(op: str, name: str, rate: float) -> None:
-    """Raises ValueError unless 0 <= rate < 1."""
+    """Raises TypeError or ValueError unless it is a number with 0 <= rate < 1."""
+    if type(rate) is float and 0 <= rate < 1:
+        return
+    check_number(op, name, rate)
     if not 0 <= rate < 1:
         raise ValueError(f"{op}: {name} must be at least 0 and below 1, got {rate}")
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Iterable
+import numbers
+import operator
+from collections.abc import Container, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_LARGEST = torch.finfo(torch.float32).max
+MOST_STRIDE = 2**31 - 1  # kernels count frames in 32 bits
+MOST_POSES = 2**62  # a number of a first pose: counting on from it stays in 64 bits
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -115,12 +120,76 @@ def check_sizes(what: str, least: int = 1, **sizes: int) -> None:
             raise ValueError(f"{what}: {name} must be at least {least}, got {size}")
 
 
+def _shown(value) -> str:
+    """A wrong option in words that stay short whatever it is."""
+    return repr(value)[:80] if isinstance(value, (bool, numbers.Number, str, type(None))) else type(value).__qualname__
+
+
+def check_number(op: str, name: str, value, least: float = -_LARGEST, most: float = _LARGEST) -> float:
+    """``value``, an option, as a float.
+
+    A tensor is refused: its gradient would be dropped without a word.
+
+    Raises:
+        TypeError: not a real number.
+        ValueError: NaN, infinite, beyond float32, or not in [``least``, ``most``].
+    """
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+        raise TypeError(f"{op}: {name} must be a number, got {_shown(value)}")
+    if not least <= value <= most:
+        bounds = f"of at least {least:g}" if most == _LARGEST != -least else f"in [{least:g}, {most:g}]"
+        raise ValueError(f"{op}: {name} must be a finite number {bounds}, got {_shown(value)}")
+    return float(value)
+
+
+def check_integer(op: str, name: str, value, least: int = -(2**63), most: int = 2**63 - 1) -> int:
+    """``value``, an option, as an int.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: not in [``least``, ``most``].
+    """
+    if type(value) is not int:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{op}: {name} must be an integer, got {_shown(value)}")
+        value = operator.index(value)
+    if not least <= value <= most:
+        bounds = f"of at least {least}" if value < least else f"of at most {most}"
+        raise ValueError(f"{op}: {name} must be an integer {bounds}, got {_shown(value)}")
+    return value
+
+
+def check_integers(op: str, name: str, values, because: str) -> list[int]:
+    """``values`` as a list of ints; ``because`` says what they are. Raises TypeError."""
+    if isinstance(values, str) or not isinstance(values, (Sequence, torch.Size)) and not hasattr(values, "tolist"):
+        raise TypeError(f"{op}: {name} must be a list of integers, {because}, got {_shown(values)}")
+    return [check_integer(op, f"every entry of {name}", value) for value in values]
+
+
+def check_flag(op: str, name: str, value) -> bool:
+    """``value`` as a bool. Raises TypeError unless it is True, False, 1 or 0."""
+    if type(value) is bool:
+        return value
+    if not isinstance(value, numbers.Integral) and type(value).__name__ not in ("bool", "bool_") or value not in (0, 1):
+        raise TypeError(f"{op}: {name} must be True or False, got {_shown(value)}")
+    return bool(value)
+
+
+def check_choice(op: str, name: str, value, choices: Sequence[str]) -> None:
+    """Raises ValueError unless ``value`` is one of the texts ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}, got {_shown(value)}")
+
+
 def seed_of(op: str, seed: int) -> int:
     """64 bits, written with or without a sign, as the signed integer that an op takes.
 
     Raises:
+        TypeError: not an integer.
         ValueError: more than 64 bits.
     """
+    if type(seed) is not int:
+        seed = check_integer(op, "seed", seed, most=2**64 - 1)
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"{op}: seed must fit 64 bits, got {seed}")
     return seed - 2**64 if seed >= 2**63 else seed

@@ -1,15 +1,16 @@
 """What every op does with arguments that are odd: refuse them in one line that names them, or be right about them."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from posekernels import _adapters
+from posekernels import _adapters, ops
 from posekernels.testing import poisoned, relative_error, require
 from tests.native import ROOT
-from tests.ops.table import OPS, Choices, check, run, with_floats
+from tests.ops.table import OPS, Choices, Random, check, odd_options, run, with_floats
 
 WRONG = {
     "None": lambda t: None,
@@ -51,6 +52,44 @@ def test_a_wrong_tensor_is_refused_by_name(name, backend):
             assert words is not None, f"{where} as {kind} is taken"
             assert "\n" not in words and re.search(named, words), f"{where} as {kind}: {words}"
             assert words.startswith(name.split("_")[0]), words
+
+
+def problems(name):
+    """The usual one, and where one op has several public functions, one of each."""
+    found = {}
+    for seed in range(20):
+        problem = OPS[name].make(Random(seed) if seed else Choices(batch=2))
+        found.setdefault(problem.function, problem)
+        if not problem.function:
+            break
+    return found.values()
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_an_odd_option_is_refused_by_name_or_right(name):
+    for problem in problems(name):
+        function = inspect.signature(getattr(ops, problem.function or name))
+        by_name = {n for n, p in function.parameters.items() if p.kind is p.KEYWORD_ONLY} - {"backend"}
+        by_name -= {*problem.tensors} | {"scale", "shift", "residual", "noise"} - {*problem.options}
+        by_name -= {"seed", "first_pose"} if "noise" in problem.tensors else set()  # one or the other
+        assert by_name <= problem.options.keys()
+        for option in problem.options:
+            for value, refused in odd_options(option):
+                odd = problem.with_options(**{option: value})
+                words = [refusal(odd, problem.tensors, backend) for backend in ("reference", "cpu", "auto")]
+                assert words[0] == words[1] == words[2], f"{option}={value}: {words}"
+                assert words[0] or not refused, f"{option}={value} is taken"
+                if words[0]:
+                    assert "\n" not in words[0] and words[0].startswith(problem.function or name.split("_")[0]), words[
+                        0
+                    ]
+                    assert option in words[0] or not refused, f"{option}={value}: {words[0]}"
+
+
+@pytest.mark.parametrize("backend", ["gpu", 3, ["cpu"], torch.ones(2)])
+def test_an_unknown_backend_is_refused_by_name(backend):
+    with pytest.raises(ValueError, match=r"^backend: backend must be one of auto, reference, .*, got [^\n]*$"):
+        ops.dropout(torch.ones(3), 0.1, backend=backend)
 
 
 @pytest.mark.parametrize("name", OPS)

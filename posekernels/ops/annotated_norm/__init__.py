@@ -9,7 +9,7 @@ from ..._dispatch import requested
 from ..._dropout import check_rate
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_tensor, check_tensors
+from ...checks import check_number, check_tensor, check_tensors, seed_of
 
 
 def _fake(x, residual, scale, shift, eps, rate, seed, backend):
@@ -103,6 +103,7 @@ def annotated_norm(
     shapes = {"scale": (scale, (channels,)), "shift": (shift, (channels,)), "residual": (residual, tuple(x.shape))}
     check_tensors("annotated_norm", x, shapes, {"x": x}, optional=("residual",))
     check_rate("annotated_norm", "dropout", dropout)
+    eps, seed = check_number("annotated_norm", "eps", eps, 0), seed_of("annotated_norm", seed)
     if dropout and residual is None:
         raise ValueError("annotated_norm: dropout is of the branch that joins a residual; pass residual or dropout=0")
     flat = x.reshape(-1, channels)

@@ -9,7 +9,7 @@ from ..._dispatch import not_for_triton, requested
 from ..._library import register
 from ..._network import Network
 from ...arrays import follows_autocast
-from ...checks import check_shape, check_tensor, seed_of
+from ...checks import MOST_POSES, check_flag, check_integer, check_shape, check_tensor, seed_of
 from . import reference
 
 MAX_JOINTS = 64
@@ -39,7 +39,7 @@ class GraphDenoiser(Network):
             raise TypeError(
                 f"GraphDenoiser: missing or unknown: {wrong}; it takes {', '.join(reference.TENSORS)}, heads"
             )
-        self.heads = heads
+        self.heads = check_integer("GraphDenoiser", "heads", heads, 1)
         super().__init__([tensors[name] for name in reference.TENSORS])
 
     def _take(self, tensors) -> None:
@@ -112,7 +112,7 @@ def _check_weights(op: str, x: Tensor, weights: GraphDenoiser) -> bool:
     L, J = weights.graph.shape[:2]
     if not 1 <= J <= MAX_JOINTS:
         raise ValueError(f"{op}: weights must be for 1 to {MAX_JOINTS} joints, got {J}")
-    if weights.heads < 1 or C % weights.heads:
+    if C % weights.heads:
         raise ValueError(f"{op}: weights.heads must divide C={C}, got {weights.heads}")
     Cout = weights.out_weight.shape[-1]
     shapes = {
@@ -216,31 +216,40 @@ def denoise_loop(
     Source: DDIM, Song et al., ICLR 2021, eq. 12, with the network of DiffPose, Gong et al., CVPR 2023.
     """
     op = "denoise_loop"
-    _check(op, x, weights)
-    if weights.in_weight.shape[1] != weights.out_weight.shape[-1]:
-        raise ValueError(
-            f"{op}: weights must give as many channels as they take, got "
-            f"{weights.in_weight.shape[1]} in and {weights.out_weight.shape[-1]} out"
-        )
+    L, C = _check_chain(op, x, weights)
     check_tensor(op, "shifts", shifts, like=x, rank=3)
-    S, (L, _, C) = shifts.shape[0], weights.norm1.shape
+    S = shifts.shape[0]
     check_shape(op, "shifts", shifts, (S, L, C), f"weights have L, C = {L}, {C}")
     check_tensor(op, "coefficients", coefficients, like=x)
     check_shape(op, "coefficients", coefficients, (S, 5), f"shifts are {list(shifts.shape)}")
     if noise is not None:
         check_tensor(op, "noise", noise, like=x)
         check_shape(op, "noise", noise, (S, *x.shape), f"S = {S}, x is {list(x.shape)}")
-    if noise is not None and seed is not None:
-        raise ValueError(f"{op}: give noise or seed, not both")
-    if seed is not None:
-        seed = seed_of(op, seed)
-    if first_pose < 0:
-        raise ValueError(f"{op}: first_pose must be at least 0, got {first_pose}")
+    options = _checked_noise(op, noise, seed, first_pose)
+    trajectory = check_flag(op, "trajectory", trajectory)
     if S == 0:
         empty = x.new_empty(0, *x.shape)
         return (x.clone(), empty, empty.clone()) if trajectory else x.clone()
-    result = _call(x, weights, shifts, coefficients, noise, seed, first_pose, trajectory, backend)
+    result = _call(x, weights, shifts, coefficients, *options, trajectory, backend)
     return result if trajectory else result[0]
+
+
+def _check_chain(op: str, x: Tensor, weights: GraphDenoiser) -> tuple[int, int]:
+    """(L, C) of a network whose result it can take again."""
+    _check(op, x, weights)
+    channels = weights.in_weight.shape[1], weights.out_weight.shape[-1]
+    if channels[0] != channels[1]:
+        raise ValueError(
+            f"{op}: weights must give as many channels as they take, got {channels[0]} in and {channels[1]} out"
+        )
+    return weights.norm1.shape[0], weights.norm1.shape[2]
+
+
+def _checked_noise(op: str, noise: Tensor | None, seed: int | None, first_pose: int) -> tuple:
+    if noise is not None and seed is not None:
+        raise ValueError(f"{op}: give noise or seed, not both")
+    seed = None if seed is None else seed_of(op, seed)
+    return noise, seed, check_integer(op, "first_pose", first_pose, 0, MOST_POSES)
 
 
 @follows_autocast
@@ -256,6 +265,15 @@ def denoise_step(
     backend: str | None = None,
 ) -> Tensor:
     """One step of ``denoise_loop``: ``shift`` [L, C], ``coefficients`` [5], ``noise`` [B, J, C5] or None."""
+    op = "denoise_step"
+    L, C = _check_chain(op, x, weights)
+    check_tensor(op, "shift", shift, like=x)
+    check_shape(op, "shift", shift, (L, C), f"weights have L, C = {L}, {C}")
+    check_tensor(op, "coefficients", coefficients, like=x)
+    check_shape(op, "coefficients", coefficients, (5,), "c0 to c4")
+    if noise is not None:
+        check_tensor(op, "noise", noise, like=x)
+        check_shape(op, "noise", noise, tuple(x.shape), "the shape of x")
+    noise, *options = _checked_noise(op, noise, seed, first_pose)
     noise = None if noise is None else noise[None]
-    options = {"noise": noise, "seed": seed, "first_pose": first_pose}
-    return denoise_loop(x, weights, shift[None], coefficients[None], **options, backend=backend)
+    return _call(x, weights, shift[None], coefficients[None], noise, *options, False, backend)[0]

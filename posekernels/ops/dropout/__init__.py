@@ -9,7 +9,7 @@ from torch import Tensor
 from ..._dispatch import requested
 from ..._dropout import check_rate, draw_seed
 from ..._library import register
-from ...checks import check_tensor
+from ...checks import check_flag, check_tensor, seed_of
 
 _OP = "dropout"
 _forward = register(
@@ -53,11 +53,11 @@ def dropout(
     """
     check_tensor(_OP, "x", x)
     check_rate(_OP, "rate", rate)
-    if rate == 0 or not training:
+    if rate == 0 or not check_flag(_OP, "training", training):
         return x
     backend = requested(backend)
     if seed is None:
         if torch.compiler.is_compiling() or _forward.takes_reference(x, backend=backend):
             return F.dropout(x, rate)
         seed = draw_seed()
-    return _forward(x, float(rate), seed, backend=backend)
+    return _forward(x, float(rate), seed_of(_OP, seed), backend=backend)

@@ -9,7 +9,7 @@ from ..._dispatch import not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
 from ...arrays import follows_autocast
-from ...checks import check_not_empty, check_shape, check_tensor
+from ...checks import MOST_STRIDE, check_integer, check_not_empty, check_number, check_shape, check_tensor, seed_of
 from ..strided_feed_forward import TAPS, frames_out
 from ..temporal_attention import too_wide
 from . import reference
@@ -124,10 +124,11 @@ def encoder_layer(
         raise ValueError(f"{op}: z must have at least one frame and two channels, got {list(z.shape)}")
     if taps not in TAPS:
         raise ValueError(f"{op}: conv_weight must have 1 or 3 taps (axis 2), got {taps}")
-    if heads < 1 or C % heads:
+    heads = check_integer(op, "heads", heads, 1)
+    if C % heads:
         raise ValueError(f"{op}: heads must divide the {C} channels of z, got {heads}")
-    if not isinstance(stride, int) or stride < 1:
-        raise ValueError(f"{op}: stride must be an integer of at least 1, got {stride!r}")
+    stride = check_integer(op, "stride", stride, 1, MOST_STRIDE)
+    eps, seed = check_number(op, "eps", eps, 0), seed_of(op, seed)
     if position is not None:
         check_tensor(op, "position", position, like=z, rank=2)
         if position.shape[0] < T or position.shape[1] != C:

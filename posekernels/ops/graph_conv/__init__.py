@@ -8,7 +8,7 @@ from torch import Tensor
 from ..._dispatch import requested
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_not_empty, check_tensor, check_tensors
+from ...checks import check_choice, check_not_empty, check_tensor, check_tensors
 from . import reference
 
 MAX_JOINTS = 64
@@ -120,10 +120,7 @@ def graph_conv(
     }
     optional = ("bias", "modulation", "scale", "shift", "residual")
     check_tensors("graph_conv", x, shapes, {"x": x, "weight": weight}, optional)
-    if activation not in reference.ACTIVATIONS:
-        raise ValueError(
-            f"graph_conv: activation must be one of {', '.join(reference.ACTIVATIONS)}, got {activation!r}"
-        )
+    check_choice("graph_conv", "activation", activation, reference.ACTIVATIONS)
     poses = x.reshape(-1, J, Cin)
     if residual is not None:
         residual = residual.reshape(-1, J, Cout)

@@ -11,7 +11,7 @@ from ..._dispatch import requested
 from ..._library import register
 from ..._network import Network
 from ...arrays import follows_autocast
-from ...checks import check_not_empty, check_shape, check_tensor
+from ...checks import check_choice, check_integer, check_not_empty, check_shape, check_tensor
 from ..graph_conv import MAX_JOINTS
 from . import reference
 
@@ -72,12 +72,9 @@ class GraphNetwork(Network):
             ):
                 check_tensor(_OP, f"{name} {where}", getattr(layer, name), like=first)
                 check_shape(_OP, f"{name} {where}", getattr(layer, name), shape, f"weight is {[K, Cin, Cout]}")
-            if layer.activation not in reference.NAMES:
-                raise ValueError(
-                    f"{_OP}: activation {where} must be one of {', '.join(reference.NAMES)}, got {layer.activation!r}"
-                )
-            if layer.residual is not None and not INPUT <= layer.residual < i:
-                raise ValueError(f"{_OP}: residual {where} must be -1..{i - 1}, got {layer.residual}")
+            check_choice(_OP, f"activation {where}", layer.activation, reference.NAMES)
+            if layer.residual is not None:
+                check_integer(_OP, f"residual {where}", layer.residual, INPUT, i - 1)
             if layer.residual is not None and widths[layer.residual + 1] != Cout:
                 raise ValueError(f"{_OP}: residual {where} must have {Cout} channels, got {widths[layer.residual + 1]}")
             widths.append(Cout)
@@ -85,7 +82,7 @@ class GraphNetwork(Network):
         self.takes, self.out_channels = (joints, widths[0]), widths[-1]
         self.options = (
             tuple([reference.NAMES.index(layer.activation) for layer in layers]),
-            tuple([_NONE if layer.residual is None else layer.residual for layer in layers]),
+            tuple([_NONE if layer.residual is None else int(layer.residual) for layer in layers]),
         )
 
 

@@ -13,7 +13,7 @@ from ..._dispatch import not_for_triton, requested
 from ..._library import register
 from ..._network import Network
 from ...arrays import follows_autocast
-from ...checks import check_not_empty, check_shape, check_tensor, check_tensors
+from ...checks import check_integer, check_integers, check_not_empty, check_shape, check_tensor, check_tensors
 from ..joint_attention import MAX_HEAD
 
 MAX_JOINTS = 32
@@ -82,14 +82,14 @@ def _shapes(J: int, C: int, G: int, H: int) -> list[tuple[int, ...]]:
 
 
 def _checked_limbs(op: str, limbs: Sequence[int], J: int) -> list[int]:
-    limbs = [int(j) for j in limbs]
+    limbs = check_integers(op, "limbs", limbs, "three joints for each limb")
     if not limbs or len(limbs) % 3 or len(set(limbs)) != len(limbs) or not all(0 <= j < J for j in limbs):
         raise ValueError(f"{op}: limbs must be different joints of {J}, three for each limb, got {limbs}")
     return limbs
 
 
 def _check_block(op: str, parameters: Sequence[Tensor], like: Tensor, J: int, C: int, heads: int, given: dict) -> None:
-    if heads < 1 or C % heads:
+    if C % heads:
         raise ValueError(f"{op}: heads must divide C = {C}, got {heads}")
     if len(parameters) != len(PARAMETERS):
         raise ValueError(f"{op}: parameters must be {len(PARAMETERS)} tensors, got {len(parameters)}")
@@ -135,6 +135,7 @@ def hierarchy_block(
     if not channels or channels % 3 or not 1 <= J <= MAX_JOINTS:
         raise ValueError(f"{op}: x must be [..., 1 <= J <= {MAX_JOINTS}, 3 C], got {list(x.shape)}")
     limbs = _checked_limbs(op, limbs, J)
+    heads = check_integer(op, "heads", heads, 1)
     _check_block(op, parameters, x, J, channels // 3, heads, {"x": x})
     flat = x.reshape(-1, J, channels)
     return _forward(flat, list(parameters), limbs, heads, backend=requested(backend)).view(x.shape)
@@ -172,11 +173,11 @@ class HierarchyNetwork(Network):
         shapes = ((channels, embed.shape[1]), wide, position.shape, wide, wide, (out, channels), (out,))
         for name, tensor, shape in zip(ENDS, ends, shapes):
             check_shape(op, name, tensor, shape, f"position is {list(position.shape)}")
-        self.limbs, self.heads = _checked_limbs(op, limbs, J), heads
+        self.limbs, self.heads = _checked_limbs(op, limbs, J), check_integer(op, "heads", heads, 1)
         for name in ("embed_weight", "head_weight"):
             check_not_empty(op, name, ends[ENDS.index(name)])
         for i, parameters in enumerate(blocks):
-            _check_block(f"{op}, block {i}", parameters, embed, J, channels // 3, heads, {"position": position})
+            _check_block(f"{op}, block {i}", parameters, embed, J, channels // 3, self.heads, {"position": position})
             widths = [(p[3].shape[-1], p[-4].shape[0]) for p in (parameters, blocks[0])]
             if widths[0] != widths[1]:
                 raise ValueError(

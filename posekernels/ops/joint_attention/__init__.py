@@ -10,7 +10,7 @@ from torch import Tensor
 from ..._dispatch import requested
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_mask, check_shape, check_tensor
+from ...checks import check_mask, check_number, check_shape, check_tensor
 
 MAX_TOKENS = 32
 MAX_HEAD = 128
@@ -107,6 +107,6 @@ def joint_attention(
             ) from None
         if mask.device != q.device:
             raise ValueError(f"joint_attention: mask must be on the device of q, {q.device}, got {mask.device}")
-    scale = D**-0.5 if scale is None else float(scale)
+    scale = D**-0.5 if scale is None else check_number("joint_attention", "scale", scale)
     tensors = (t.reshape(-1, N, H, D) for t in (q, k, v))
     return _forward(*tensors, mask, scale, backend=requested(backend)).view(q.shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..._dispatch import requested
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_tensor
+from ...checks import check_integer, check_integers, check_tensor
 
 
 def _fake(poses, mirrored, root, backend):
@@ -70,13 +70,11 @@ def merge_hypotheses(
     V, J, coordinates = poses.shape[-3:]
     if V not in (1, 2) or coordinates != 3 or J < 1:
         raise ValueError(f"merge_hypotheses: poses must be [..., 1 or 2, J, 3], got {list(poses.shape)}")
-    mirrored = [int(j) for j in mirrored]
+    mirrored = check_integers("merge_hypotheses", "mirrored", mirrored, "the mirror image of each joint")
     if len(mirrored) != J or any(not 0 <= m < J or mirrored[m] != j for j, m in enumerate(mirrored)):
         raise ValueError(
             f"merge_hypotheses: mirrored must be a permutation of {J} joints that is its own inverse, got {mirrored}"
         )
-    if root is not None and not 0 <= root < J:
-        raise ValueError(f"merge_hypotheses: root must be a joint in [0, {J}) or None, got {root}")
-    root = -1 if root is None else int(root)
+    root = -1 if root is None else check_integer("merge_hypotheses", "root", root, 0, J - 1)
     y = _forward(poses.reshape(-1, V, J, 3), mirrored, root, backend=requested(backend))
     return y.view(*poses.shape[:-3], J, 3)

@@ -13,7 +13,7 @@ from ..._dispatch import not_for_triton, requested
 from ..._dropout import check_rate, draw_seed
 from ..._library import register, wants_gradient
 from ...arrays import follows_autocast
-from ...checks import check_shape, check_tensor
+from ...checks import check_number, check_shape, check_tensor, seed_of
 
 _OP = "norm_activation"
 _SMALL = 1 << 12  # numbers below which, with gradients, PyTorch's own layers take as long
@@ -117,10 +117,11 @@ def norm_activation(
         check_shape(_OP, name, value, (C,), f"x is {list(x.shape)}")
     check_rate(_OP, "dropout", dropout)
     backend = requested(backend)
-    options = float(eps), float(negative_slope), float(dropout)
+    eps, negative_slope = check_number(_OP, "eps", eps, 0), check_number(_OP, "negative_slope", negative_slope)
+    options = eps, negative_slope, float(dropout)
     if seed is None:
         small = backend == "auto" and x.numel() < _SMALL and wants_gradient((x, weight, bias))
         if small or _forward.takes_reference(x, backend=backend):
             return _layers(x, weight, bias, *options)
         seed = draw_seed() if dropout else 0
-    return _forward(x, weight, bias, *options, seed, backend=backend)
+    return _forward(x, weight, bias, *options, seed_of(_OP, seed), backend=backend)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from ... import _cuda
 from ..._dispatch import not_for_triton, requested
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_tensor
+from ...checks import check_integers, check_tensor
 
 
 def _not_for_triton(tensor, *rest) -> str | None:
@@ -85,6 +87,9 @@ def relative_encoding(
     check_tensor("relative_encoding", "x", x, rank=4)
     if x.shape[1] < 1:
         raise ValueError(f"relative_encoding: x must have at least one frame (axis 1), got {list(x.shape)}")
+    if isinstance(parts, str) or not isinstance(parts, Sequence):
+        raise TypeError(f"relative_encoding: parts must be a list of lists of joints, got {type(parts).__qualname__}")
+    parts = [check_integers("relative_encoding", f"parts[{i}]", part, "joints") for i, part in enumerate(parts)]
     joints = [joint for part in parts for joint in part]
     if not joints or min(joints) < 0 or max(joints) >= x.shape[2]:
         raise ValueError(

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..._dispatch import not_for_triton, requested
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_shape, check_tensor, seed_of
+from ...checks import MOST_POSES, check_integer, check_number, check_shape, check_tensor, seed_of
 
 
 def _fake(keypoints, sigma, samples, alpha, seed, first_pose, first_sample, backend):
@@ -99,15 +99,16 @@ def sample_hypotheses(
     check_shape(
         "sample_hypotheses", "sigma", sigma, tuple(keypoints.shape[:-1]), f"keypoints is {list(keypoints.shape)}"
     )
-    for name, value, low in (("samples", samples, 0), ("alpha", alpha, 0), ("first_pose", first_pose, 0)):
-        if not value >= low:
-            raise ValueError(f"sample_hypotheses: {name} must be at least {low}, got {value}")
+    samples = check_integer("sample_hypotheses", "samples", samples, 0)
+    first_pose = check_integer("sample_hypotheses", "first_pose", first_pose, 0, MOST_POSES)
+    first_sample = check_integer("sample_hypotheses", "first_sample", first_sample)
+    alpha = check_number("sample_hypotheses", "alpha", alpha, 0)
     if not 0 <= first_sample <= 2**32 - samples:
         raise ValueError(
             f"sample_hypotheses: first_sample + samples must be in [0, 2**32], got {first_sample}, {samples}"
         )
     if one_view:
         keypoints, sigma = keypoints[:, None], sigma[:, None]
-    options = samples, float(alpha), seed_of("sample_hypotheses", seed), first_pose, first_sample
+    options = samples, alpha, seed_of("sample_hypotheses", seed), first_pose, first_sample
     y = _forward(keypoints, sigma, *options, backend=requested(backend))
     return y.squeeze(2) if one_view else y

@@ -9,7 +9,7 @@ from ..._dispatch import requested
 from ..._dropout import check_rate
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_not_empty, check_tensor, check_tensors
+from ...checks import MOST_STRIDE, check_integer, check_not_empty, check_tensor, check_tensors, seed_of
 from . import reference
 
 TAPS = (1, 3)
@@ -131,8 +131,10 @@ def strided_feed_forward(
         raise ValueError(f"strided_feed_forward: x must have at least one frame (axis 1), got {list(x.shape)}")
     if taps not in TAPS:
         raise ValueError(f"strided_feed_forward: weight2 must have 1 or 3 taps (axis 2), got {list(weight2.shape)}")
-    if not isinstance(stride, int) or stride < 1:
-        raise ValueError(f"strided_feed_forward: stride must be an integer of at least 1, got {stride!r}")
+    stride, seed = (
+        check_integer("strided_feed_forward", "stride", stride, 1, MOST_STRIDE),
+        seed_of("strided_feed_forward", seed),
+    )
     shapes = {
         "weight1": (weight1, (N, C)),
         "bias1": (bias1, (N,)),

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..._dispatch import requested
 from ..._library import register, wants_gradient
 from ...arrays import follows_autocast
-from ...checks import check_not_empty, check_shape, check_tensor, fits
+from ...checks import MOST_STRIDE, check_integer, check_not_empty, check_number, check_shape, check_tensor, fits
 from . import reference
 
 _OP = "strided_temporal_conv"
@@ -128,6 +128,9 @@ def strided_temporal_conv(
     width = reference.width_of(weight[0])
     if width < 1 or T % width:
         raise ValueError(f"{_OP}: the frames of x must be a multiple of the weight's width {width}, got T={T}")
+    residual_stride = check_integer(_OP, "residual_stride", residual_stride, 1, MOST_STRIDE)
+    residual_tap = check_integer(_OP, "residual_tap", residual_tap, 0)
+    negative_slope = check_number(_OP, "negative_slope", negative_slope)
     if not 0 <= residual_tap < residual_stride:
         raise ValueError(f"{_OP}: residual_tap must lie in [0, residual_stride={residual_stride}), got {residual_tap}")
     for i, (a, w) in enumerate(zip(x, weight)):
@@ -150,4 +153,4 @@ def strided_temporal_conv(
     lists = (x, weight, bias, scale, shift, residual)
     if backend == "auto" and wants_gradient(lists) and sum(a.numel() * w.shape[0] for a, w in zip(x, weight)) < _SMALL:
         backend = "reference"
-    return tuple(_forward(*lists, float(negative_slope), residual_stride, residual_tap, backend=backend))
+    return tuple(_forward(*lists, negative_slope, residual_stride, residual_tap, backend=backend))

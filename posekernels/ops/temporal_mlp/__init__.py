@@ -13,7 +13,7 @@ from ..._dispatch import OPS, not_for_triton, requested, resolve, triton_interpr
 from ..._library import register
 from ..._native import core
 from ...arrays import accepts_arrays, follows_autocast
-from ...checks import check_shape, check_tensor, check_tensors
+from ...checks import check_choice, check_number, check_shape, check_tensor, check_tensors
 from . import reference
 
 MIXES = ("temporal", "spatial")
@@ -144,9 +144,8 @@ _forecast.gradient = _gradient  # the stacks one call each
 
 def _check_stack(op: str, where: str, like: Tensor, C: int, T: int, stack: dict, mix: str, norm: str) -> None:
     """Refuse a stack whose tensors do not fit a state of C coordinates by T slots."""
-    for name, value, known in (("mix", mix, MIXES), ("norm", norm, reference.NORMS)):
-        if value not in known:
-            raise ValueError(f"{op}: {name} must be one of {', '.join(known)}, got {value!r}")
+    check_choice(op, "mix", mix, MIXES)
+    check_choice(op, "norm", norm, reference.NORMS)
     check_tensor(op, f"{where}weight", stack["weight"], like=like, rank=3)
     N, M = stack["weight"].shape[0], T if mix == "temporal" else C
     affine = {"spatial": (N, C), "temporal": (N, T), "all": (N, C, T)}.get(norm)
@@ -212,6 +211,7 @@ def temporal_mlp(
     check_tensor(op, "x", x, rank=3)
     stack = dict(zip(PARAMETERS, (weight, bias, scale, shift, pre_weight, pre_bias, pre_scale, pre_shift)))
     _check_stack(op, "", x, *x.shape[1:], stack, mix, norm)
+    eps = check_number(op, "eps", eps, 0)
     return _forward(x, *stack.values(), mix, norm, eps, False, backend=requested(backend))[0]
 
 
@@ -284,5 +284,6 @@ def temporal_mlp_forecast(
         if where == "main" or side is not None:
             _check_stack(op, f"{where}.", history, C, T, full, mix, norm)
         stacks.append(list(full.values()) if where == "main" or side is not None else [])
+    eps = check_number(op, "eps", eps, 0)
     outer = (weight_out, bias_out, stacks[1], side_weight_out, side_bias_out, mix, norm, eps)
     return _forecast(history, transform, inverse, weight_in, bias_in, stacks[0], *outer, backend=requested(backend))

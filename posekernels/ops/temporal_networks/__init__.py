@@ -15,7 +15,7 @@ from ..._dispatch import requested
 from ..._library import register
 from ..._network import Network
 from ...arrays import follows_autocast
-from ...checks import check_shape, check_tensor
+from ...checks import check_integer, check_number, check_shape, check_tensor
 from ..strided_temporal_conv.reference import width_of
 from . import reference
 
@@ -81,9 +81,10 @@ class TemporalNetworks(Network):
                 if Ci != channels:
                     raise ValueError(f"{_OP}: weight of {where} must take {channels} channels, got {Ci}")
                 channels, frames = Co, frames * width_of(layer.weight)
+                check_number(_OP, f"negative_slope of {where}", layer.negative_slope)
+                check_integer(_OP, f"tap of {where}", layer.tap, 0)
                 if layer.residual is not None:
-                    if not INPUT <= layer.residual < i:
-                        raise ValueError(f"{_OP}: residual of {where} must be -1..{i - 1}, got {layer.residual}")
+                    check_integer(_OP, f"residual of {where}", layer.residual, INPUT, i - 1)
                     before, other = made[layer.residual + 1]
                     if other != Co or not 0 <= layer.tap < frames // before:
                         raise ValueError(
@@ -99,8 +100,8 @@ class TemporalNetworks(Network):
         self.options = (
             tuple([len(layers) for layers in networks]),
             tuple([float(layer.negative_slope) for layer in layers]),
-            tuple([_NONE if layer.residual is None else layer.residual for layer in layers]),
-            tuple([layer.tap for layer in layers]),
+            tuple([_NONE if layer.residual is None else int(layer.residual) for layer in layers]),
+            tuple([int(layer.tap) for layer in layers]),
         )
 
     def _take(self, tensors) -> None:

@@ -9,7 +9,7 @@ from ... import _cuda
 from ..._dispatch import not_for_triton, requested
 from ..._library import register
 from ...arrays import follows_autocast
-from ...checks import check_shape, check_tensor
+from ...checks import check_integer, check_number, check_shape, check_tensor
 from ..temporal_attention import too_wide
 from . import reference
 
@@ -107,7 +107,9 @@ def transformer_block(
     for name, tensor in named.items():
         if tensor is not None:
             check_shape(op, name, tensor, sizes.get(name, (C,)), f"x is {list(x.shape)}, hidden width {M}")
-    if heads < 1 or C % heads:
+    heads = check_integer(op, "heads", heads, 1)
+    if C % heads:
         raise ValueError(f"{op}: heads must divide C={C}, got {heads}")
-    scale = (C // heads) ** -0.5 if scale is None else float(scale)
+    scale = (C // heads) ** -0.5 if scale is None else check_number(op, "scale", scale)
+    eps = check_number(op, "eps", eps, 0)
     return _forward(x, list(parameters), heads, scale, eps, backend=requested(backend))
