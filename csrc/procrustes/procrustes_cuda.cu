@@ -68,12 +68,41 @@ struct Pair {
     }
 };
 
+// Where the numbers of a pose lie, coordinate by coordinate.
+struct Extent {
+    float low[3] = {INFINITY, INFINITY, INFINITY}, high[3] = {-INFINITY, -INFINITY, -INFINITY};
+
+    DEVICE void take(const float* p) {
+#pragma unroll
+        for (int c = 0; c < 3; ++c) {
+            low[c] = p[c] < low[c] ? p[c] : low[c];
+            high[c] = p[c] > high[c] ? p[c] : high[c];
+        }
+    }
+    // The power of two at or below the largest number without the mean; 1 where that is 0, infinite or denormal.
+    DEVICE float unit(const float* mean) const {
+        float top = 0.f;
+#pragma unroll
+        for (int c = 0; c < 3; ++c) {
+            const float a = high[c] - mean[c], b = mean[c] - low[c], most = a > b ? a : b;
+            top = most > top ? most : top;
+        }
+        const uint32_t exponent = bits_of(top) & 0x7F800000u;
+        return floats_of(exponent == 0u || exponent == 0x7F800000u ? 0x3F800000u : exponent);
+    }
+};
+
+// Pose and target are divided by a power of two each that makes them about 1: squares and cubes of what they are would
+// leave the numbers a float has.
 struct Alignment {
-    float mean_p[3] = {}, mean_t[3] = {}, M[9] = {}, R[9], square = 0.f, scale;
+    float mean_p[3] = {}, mean_t[3] = {}, unit_p, unit_t, M[9] = {}, R[9], square = 0.f, scale;
 
     template <class T>
     DEVICE explicit Alignment(Pair<T>& pair) {
+        Extent extent_p, extent_t;
         pair.walk([&](int, const float* p, const float* t) {
+            extent_p.take(p);
+            extent_t.take(t);
 #pragma unroll
             for (int c = 0; c < 3; ++c) {
                 mean_p[c] += p[c];
@@ -85,6 +114,8 @@ struct Alignment {
             mean_p[c] /= float(pair.J);
             mean_t[c] /= float(pair.J);
         }
+        unit_p = extent_p.unit(mean_p);
+        unit_t = extent_t.unit(mean_t);
         pair.walk([&](int, float* p, float* t) {
             centre(p, t);
 #pragma unroll
@@ -99,8 +130,8 @@ struct Alignment {
     DEVICE void centre(float* p, float* t) const {
 #pragma unroll
         for (int c = 0; c < 3; ++c) {
-            p[c] -= mean_p[c];
-            t[c] -= mean_t[c];
+            p[c] = (p[c] - mean_p[c]) * (1.f / unit_p);
+            t[c] = (t[c] - mean_t[c]) * (1.f / unit_t);
         }
     }
     // Coordinate c of a p R.
@@ -125,7 +156,7 @@ KERNEL void procrustes_fwd_kernel(const T* poses, const T* target, T* aligned, T
             for (int c = 0; c < 3; ++c) {
                 const float y = fit.turned(p, c), d = y - t[c];
                 square += d * d;
-                P[place + c] = y + fit.mean_t[c];
+                P[place + c] = y * fit.unit_t + fit.mean_t[c];
             }
             error += sqrtf(square);
         },
@@ -134,7 +165,7 @@ KERNEL void procrustes_fwd_kernel(const T* poses, const T* target, T* aligned, T
             sync();
             unstage_joints(P, aligned + pair.first * 3 * J, pair.rows, J, start, threadIdx.x, poses_each);
         });
-    if (pair.there()) errors[pair.first + threadIdx.x] = from_float<T>(error / float(J));
+    if (pair.there()) errors[pair.first + threadIdx.x] = from_float<T>(error / float(J) * fit.unit_t);
 }
 
 // Gradients of poses and, pose by pose, of target: grad_target [N, J, 3] float32. grad_aligned [N, J, 3] and
@@ -178,6 +209,8 @@ KERNEL_WIDE void procrustes_bwd_kernel(const T* grad_aligned, const T* grad_erro
     });
     float to_M[9], grad_square;
     procrustes::fit_gradient<float, ScalarMath>(fit.M, fit.square, fit.R, fit.scale, H, to_M, grad_square);
+    // G is in the target's own unit; per unit of P it counts as often as that unit has the target's.
+    const float to_p = fit.unit_t / fit.unit_p;
     // P and T are centred, so their parts sum to nil over the joints: what is left to centre is G's.
     pair.walk(
         [&](int place, float* p, float* t) {
@@ -192,7 +225,7 @@ KERNEL_WIDE void procrustes_bwd_kernel(const T* grad_aligned, const T* grad_erro
                     gp += fit.scale * (g[k] - mean_g[k]) * fit.R[3 * i + k] + t[k] * to_M[3 * i + k];
                     gt += p[k] * to_M[3 * k + i];
                 }
-                P[place + i] = gp;
+                P[place + i] = gp * to_p;
                 G[place + i] = gt;
             }
         },

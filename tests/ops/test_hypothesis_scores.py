@@ -122,7 +122,7 @@ def test_procrustes_and_gradients(backend, B, S, J):
         compare(lambda p, t, b, f=function: f(p, t, backend=b), [poses, target], device, backend)
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])  # the GPU kernels square poses as they are
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("size, other", [(1e-17, 1.0), (1e15, 1e-17)])
 def test_procrustes_of_poses_in_units_of_their_own(backend, size, other):
     device = require("procrustes", backend)

@@ -73,11 +73,27 @@ def _plus_outer(A, a, b):
 
 @triton.jit
 def _centre(ptr, start, J, there, zero):
-    """Mean of the joints."""
+    """Mean of the joints, and by what to multiply the rest: a power of two that makes it about 1, for squares and cubes
+    of tiny or huge numbers leave float32."""
     total = [zero, zero, zero]
+    low, high = [zero + float("inf") for _ in total], [zero - float("inf") for _ in total]
     for j in range(J):
-        total = _plus(total, _point(ptr, start, j, there))
-    return [t / J for t in total]
+        point = _point(ptr, start, j, there)
+        total = _plus(total, point)
+        low = [tl.minimum(low[i], point[i]) for i in (0, 1, 2)]
+        high = [tl.maximum(high[i], point[i]) for i in (0, 1, 2)]
+    mean, top = [t / J for t in total], zero
+    for k in tl.static_range(3):
+        top = tl.maximum(top, tl.maximum(high[k] - mean[k], mean[k] - low[k]))
+    exponent = top.to(tl.int32, bitcast=True) & 0x7F800000
+    exponent = tl.where((exponent == 0) | (exponent == 0x7F800000), 0x3F800000, exponent)  # 1, of a point or of NaN
+    return mean, 1.0 / exponent.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _centred(ptr, start, j, there, mean, by):
+    """Joint j without the mean, in units that make the whole about 1."""
+    return _times(by, _minus(_point(ptr, start, j, there), mean))
 
 
 @triton.jit
@@ -143,18 +159,19 @@ def _rotation(M, SWEEPS: tl.constexpr):
 
 @triton.jit
 def _fit(poses_ptr, target_ptr, pose, truth, J, there, zero, SWEEPS: tl.constexpr):
-    """The means of pose and target, M = Pᵀ T and |P|² of what is left, the rotation and the scale between them."""
-    p_mean = _centre(poses_ptr, pose, J, there, zero)
-    t_mean = _centre(target_ptr, truth, J, there, zero)
+    """The means of pose and target and their units, M = Pᵀ T and |P|² of what is left in these, the rotation and the
+    scale between them."""
+    p_mean, p_by = _centre(poses_ptr, pose, J, there, zero)
+    t_mean, t_by = _centre(target_ptr, truth, J, there, zero)
     M = [[zero, zero, zero], [zero, zero, zero], [zero, zero, zero]]
     square = zero
     for j in range(J):
-        p = _minus(_point(poses_ptr, pose, j, there), p_mean)
-        M = _plus_outer(M, p, _minus(_point(target_ptr, truth, j, there), t_mean))
+        p = _centred(poses_ptr, pose, j, there, p_mean, p_by)
+        M = _plus_outer(M, p, _centred(target_ptr, truth, j, there, t_mean, t_by))
         square += _dot(p, p)
     R = _rotation(M, SWEEPS)
     scale = _inner(R, M) / tl.where(square == 0.0, 1.0, square)  # a single point goes to the target's centre
-    return p_mean, t_mean, M, square, R, scale
+    return p_mean, p_by, t_mean, t_by, M, square, R, scale
 
 
 @triton.jit
@@ -174,16 +191,16 @@ def _procrustes_fwd_kernel(
     there = n < N
     pose, truth = n * (3 * J), n // S * (3 * J)
     error = tl.zeros((BLOCK,), tl.float32)
-    p_mean, t_mean, M, square, R, scale = _fit(poses_ptr, target_ptr, pose, truth, J, there, error, SWEEPS)
+    p_mean, p_by, t_mean, t_by, M, square, R, scale = _fit(poses_ptr, target_ptr, pose, truth, J, there, error, SWEEPS)
     columns = _columns(R)
     for j in range(J):
-        p = _minus(_point(poses_ptr, pose, j, there), p_mean)
+        p = _centred(poses_ptr, pose, j, there, p_mean, p_by)
         y = [scale * _dot(p, column) for column in columns]
         if aligned_ptr is not None:
-            _store_point(aligned_ptr, pose, j, there, _plus(y, t_mean))
-        off = _minus(y, _minus(_point(target_ptr, truth, j, there), t_mean))
+            _store_point(aligned_ptr, pose, j, there, _plus(_times(1.0 / t_by, y), t_mean))
+        off = _minus(y, _centred(target_ptr, truth, j, there, t_mean, t_by))
         error += tl.sqrt_rn(_dot(off, off))
-    tl.store(errors_ptr + n, error / J, mask=there)
+    tl.store(errors_ptr + n, error / J / t_by, mask=there)
 
 
 @triton.jit
@@ -220,15 +237,15 @@ def _procrustes_bwd_kernel(
     share = zero
     if grad_errors_ptr is not None:
         share = tl.load(grad_errors_ptr + n, mask=there, other=0.0).to(tl.float32) / J
-    p_mean, t_mean, M, square, R, scale = _fit(poses_ptr, target_ptr, pose, truth, J, there, zero, SWEEPS)
+    p_mean, p_by, t_mean, t_by, M, square, R, scale = _fit(poses_ptr, target_ptr, pose, truth, J, there, zero, SWEEPS)
     columns = _columns(R)
 
     # H = Pᵀ G, G what reaches the aligned pose a (P R) + mean(T)
     H = [[zero, zero, zero], [zero, zero, zero], [zero, zero, zero]]
     g_mean = [zero, zero, zero]
     for j in range(J):
-        p = _minus(_point(poses_ptr, pose, j, there), p_mean)
-        t = _minus(_point(target_ptr, truth, j, there), t_mean)
+        p = _centred(poses_ptr, pose, j, there, p_mean, p_by)
+        t = _centred(target_ptr, truth, j, there, t_mean, t_by)
         g, off = _reaching(grad_aligned_ptr, share, pose, j, there, p, t, scale, columns)
         g_mean = _plus(g_mean, g)
         H = _plus_outer(H, p, g)
@@ -255,14 +272,16 @@ def _procrustes_bwd_kernel(
         for r in R
     ]
 
+    # G is in the target's own unit; per unit of P it counts as often as that unit has the target's.
     # P is centred, so its part of dL/dT sums to nil over the joints; and T's of dL/dP. What is left to centre is G's.
     for j in range(J):
-        p = _minus(_point(poses_ptr, pose, j, there), p_mean)
-        t = _minus(_point(target_ptr, truth, j, there), t_mean)
+        p = _centred(poses_ptr, pose, j, there, p_mean, p_by)
+        t = _centred(target_ptr, truth, j, there, t_mean, t_by)
         g, off = _reaching(grad_aligned_ptr, share, pose, j, there, p, t, scale, columns)
         from_fit = _plus(_times(2.0 * grad_square, p), [_dot(t, row) for row in grad_M])  # T (dL/dM)ᵀ
         centred = _minus(g, g_mean)
-        _store_point(grad_poses_ptr, pose, j, there, _plus(from_fit, [scale * _dot(centred, row) for row in R]))  # G Rᵀ
+        from_fit = _plus(from_fit, [scale * _dot(centred, row) for row in R])  # G Rᵀ
+        _store_point(grad_poses_ptr, pose, j, there, _times(p_by / t_by, from_fit))
         from_fit = [_dot(p, column) for column in _columns(grad_M)]  # P (dL/dM)
         # The aligned pose carries mean(T); the distance meets T itself.
         _store_point(grad_target_ptr, pose, j, there, _plus(from_fit, _minus(g_mean, off)))
