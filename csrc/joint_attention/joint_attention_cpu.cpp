@@ -84,13 +84,18 @@ void joint_attention_backward(const float* grad, const float* q, int64_t q_sampl
         multiply(G, D, 1, V, 1, D, dS, N, N, N, D);
         for (int64_t n = 0; n < N; ++n) {
             float *p = P + n * N * lanes, *d = dS + n * N * lanes;
-            if (mask)  // a NaN where a query may not look is none of its own
-                for (int64_t m = 0; m < N; ++m)
-                    store(d + m * lanes, attention::allowed(allowed, n, m) > 0.0f ? load(d + m * lanes) : Vec{});
+            // A NaN where a query may not look is none of its own, and its own goes nowhere else.
+            const auto masked = [&](float* row) {
+                for (int64_t m = 0; m < N && mask; ++m)
+                    store(row + m * lanes, attention::allowed(allowed, n, m) > 0.0f ? load(row + m * lanes) : Vec{});
+            };
+            masked(p);
+            masked(d);
             Vec mean{};
             for (int64_t m = 0; m < N; ++m) mean += load(p + m * lanes) * load(d + m * lanes);
             for (int64_t m = 0; m < N; ++m)
                 store(d + m * lanes, load(p + m * lanes) * (load(d + m * lanes) - mean) * scale);
+            masked(d);
         }
         float* rows[lanes];
         const auto put = [&](float* target) {

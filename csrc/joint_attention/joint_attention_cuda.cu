@@ -271,7 +271,11 @@ KERNEL_WIDE void joint_attention_bwd_kernel(Rows<T> grad, Rows<T> q, Rows<T> k, 
             mean += w[r][m] * slope[r][m];
         }
 #pragma unroll
-        for (int m = 0; m < tokens; ++m) slope[r][m] = w[r][m] * (slope[r][m] - mean) * s.scale;
+        for (int m = 0; m < tokens; ++m) {
+            const bool own = block.key(m) && seen[r] >> m & 1;  // the NaN of a query goes to no key it does not see
+            slope[r][m] = own ? w[r][m] * (slope[r][m] - mean) * s.scale : 0.f;
+            w[r][m] = own ? w[r][m] : 0.f;
+        }
     }
     block.sums(slope, k, grad_q);
     block.turn(slope);

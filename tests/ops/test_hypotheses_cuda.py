@@ -46,6 +46,16 @@ def test_joint_attention_keeps_nan_in_its_head_and_takes_views(device):
     assert y[2, :, 1].isnan().all() and y.isnan().sum() == 17 * 10
 
 
+def test_joint_attention_passes_nan_to_no_key_that_is_masked(device):
+    cuda, reference = modules("joint_attention")
+    q, k, v, grad = (draw(2, 17, 2, 10, seed=i, device=device) for i in range(4))
+    mask = draw(2, 17, 17, seed=5, device=device) > 0
+    q[1, 3, 0, 2] = torch.nan
+    got = cuda.joint_attention_backward(grad, q, k, v, mask, 0.3)
+    want = reference.joint_attention_backward(*exact(grad, q, k, v), mask, 0.3)
+    assert [torch.equal(g.isnan(), w.isnan()) for g, w in zip(got, want)] == [True] * 3
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "B,S,V,J", [(2, 30, 2, 17), (3, 7, 1, 17), (1, 1, 1, 1), (2, 0, 2, 17), (1, 3, 2, 150), (4, 3, 2, 13)]
@@ -151,6 +161,18 @@ def test_procrustes(device, dtype, B, S, J):
             given = [t if t is None else wrap(t) for t in given]
             got = cuda.procrustes_backward(*given, wrap(poses), wrap(target))
             compare(got, reference.procrustes_backward(*exact(*given, poses, target)), "gradient")
+
+
+@pytest.mark.parametrize("size, other", [(1e-17, 1.0), (1e15, 1e-17), (1e-30, 1e-30)])
+def test_procrustes_of_poses_in_units_of_their_own(device, size, other):
+    cuda, reference = modules("procrustes")
+    target = draw(3, 17, 3, seed=1, device=device)
+    poses = size * (target[:, None] + 0.5 * draw(3, 4, 17, 3, device=device))
+    target = other * target
+    grads = draw(3, 4, 17, 3, seed=2, device=device), draw(3, 4, seed=3, device=device)
+    compare(cuda.procrustes(poses, target, True), reference.procrustes(*exact(poses, target), True), "result")
+    got = cuda.procrustes_backward(*grads, poses, target)
+    compare(got, reference.procrustes_backward(*exact(*grads, poses, target)), "gradient")
 
 
 def test_procrustes_of_points_mirror_images_and_nan(device):

@@ -130,8 +130,9 @@ def _joint_attention_bwd_kernel(
         slope = tl.dot(grad, _across(v), slope, input_precision=PRECISION)
     seen = _seen(mask_ptr, pair, pairs, N, H, mask_b, mask_n, mask_m, PAIRS, BLOCK_N)
     weights, total = _weights(scores * (scale * LOG2_E), seen)
-    weights = weights / total
-    slope = weights * (slope - tl.sum(weights * slope, 2, keep_dims=True)) * scale
+    # A NaN where a query may not look is none of its own, and its own goes nowhere else.
+    weights, slope = tl.where(seen, weights / total, 0.0), tl.where(seen, slope, 0.0)
+    slope = tl.where(seen, weights * (slope - tl.sum(weights * slope, 2, keep_dims=True)) * scale, 0.0)
     dtype = q_ptr.dtype.element_ty
     weights, slope = weights.to(dtype), slope.to(dtype)
     for start in range(0, D, BLOCK_D):
