@@ -227,29 +227,37 @@ void add_outer(const Outer& o) {
 // ---- norms
 
 // Mean and 1 / sqrt(variance + eps), lane by lane. Two passes: one would take the variance for a difference of squares,
-// and an outlier or a mean far from 0 would cost its digits.
+// and an outlier or a mean far from 0 would cost its digits. What the second pass finds left of the sum is what the
+// mean was rounded by: of n numbers that are all alike and large, n roundings of a float, where the variance may be 0.
 struct Moments {
     Vec mean, inverse;
 };
 
-POSEKERNELS_INLINE Vec inverse_deviation(Vec squares, float n, float eps) {
-    return broadcast(1.f) / square_root(squares / n + eps);
+// From the sums of what is left of n numbers without the mean so far, and of its squares.
+POSEKERNELS_INLINE Moments corrected(Vec mean, Vec left, Vec squares, float n, float eps) {
+    const Vec off = left / n, variance = squares / n - off * off;
+    return {mean + off, broadcast(1.f) / square_root((variance < 0.f ? Vec{} : variance) + eps)};
 }
 
 // Of n vectors one after the other.
 POSEKERNELS_INLINE Moments moments_of(const float* y, int64_t n, float eps) {
-    const auto sum_of = [&](const auto& f) POSEKERNELS_INLINE_LAMBDA {  // a single chain would take its latency
-        Vec sums[4] = {};
+    const auto each = [&](const auto& f) POSEKERNELS_INLINE_LAMBDA {  // a single chain would take its latency
         int64_t i = 0;
         for (; i + 4 <= n; i += 4)
-            for (int64_t j = 0; j < 4; ++j) sums[j] += f(load(y + (i + j) * lanes));
-        for (; i < n; ++i) sums[0] += f(load(y + i * lanes));
-        return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+            for (int64_t j = 0; j < 4; ++j) f(load(y + (i + j) * lanes), j);
+        for (; i < n; ++i) f(load(y + i * lanes), 0);
     };
-    const float count = static_cast<float>(n);
-    const Vec mean = sum_of([](Vec v) POSEKERNELS_INLINE_LAMBDA { return v; }) / count;
-    const Vec squares = sum_of([&](Vec v) POSEKERNELS_INLINE_LAMBDA { return (v - mean) * (v - mean); });
-    return {mean, inverse_deviation(squares, count, eps)};
+    const auto all = [](const Vec* sums)
+                         POSEKERNELS_INLINE_LAMBDA { return (sums[0] + sums[1]) + (sums[2] + sums[3]); };
+    Vec sums[4] = {}, left[4] = {}, squares[4] = {};
+    each([&](Vec v, int64_t j) POSEKERNELS_INLINE_LAMBDA { sums[j] += v; });
+    const Vec mean = all(sums) / static_cast<float>(n);
+    each([&](Vec v, int64_t j) POSEKERNELS_INLINE_LAMBDA {
+        const Vec d = v - mean;
+        left[j] += d;
+        squares[j] += d * d;
+    });
+    return corrected(mean, all(left), all(squares), static_cast<float>(n), eps);
 }
 
 // The norm over time of one column, in place: u = x + normalised * scale + shift. `normal`, where given, gets the
@@ -306,8 +314,8 @@ template <int W>
 POSEKERNELS_INLINE void moments_of_rows(const float* z, int64_t n, int64_t column, float eps, float* mean,
                                         float* inverse) {
     const float count = static_cast<float>(n);
-    Vec means[W], squares[W];
-    for (int j = 0; j < W; ++j) means[j] = squares[j] = Vec{};
+    Vec means[W], left[W], squares[W];
+    for (int j = 0; j < W; ++j) means[j] = left[j] = squares[j] = Vec{};
     for (int64_t c = 0; c < n; ++c)
 #pragma GCC unroll 16
         for (int j = 0; j < W; ++j) means[j] += load(z + c * column + j * lanes);
@@ -316,11 +324,13 @@ POSEKERNELS_INLINE void moments_of_rows(const float* z, int64_t n, int64_t colum
 #pragma GCC unroll 16
         for (int j = 0; j < W; ++j) {
             const Vec d = load(z + c * column + j * lanes) - means[j];
+            left[j] += d;
             squares[j] += d * d;
         }
     for (int j = 0; j < W; ++j) {
-        store(mean + j * lanes, means[j]);
-        store(inverse + j * lanes, inverse_deviation(squares[j], count, eps));
+        const Moments m = corrected(means[j], left[j], squares[j], count, eps);
+        store(mean + j * lanes, m.mean);
+        store(inverse + j * lanes, m.inverse);
     }
 }
 
@@ -389,17 +399,20 @@ void add_normalised_across(const Sizes& s, const Block& b, int64_t columns, cons
             for (int64_t g = 0; g + 1 < columns; ++g) total += load(z + (g * s.T + t) * lanes);
             total += load(z + ((columns - 1) * s.T + t) * lanes) * keep;
         }
-        const float mean = sum(total) / n;
-        Vec squares{};
+        const float rough = sum(total) / n;
+        Vec left{}, squares{};
         for (int64_t t = first; t < last; ++t) {
             for (int64_t g = 0; g + 1 < columns; ++g) {
-                const Vec d = load(z + (g * s.T + t) * lanes) - mean;
+                const Vec d = load(z + (g * s.T + t) * lanes) - rough;
+                left += d;
                 squares += d * d;
             }
-            const Vec d = (load(z + ((columns - 1) * s.T + t) * lanes) - mean) * keep;
+            const Vec d = (load(z + ((columns - 1) * s.T + t) * lanes) - rough) * keep;
+            left += d;
             squares += d * d;
         }
-        const float inverse = 1.f / std::sqrt(sum(squares) / n + s.eps);
+        const Moments m = corrected(broadcast(rough), broadcast(sum(left)), broadcast(sum(squares)), n, s.eps);
+        const float mean = m.mean[0], inverse = m.inverse[0];
         for (int64_t t = first; t < last; ++t) {
             for (int64_t g = 0; g < columns; ++g) {
                 const int64_t at = (g * s.T + t) * lanes;

@@ -171,6 +171,19 @@ def test_refusals(change, error, words):
         temporal_mlp(given.pop("x"), **given)
 
 
+@pytest.mark.parametrize("B", [1, 3])
+@pytest.mark.parametrize("norm", ["spatial", "all"])
+def test_a_norm_of_large_numbers_that_are_all_alike(B, norm):
+    """Their mean is rounded; what is left of them is nothing all the same."""
+    require("temporal_mlp", "cpu")
+    made = {n: t.float() for n, t in parameters(19, 6, 2, "temporal", norm, pre=False).items()}
+    made["bias"] = torch.full_like(made["bias"], 13930.26)
+    made["weight"] = torch.zeros_like(made["weight"])
+    x = state(B, 19, 6).float()
+    want = run(x.double(), {n: t.double() for n, t in made.items()}, "temporal", norm)
+    assert_within_budget(run(x, made, "temporal", norm, "cpu"), want)
+
+
 def test_forecast_refusals():
     history, net = state(2, 20, 6), network(6, 20, 4, 2, 1)
     with pytest.raises(ValueError, match="come together"):
