@@ -36,9 +36,9 @@ POSEKERNELS_INLINE int64_t valid(int64_t T, int64_t lane0) {
 
 }  // namespace
 
-// out [B, T, H, D] contiguous; log_sum [B, H, T] or null.
+// out [B, T, H, D] contiguous; peaks [B, H, T, 2]: the largest product of a query with a key and the sum beneath it.
 void temporal_attention(const float* q, const float* k, const float* v, const uint8_t* padding, float* out,
-                        float* log_sum, int64_t B, int64_t T, int64_t S, int64_t H, int64_t D, int64_t q0, int64_t q1,
+                        float* peaks, int64_t B, int64_t T, int64_t S, int64_t H, int64_t D, int64_t q0, int64_t q1,
                         int64_t q2, int64_t k0, int64_t k1, int64_t k2, int64_t v0, int64_t v1, int64_t v2, float scale,
                         int causal, int64_t seed, int64_t threshold, float factor) {
     const Attention a{B,           T,       S,
@@ -55,13 +55,12 @@ void temporal_attention(const float* q, const float* k, const float* v, const ui
         Vec inverse[2], largest[2];
         softmax_tile({k + b * k0 + h * k2, k1, 1}, seen, D, tile, scale, a.visible(b, lane0), weights, inverse,
                      largest);
-        if (log_sum)
-            for (int64_t l = 0; l < end; ++l) {
-                const float inv = inverse[l / lanes][l % lanes];
-                log_sum[(b * H + h) * T + lane0 + l] =
-                    inv == 0.0f ? -__builtin_inff()
-                                : largest[l / lanes][l % lanes] * 0.693147181f - __builtin_logf(inv);
-            }
+        for (int64_t l = 0; l < end; ++l) {
+            const float inv = inverse[l / lanes][l % lanes];
+            float* peak = peaks + ((b * H + h) * T + lane0 + l) * 2;
+            peak[0] = largest[l / lanes][l % lanes];
+            peak[1] = inv == 0.0f ? 0.0f : 1.0f / inv;
+        }
         if (a.dropout) {
             auto* masks = static_cast<uint32_t*>(scratch.bytes(4 * static_cast<size_t>(S)));
             a.draw(b, h, lane0, masks, static_cast<uint64_t*>(scratch.bytes(8 * static_cast<size_t>(keep_words(S)))));
@@ -80,7 +79,7 @@ void temporal_attention(const float* q, const float* k, const float* v, const ui
 POSEKERNELS_KERNEL(temporal_attention)
 
 // Gradients of q [B, T, H, D], k, v [B, S, H, D], contiguous; grad is contiguous too. The weights are computed again,
-// by the same steps: a log of their sum would leave them the digits that it has behind the point.
+// by the same steps.
 void temporal_attention_backward(const float* grad, const float* q, const float* k, const float* v,
                                  const uint8_t* padding, float* grad_q, float* grad_k, float* grad_v, int64_t B,
                                  int64_t T, int64_t S, int64_t H, int64_t D, int64_t q0, int64_t q1, int64_t q2,

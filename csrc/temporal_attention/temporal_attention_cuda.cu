@@ -1,11 +1,14 @@
 // temporal_attention on CUDA. The math is in posekernels/ops/temporal_attention/README.md.
 //
 // A block owns 64 queries of one head (or 64 keys, for the gradients of k and v) and walks over the other side in
-// tiles of 64. Forward keeps a running maximum per query; backward computes the weights again from the kept sums.
+// tiles of 64. Forward keeps a running maximum per query; backward computes the weights again from it and their sum.
+// Both subtract it before anything is scaled, so that no rounding of a large product is left in a weight.
 #include "posekernels/gpu_products.h"
 #include "posekernels/registry.h"
 
 POSEKERNELS_BEGIN
+
+constexpr float log2_e = 1.44269504f;
 
 struct HeadStrides {
     int64_t b, t, h;
@@ -23,11 +26,15 @@ struct Attention {
     DEVICE bool sees(int64_t b, int64_t query, int64_t key) const {
         return query < T && key < S && !(causal && key > query + S - T) && !(padding && padding[b * S + key]);
     }
+    DEVICE float sign() const { return scale < 0.f ? -1.f : 1.f; }
+    // exp(|scale| (score - largest)) of scores of the scale's sign.
+    DEVICE float exponential(float score, float largest) const {
+        return exp2f((score - largest) * (scale * sign() * log2_e));
+    }
     DEVICE int64_t element(int64_t head, int64_t query, int64_t key) const { return (head * T + query) * S + key; }
 };
 
 constexpr int side = Tile::size;
-constexpr float log2_e = 1.44269504f;
 constexpr float never = -3e38f;  // a score below anything real, whose exponential is 0
 
 // Element (row, d) of one head's rows from `first` on, 0 outside.
@@ -47,7 +54,7 @@ struct Wide {
 };
 
 template <class Math, int tiles, class T = typename Math::Number>
-KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, float* log_sum, Attention s) {
+KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, float* peaks, Attention s) {
     constexpr int wide = pitch<T>(side), row_pitch = side + 1;
     SHARED Operands<T> held;
     alignas(16) SHARED T P[side * wide];
@@ -69,8 +76,7 @@ KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, flo
         for (int half = 0; half < 2; ++half) {  // rows half * 32 on, whole rows to one thread each
             score.each([&](float x, int r, int c) {
                 if (r / (side / 2) == half)
-                    scores[r % (side / 2) * row_pitch + c] =
-                        s.sees(b, query0 + r, key0 + c) ? x * (s.scale * log2_e) : never;
+                    scores[r % (side / 2) * row_pitch + c] = s.sees(b, query0 + r, key0 + c) ? x * s.sign() : never;
             });
             sync();
             if (int(threadIdx.x) < side && row / (side / 2) == half) {
@@ -84,13 +90,13 @@ KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, flo
                 const float base = most <= never ? 0.f : most;
                 float sum = 0.f;
                 for (int c = 0; c < side; ++c) {
-                    float p = mine[c] <= never ? 0.f : exp2f(mine[c] - base);
+                    float p = mine[c] <= never ? 0.f : s.exponential(mine[c], base);
                     sum += p;
                     if (s.dropout.threshold && key0 + c < s.S && query0 + row < s.T)
                         p = s.dropout(p, s.element(head, query0 + row, key0 + c));
                     P[row * wide + c] = from_float<T>(p);
                 }
-                const float old = top[row] <= never ? 0.f : exp2f(top[row] - base);
+                const float old = top[row] <= never ? 0.f : s.exponential(top[row], base);
                 rescale[row] = old;
                 total[row] = total[row] * old + sum;
                 top[row] = most;
@@ -116,43 +122,43 @@ KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, flo
             if (query0 + r >= s.T || d >= s.D) return;
             out[((b * s.T + query0 + r) * s.H + h) * s.D + d] = from_float<T>(total[r] == 0.f ? 0.f : x / total[r]);
         });
-    if (int(threadIdx.x) < side && query0 + row < s.T)
-        log_sum[head * s.T + query0 + row] = total[row] == 0.f ? -INFINITY : (top[row] + log2f(total[row])) / log2_e;
+    if (int(threadIdx.x) < side && query0 + row < s.T) {
+        float* peak = peaks + (head * s.T + query0 + row) * 2;
+        peak[0] = total[row] == 0.f ? 0.f : top[row];
+        peak[1] = total[row];
+    }
 }
 
-// What both backward kernels need of a query: log2 of its sum, and sum_d grad * out.
+// What both backward kernels need of a query: its largest score, 1 / the sum beneath it (0 where it sees no key), and
+// sum_d grad * out.
 struct QueryFacts {
-    float log2_sum, along;
+    float largest, share, along;
 };
 
 template <class T>
-DEVICE QueryFacts query_facts(const T* grad, const T* out, const float* log_sum, int64_t head, int64_t query,
+DEVICE QueryFacts query_facts(const T* grad, const T* out, const float* peaks, int64_t head, int64_t query,
                               const Attention& s) {
-    if (query >= s.T) return {0.f, 0.f};
+    if (query >= s.T) return {0.f, 0.f, 0.f};
     const int64_t at = ((head / s.H * s.T + query) * s.H + head % s.H) * s.D;
     float along = 0.f;
     for (int d = 0; d < s.D; ++d) along += to_float(grad[at + d]) * to_float(out[at + d]);
-    const float sum = log_sum[head * s.T + query];
-    return {sum == -INFINITY ? 0.f : sum * log2_e, along};
+    const float* peak = peaks + (head * s.T + query) * 2;
+    return {peak[0], peak[1] == 0.f ? 0.f : 1.f / peak[1], along};
 }
 
 template <class Math, int tiles, class T = typename Math::Number>
-KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log_sum, const T* q, const T* k,
-                                   const T* v, T* grad_q, Attention s) {
+KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* peaks, const T* q, const T* k, const T* v,
+                                   T* grad_q, Attention s) {
     constexpr int wide = pitch<T>(side);
     SHARED Operands<T> held;
     alignas(16) SHARED T P[side * wide];
-    SHARED float log2_sum[side], along[side];
+    SHARED QueryFacts facts[side];
     const int64_t blocks = (s.T + side - 1) / side, head = blockIdx.x / blocks, b = head / s.H, h = head % s.H;
     const int64_t query0 = blockIdx.x % blocks * side;
     const int64_t own = (b * s.T * s.H + h) * s.D, step = int64_t(s.H) * s.D;
     const HeadRows<T> queries{q + b * s.q.b + h * s.q.h, s.q.t, query0, s.T};
     const HeadRows<T> grads{grad + own, step, query0, s.T};
-    if (int(threadIdx.x) < side) {
-        const QueryFacts facts = query_facts(grad, out, log_sum, head, query0 + threadIdx.x, s);
-        log2_sum[threadIdx.x] = facts.log2_sum;
-        along[threadIdx.x] = facts.along;
-    }
+    if (int(threadIdx.x) < side) facts[threadIdx.x] = query_facts(grad, out, peaks, head, query0 + threadIdx.x, s);
     Wide<tiles> sums;
     for (int64_t key0 = 0; key0 < s.S; key0 += side) {
         const T* key_data = k + b * s.k.b + h * s.k.h;
@@ -166,9 +172,9 @@ KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log
                 const int r = Tile::row(e), c = Tile::column(n, e);
                 float ds = 0.f;
                 if (s.sees(b, query0 + r, key0 + c)) {
-                    const float w = exp2f(score.sums[n][e] * (s.scale * log2_e) - log2_sum[r]);
+                    const float w = s.exponential(score.sums[n][e] * s.sign(), facts[r].largest) * facts[r].share;
                     const float g = s.dropout(dw.sums[n][e], s.element(head, query0 + r, key0 + c));
-                    ds = w * (g - along[r]) * s.scale;
+                    ds = w * (g - facts[r].along) * s.scale;
                 }
                 P[r * wide + c] = from_float<T>(ds);
             }
@@ -189,12 +195,12 @@ KERNEL void attention_bwd_q_kernel(const T* grad, const T* out, const float* log
 
 // Rows are keys, columns queries.
 template <class Math, int tiles, class T = typename Math::Number>
-KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* log_sum, const T* q, const T* k,
-                                    const T* v, T* grad_k, T* grad_v, Attention s) {
+KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* peaks, const T* q, const T* k, const T* v,
+                                    T* grad_k, T* grad_v, Attention s) {
     constexpr int wide = pitch<T>(side);
     SHARED Operands<T> held;
     alignas(16) SHARED T P[side * wide];
-    SHARED float log2_sum[side], along[side];
+    SHARED QueryFacts facts[side];
     const int64_t blocks = (s.S + side - 1) / side, head = blockIdx.x / blocks, b = head / s.H, h = head % s.H;
     const int64_t key0 = blockIdx.x % blocks * side;
     const int64_t own = (b * s.T * s.H + h) * s.D, step = int64_t(s.H) * s.D;
@@ -204,11 +210,7 @@ KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* lo
     Wide<tiles> sums_k, sums_v;
     for (int64_t query0 = 0; query0 < s.T; query0 += side) {
         sync();
-        if (int(threadIdx.x) < side) {
-            const QueryFacts facts = query_facts(grad, out, log_sum, head, query0 + threadIdx.x, s);
-            log2_sum[threadIdx.x] = facts.log2_sum;
-            along[threadIdx.x] = facts.along;
-        }
+        if (int(threadIdx.x) < side) facts[threadIdx.x] = query_facts(grad, out, peaks, head, query0 + threadIdx.x, s);
         Tile score, dw;
         add_rows_product<Math>(score, held, s.D, keys, HeadRows<T>{query_data, s.q.t, query0, s.T});
         add_rows_product<Math>(dw, held, s.D, values, HeadRows<T>{grad + own, step, query0, s.T});
@@ -220,10 +222,10 @@ KERNEL void attention_bwd_kv_kernel(const T* grad, const T* out, const float* lo
                 float dropped = 0.f, ds = 0.f;
                 if (s.sees(b, query0 + c, key0 + r)) {
                     const int64_t element = s.element(head, query0 + c, key0 + r);
-                    const float w = exp2f(score.sums[n][e] * (s.scale * log2_e) - log2_sum[c]);
+                    const float w = s.exponential(score.sums[n][e] * s.sign(), facts[c].largest) * facts[c].share;
                     const bool keep = !s.dropout.threshold || s.dropout.keeps(element);
                     dropped = keep ? w * s.dropout.factor : 0.f;
-                    ds = w * ((keep ? dw.sums[n][e] * s.dropout.factor : 0.f) - along[c]) * s.scale;
+                    ds = w * ((keep ? dw.sums[n][e] * s.dropout.factor : 0.f) - facts[c].along) * s.scale;
                 }
                 P[r * wide + c] = from_float<T>(dropped);
                 score.sums[n][e] = ds;
@@ -269,7 +271,7 @@ void each_width(int math, int D, F f) {
 }
 
 void temporal_attention_cuda(const void* stream, int math, const void* q, const void* k, const void* v,
-                             const uint8_t* padding, void* out, float* log_sum, int64_t T, int64_t S, int H, int D,
+                             const uint8_t* padding, void* out, float* peaks, int64_t T, int64_t S, int H, int D,
                              int64_t q0, int64_t q1, int64_t q2, int64_t k0, int64_t k1, int64_t k2, int64_t v0,
                              int64_t v1, int64_t v2, float scale, int64_t seed, int64_t threshold, float factor,
                              int64_t B, int causal) {
@@ -280,13 +282,13 @@ void temporal_attention_cuda(const void* stream, int math, const void* q, const 
         using E = typename decltype(m)::Number;
         const auto in = [](const void* p) { return static_cast<const E*>(p); };
         launch(attention_fwd_kernel<decltype(m), decltype(tiles)::value>, Grid{blocks_for(T, side) * B * H},
-               Tile::threads, stream, in(q), in(k), in(v), static_cast<E*>(out), log_sum, s);
+               Tile::threads, stream, in(q), in(k), in(v), static_cast<E*>(out), peaks, s);
     });
 }
 POSEKERNELS_KERNEL(temporal_attention_cuda)
 
 void temporal_attention_backward_cuda(const void* stream, int math, const void* grad, const void* out,
-                                      const float* log_sum, const void* q, const void* k, const void* v,
+                                      const float* peaks, const void* q, const void* k, const void* v,
                                       const uint8_t* padding, void* grad_q, void* grad_k, void* grad_v, int64_t T,
                                       int64_t S, int H, int D, int64_t q0, int64_t q1, int64_t q2, int64_t k0,
                                       int64_t k1, int64_t k2, int64_t v0, int64_t v1, int64_t v2, float scale,
@@ -298,9 +300,9 @@ void temporal_attention_backward_cuda(const void* stream, int math, const void* 
         using E = typename decltype(m)::Number;
         const auto in = [](const void* p) { return static_cast<const E*>(p); };
         launch(attention_bwd_q_kernel<decltype(m), decltype(tiles)::value>, Grid{blocks_for(T, side) * B * H},
-               Tile::threads, stream, in(grad), in(out), log_sum, in(q), in(k), in(v), static_cast<E*>(grad_q), s);
+               Tile::threads, stream, in(grad), in(out), peaks, in(q), in(k), in(v), static_cast<E*>(grad_q), s);
         launch(attention_bwd_kv_kernel<decltype(m), decltype(tiles)::value>, Grid{blocks_for(S, side) * B * H},
-               Tile::threads, stream, in(grad), in(out), log_sum, in(q), in(k), in(v), static_cast<E*>(grad_k),
+               Tile::threads, stream, in(grad), in(out), peaks, in(q), in(k), in(v), static_cast<E*>(grad_k),
                static_cast<E*>(grad_v), s);
     });
 }

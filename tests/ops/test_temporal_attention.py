@@ -80,6 +80,24 @@ def test_backward(backend, size, causal, padded, rate):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scale", [30.0, -30.0, 0.0])
+def test_weights_add_up_to_1_however_large_the_scores(backend, scale):
+    """In the backward pass too, which has them again from what the forward pass kept."""
+    device = require("temporal_attention_backward", backend)
+    q, k, v = (t.requires_grad_() for t in make(1, 40, 70, 2, 17, device))
+    exact = [t.detach().double().requires_grad_() for t in (q, k, v)]
+    weigh = torch.randn(q.shape, generator=torch.Generator().manual_seed(2)).to(device)
+    padding = padding_of(1, 70, device)
+
+    def gradient_of_v(q, k, v, weigh, backend):
+        y = temporal_attention(10 * q, 10 * k, v, key_padding_mask=padding, scale=scale, backend=backend)
+        return torch.autograd.grad(y, v, weigh)[0]
+
+    got, want = gradient_of_v(q, k, v, weigh, backend), gradient_of_v(*exact, weigh.double(), "reference")
+    assert_within_budget(got, want)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_dropout_is_the_same_everywhere(backend):
     device = require("temporal_attention", backend)
     q, k, v = make(2, 9, 21, 3, 16, device)

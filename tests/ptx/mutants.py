@@ -146,7 +146,7 @@ MUTANTS = {
         "temporal_attention",
         "float32",
         "race in global|out of bounds",
-        source=("tl.store(log_sum_ptr + head * T + query, log_sum, mask=«query < T»)", "query <= T"),
+        source=("tl.store(peaks_ptr + 1, total, mask=«query < T»)", "query <= T"),
     ),
 }
 

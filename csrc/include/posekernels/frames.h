@@ -281,16 +281,15 @@ inline void masked_scores(float* scores, int64_t S, float factor, const Visible&
 }
 
 // The softmax weights of a tile of queries, not yet divided by their sum: weights[key][panel] = 2^(t - largest t).
-// inverse gets 1 / sum, or 0 where no key is seen; largest the exponents subtracted (base 2), as they round.
+// inverse gets 1 / sum, or 0 where no key is seen; largest the product that was subtracted, of the scale's sign.
 inline void softmax_tile(const Strided& k, int64_t S, int64_t D, const float* q, float scale, const Visible& visible,
                          float* weights, Vec* inverse, Vec* largest) {
     products_over_dims(k, S, D, q, weights);
-    // The largest score is subtracted before the factor, see rows.h; it is that of the products too where the factor is
-    // positive.
-    float factor = scale * 1.44269504f;
-    const bool positive = factor > 0.0f;
-    if (!visible.all() || !positive) masked_scores(weights, S, positive ? 1.0f : factor, visible);
-    if (!positive) factor = 1.0f;
+    // The largest score is subtracted before the factor, see rows.h; it is that of the products too, once they have the
+    // sign of the scale. A factor of 0 would make NaN of what is not seen.
+    const float sign = scale < 0.0f ? -1.0f : 1.0f, size = scale * sign * 1.44269504f;
+    const float factor = size > 2e-38f ? size : 2e-38f;
+    if (!visible.all() || sign < 0.0f) masked_scores(weights, S, sign, visible);
     for (int64_t h = 0; h < 2; ++h) {
         float* w = weights + h * lanes;
         Vec top = splat(-__builtin_inff()), top2 = top;
@@ -318,7 +317,7 @@ inline void softmax_tile(const Strided& k, int64_t S, int64_t D, const float* q,
         }
         const Vec total = sum1 + sum2;
         inverse[h] = total == Vec{} ? Vec{} : 1.0f / total;
-        largest[h] = top * factor;
+        largest[h] = top;
     }
 }
 

@@ -10,7 +10,7 @@ from ..._dispatch import not_for_triton, requested
 from ..._dropout import check_rate
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_mask, check_shape, check_tensor
+from ...checks import check_flag, check_mask, check_number, check_shape, check_tensor, seed_of
 from .reference import in_plain_sight
 
 MAX_WIDTH = 128  # of a head, on a GPU
@@ -19,10 +19,10 @@ MAX_WIDTH = 128  # of a head, on a GPU
 def _fake(q, k, v, padding, scale, causal, rate, seed, backend):
     B, T, H, _ = q.shape
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return q.new_empty(q.shape), q.new_empty(B, H, T, dtype=dtype)
+    return q.new_empty(q.shape), q.new_empty(B, H, T, 2, dtype=dtype)
 
 
-def _fake_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed, backend):
+def _fake_backward(grad, out, peaks, q, k, v, padding, scale, causal, rate, seed, backend):
     return [t.new_empty(t.shape) for t in (q, k, v)]
 
 
@@ -51,7 +51,7 @@ _forward = register(
 _backward = register(
     __name__,
     "temporal_attention_backward",
-    "(Tensor grad, Tensor out, Tensor log_sum, Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, "
+    "(Tensor grad, Tensor out, Tensor peaks, Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, "
     "bool causal, float rate, int seed, str backend) -> Tensor[]",
     _fake_backward,
     refuses=_GPU,
@@ -61,8 +61,8 @@ _backward = register(
 class _TemporalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, padding, scale, causal, rate, seed, backend):
-        out, log_sum = _forward.run(q, k, v, padding, scale, causal, rate, seed, backend=backend)
-        ctx.save_for_backward(out, log_sum, q, k, v, padding)
+        out, peaks = _forward.run(q, k, v, padding, scale, causal, rate, seed, backend=backend)
+        ctx.save_for_backward(out, peaks, q, k, v, padding)
         ctx.options, ctx.backend = (scale, causal, rate, seed), backend
         return out
 
@@ -131,5 +131,6 @@ def temporal_attention(
                 f"temporal_attention: key_padding_mask must be on q's device {q.device}, got {key_padding_mask.device}"
             )
     check_rate("temporal_attention", "dropout", dropout)
-    scale = D**-0.5 if scale is None else scale
+    causal, seed = check_flag("temporal_attention", "causal", causal), seed_of("temporal_attention", seed)
+    scale = D**-0.5 if scale is None else check_number("temporal_attention", "scale", scale)
     return _forward(q, k, v, key_padding_mask, scale, causal, dropout, seed, backend=requested(backend))[0]

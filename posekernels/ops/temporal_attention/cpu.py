@@ -17,8 +17,8 @@ def refuses(q, k, v, padding, scale, causal, rate, seed) -> str | None:
     return not_on("cpu", q, k, v, padding)
 
 
-def refuses_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> str | None:
-    return refuses(q, k, v, padding, scale, causal, rate, seed) or not_on("cpu", grad, out, log_sum)
+def refuses_backward(grad, out, peaks, q, k, v, padding, scale, causal, rate, seed) -> str | None:
+    return refuses(q, k, v, padding, scale, causal, rate, seed) or not_on("cpu", grad, out, peaks)
 
 
 def _arguments(q, k, v, padding, scale, causal, rate, seed):
@@ -34,18 +34,18 @@ def _arguments(q, k, v, padding, scale, causal, rate, seed):
 def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor]:
     if q.dtype == torch.bfloat16:
         options = (padding, scale, causal, rate, seed)
-        out, log_sum = temporal_attention(q.float(), k.float(), v.float(), *options)
-        return out.bfloat16(), log_sum
+        out, peaks = temporal_attention(q.float(), k.float(), v.float(), *options)
+        return out.bfloat16(), peaks
     held, numbers, _alive = _arguments(q, k, v, padding, scale, causal, rate, seed)
     B, T, H, _ = q.shape
-    out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T)
-    _native.core.temporal_attention(torch.get_num_threads(), *held, *addresses(out, log_sum), *numbers)
-    return out, log_sum
+    out, peaks = q.new_empty(q.shape), q.new_empty(B, H, T, 2)
+    _native.core.temporal_attention(torch.get_num_threads(), *held, *addresses(out, peaks), *numbers)
+    return out, peaks
 
 
-def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:
+def temporal_attention_backward(grad, out, peaks, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:
     if q.dtype == torch.bfloat16:
-        wide, options = (t.float() for t in (grad, out, log_sum, q, k, v)), (padding, scale, causal, rate, seed)
+        wide, options = (t.float() for t in (grad, out, peaks, q, k, v)), (padding, scale, causal, rate, seed)
         return [g.bfloat16() for g in temporal_attention_backward(*wide, *options)]
     held, numbers, _alive = _arguments(q, k, v, padding, scale, causal, rate, seed)
     grads = [q.new_empty(t.shape) for t in (q, k, v)]

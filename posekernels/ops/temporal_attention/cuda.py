@@ -22,16 +22,16 @@ def temporal_attention(q, k, v, padding, scale, causal, rate, seed):
     """As ``reference.temporal_attention``."""
     held, _alive, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
     B, T, H, _ = q.shape
-    out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T, dtype=torch.float32)
+    out, peaks = q.new_empty(q.shape), q.new_empty(B, H, T, 2, dtype=torch.float32)
     if out.numel():
-        launch("temporal_attention_cuda", q, *held, *addresses(out, log_sum), *numbers)
-    return out, log_sum
+        launch("temporal_attention_cuda", q, *held, *addresses(out, peaks), *numbers)
+    return out, peaks
 
 
-def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed):
+def temporal_attention_backward(grad, out, peaks, q, k, v, padding, scale, causal, rate, seed):
     """As ``reference.temporal_attention_backward``."""
     held, _alive, numbers = _arguments(q, k, v, padding, scale, causal, rate, seed)
-    saved = contiguous(grad, out, log_sum)
+    saved = contiguous(grad, out, peaks)
     grads = [q.new_empty(t.shape) for t in (q, k, v)]
     if out.numel():
         launch("temporal_attention_backward_cuda", q, *addresses(*saved), *held, *addresses(*grads), *numbers)

@@ -22,30 +22,39 @@ def scores(q: Tensor, k: Tensor, padding: Tensor | None, scale: float, causal: b
     return s
 
 
-def softmax(s: Tensor) -> tuple[Tensor, Tensor]:
-    """(weights [B, H, T, S], log of their sum [B, H, T]); a query without a key has weights of 0 and a log of -inf."""
-    log_sum = s.logsumexp(-1)
-    nothing = (log_sum == -torch.inf)[..., None]
-    # Not exp(s - log_sum): where scores are large the log has few digits behind the point, and all weights would share
-    # its error.
-    return s.masked_fill(nothing, 0).softmax(-1).masked_fill(nothing, 0), log_sum
+def softmax(s: Tensor) -> Tensor:
+    """[B, H, T, S] weights; 0 for a query without a key."""
+    nothing = (s == -torch.inf).all(-1, keepdim=True)
+    return s.masked_fill(nothing, 0).softmax(-1).masked_fill(nothing, 0)
+
+
+def peaks(s: Tensor, scale: float) -> Tensor:
+    """[B, H, T, 2] of the scores: the largest, without the size of the scale, and the sum of exp(score - largest).
+
+    From these a backward pass has the weights again with all their digits; the logarithm of a sum of exponentials has
+    few behind the point where scores are large. 0, 0 for a query without a key.
+    """
+    top = s.amax(-1)
+    nothing = top == -torch.inf
+    total = (s - top.masked_fill(nothing, 0)[..., None]).exp().sum(-1)
+    return torch.stack((top.masked_fill(nothing, 0) / (abs(scale) or 1), total), -1)
 
 
 def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor]:
-    """(out [B, T, H, D], log-sum-exp of the scores [B, H, T])."""
-    weights, log_sum = softmax(scores(q, k, padding, scale, causal))
-    out = torch.einsum("bhts,bshd->bthd", dropout(weights, rate, seed), v)
-    return out.contiguous(), log_sum
+    """(out [B, T, H, D], ``peaks`` of its scores [B, H, T, 2])."""
+    s = scores(q, k, padding, scale, causal)
+    out = torch.einsum("bhts,bshd->bthd", dropout(softmax(s), rate, seed), v)
+    return out.contiguous(), peaks(s.detach(), scale)
 
 
 def in_plain_sight(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor | None]:
-    """What a call of the op runs where nothing is kept for a backward pass of ours: without the log-sum-exp."""
+    """What a call of the op runs where nothing is kept for a backward pass of ours: without the peaks."""
     if padding is None and not causal and not rate:
         return attend(q, k, v, scale), None
     return temporal_attention(q, k, v, padding, scale, causal, rate, seed)
 
 
-def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:
+def temporal_attention_backward(grad, out, peaks, q, k, v, padding, scale, causal, rate, seed) -> list[Tensor]:
     """Gradients of (q, k, v)."""
     options = padding, scale, causal, rate, seed
     return gradients(lambda *qkv: temporal_attention(*qkv, *options)[0], (q, k, v), (grad,))

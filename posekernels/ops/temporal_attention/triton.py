@@ -25,8 +25,8 @@ def _tile(ptr, row_stride, row, rows, dim, D):
 
 @triton.jit
 def _scores(q, k, query, key, padding_ptr, T, S, scale, CAUSAL: tl.constexpr, PRECISION: tl.constexpr):
-    """[queries, keys] float32: scale * log2(e) * q kᵀ, -inf where a key is not seen."""
-    s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * LOG2_E)
+    """[queries, keys] float32: q kᵀ with the scale's sign, not its size; -inf where a key is not seen."""
+    s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * tl.where(scale < 0, -1.0, 1.0)
     seen = (key < S)[None, :] & (query < T)[:, None]
     if CAUSAL:
         seen = seen & (key[None, :] <= query[:, None] + (S - T))
@@ -34,6 +34,12 @@ def _scores(q, k, query, key, padding_ptr, T, S, scale, CAUSAL: tl.constexpr, PR
         padding = tl.load(padding_ptr + key, mask=key < S, other=1)
         seen = seen & (padding == 0)[None, :]
     return tl.where(seen, s, float("-inf"))
+
+
+@triton.jit
+def _exponentials(s, largest, scale):
+    """exp(|scale| (s - largest)): subtracted before it is scaled, so that no rounding of a large product is left."""
+    return tl.exp2((s - largest) * tl.maximum(tl.abs(scale) * LOG2_E, 2e-38))  # 0 times -inf would be NaN
 
 
 @triton.jit
@@ -57,7 +63,7 @@ def _attention_fwd_kernel(
     v_ptr,  # [B, S, H, D]
     padding_ptr,  # [B, S] uint8 or None
     out_ptr,  # [B, T, H, D] contiguous
-    log_sum_ptr,  # [B, H, T] float32
+    peaks_ptr,  # [B, H, T, 2] float32: the largest score, see `_scores`, and the sum of exponentials beneath it
     T, S, H, D,
     q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
     scale,
@@ -92,8 +98,8 @@ def _attention_fwd_kernel(
         s = _scores(q, _tile(k_ptr, k_t, key, S, dim, D), query, key, padding_ptr, T, S, scale, CAUSAL, PRECISION)
         new_top = tl.maximum(top, tl.max(s, 1))
         base = tl.where(new_top == float("-inf"), 0.0, new_top)
-        p = tl.exp2(s - base[:, None])
-        rescale = tl.exp2(top - base)
+        p = _exponentials(s, base[:, None], scale)
+        rescale = _exponentials(top, base, scale)
         total = total * rescale + tl.sum(p, 1)
         if DROPOUT:
             p = tl.where(_keep(head, query, key, T, S, seed, threshold), p * factor, 0.0)
@@ -102,22 +108,31 @@ def _attention_fwd_kernel(
         top = new_top
     nothing = total == 0.0
     out = out / tl.where(nothing, 1.0, total)[:, None]
-    log_sum = tl.where(nothing, float("-inf"), (top + tl.log2(tl.where(nothing, 1.0, total))) / LOG2_E)
-    tl.store(log_sum_ptr + head * T + query, log_sum, mask=query < T)
+    peaks_ptr += (head * T + query) * 2
+    tl.store(peaks_ptr, tl.where(nothing, 0.0, top), mask=query < T)
+    tl.store(peaks_ptr + 1, total, mask=query < T)
     mask = (query < T)[:, None] & (dim < D)[None, :]
     tl.store(out_ptr + (((b * T + query) * H + h) * D)[:, None] + dim[None, :], out, mask=mask)
 
 
 @triton.jit
-def _weights(s, log_sum):
-    """Softmax weights from base-2 scores and the natural log of their sum; 0 where a query sees no key."""
-    base = tl.where(log_sum == float("-inf"), 0.0, log_sum * LOG2_E)
-    return tl.exp2(s - base[:, None])
+def _peaks(peaks_ptr, head, query, T):
+    """(largest score, 1 / sum of exponentials) of each query; the latter 0 for one that sees no key."""
+    peaks_ptr += (head * T + query) * 2
+    largest = tl.load(peaks_ptr, mask=query < T, other=0.0)
+    total = tl.load(peaks_ptr + 1, mask=query < T, other=0.0)
+    return largest, tl.where(total == 0.0, 0.0, 1.0 / tl.where(total == 0.0, 1.0, total))
+
+
+@triton.jit
+def _weights(s, largest, share, scale):
+    """Softmax weights from scores and what ``_peaks`` has of their queries; 0 where a query sees no key."""
+    return _exponentials(s, largest[:, None], scale) * share[:, None]
 
 
 @triton.jit
 def _attention_bwd_q_kernel(
-    grad_ptr, out_ptr, log_sum_ptr,  # [B, T, H, D] contiguous twice, [B, H, T]
+    grad_ptr, out_ptr, peaks_ptr,  # [B, T, H, D] contiguous twice, [B, H, T, 2]
     q_ptr, k_ptr, v_ptr, padding_ptr,
     grad_q_ptr,  # [B, T, H, D] contiguous
     T, S, H, D,
@@ -147,13 +162,14 @@ def _attention_bwd_q_kernel(
     grad = _tile(grad_ptr + own, H * D, query, T, dim, D)
     out = _tile(out_ptr + own, H * D, query, T, dim, D)
     along = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
-    log_sum = tl.load(log_sum_ptr + head * T + query, mask=query < T, other=float("-inf"))
+    largest, share = _peaks(peaks_ptr, head, query, T)
     grad_q = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
     for start in range(0, S, BLOCK_S):
         key = start + tl.arange(0, BLOCK_S)
         k = _tile(k_ptr, k_t, key, S, dim, D)
         v = _tile(v_ptr, v_t, key, S, dim, D)
-        w = _weights(_scores(q, k, query, key, padding_ptr, T, S, scale, CAUSAL, PRECISION), log_sum)
+        s = _scores(q, k, query, key, padding_ptr, T, S, scale, CAUSAL, PRECISION)
+        w = _weights(s, largest, share, scale)
         dw = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
         if DROPOUT:
             dw = tl.where(_keep(head, query, key, T, S, seed, threshold), dw * factor, 0.0)
@@ -165,7 +181,7 @@ def _attention_bwd_q_kernel(
 
 @triton.jit
 def _attention_bwd_kv_kernel(
-    grad_ptr, out_ptr, log_sum_ptr,
+    grad_ptr, out_ptr, peaks_ptr,
     q_ptr, k_ptr, v_ptr, padding_ptr,
     grad_k_ptr, grad_v_ptr,  # [B, S, H, D] contiguous
     T, S, H, D,
@@ -200,8 +216,9 @@ def _attention_bwd_kv_kernel(
         grad = _tile(grad_ptr + queries, H * D, query, T, dim, D)
         out = _tile(out_ptr + queries, H * D, query, T, dim, D)
         along = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
-        log_sum = tl.load(log_sum_ptr + head * T + query, mask=query < T, other=float("-inf"))
-        w = _weights(_scores(q, k, query, key, padding_ptr, T, S, scale, CAUSAL, PRECISION), log_sum)
+        largest, share = _peaks(peaks_ptr, head, query, T)
+        s = _scores(q, k, query, key, padding_ptr, T, S, scale, CAUSAL, PRECISION)
+        w = _weights(s, largest, share, scale)
         dw = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
         dropped = w
         if DROPOUT:
@@ -243,21 +260,21 @@ def temporal_attention(q, k, v, padding, scale, causal, rate, seed):
     """As ``reference.temporal_attention``."""
     held, numbers, options = _arguments(q, k, v, padding, scale, causal, rate, seed)
     B, T, H, D = q.shape
-    out, log_sum = q.new_empty(q.shape), q.new_empty(B, H, T, dtype=torch.float32)
+    out, peaks = q.new_empty(q.shape), q.new_empty(B, H, T, 2, dtype=torch.float32)
     if out.numel():
         plan = _plan(q.dtype, options["PRECISION"], D, False, rate > 0)
         with launch_on(q):
             _attention_fwd_kernel[(triton.cdiv(T, plan["BLOCK_T"]) * B * H,)](
-                *held, out, log_sum, *numbers, **options, **plan
+                *held, out, peaks, *numbers, **options, **plan
             )
-    return out, log_sum
+    return out, peaks
 
 
-def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, causal, rate, seed):
+def temporal_attention_backward(grad, out, peaks, q, k, v, padding, scale, causal, rate, seed):
     """As ``reference.temporal_attention_backward``."""
     held, numbers, options = _arguments(q, k, v, padding, scale, causal, rate, seed)
     B, T, H, D = q.shape
-    saved = [t.contiguous() for t in (grad, out, log_sum)]
+    saved = [t.contiguous() for t in (grad, out, peaks)]
     grads = [q.new_empty(t.shape) for t in (q, k, v)]
     if out.numel():
         plan = _plan(q.dtype, options["PRECISION"], D, True, rate > 0)
@@ -274,7 +291,7 @@ def temporal_attention_backward(grad, out, log_sum, q, k, v, padding, scale, cau
 def _compilations() -> list[Compilation]:
     """Every kernel at the heads of the Strided Transformer (32) and of MixSTE (64), with and without dropout."""
     found = []
-    types = {"log_sum_ptr": "*fp32:16", "seed": "i64", "threshold": "i64", "scale": "fp32", "factor": "fp32"}
+    types = {"peaks_ptr": "*fp32:16", "seed": "i64", "threshold": "i64", "scale": "fp32", "factor": "fp32"}
     for dtype, precision in ((torch.bfloat16, "ieee"), (torch.float32, "tf32")):
         for D in (32, 64):
             for dropout in (False, True):
