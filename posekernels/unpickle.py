@@ -4,8 +4,9 @@ A pickle may run any code. Here arrays, tensors, dicts, lists, tuples, strings a
 file alone; every other name in a pickle is refused before anything is called. Neither NumPy's nor PyTorch's own
 constructors are handed what the file says: with those a file can ask for an array of objects at addresses of its
 choice. What a pickle can cost is bounded too: no opcode reads past the end of the file, a memo index allocates nothing,
-keys are plain (hashing deep tuples overflows the stack), nothing that a file nests is put into words (a tuple of itself
-twice, 40 times over, is endless as text), and there may be only so many opcodes and so many bytes made.
+keys are plain (hashing deep tuples overflows the stack) and not of one hash by the thousand (such a dict takes hours),
+nothing that a file nests is put into words (a tuple of itself twice, 40 times over, is endless as text), and there may
+be only so many opcodes and so many bytes made, those of lists, marks and memos too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from torch import Tensor
 MOST_BYTES = 2 << 30  # that a file may unpack to, unless the caller allows more
 MOST_READS = 40_000_000  # some 15 s; an opcode reads two or three times
 DEEPEST = 50
+MOST_TUPLES = 10_000  # that are keys: numbers in tuples can be chosen so that all have one hash
+_MARK, _CONTAINER, _MEMO = 160, 72, 112  # bytes that an opcode of one or two makes at most
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
@@ -166,15 +169,27 @@ def _ordered(pairs=()) -> dict:
     """Of a list of pairs, the keys as plain as those of any dict."""
     if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
         raise Refused("an OrderedDict that is not made of pairs")
-    _check_keys(key for key, _ in pairs)
+    if _check_keys(key for key, _ in pairs) > MOST_TUPLES:
+        raise Refused(f"more than {MOST_TUPLES:,} keys that are tuples")
     return dict(pairs)
 
 
-def _check_keys(keys: Iterable) -> None:
+def _check_keys(keys: Iterable) -> int:
+    """How many of them are tuples.
+
+    Of what is plain, complex numbers are refused, and integers beyond 64 bits: there are few that share a hash.
+    """
+    tuples = 0
     for key in keys:
-        parts = key if type(key) is tuple else (key,)
-        if not all(type(part) in _PLAIN or isinstance(part, np.generic) for part in parts):
-            raise Refused(f"a key of type {type(key).__name__.lstrip('_')}")
+        tuples += type(key) is tuple
+        for part in key if type(key) is tuple else (key,):
+            if isinstance(part, complex | np.complexfloating) or not (
+                type(part) in _PLAIN or isinstance(part, np.generic)
+            ):
+                raise Refused(f"a key of type {type(key).__name__.lstrip('_')}")
+            if type(part) is int and not -(2**64) < part < 2**64:
+                raise Refused("a key that is an integer of more than 64 bits")
+    return tuples
 
 
 def _device(kind, index: int | None = None) -> str:
@@ -300,12 +315,24 @@ class Unpickler(_PICKLE):
         self._stream = _Stream(stream, size)
         super().__init__(self._stream, encoding="latin1")
         self._names, self._storage, self._left, self._most = names, storage, most, most
+        self._tuples = 0
 
-    def _made(self, thing) -> None:
-        """Count what was made: one long string could be encoded a million times."""
-        self._left -= _size(thing)
+    def _takes(self, size: int) -> None:
+        """Count bytes that were made."""
+        self._left -= size
         if self._left < 0:
             raise Refused(f"more than {self._most / 2**30:.3g} GiB")
+
+    def _made(self, thing) -> None:
+        """Count what a name has made: one long string could be encoded a million times."""
+        self._takes(_size(thing))
+        if type(thing) is dict:  # of pairs, whose keys were checked
+            self._count_tuples(sum(type(key) is tuple for key in thing))
+
+    def _count_tuples(self, count: int) -> None:
+        self._tuples += count
+        if self._tuples > MOST_TUPLES:
+            raise Refused(f"more than {MOST_TUPLES:,} keys that are tuples")
 
     def load_frame(self):
         self._stream.read(8)  # frames only announce what follows
@@ -343,7 +370,7 @@ class Unpickler(_PICKLE):
 
     def load_dict(self):
         items = self.pop_mark()
-        _check_keys(items[::2])
+        self._count_tuples(_check_keys(items[::2]))
         self.append({items[i]: items[i + 1] for i in range(0, len(items), 2)})
 
     def load_setitem(self):
@@ -356,7 +383,7 @@ class Unpickler(_PICKLE):
     def _set(self, items) -> None:
         if type(self.stack[-1]) is not dict:
             raise Refused(f"items of {type(self.stack[-1]).__name__.lstrip('_')}")
-        _check_keys(items[::2])
+        self._count_tuples(_check_keys(items[::2]))
         for i in range(0, len(items), 2):
             self.stack[-1][items[i]] = items[i + 1]
 
@@ -380,6 +407,27 @@ for _opcode in _LEFT_OUT:
     Unpickler.dispatch[getattr(pickle, _opcode)[0]] = Unpickler.load_unknown
 for _opcode in ["FRAME", "BYTEARRAY8", "REDUCE", "BUILD", "DICT", "SETITEM", "SETITEMS", "APPEND", "APPENDS"]:
     Unpickler.dispatch[getattr(pickle, _opcode)[0]] = getattr(Unpickler, f"load_{_opcode.lower()}")
+
+
+def _counted(run: Callable, size: int) -> Callable:
+    """An opcode that takes a byte or two of the file, and ``size`` of memory."""
+
+    def load(self):
+        self._takes(size)
+        run(self)
+
+    return load
+
+
+_COSTS = {
+    _MARK: ["MARK"],
+    _CONTAINER: ["EMPTY_LIST", "EMPTY_DICT", "LIST", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"],
+    _MEMO: ["PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"],
+}
+for _cost, _opcodes in _COSTS.items():
+    for _opcode in _opcodes:
+        _code = getattr(pickle, _opcode)[0]
+        Unpickler.dispatch[_code] = _counted(Unpickler.dispatch[_code], _cost)
 
 
 def resolved(value, seen: dict | None = None, depth: int = 0):
