@@ -47,6 +47,24 @@ def read(
     path = Path(path)
     if layout is not None and layout not in LAYOUTS:
         raise DataError(f"no joint layout {layout!r}{nearest(layout, LAYOUTS)} (layouts: {', '.join(LAYOUTS)})")
+    try:
+        reading = _reading(path)
+        reading.layout, reading.size, reading.clip = layout or reading.layout, size or reading.size, clip
+        return believed(reading)
+    except RecursionError as error:  # lists in lists, or in the texts that some programs write in the place of rows
+        raise DataError(f"{path}: nested too deeply to be read") from error
+
+
+def holds_a_video(path: Path) -> bool:
+    """Whether a .json holds more than one frame, so that a folder of such is no clip."""
+    try:
+        return len(_json(path).frames) > 1
+    except (DataError, RecursionError):
+        return False
+
+
+def _reading(path: Path) -> Reading:
+    """What the file or folder holds, as it says it."""
     if path.is_dir():
         reading = _folder(path)
     elif not path.is_file():
@@ -60,8 +78,7 @@ def read(
     else:
         kind = path.suffix.lower() or "this"
         raise DataError(f"{path}: keypoints are read from .npz, .npy, .json or a folder of .json, not {kind!r}")
-    reading.layout, reading.size, reading.clip = layout or reading.layout, size or reading.size, clip
-    return believed(reading)
+    return reading
 
 
 # -- arrays ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import torch
 from posekernels.extras import needs
 from posekernels.files import check_writable
 
-from .. import pictures, pose_files
+from .. import keypoint_files, pictures, pose_files
 from ..lifter import load_lifter
 from ..video import PICTURES, VIDEOS
 
@@ -47,13 +47,21 @@ def inside(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in entries if path.is_file() and path.suffix.lower() in (*VIDEOS, ".npz", ".npy")]
+    kinds = (*VIDEOS, ".npz", ".npy", *((".json",) if _is_of_videos(folder) else ()))
+    found = [path for path in entries if path.is_file() and path.suffix.lower() in kinds]
     found += [path for path in entries if path.is_dir() and _is_one(path)]
     return [] if _is_one(folder) and not found else sorted(found)
 
 
 def _is_one(folder: Path) -> bool:
-    return any(path.suffix.lower() in (*PICTURES, ".json") for path in folder.iterdir() if path.is_file())
+    suffixes = {path.suffix.lower() for path in folder.iterdir() if path.is_file()}
+    return bool(suffixes & {*PICTURES}) or ".json" in suffixes and not _is_of_videos(folder)
+
+
+def _is_of_videos(folder: Path) -> bool:
+    """Whether the .json in a folder are videos each, and not a frame: the first one tells."""
+    first = min((path for path in folder.iterdir() if path.suffix.lower() == ".json" and path.is_file()), default=None)
+    return first is not None and keypoint_files.holds_a_video(first)
 
 
 def is_many(options: Namespace) -> bool:

@@ -466,3 +466,10 @@ def test_a_video_is_chosen_from_the_command_line(body, tmp_path):
     np.save(tmp_path / "y.npy", body)
     with pytest.raises(DataError, match="--clip left: its frames have no names"):
         keypoint_files.read(tmp_path / "y.npy", clip="left")
+
+
+@pytest.mark.parametrize("text", ["[" * 900 + "]" * 900, json.dumps(["[" * 100_000])], ids=["lists", "texts of lists"])
+def test_what_is_nested_too_deeply_is_told_in_one_line(text, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match="^[^\n]*a.json: [^\n]*$"):
+        keypoint_files.read(tmp_path / "a.json")

@@ -1,5 +1,6 @@
 """Many files in one run: one load, one bar, one table; failures, resuming, and the same on Ray."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -97,6 +98,21 @@ def test_videos_pictures_and_folders_of_frames_are_told_apart(tmp_path):
         (tmp_path / name).touch()
     assert [p.name for p in many.inside(tmp_path)] == ["frames", "pictures", "x.mp4", "y.npy"]
     assert many.inside(tmp_path / "frames") == many.inside(tmp_path / "pictures") == []
+
+
+def test_json_of_whole_videos_in_a_folder_are_one_work_each(tmp_path):
+    """As detectors write them, and not frames of one clip."""
+    person = {"keypoints": [1.0, 2.0, 0.9] * 17}
+    video = [{"image_id": f"{t}.jpg"} | person for t in range(30)]
+    (tmp_path / "videos").mkdir()
+    for name in ("a.json", "b.json"):
+        (tmp_path / "videos" / name).write_text(json.dumps(video))
+    assert [p.name for p in many.inside(tmp_path / "videos")] == ["a.json", "b.json"]
+    assert [p.name for p in many.inside(tmp_path)] == []
+    (tmp_path / "frames").mkdir()
+    for name in ("1.json", "2.json"):
+        (tmp_path / "frames" / name).write_text(json.dumps({"people": [{"pose_keypoints_2d": person["keypoints"]}]}))
+    assert many.inside(tmp_path / "frames") == [] and [p.name for p in many.inside(tmp_path)] == ["frames"]
 
 
 def test_options_of_keypoint_files_hold_for_these_alone():
