@@ -122,18 +122,31 @@ class StopSignal:
     """
 
     def __enter__(self):
-        self.asked, self.previous, first = False, {}, 0.0
+        self.asked, self.words, self.previous, first = False, "", {}, 0.0
 
         def ask(number, frame):
             nonlocal first
             if self.asked and time.monotonic() > first + 2:
                 raise KeyboardInterrupt
             self.asked, first = True, first or time.monotonic()
+            if self.words:
+                raise Interrupted(self.words)
 
         with contextlib.suppress(ValueError):  # not the main thread: signals are someone else's
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self.previous[number] = signal.signal(number, ask)
         return self
+
+    @contextlib.contextmanager
+    def at_once(self, words: str) -> Iterator[None]:
+        """Inside there is no step to wait for: all is saved. ``words`` say how to go on."""
+        self.words = words
+        try:
+            if self.asked:
+                raise Interrupted(words)
+            yield
+        finally:
+            self.words = ""
 
     def __exit__(self, *_):
         for number, handler in self.previous.items():
@@ -328,11 +341,15 @@ class Loop:
         losses = self.mean_losses()
         self.save()  # so that an interruption of the evaluation costs no training
         trained = time.monotonic()
-        rate = self.optimizers[0].param_groups[0]["lr"]
+        group = self.optimizers[0].param_groups[0]
+        rate = group["initial_lr"] * recipe.lr_factor(
+            at.epoch, at.step - 1
+        )  # of the last step, before a resumption too
         record = {"stage": at.stage, "epoch": at.epoch + 1, "step": at.step, "lr": rate} | losses
         tested = last or (at.epoch + 1) % (self.options.eval_every or 1) == 0
         if tested:
-            report = self.evaluate()
+            with self.stop.at_once(self.left) if self.place.world == 1 else contextlib.nullcontext():
+                report = self.evaluate()
             record |= report.figures
             self.keep_best(report)
         record |= {"seconds": round(trained - start, 3), "test_seconds": round(time.monotonic() - trained, 3)}
@@ -344,7 +361,7 @@ class Loop:
             hidden = ("stage", "epoch", "step", "seconds", *(() if tested else ("test_seconds",)))
             shown = (f"{k} {v:.4g}" for k, v in record.items() if k not in hidden)
             bar.write(f"epoch {at.epoch}: {'  '.join(shown)}")
-        if self.place.any(self.stop.asked) and not last:
+        if self.place.any(self.stop.asked):  # after the last epoch too: what follows is the test
             self.leave()
 
     def batch(self, step: nn.Module, batch) -> None:
@@ -483,7 +500,12 @@ class Loop:
     def leave(self) -> None:
         self.mean_losses()  # a run that has diverged is not saved
         self.save()
-        raise Interrupted(f"stopped and saved to {self.folder / 'last.pt'}; go on with: --out {self.folder} --resume")
+        raise Interrupted(self.left)
+
+    @property
+    def left(self) -> str:
+        """How to go on."""
+        return f"stopped and saved to {self.folder / 'last.pt'}; go on with: --out {self.folder} --resume"
 
 
 def _transpose(dicts: list[dict]) -> dict[str, list]:

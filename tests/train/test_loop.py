@@ -111,6 +111,26 @@ def test_what_a_step_and_an_epoch_cost_is_known_before(tmp_path, monkeypatch, ca
     assert loop.trial.words(114 * 3600) == "about 5 days" and loop.trial.words(150) == "about 2 minutes"
 
 
+def test_an_evaluation_is_left_at_once_and_made_again_by_the_resumed_run(tmp_path, monkeypatch):
+    """The last one too, after which there is no step to wait for."""
+    _, whole = train(tmp_path / "whole")
+    evaluations, real = [], Toy.evaluate
+
+    def evaluate(self, place):
+        evaluations.append(len(evaluations))
+        if len(evaluations) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            evaluations.append("went on")
+        return real(self, place)
+
+    monkeypatch.setattr(Toy, "evaluate", evaluate)
+    with pytest.raises(Interrupted, match="--resume"):
+        train(tmp_path / "broken")
+    assert evaluations == [0, 1, 2]
+    _, resumed = train(tmp_path / "broken", resume="last.pt")
+    assert without_seconds(resumed) == without_seconds(whole)
+
+
 def test_stages_start_from_the_best_before_and_resume(tmp_path):
     recipe, whole = train(tmp_path / "whole", stages=2)
     assert recipe.seen == [(0, False), (1, True)] and [r["stage"] for r in whole] == [0, 0, 0, 1, 1, 1]
