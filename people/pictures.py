@@ -338,6 +338,20 @@ def _workers(count: int, *task) -> Iterator[list[Connection]]:
                 process.join()
 
 
+@contextlib.contextmanager
+def _alive() -> Iterator[None]:
+    """Raises ValueError where the worker at the other end of a pipe is gone."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise ValueError("drawing: a process that draws ended on its own (killed, or out of memory?)") from error
+
+
+def _answer(pipe: Connection) -> Image.Image:
+    with _alive():
+        return pipe.recv()
+
+
 def _pictures(
     panels: Sequence[Panel], times: Sequence[int], size: int, progress: bool, palette: Image.Image | None = None
 ) -> Iterator[Image.Image]:
@@ -356,11 +370,12 @@ def _pictures(
             for i, t in enumerate(times):  # in turn, one picture at a time each: what comes back is in order
                 pipe = pipes[i % cores]
                 if i >= cores:
-                    yield pipe.recv()
+                    yield _answer(pipe)
                     bar.update()
-                pipe.send((t, _backgrounds(panels, t)))
+                with _alive():
+                    pipe.send((t, _backgrounds(panels, t)))
             for i in range(max(0, len(times) - cores), len(times)):
-                yield pipes[i % cores].recv()
+                yield _answer(pipes[i % cores])
                 bar.update()
 
 

@@ -663,6 +663,11 @@ def partial_of(out: Path) -> Path:
     return out.with_name(f".{out.name[:80]}.partial")
 
 
+def of_part(outs: list[Path]) -> list[Path]:
+    """What is written of the part that was searched, in the place of ``outs``; gone where a resumed run is done."""
+    return [out.with_name(f"{out.stem}.partial{out.suffix}") for out in outs]
+
+
 def run(
     options: Namespace,
     outs: list[Path],
@@ -714,6 +719,9 @@ def run(
     if interrupted:
         say(f"interrupted; {search.count} frames are kept, and the same command with {again} goes on from there")
         return None
+    if options.resume:
+        for path in of_part(outs):
+            path.unlink(missing_ok=True)
     return lifted
 
 
@@ -723,7 +731,7 @@ def _whole(
     """Search, lift, write; also whether Ctrl-C cut it short, with what there was then in files of their own."""
     live, groups, interrupted = from_images(search, options, lifter, clock)
     if interrupted and not search.video.live:  # a camera has no other end
-        outs = [out.with_name(f"{out.stem}.partial{out.suffix}") for out in outs]
+        outs = of_part(outs)
     try:
         lifted = finish(outs, search.keypoints(), live, search.video, options, lifter, clock, groups)
         return lifted, interrupted

@@ -106,6 +106,14 @@ def test_nothing_is_left_of_a_drawing_that_is_stopped(tmp_path, suffix, how):
         os.killpg(process.pid, 0)
 
 
+def test_the_death_of_a_process_that_draws_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})  # so that this process draws nothing itself
+    monkeypatch.setattr(pictures, "_draw", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    frames = pictures.ENOUGH
+    with pytest.raises(ValueError, match="^drawing: a process that draws ended on its own"):
+        list(pictures._pictures(panels(frames), range(frames), 64, False))
+
+
 def test_gif_keeps_real_time(tmp_path):
     for fps, frames, shown in ((50, 10, 10), (30, 10, 10), (120, 12, 4)):
         path = pictures.save(tmp_path / f"{fps}.gif", panels(frames), fps, size=48)
