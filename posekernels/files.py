@@ -83,8 +83,8 @@ def save_checkpoint(state, path: str | Path) -> None:
 def write_aside(path: str | Path) -> Iterator[Path]:
     """A path beside ``path``, of the same suffix, to write to.
 
-    It takes ``path``'s place when the block ends well, else it is removed and ``path`` is as it was. An OSError, of a
-    full disk say, names ``path``.
+    It takes ``path``'s place when the block ends well, else it is removed and ``path`` is as it was, also where the
+    power fails: what was written is on the disk before the name is. An OSError, of a full disk say, names ``path``.
     """
     path = Path(path)
     aside = _aside(path)
@@ -93,6 +93,8 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         mode = aside.stat().st_mode
         yield aside
         aside.chmod(mode)  # some writers, safetensors for one, leave a file that only its owner can read
+        with open(aside, "rb+") as written:
+            os.fsync(written)  # a file system may write the new name first; some milliseconds, once for each file
         os.replace(aside, path)
     except OSError as error:
         if error.filename in (None, str(aside)):

@@ -24,6 +24,15 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
 
 
+def test_what_was_written_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    done, sync, move = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.fstat(file.fileno()).st_size) or sync(file))
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("named") or move(*names))
+    with write_aside(tmp_path / "a.txt") as aside:
+        aside.write_text("words")
+    assert done == [5, "named"]
+
+
 def test_weights_are_readable_as_other_files_are(tmp_path):
     from safetensors.torch import save_file
 
