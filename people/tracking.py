@@ -22,7 +22,7 @@ SEEN = 0.2  # score from which a joint counts in the comparison
 LOOKS = 5  # frames from one look at somebody's bones and clothes to the next
 # How unlike two people may look to be one: of clothes (0 to 1 in each of red, green, blue), of sizes and of bones
 # (logarithms), each as a share of the whole; and by how much the next best must be less alike.
-CLOTHES, SIZES, BONES, UNLIKE, CLEARLY = 0.12, 0.9, 0.6, 1.0, 0.25
+CLOTHES, SIZES, BONES, UNLIKE, CLEARLY = 0.12, 0.9, 0.6, 0.7, 0.25
 NEAR = 1.0  # of a person's size: without clothes to go by, whoever comes back does so where they were last seen
 
 

@@ -1,4 +1,4 @@
-"""``posekernels demo``: fetch a short video (9 MB, once) and lift the two people in it.
+"""``posekernels demo``: fetch a short video (9 MB, once) and lift the people in it.
 
 Options are those of ``posekernels lift``. Without -o it writes demo.html, which plays; the video, demo.mp4, goes beside
 the first file written.
