@@ -6,8 +6,9 @@ What is guaranteed, of tensors on the CPU:
   uses what its own forward pass made.
 - **Inference** uses what was made while the tensors have the memory, the layout and the version they had, and their
   numbers are the same. A sample of the numbers is compared, at least 16 of every tensor (all of a smaller one), in
-  every call another: all of them in 4,096 calls at most. In a network's first call after gradients were recorded, all
-  are compared.
+  every call another: all of them in 4,096 calls at most. All are compared in a network's first call after gradients
+  were recorded, and in the first call after a second has passed since they were (a hundred times as long as comparing
+  them takes, where that is more: at most a hundredth of the time goes into it).
 
 So any write by PyTorch's operations, by an optimizer however it writes (fused, through ``.data``), by
 ``load_state_dict``, ``.to()`` or ``swap_tensors`` is followed at once, and so is any that changes most of a tensor in
@@ -15,9 +16,9 @@ whatever way: averaged weights swapped in, an adapter merged through ``.data``, 
 ``dist.broadcast``. Memory that was looked at is held, so that its address does not come back with other numbers.
 
 What is *not* guaranteed: a write that PyTorch does not see (through ``.data``, an array, another process) to a few
-numbers of a large tensor, between two calls without gradients, may be seen some calls later only. On a GPU, where
-numbers are not compared, such a write of any size is not seen before gradients are recorded again. After such a write
-call ``repack(module)``. ``freeze(module)`` gives all of this up for speed.
+numbers of a large tensor, between two calls without gradients, may be seen a second later only. On a GPU, where numbers
+are not compared, such a write of any size is not seen before gradients are recorded again. After such a write call
+``repack(module)``. ``freeze(module)`` gives all of this up for speed.
 
 Nothing is kept for tensors made under ``torch.inference_mode`` (they keep no version) nor for the stand-ins that
 tracing and ``torch.func`` put in a tensor's place.
@@ -26,6 +27,7 @@ tracing and ``torch.func`` put in a tensor's place.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from array import array
 from collections import OrderedDict
@@ -44,6 +46,7 @@ from . import _native
 _ATTRIBUTE = "_posekernels_derived"
 _KINDS = {Tensor, nn.Parameter}
 _LEAST, _MOST_STEP = 16, 4096  # numbers of a tensor that are looked at in a call; calls until all were
+_SECONDS, _SHARE = 1.0, 100  # after which all are, and how many times as long as that takes at least
 _version = attrgetter("_version")
 _here = threading.local()
 _passes = 0  # training passes that began in this process
@@ -119,7 +122,7 @@ class State:
         self.versions, self.layouts = [*map(_version, tensors)], _layouts(tensors)
         self.storages = [t.untyped_storage() for t in tensors]  # held: their addresses cannot come back
         self.numbers = numbers and _native.no_cpu("weight_sums") is None
-        self._calls, self._rows = 0, 0
+        self._calls, self._rows, self._due = 0, 0, time.monotonic() + _SECONDS
         self._all_read = all(t.device.type == "cpu" for t in tensors)
         if not self.numbers:
             return
@@ -145,8 +148,14 @@ class State:
             return True
         self._calls += 1
         table, sums, scratch = self._at
+        start = time.monotonic()
+        all_numbers = all_numbers or start >= self._due
         scratch = scratch if all_numbers else None
-        return bool(_native.core.weight_sums_agree(1, table, self._rows, sums, self._calls, scratch))
+        agree = bool(_native.core.weight_sums_agree(1, table, self._rows, sums, self._calls, scratch))
+        if all_numbers:
+            end = time.monotonic()
+            self._due = end + max(_SECONDS, _SHARE * (end - start))
+        return agree
 
 
 def state_of(tensors: Sequence[Tensor], numbers: bool = True) -> State | None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import posekernels
-from posekernels import models
+from posekernels import models, prepared
 from posekernels.ops import graph_conv
 from posekernels.testing import relative_error
 
@@ -240,6 +240,17 @@ def test_one_number_written_unseen_is_seen_in_time_and_at_once_after_repack():
         answer(net, inputs)
         weight.data[3, 5] += 30
         seen()
+        assert alike(answer(net, inputs), right(net, inputs))
+
+
+def test_one_number_written_unseen_is_seen_in_the_first_call_of_the_next_second(monkeypatch):
+    net, inputs = make("htnet")
+    now = [0.0]
+    monkeypatch.setattr(prepared.time, "monotonic", lambda: now[0])
+    answer(net, inputs)
+    for delta in (30, -30):
+        net.blocks[0].mlp.fc1.weight.data[3, 5] += delta
+        now[0] += 1.0
         assert alike(answer(net, inputs), right(net, inputs))
 
 
