@@ -34,7 +34,7 @@ FENCE = re.compile(
     r"(?:^<!-- (?P<how>\w+): (?P<why>[^\n]+) -->\n\n?)?^(?P<tick>```+)(?P<word>[^\n]*)\n(?P<text>.*?)^(?P=tick)[ ]*$",
     re.M | re.S,
 )
-OTHERS = ("git", "cd", "ray", "docker", "jupyter", "wandb", "hf")  # programs that are not ours
+OTHERS = ("pytest", "git", "cd", "ray", "docker", "jupyter", "wandb", "hf")  # programs that are not ours
 
 
 @dataclass
@@ -133,14 +133,15 @@ def check_printed(wanted: str, printed: str) -> None:
         assert any(re.fullmatch(pattern, one.rstrip()) for one in lines), f"not printed: {line}\nbut:\n{printed}"
 
 
-def check(page: Path) -> None:
-    """Run all blocks of a page in the current folder.
+def check(page: Path, parsed: bool = False) -> None:
+    """Run all blocks of a page in the current folder; with ``parsed`` look at options alone, of all of them.
 
     Raises:
         AssertionError: names the page and the line of the block that fails.
     """
     namespace, printed = {"__name__": "__main__"}, None
     for block in blocks(page.read_text()):
+        block.parsed |= parsed
         said = io.StringIO()
         try:
             if block.word == "text":

@@ -75,6 +75,11 @@ def test_every_block_of_a_page_runs(page, folder):
     pages.check(page)
 
 
+@pytest.mark.parametrize("page", ["bench/README.md", "tests/ptx/README.md"])
+def test_options_on_pages_that_others_include_are_known(page):
+    pages.check(ROOT / page, parsed=True)
+
+
 def test_a_block_that_fails_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for text, message in (
