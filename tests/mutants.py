@@ -105,7 +105,7 @@ CPP = {
         ("return {«padding ? padding + b * S : nullptr», causal", "nullptr"),
         ("causal, «lane0 + S - T»};", "lane0 + S - T + 1"),
         ("const Vec ds = weight * («load(dp + i) - along») * scale;", "load(dp + i)"),
-        ("weights, S, «positive ? 1.0f : factor», visible", "1.0f", "include/posekernels/frames.h"),
+        ("weights, S, «sign», visible", "1.0f", "include/posekernels/frames.h"),
         (
             "const Vec p1 = exp2_nonpositive((load(w + s * panel) - «top») * factor);\n            const Vec p2",
             "Vec{}",
@@ -115,7 +115,7 @@ CPP = {
     "temporal_mlp": [
         ("load(x + t * lanes) + (value * scale[t] + «shift[t]»));", "0.0f"),
         ("for (int64_t group = 0; group < «groups»; ++group) v +=", "1"),
-        ("{mean, inverse_deviation(squares, «count», eps)};", "count - 1.0f"),
+        ("variance = squares / «n» - off * off", "n - 1.0f"),
         ("for (; «t < s.T»; ++t)\n            moments_of_rows<1>", "false"),
     ],
     "temporal_networks": [
