@@ -5,6 +5,7 @@ A program is a ``Job`` that says what differs: its data, its options, its table.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from argparse import Namespace
@@ -161,6 +162,14 @@ class Job:
 
     def run(self, argv: list[str] | None = None) -> int:
         """Everything ``python -m train.<name>`` does; returns the exit code."""
+        try:
+            return self._run(argv)
+        finally:
+            # An exception that a library raised and caught holds frames, and they the run: few objects, many megabytes,
+            # so that Python's own collector sees no hurry, and runs in one process would pile up.
+            gc.collect()
+
+    def _run(self, argv: list[str] | None) -> int:
         options, recipe_class = self.parse(argv)
         if options.evaluate and not Path(options.evaluate).exists():  # said before the data are read
             raise CheckpointError(f"{options.evaluate}: no such checkpoint")

@@ -1,8 +1,10 @@
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from posekernels.archive import CheckpointError, read_checkpoint
-from posekernels.train import loop
+from posekernels.train import loop, recipes
+from posekernels.train.job import Job, Result
 from posekernels.train.loop import Ema, Interrupted, Loop
 from posekernels.train.place import Place, run_place
 from posekernels.train.run_folder import curve, open_folder
@@ -377,3 +380,29 @@ def test_a_folder_has_one_run_at_a_time_and_what_a_killed_one_left_goes(tmp_path
         child.kill()
     assert open_folder(SimpleNamespace(out=str(folder), resume=None, overwrite=False), Place(), "toy") == folder
     assert not left.exists()
+
+
+def test_runs_in_one_process_leave_nothing(tmp_path, monkeypatch):
+    """Nor wait for Python to look for cycles, which it does by the number of objects and not by their size."""
+    data, left = synthetic(), []
+
+    class OneJob(Job):
+        name, about, model, usual = "toy", "", "toy", Toy.defaults(starter=True) | {"dropout": 0.2, "two_losses": True}
+
+        def add_data_arguments(self, group):
+            group.add_argument("--data-root")
+
+        def load(self, options):
+            return data
+
+        def test(self, recipe, place, step):
+            left.append(weakref.ref(recipe.model))
+            return Result("", {})
+
+    monkeypatch.setattr(recipes, "find", lambda *names: Toy)
+    gc.disable()
+    try:
+        assert OneJob().run(["--out", str(tmp_path / "a"), "--epochs", "1", "--no-progress"]) == 0
+        assert left[0]() is None
+    finally:
+        gc.enable()
