@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -19,6 +20,14 @@ def _wrap(value):
     if module == "cupy" and hasattr(value, "__dlpack__"):
         return torch.from_dlpack(value)
     return value
+
+
+def _stream_of(array, module: str):
+    """The block inside which ops run where CuPy's own work does, on its current stream; of NumPy nothing to mind."""
+    if module != "cupy":
+        return contextlib.nullcontext()
+    stream = sys.modules["cupy"].cuda.get_current_stream()
+    return torch.cuda.stream(torch.cuda.ExternalStream(stream.ptr, array.device.id))
 
 
 def _cast(value, dtype: torch.dtype):
@@ -93,7 +102,8 @@ def follows_autocast(function: Callable, widest: bool = False) -> Callable:
 def accepts_arrays(function: Callable, widest: bool = False) -> Callable:
     """Let a public op take NumPy or CuPy arrays where it takes tensors; results come back in the same kind.
 
-    Tensors pass untouched, but see ``follows_autocast``. Which kind comes back is decided by the first argument.
+    Tensors pass untouched, but see ``follows_autocast``. Which kind comes back is decided by the first argument. No
+    array is copied; with CuPy's the op runs on CuPy's current stream.
     """
     function = follows_autocast(function, widest)
     first_argument, name = _first_argument(function), _first_name(function)
@@ -109,7 +119,6 @@ def accepts_arrays(function: Callable, widest: bool = False) -> Callable:
                 f"{function.__name__}: {name} must be a torch.Tensor, numpy.ndarray or cupy.ndarray, "
                 f"got {type(first).__module__}.{type(first).__qualname__}"
             )
-        result = function(*map(_wrap, args), **{k: _wrap(v) for k, v in kwargs.items()})
 
         def unwrap(tensor):
             if not isinstance(tensor, Tensor):
@@ -117,7 +126,9 @@ def accepts_arrays(function: Callable, widest: bool = False) -> Callable:
             tensor = tensor.detach()
             return tensor.numpy() if module == "numpy" else sys.modules["cupy"].from_dlpack(tensor)
 
-        return tuple(map(unwrap, result)) if isinstance(result, tuple) else unwrap(result)
+        with _stream_of(first, module):
+            result = function(*map(_wrap, args), **{k: _wrap(v) for k, v in kwargs.items()})
+            return tuple(map(unwrap, result)) if isinstance(result, tuple) else unwrap(result)
 
     return wrapped
 
