@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,21 @@ def launch(kernel: str, tensor: Tensor, *arguments) -> None:
     stream = torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
     with torch.cuda.device_of(tensor):
         getattr(_native.cuda(), kernel)(1, stream, math_of(tensor), *arguments)
+
+
+class Limits(NamedTuple):
+    """What sizes of blocks and grids go by."""
+
+    shared: int  # bytes of shared memory that a block may have
+    processors: int
+
+
+def limits(tensor: Tensor) -> Limits:
+    """Those of a tensor's GPU; of an H200 where kernels run on the CPU, in tests."""
+    if not tensor.is_cuda:
+        return Limits(227 * 1024, 132)
+    found = torch.cuda.get_device_properties(tensor.device)
+    return Limits(found.shared_memory_per_block_optin, found.multi_processor_count)
 
 
 def refuses(*arguments) -> str | None:

@@ -178,7 +178,7 @@ struct Block {
         const T* from = static_cast<const T*>(a.weights) + int64_t(next_stage) * stage;
         T* to = ring + filled * stage;
         constexpr int each = 16 / sizeof(T);
-        for (int i = threadIdx.x * each; i < stage; i += s.threads() * each) copy_async_16(to + i, from + i);
+        for (int i = threadIdx.x * each; i < stage; i += s.threads() * each) copy_async<16>(to + i, from + i);
         copies_end_group();
         filled = filled + 1 == stages ? 0 : filled + 1;
         next_stage = next_stage + 1 == total_stages ? 0 : next_stage + 1;

@@ -32,13 +32,11 @@ KERNEL void hidden_kernel(const T* x, const T* weight, const T* bias, T* hidden,
     Tile h;
     add_rows_product<Math>(
         h, held, s.C,
-        [&](int row, int k) {
+        [&](int row) {
             const int64_t frame = frame_of(row);
-            return frame >= 0 ? x[frame * s.C + k] : from_float<T>(0.f);
+            return frame >= 0 ? x + frame * s.C : nullptr;
         },
-        [&](int n, int k) {
-            return at.column + n < s.N ? weight[int64_t(at.column + n) * s.C + k] : from_float<T>(0.f);
-        });
+        [&](int n) { return at.column + n < s.N ? weight + int64_t(at.column + n) * s.C : nullptr; });
     h.each([&](float v, int row, int n) {
         n += at.column;
         const int64_t frame = frame_of(row);
@@ -48,7 +46,7 @@ KERNEL void hidden_kernel(const T* x, const T* weight, const T* bias, T* hidden,
     });
 }
 
-// y [B, outputs, O]; grid (blocks of outputs * blocks of O).
+// y [B, outputs, O], weight [taps, O, N]; grid (blocks of outputs * blocks of O).
 template <class Math, class T = typename Math::Number>
 KERNEL void conv_kernel(const T* hidden, const T* weight, const T* bias, const T* residual, T* y, DropoutMask dropout,
                         Frames s) {
@@ -58,15 +56,12 @@ KERNEL void conv_kernel(const T* hidden, const T* weight, const T* bias, const T
     for (int k = 0; k < s.taps; ++k)
         add_rows_product<Math>(
             out, held, s.N,
-            [&](int row, int n) {
+            [&](int row) {
                 const int64_t r = at.row + row, frame = s.read(r % s.outputs, k);
                 const bool inside = r < s.B * s.outputs && frame >= 0;
-                return inside ? hidden[(r / s.outputs * s.T + frame) * s.N + n] : from_float<T>(0.f);
+                return inside ? hidden + (r / s.outputs * s.T + frame) * s.N : nullptr;
             },
-            [&](int o, int n) {
-                return at.column + o < s.O ? weight[(int64_t(at.column + o) * s.N + n) * s.taps + k]
-                                           : from_float<T>(0.f);
-            });
+            [&](int o) { return at.column + o < s.O ? weight + (int64_t(k) * s.O + at.column + o) * s.N : nullptr; });
     out.each([&](float v, int row, int o) {
         o += at.column;
         const int64_t r = at.row + row;
@@ -77,7 +72,8 @@ KERNEL void conv_kernel(const T* hidden, const T* weight, const T* bias, const T
     });
 }
 
-// grad_hidden [B, T, N]; grad [B, outputs, O] has been through the output's dropout. grid (blocks of frames * of N).
+// grad_hidden [B, T, N], weight [taps, N, O]; grad [B, outputs, O] has been through the output's dropout. grid (blocks
+// of frames * of N).
 template <class Math, class T = typename Math::Number>
 KERNEL void grad_hidden_kernel(const T* grad, const T* hidden, const T* weight, T* grad_hidden, float factor,
                                Frames s) {
@@ -87,16 +83,13 @@ KERNEL void grad_hidden_kernel(const T* grad, const T* hidden, const T* weight, 
     for (int k = 0; k < s.taps; ++k)
         add_rows_product<Math>(
             g, held, s.O,
-            [&](int row, int o) {
+            [&](int row) {
                 const int64_t r = at.row + row, offset = r % s.T + s.taps / 2 - k;  // stride * output, if it is one
                 const bool inside =
                     r < s.B * s.T && offset >= 0 && offset % s.stride == 0 && offset / s.stride < s.outputs;
-                return inside ? grad[(r / s.T * s.outputs + offset / s.stride) * s.O + o] : from_float<T>(0.f);
+                return inside ? grad + (r / s.T * s.outputs + offset / s.stride) * s.O : nullptr;
             },
-            [&](int n, int o) {
-                return at.column + n < s.N ? weight[(int64_t(o) * s.N + at.column + n) * s.taps + k]
-                                           : from_float<T>(0.f);
-            });
+            [&](int n) { return at.column + n < s.N ? weight + (int64_t(k) * s.N + at.column + n) * s.O : nullptr; });
     g.each([&](float v, int row, int n) {
         const int64_t r = at.row + row, i = r * s.N + at.column + n;
         if (r >= s.B * s.T || at.column + n >= s.N) return;

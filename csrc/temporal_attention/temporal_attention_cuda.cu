@@ -37,14 +37,12 @@ struct Attention {
 constexpr int side = Tile::size;
 constexpr float never = -3e38f;  // a score below anything real, whose exponential is 0
 
-// Element (row, d) of one head's rows from `first` on, 0 outside.
+// One head's rows from `first` on; null outside.
 template <class T>
 struct HeadRows {
     const T* data;
     int64_t stride, first, rows;
-    DEVICE T operator()(int row, int d) const {
-        return first + row < rows ? data[(first + row) * stride + d] : from_float<T>(0.f);
-    }
+    DEVICE const T* operator()(int row) const { return first + row < rows ? data + (first + row) * stride : nullptr; }
 };
 
 // Sums of 64 rows x D: one tile per 64 dims.
@@ -53,60 +51,63 @@ struct Wide {
     Tile tile[tiles];
 };
 
+// The sum, or the largest, over the lanes that hold a row of a tile; NaN stays.
+template <class F>
+DEVICE float over_row(float v, F f) {
+    v = f(v, shuffle_xor(v, 1));
+    return f(v, shuffle_xor(v, 2));
+}
+
 template <class Math, int tiles, class T = typename Math::Number>
 KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, float* peaks, Attention s) {
-    constexpr int wide = pitch<T>(side), row_pitch = side + 1;
+    constexpr int wide = pitch<T>(side);
     SHARED Operands<T> held;
     alignas(16) SHARED T P[side * wide];
-    SHARED float scores[side / 2 * row_pitch];  // half a tile at a time, so that all of this fits 48 kB
-    SHARED float top[side], total[side], rescale[side];
     const int64_t blocks = (s.T + side - 1) / side, head = blockIdx.x / blocks, b = head / s.H, h = head % s.H;
     const int64_t query0 = blockIdx.x % blocks * side;
     const HeadRows<T> queries{q + b * s.q.b + h * s.q.h, s.q.t, query0, s.T};
-    const int row = threadIdx.x % side;
-    if (int(threadIdx.x) < side) {
-        top[row] = never;
-        total[row] = 0.f;
-    }
+    const auto larger = [](float x, float y) { return y > x || y != y ? y : x; };
+    float top[2] = {never, never}, total[2] = {0.f, 0.f};  // of the two rows that this thread has a part of
     Wide<tiles> sums;
     for (int64_t key0 = 0; key0 < s.S; key0 += side) {
         const HeadRows<T> keys{k + b * s.k.b + h * s.k.h, s.k.t, key0, s.S};
         Tile score;
         add_rows_product<Math>(score, held, s.D, queries, keys);
-        for (int half = 0; half < 2; ++half) {  // rows half * 32 on, whole rows to one thread each
-            score.each([&](float x, int r, int c) {
-                if (r / (side / 2) == half)
-                    scores[r % (side / 2) * row_pitch + c] = s.sees(b, query0 + r, key0 + c) ? x * s.sign() : never;
-            });
-            sync();
-            if (int(threadIdx.x) < side && row / (side / 2) == half) {
-                const float* mine = scores + row % (side / 2) * row_pitch;
-                float most = top[row];
-                bool broken = false;
-                for (int c = 0; c < side; ++c) {
-                    most = mine[c] > most ? mine[c] : most;
-                    broken |= mine[c] != mine[c];
-                }
-                const float base = most <= never ? 0.f : most;
-                float sum = 0.f;
-                for (int c = 0; c < side; ++c) {
-                    float p = mine[c] <= never ? 0.f : s.exponential(mine[c], base);
-                    sum += p;
-                    if (s.dropout.threshold && key0 + c < s.S && query0 + row < s.T)
-                        p = s.dropout(p, s.element(head, query0 + row, key0 + c));
-                    P[row * wide + c] = from_float<T>(p);
-                }
-                const float old = top[row] <= never ? 0.f : s.exponential(top[row], base);
-                rescale[row] = old;
-                total[row] = total[row] * old + sum;
-                top[row] = most;
-                if (broken) total[row] = NAN;
+        float most[2] = {top[0], top[1]}, fade[2], sum[2] = {0.f, 0.f};
+#pragma unroll
+        for (int n = 0; n < 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                float& x = score.sums[n][e];
+                x = s.sees(b, query0 + Tile::row(e), key0 + Tile::column(n, e)) ? x * s.sign() : never;
+                most[e / 2] = larger(most[e / 2], x);
             }
-            sync();
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            most[r] = over_row(most[r], larger);
+            fade[r] = top[r] <= never ? 0.f : s.exponential(top[r], most[r]);
+            top[r] = most[r];
         }
 #pragma unroll
+        for (int n = 0; n < 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const int r = Tile::row(e), c = Tile::column(n, e);
+                float p = score.sums[n][e] <= never ? 0.f : s.exponential(score.sums[n][e], top[e / 2]);
+                sum[e / 2] += p;
+                if (s.dropout.threshold && key0 + c < s.S && query0 + r < s.T)
+                    p = s.dropout(p, s.element(head, query0 + r, key0 + c));
+                P[r * wide + c] = from_float<T>(p);
+            }
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+            total[r] = total[r] * fade[r] + over_row(sum[r], [](float x, float y) { return x + y; });
+#pragma unroll
         for (int i = 0; i < tiles; ++i) {
-            sums.tile[i].each([&](float& x, int r, int) { x *= rescale[r]; });
+#pragma unroll
+            for (int n = 0; n < 8; ++n)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) sums.tile[i].sums[n][e] *= fade[e / 2];
             const T* values = v + b * s.v.b + h * s.v.h;
             add_staged_product<Math>(sums.tile[i], P, held, [&](int d, int c) {
                 d += i * side;
@@ -114,18 +115,27 @@ KERNEL void attention_fwd_kernel(const T* q, const T* k, const T* v, T* out, flo
             });
         }
     }
-    sync();
 #pragma unroll
     for (int i = 0; i < tiles; ++i)
-        sums.tile[i].each([&](float x, int r, int d) {
-            d += i * side;
-            if (query0 + r >= s.T || d >= s.D) return;
-            out[((b * s.T + query0 + r) * s.H + h) * s.D + d] = from_float<T>(total[r] == 0.f ? 0.f : x / total[r]);
-        });
-    if (int(threadIdx.x) < side && query0 + row < s.T) {
-        float* peak = peaks + (head * s.T + query0 + row) * 2;
-        peak[0] = total[row] == 0.f ? 0.f : top[row];
-        peak[1] = total[row];
+#pragma unroll
+        for (int n = 0; n < 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const int d = Tile::column(n, e) + i * side;
+                const int64_t query = query0 + Tile::row(e);
+                if (query >= s.T || d >= s.D) continue;
+                const float x = sums.tile[i].sums[n][e];
+                out[((b * s.T + query) * s.H + h) * s.D + d] =
+                    from_float<T>(total[e / 2] == 0.f ? 0.f : x / total[e / 2]);
+            }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        const int64_t query = query0 + Tile::row(2 * r);
+        if (threadIdx.x % 4 == 0 && query < s.T) {
+            float* peak = peaks + (head * s.T + query) * 2;
+            peak[0] = total[r] == 0.f ? 0.f : top[r];
+            peak[1] = total[r];
+        }
     }
 }
 

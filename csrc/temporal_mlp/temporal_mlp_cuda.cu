@@ -104,18 +104,24 @@ DEVICE void with_norm(int norm, F f) {
 template <class T>
 DEVICE void copy_number(T* to, const T* from) {
     if constexpr (sizeof(T) == 4)
-        copy_async(to, from);
+        copy_async<4>(to, from);
     else
         *to = *from;
 }
-// Two halves at a time where they lie so.
+// Copies n numbers by packets of `bytes`, if they come so; false if they do not.
+template <int bytes, class T>
+DEVICE bool copy_packets(T* to, const T* from, int n, int lane) {
+    constexpr int each = bytes / sizeof(T);
+    if (n % each || reinterpret_cast<uintptr_t>(from) % bytes) return false;
+    for (int i = lane * each; i < n; i += 32 * each) copy_async<bytes>(to + i, from + i);
+    return true;
+}
+// Sixteen, eight or four bytes at a time, as they lie. Rows in shared memory begin at multiples of 16.
 template <class T>
 DEVICE void copy_row(T* to, const T* from, int n, int lane) {
-    constexpr int word = 4 / sizeof(T);
-    if (word == 1 || (n % word == 0 && reinterpret_cast<uintptr_t>(from) % 4 == 0))
-        for (int i = lane * word; i < n; i += 32 * word) copy_async(to + i, from + i);
-    else
-        for (int i = lane; i < n; i += 32) to[i] = from[i];
+    if (copy_packets<16>(to, from, n, lane) || copy_packets<8>(to, from, n, lane) || copy_packets<4>(to, from, n, lane))
+        return;
+    for (int i = lane; i < n; i += 32) to[i] = from[i];
 }
 
 // What the threads of a block do together.

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from posekernels import _cuda
 from posekernels.ops.denoise import cuda, reference
 from posekernels.testing import assert_within_budget, guarded
 from tests.cuda_emulation import compare, cuda_device, exact
@@ -62,7 +63,7 @@ def test_tf32_only_where_pytorch_allows_it(device):
 
 @pytest.mark.parametrize("processors", [1, 132])  # 8 warps to a block, and 4
 def test_chain_with_its_trajectory(device, monkeypatch, processors):
-    monkeypatch.setattr(cuda, "_device", lambda x: (227 * 1024, processors))
+    monkeypatch.setattr(_cuda, "limits", lambda x: _cuda.Limits(227 * 1024, processors))
     x, weights, shifts = network(8, 17, 16, 2, 1, 3, 5, 5)
     noise = torch.randn(3, *x.shape)
     want = reference.denoise(

@@ -49,6 +49,18 @@ def test_strided_temporal_conv(device, dtype, size):
         assert_within_budget(a, b)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_few_rows_share_their_depths(device, dtype):
+    values = inputs(1, 1, 3, [200, 180], [70, 10], stride=3, dtype=dtype)
+    want = conv_reference.strided_temporal_conv(*([t.double() for t in v] for v in values.values()), 0.2, 3, 1)
+    given = [[guarded(t.to(device)) for t in v] for v in values.values()]
+    first, again = (conv.strided_temporal_conv(*given, 0.2, 3, 1) for _ in range(2))
+    assert conv._parts(first, [600, 540], 132) == (3, 2)
+    for a, b, c in zip(first, again, want, strict=True):
+        assert torch.equal(a, b)  # the sums are added in one order
+        assert_within_budget(a, c)
+
+
 def test_plain_weights_no_epilogue_and_rows_apart(device):
     g = torch.Generator().manual_seed(1)
     wide, weight = torch.randn(5, 1, 30, generator=g), [torch.randn(7, n, generator=g) for n in (12, 18)]

@@ -106,6 +106,22 @@ def denoiser(matrices: str, backend: str) -> None:
         assert_within_budget(g, w.double(), bound=1e-2)
 
 
+def few_rows(dtype: str) -> None:
+    """A strided convolution of one row, whose depths blocks of CUDA C++ share.
+
+    Raises:
+        AssertionError: the kernels' answer is wrong, or a launch is at fault.
+    """
+    torch.set_num_threads(1)
+    g = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=g).to(DTYPES[dtype]) for shape in ((1, 3, 200), (70, 200, 3)))
+    want = ops.strided_temporal_conv([x.double()], [weight.double()], backend="reference")
+    with gpu(strict=True) as device:
+        got = ops.strided_temporal_conv([x], [weight], backend="cuda")
+    assert [launch.grid for launch in device.launches] == [(4, 1, 1), (2, 16, 1)]
+    assert_within_budget(got[0], want[0])
+
+
 def _attention():
     q = torch.zeros(32769, 1, 2, 4)  # 65,538 heads
     return ops.temporal_attention(q, q, q, backend="triton")

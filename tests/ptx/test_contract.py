@@ -50,6 +50,12 @@ def test_kernels_for_sm_90_keep_the_contract(hopper, pool):
     assert "with wgmma" in pool.submit(contract.check, *hopper, architecture=90).result()
 
 
+def test_few_rows_share_their_depths(pool):
+    if nvcc.compiler() is None:
+        pytest.skip("no nvcc here (pip install nvidia-cuda-nvcc nvidia-cuda-cccl)")
+    pool.submit(contract.few_rows, "bfloat16").result()
+
+
 def test_every_gpu_kernel_runs_here():
     run = {(op, backend) for b in ("triton", "cuda") for op, _, backend in contract.cases(b)}
     for raw, kernels in _dispatch.OPS.items():

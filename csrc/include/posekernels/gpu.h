@@ -90,18 +90,18 @@ DEVICE void* shared_memory() {
     return posekernels_shared_memory;
 }
 
-// Four bytes from global to shared memory, there after copies_wait() (for this thread) and a sync() (for the others).
+// 4, 8 or 16 bytes from global to shared memory, at addresses that are multiples of that; there after copies_wait()
+// (for this thread) and a sync() (for the others).
+template <int bytes>
 DEVICE void copy_async(void* to_shared, const void* from) {
     const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to_shared));
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(from) : "memory");
+    if constexpr (bytes == 16)  // past the first-level cache
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(address), "l"(from), "n"(bytes) : "memory");
 }
 DEVICE void copies_wait() {
     asm volatile("cp.async.wait_all;" ::: "memory");
-}
-// Sixteen bytes, at addresses that are multiples of 16.
-DEVICE void copy_async_16(void* to_shared, const void* from) {
-    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to_shared));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
 }
 // Ends a group of copies; copies_wait_but<n>() waits for all groups of this thread but the last n.
 DEVICE void copies_end_group() {

@@ -97,13 +97,11 @@ inline int opaque(int v) {
 inline void* shared_memory() {
     return emulation::shared_memory();
 }
+template <int bytes>
 inline void copy_async(void* to_shared, const void* from) {  // at once: that a kernel waits for it is not seen here
-    std::memcpy(to_shared, from, 4);
+    std::memcpy(to_shared, from, bytes);
 }
 inline void copies_wait() {}
-inline void copy_async_16(void* to_shared, const void* from) {
-    std::memcpy(to_shared, from, 16);
-}
 inline void copies_end_group() {}
 template <int n>
 inline void copies_wait_but() {}

@@ -7,40 +7,81 @@
 
 POSEKERNELS_BEGIN
 
-// Working memory of the products below, in shared memory: chunks of both sides.
+// Working memory of the products below, in shared memory: chunks of both sides, 64 bytes of 64 rows each.
 template <class T>
 struct Operands {
-    alignas(16) T x[Tile::size * pitch<T>(Tile::chunk)];
-    alignas(16) T w[Tile::size * pitch<T>(Tile::chunk)];
+    static constexpr int stages = 3, chunk = 64 / sizeof(T), row = pitch<T>(chunk), side = Tile::size * row;
+    // A product whose left side is elsewhere has room for a wider chunk of the right one.
+    static constexpr int wide_chunk = Tile::chunk, wide_row = pitch<T>(wide_chunk);
+    static_assert(Tile::size * wide_row <= 2 * stages * side, "fits");
+
+    alignas(16) T numbers[2 * stages * side];
+
+    DEVICE T* left(int stage) { return numbers + 2 * stage * side; }
+    DEVICE T* right(int stage) { return numbers + (2 * stage + 1) * side; }
 };
 
-// tile += A B' over depths [0, depth): a(row, k) and b(column, k) give the elements, row and column < 64, k < depth.
-// Barriers before and after every use of `held`.
-template <class Math, class T = typename Math::Number, class A, class B>
-DEVICE void add_rows_product(Tile& tile, Operands<T>& held, int depth, A a, B b) {
-    constexpr int narrow = pitch<T>(Tile::chunk);
-    for (int start = 0; start < depth; start += Tile::chunk) {
-        sync();
-        stage(held.x, narrow, Tile::size, Tile::chunk,
-              [&](int row, int k) { return start + k < depth ? a(row, start + k) : from_float<T>(0.f); });
-        stage(held.w, narrow, Tile::size, Tile::chunk,
-              [&](int column, int k) { return start + k < depth ? b(column, start + k) : from_float<T>(0.f); });
-        sync();
-        multiply<Math>(tile, held.x, narrow, held.w, narrow, 0, Tile::chunk);
+// Numbers [start, start + chunk) of 64 rows of `depth` numbers begin to be copied into `to`; behind the end, and in
+// rows that are null, zeros. from: the rows of this thread, threadIdx.x / 4 and 32 on.
+template <class T>
+DEVICE void fill_rows(T* to, const T* const (&from)[2], int start, int depth) {
+    constexpr int each = 16 / sizeof(T);
+    const int at = threadIdx.x % 4 * each, left = depth - start - at;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        T* target = to + (threadIdx.x / 4 + 32 * i) * Operands<T>::row + at;
+        const T* source = from[i] ? from[i] + start + at : nullptr;
+        if (source && left >= each && reinterpret_cast<uintptr_t>(source) % 16 == 0) {
+            copy_async<16>(target, source);
+        } else {
+            Packet<T, each> numbers;
+#pragma unroll
+            for (int e = 0; e < each; ++e) numbers.v[e] = source && e < left ? source[e] : from_float<T>(0.f);
+            packet<each>(target) = numbers;
+        }
     }
-    sync();
 }
 
-// tile += P B', P [64][pitch<T>(64)] in shared memory, for `depth` <= 64 columns of it; b as above.
+// tile += A B' over depths [0, depth): a(row) and b(column), of 64, give where the row's numbers begin, or null for
+// zeros. Chunks of both sides come through shared memory, two on their way while one is multiplied. Before and after
+// it `held` is free for others behind a barrier.
+template <class Math, class T = typename Math::Number, class A, class B>
+DEVICE void add_rows_product(Tile& tile, Operands<T>& held, int depth, A a, B b) {
+    using O = Operands<T>;
+    const int first = threadIdx.x / 4;
+    const T* const left[2] = {a(first), a(first + 32)};
+    const T* const right[2] = {b(first), b(first + 32)};
+    const auto fill = [&](int start, int stage) {
+        if (start < depth) {
+            fill_rows(held.left(stage), left, start, depth);
+            fill_rows(held.right(stage), right, start, depth);
+        }
+        copies_end_group();
+    };
+    sync();
+    for (int stage = 0; stage + 1 < O::stages; ++stage) fill(stage * O::chunk, stage);
+    int stage = 0, next = O::stages - 1;
+#pragma unroll 1
+    for (int start = 0; start < depth; start += O::chunk) {
+        copies_wait_but<O::stages - 2>();
+        sync();
+        fill(start + (O::stages - 1) * O::chunk, next);
+        multiply<Math>(tile, held.left(stage), O::row, held.right(stage), O::row, 0, O::chunk);
+        next = stage;
+        stage = stage + 1 == O::stages ? 0 : stage + 1;
+    }
+}
+
+// tile += P B', P [64][pitch<T>(64)] in shared memory, for `depth` <= 64 columns of it; b(column, k) as numbers.
 template <class Math, class T = typename Math::Number, class B>
 DEVICE void add_staged_product(Tile& tile, const T* P, Operands<T>& held, B b) {
-    constexpr int narrow = pitch<T>(Tile::chunk), wide = pitch<T>(Tile::size);
-    for (int start = 0; start < Tile::size; start += Tile::chunk) {
+    constexpr int chunk = Operands<T>::wide_chunk, narrow = Operands<T>::wide_row, wide = pitch<T>(Tile::size);
+    for (int start = 0; start < Tile::size; start += chunk) {
         sync();
-        stage_transposed(held.w, narrow, Tile::chunk, Tile::size,
+        stage_transposed(held.numbers, narrow, chunk, Tile::size,
                          [&](int k, int column) { return b(column, start + k); });
         sync();
-        multiply<Math>(tile, P + start, wide, held.w, narrow, 0, Tile::chunk);
+        multiply<Math>(tile, P + start, wide, held.numbers, narrow, 0, chunk);
     }
     sync();
 }
@@ -65,7 +106,8 @@ struct DropoutMask {
         const uint64_t block = static_cast<uint64_t>(element) / 4;
         const philox::Words words =
             philox::words(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream, 0x44524F50u, seed);
-        return words.w[element % 4] >= threshold;
+        const int i = element % 4;  // no index at run time: it would put the words into memory
+        return (i < 2 ? i ? words.w[1] : words.w[0] : i == 2 ? words.w[2] : words.w[3]) >= threshold;
     }
     DEVICE float operator()(float v, int64_t element) const {
         if (threshold == 0) return v;

@@ -153,14 +153,6 @@ def _packed(weights, heads: int) -> _Packed:
     return _Packed(_operands(rows, narrow), mixing, vectors, polynomials, window, width // 8)
 
 
-def _device(x: Tensor) -> tuple[int, int]:
-    """(bytes of shared memory that a block may have, processors)."""
-    if not x.is_cuda:
-        return 227 * 1024, 132  # an H200's, where the kernel is emulated
-    found = torch.cuda.get_device_properties(x.device)
-    return found.shared_memory_per_block_optin, found.multi_processor_count
-
-
 def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, keep, derived=derived):
     """See ``reference.loop``; with ``coefficients`` None, ``reference.network``. One launch."""
     s, matrices = _sizes(weights, heads), weights[2]
@@ -176,6 +168,6 @@ def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, ke
             *addresses(x, p.weights, p.mixing, p.vectors, p.polynomials, shifts, coefficients, noise, y),
             *addresses(*(history if keep else (None, None))),
             *(seed is not None, seed or 0, first_pose, B, steps, J, s.K, s.L, Cin, s.C, s.Cout, heads, s.head_tiles),
-            *(p.window, (s.C // heads) ** -0.5 * math.log2(math.e), p.tiles, *_device(x)),
+            *(p.window, (s.C // heads) ** -0.5 * math.log2(math.e), p.tiles, *_cuda.limits(x)),
         )
     return y, *history

@@ -5,21 +5,30 @@ from __future__ import annotations
 from array import array
 from functools import partial
 
+import torch
 from torch import Tensor
 
-from ..._adapters import strided_address, table_of
-from ..._cuda import launch
+from ..._adapters import address, strided_address, table_of
+from ..._cuda import launch, limits
 from ...prepared import derived
 from .groups import Group, groups_of, rows_of
 from .products import strided_temporal_conv_backward as strided_temporal_conv_backward
 from .reference import width_of
 
 _MOST = 16  # groups of a launch
+_SIDE = 64  # of a block's patch
+_LEAST = 256  # depths that a block is worth
 
 
 def _matrix(weight: Tensor) -> Tensor:
     """[Co, Ci, w] -> [Co, w * Ci], as windows lie in memory."""
     return (weight.permute(0, 2, 1).flatten(1) if weight.dim() == 3 else weight).detach().contiguous()
+
+
+def _parts(ys: list[Tensor], depths: list[int], processors: int) -> tuple[int, int]:
+    """(patches of the results, blocks that share the depths of one): so many that no processor goes without."""
+    patches = sum(-(-y.shape[0] * y.shape[1] // _SIDE) * -(-y.shape[2] // _SIDE) for y in ys)
+    return patches, max(1, min(processors // max(patches, 1), max(depths) // _LEAST))
 
 
 def run(groups: list[Group]) -> list[Tensor]:
@@ -40,13 +49,13 @@ def run(groups: list[Group]) -> list[Tensor]:
             alive.append(tensors)
             results.append(y)
         if any(tensors[-1].numel() for tensors in alive):
-            launch(
-                "strided_temporal_conv_cuda",
-                alive[0][0],
-                table.buffer_info()[0],
-                slopes.buffer_info()[0],
-                len(alive),
-            )
+            x = alive[0][0]
+            depths = [tensors[1].shape[1] for tensors in alive]
+            patches, parts = _parts([tensors[-1] for tensors in alive], depths, limits(x).processors)
+            shape = (patches, parts, _SIDE, _SIDE)
+            sums = torch.empty(shape, dtype=torch.float32, device=x.device) if parts > 1 else None
+            addresses = table.buffer_info()[0], slopes.buffer_info()[0]
+            launch("strided_temporal_conv_cuda", x, *addresses, len(alive), parts, address(sums))
     return results
 
 
