@@ -86,7 +86,7 @@ class EncoderLayer(nn.Module):
             stride=self.stride or 1,
             eps=self.norm_attention.eps,
             dropout=dropout,
-            seed=draw_seed() if dropout else 0,
+            seed=draw_seed(z.device) if dropout else 0,
         )
 
     def _module_by_module(self, z: Tensor, position: Tensor | None) -> Tensor:
@@ -96,7 +96,7 @@ class EncoderLayer(nn.Module):
             z = z + position[: z.shape[1]]
         u = self.norm_attention(z)
         q, k, v = (f(u).unflatten(-1, (self.heads, -1)) for f in (a.query, a.key, a.value))
-        mixed = temporal_attention(q, k, v, dropout=rate, seed=draw_seed() if rate else 0).flatten(2)
+        mixed = temporal_attention(q, k, v, dropout=rate, seed=draw_seed(z.device) if rate else 0).flatten(2)
         z = z + dropout(a.output(mixed), rate)
         u = self.norm_feed_forward(z)
         if self.stride is None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ._philox import philox4x32
-from .checks import check_number
+from .checks import check_number, seed_of
 
+Seed = int | Tensor  # 64 bits; a tensor is [] int64, on the device of what is dropped
 _DOMAIN = 0x44524F50  # "DROP": keeps these counters apart from those of other ops under the same seed
 
 
@@ -16,12 +17,28 @@ def threshold(rate: float) -> int:
     return round(rate * 2**32)
 
 
-def kernel_arguments(rate: float, seed: int) -> tuple[int, int, float]:
-    """(seed, threshold, factor) as the compiled kernels take them."""
-    return seed, threshold(rate), 1 / (1 - rate)
+def kernel_arguments(rate: float, seed: Seed) -> tuple[int, int, float]:
+    """(seed, threshold, factor) as the kernels on a CPU take them."""
+    return int(seed), threshold(rate), 1 / (1 - rate)
 
 
-def keep_mask(shape: tuple[int, ...], rate: float, seed: int, stream: int, device: torch.device | str) -> Tensor:
+def seed_tensor(seed: Seed, device: torch.device) -> Tensor:
+    """[] int64 on ``device``."""
+    if isinstance(seed, Tensor):
+        return seed
+    return torch.full((), seed, dtype=torch.int64, device=device)
+
+
+def gpu_arguments(rate: float, seed: Seed, device: torch.device) -> tuple[Tensor | None, int, float]:
+    """(seed, threshold, factor) as the kernels on a GPU take them.
+
+    The seed lies in memory: a CUDA graph replays with what is there then, and no kernel is compiled for its value.
+    Nothing is there, None, where nothing is dropped.
+    """
+    return seed_tensor(seed, device) if rate else None, threshold(rate), 1 / (1 - rate)
+
+
+def keep_mask(shape: tuple[int, ...], rate: float, seed: Seed, stream: int, device: torch.device | str) -> Tensor:
     """[*shape] bool, True where an element survives.
 
     Element i (row-major) takes word ``i % 4`` of ``philox4x32((i // 4 low, i // 4 high, stream, "DROP"), seed)`` and
@@ -29,7 +46,7 @@ def keep_mask(shape: tuple[int, ...], rate: float, seed: int, stream: int, devic
 
     Args:
         rate: share of elements dropped, in [0, 1).
-        seed: 64 bits.
+        seed: 64 bits, a number or a tensor of one.
         stream: tells apart the masks that one call draws.
     """
     count = torch.Size(shape).numel()
@@ -39,7 +56,7 @@ def keep_mask(shape: tuple[int, ...], rate: float, seed: int, stream: int, devic
     return (words.flatten()[:count] >= threshold(rate)).view(shape)
 
 
-def dropout(x: Tensor, rate: float, seed: int, stream: int = 0) -> Tensor:
+def dropout(x: Tensor, rate: float, seed: Seed, stream: int = 0) -> Tensor:
     """``x`` with a share ``rate`` of its elements 0 and the others scaled by 1 / (1 - rate)."""
     if rate == 0:
         return x
@@ -55,6 +72,25 @@ def check_rate(op: str, name: str, rate: float) -> None:
         raise ValueError(f"{op}: {name} must be at least 0 and below 1, got {rate}")
 
 
-def draw_seed() -> int:
-    """A fresh 63-bit seed from PyTorch's CPU generator, so ``torch.manual_seed`` fixes it."""
-    return int(torch.randint(2**63 - 1, (), dtype=torch.int64))
+def draw_seed(device: torch.device) -> Seed:
+    """A fresh 63-bit seed from PyTorch's generator of ``device``, so ``torch.manual_seed`` fixes it.
+
+    A number on a CPU. On a GPU a tensor, which nobody waits for; in a CUDA graph, every replay draws another.
+    """
+    seed = torch.randint(2**63 - 1, (), dtype=torch.int64, device=device)
+    return int(seed) if device.type == "cpu" else seed
+
+
+def mask_seed(op: str, seed: Seed, like: Tensor) -> Seed:
+    """``seed`` as a raw op takes it: a signed integer, or a tensor of one int64 on the device of ``like``.
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
+    if not isinstance(seed, Tensor):
+        return seed_of(op, seed)
+    if seed.dtype != torch.int64 or seed.numel() != 1:
+        raise ValueError(f"{op}: seed must be one int64, got {seed.dtype} {list(seed.shape)}")
+    if seed.device != like.device:
+        raise ValueError(f"{op}: seed must be on {like.device}, got one on {seed.device}")
+    return seed

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from . import _cuda, _dispatch, _native
 from ._dispatch import Kernel
+from ._dropout import seed_tensor
 from ._network import Network
 from ._recompute import recomputed
 from .prepared import Pass, captured, looked_at
@@ -97,6 +98,8 @@ class Op:
         self.name, self.raw, self.kernels, self.reference = name, raw, kernels, reference
         self._backward = name.endswith("_backward")
         self._traceable = "?[]" not in str(raw._schema)
+        names = [a.name for a in raw._schema.arguments if "Tensor" in str(a.type)]
+        self._seed = [a.name for a in raw._schema.arguments].index("seed") if "seed" in names else None
         # Called as the op is, where a gradient is wanted: ``apply`` of an ``autograd.Function``, or ``recomputed``.
         # Without one it is the reference that is differentiated: that is what the gradients' own ops want.
         self.gradient: Callable | None = None
@@ -127,15 +130,22 @@ class Op:
             if not compiling:
                 return self.reference(*args)
         if compiling or captured() or torch.autograd._profiler_enabled():
-            return self.raw(*args, backend)
+            return self._raw(args, backend)
         if not _plain(args if network is None else args[:1]):
-            return self.raw(*args, backend)
+            return self._raw(args, backend)
         if network is not None and kernel.keeps:
             return kernel(*args, derived=network.made)
         if not self._backward:
             return kernel(*args)
         with Pass("backward"):
             return kernel(*args)
+
+    def _raw(self, args, backend: str):
+        """The raw op, which takes the seed of a dropout mask as a tensor."""
+        if self._seed is not None:
+            args = list(args)
+            args[self._seed] = seed_tensor(args[self._seed], args[0].device)
+        return self.raw(*args, backend)
 
     def _looked_at(self, args) -> str | None:
         """As ``looked_at``; and what ``torch.jit.trace`` cannot record: a gradient of ours, lists with None in them."""
@@ -156,7 +166,7 @@ class Op:
     def run(self, *args, backend: str):
         """The last rung alone, in a training pass: for what is differentiated by its caller."""
         if torch.compiler.is_compiling() or captured() or not _plain(args) or torch.autograd._profiler_enabled():
-            return self.raw(*args, backend)
+            return self._raw(args, backend)
         with Pass("forward"):
             return _dispatch.resolve(self.name, backend, args)(*args)
 

@@ -23,12 +23,15 @@ def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
     return high >> 16, ((high << 16) | (low & 0xFFFF)) & _MASK
 
 
-def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def philox4x32(counter: Words, seed: int | Tensor) -> Words:
     """Four random words for each counter of four words; int64 tensors that hold 32-bit values, broadcast.
 
     Args:
         counter: the least significant word first.
-        seed: the 64-bit key, its low half first; taken modulo 2**64.
+        seed: the 64-bit key, its low half first; taken modulo 2**64. A number, or a tensor of one int64.
     """
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
     k0, k1 = seed & _MASK, (seed >> 32) & _MASK

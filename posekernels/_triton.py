@@ -63,6 +63,9 @@ def compilation(
         options: ``matrix_units`` and ``spills_accepted`` of ``Compilation``.
     """
     usual = {a: f"*{TYPE_NAMES[dtype]}:16" if a.endswith("_ptr") else "i32" for a in kernel.arg_names}
+    usual |= {"seed_ptr": "*i64:16", "threshold": "i64", "factor": "fp32"}
+    if plan.get("DROPOUT") is False:
+        plan = plan | {"seed_ptr": None}
     constants = {a: plan[a] for a in kernel.arg_names if a in plan}
     chosen = {a: "constexpr" if a in constants else (types or {}).get(a, usual[a]) for a in kernel.arg_names}
     label, precision = f"{name}/{TYPE_NAMES[dtype]}", constants.get("PRECISION", "ieee")
@@ -174,8 +177,9 @@ def mix_joints(total, matrix, diagonal, dense, values, J, BLOCK_M: tl.constexpr,
 
 
 @triton.jit
-def keep_elements(element, seed, stream, threshold):
+def keep_elements(element, seed_ptr, stream, threshold):
     """Which elements (int64 numbers) dropout keeps, bit for bit as ``posekernels._dropout.keep_mask``."""
+    seed = tl.load(seed_ptr)
     block = element // 4
     low = (block & 0xFFFFFFFF).to(tl.uint32)
     high = (block >> 32).to(tl.uint32)
@@ -185,6 +189,20 @@ def keep_elements(element, seed, stream, threshold):
     which = element % 4
     word = tl.where(which == 0, w0, tl.where(which == 1, w1, tl.where(which == 2, w2, w3)))
     return word.to(tl.uint32, bitcast=True).to(tl.int64) >= threshold
+
+
+@triton.jit
+def keep_words(counter, seed_ptr, stream, threshold):
+    """[N, 4] bool: as ``keep_elements`` of the four elements of each counter [N] (element // 4), drawn once."""
+    seed = tl.load(seed_ptr)
+    low = (counter & 0xFFFFFFFF).to(tl.uint32)
+    high = (counter >> 32).to(tl.uint32)
+    c2 = tl.zeros_like(low) + stream
+    c3 = tl.zeros_like(low) + 0x44524F50  # "DROP"
+    w0, w1, w2, w3 = tl.philox(seed, low, high, c2, c3)
+    words = tl.join(tl.join(w0, w2), tl.join(w1, w3))  # [N, 2, 2], the last axis the fastest
+    words = tl.reshape(words, (counter.shape[0], 4))
+    return words.to(tl.uint32, bitcast=True).to(tl.int64) >= threshold
 
 
 @triton.jit

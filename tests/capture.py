@@ -61,8 +61,13 @@ class _Nothing:
 
 
 @contextlib.contextmanager
-def on_card(backend: str) -> Iterator[None]:
-    """Name ``backend``; our GPU kernels take tensors on the card, and their launches do nothing."""
+def on_card(backend: str, module: type = _Nothing) -> Iterator[None]:
+    """Name ``backend``; our GPU kernels take tensors of any device, and their launches do nothing.
+
+    Args:
+        module: in place of the compiled module; with ``cuda_emulation.EmulatedModule`` CUDA kernels do their work, on
+            tensors of the CPU.
+    """
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext()))
         if backend == "triton":
@@ -70,7 +75,7 @@ def on_card(backend: str) -> Iterator[None]:
 
             stack.enter_context(mock.patch.object(GridExecutor, "__call__", lambda *args, **kwargs: None))
         elif backend == "cuda":
-            stack.enter_context(mock.patch.object(_native, "cuda", _Nothing))
+            stack.enter_context(mock.patch.object(_native, "cuda", module))
             stack.enter_context(mock.patch.object(_native, "no_cuda", lambda *names: None))
             for kernels in _dispatch.OPS.values():
                 if "cuda" in kernels:

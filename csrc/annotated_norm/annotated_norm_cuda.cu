@@ -91,7 +91,7 @@ KERNEL void annotated_norm_bwd_kernel(const T* grad, const T* grad_total, const 
 }
 
 void annotated_norm_cuda(const void* stream, int math, const void* x, const void* residual, const void* gain,
-                         const void* shift, void* y, void* total, int64_t N, int C, float eps, int64_t seed,
+                         const void* shift, void* y, void* total, const int64_t* seed, int64_t N, int C, float eps,
                          int64_t threshold, float factor) {
     const DropoutMask dropout = dropout_mask(seed, 0, threshold, factor);
     each_math(math, [&](auto m) {
@@ -105,7 +105,7 @@ POSEKERNELS_KERNEL(annotated_norm_cuda)
 
 void annotated_norm_backward_cuda(const void* stream, int math, const void* grad, const void* grad_total,
                                   const void* total, const void* gain, void* grad_x, void* grad_residual,
-                                  float* partial, int64_t parts, int64_t N, int C, float eps, int64_t seed,
+                                  float* partial, const int64_t* seed, int64_t parts, int64_t N, int C, float eps,
                                   int64_t threshold, float factor) {
     const DropoutMask dropout = dropout_mask(seed, 0, threshold, factor);
     each_math(math, [&](auto m) {

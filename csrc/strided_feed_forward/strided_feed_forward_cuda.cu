@@ -97,15 +97,9 @@ KERNEL void grad_hidden_kernel(const T* grad, const T* hidden, const T* weight, 
     });
 }
 
-template <class T>
-KERNEL void drop_kernel(const T* x, T* y, int64_t n, DropoutMask dropout) {
-    const int64_t i = int64_t(blockIdx.x) * Tile::threads + threadIdx.x;
-    if (i < n) y[i] = from_float<T>(dropout(to_float(x[i]), i));
-}
-
 void strided_feed_forward_cuda(const void* stream, int math, const void* x, const void* weight1, const void* bias1,
                                const void* weight2, const void* bias2, const void* residual, void* hidden, void* y,
-                               int64_t B, int64_t T, int C, int N, int O, int taps, int stride, int64_t seed,
+                               const int64_t* seed, int64_t B, int64_t T, int C, int N, int O, int taps, int stride,
                                int64_t hidden_threshold, float hidden_factor, int64_t threshold, float factor) {
     const int64_t outputs = (T - 1) / stride + 1;
     const Frames s{B, T, outputs, C, N, O, taps, stride};
@@ -138,16 +132,5 @@ void strided_feed_forward_hidden_grad_cuda(const void* stream, int math, const v
     });
 }
 POSEKERNELS_KERNEL(strided_feed_forward_hidden_grad_cuda)
-
-void strided_feed_forward_drop_cuda(const void* stream, int math, const void* x, void* y, int64_t n, int64_t seed,
-                                    int64_t element_stream, int64_t threshold, float factor) {
-    const DropoutMask dropout = dropout_mask(seed, element_stream, threshold, factor);
-    each_math(math, [&](auto m) {
-        using E = typename decltype(m)::Number;
-        launch(drop_kernel<E>, Grid{blocks_for(n, Tile::threads)}, Tile::threads, stream, static_cast<const E*>(x),
-               static_cast<E*>(y), n, dropout);
-    });
-}
-POSEKERNELS_KERNEL(strided_feed_forward_drop_cuda)
 
 POSEKERNELS_END

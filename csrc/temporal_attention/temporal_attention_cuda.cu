@@ -281,9 +281,9 @@ void each_width(int math, int D, F f) {
 }
 
 void temporal_attention_cuda(const void* stream, int math, const void* q, const void* k, const void* v,
-                             const uint8_t* padding, void* out, float* peaks, int64_t T, int64_t S, int H, int D,
-                             int64_t q0, int64_t q1, int64_t q2, int64_t k0, int64_t k1, int64_t k2, int64_t v0,
-                             int64_t v1, int64_t v2, float scale, int64_t seed, int64_t threshold, float factor,
+                             const uint8_t* padding, void* out, float* peaks, const int64_t* seed, int64_t T, int64_t S,
+                             int H, int D, int64_t q0, int64_t q1, int64_t q2, int64_t k0, int64_t k1, int64_t k2,
+                             int64_t v0, int64_t v1, int64_t v2, float scale, int64_t threshold, float factor,
                              int64_t B, int causal) {
     const HeadStrides qs{q0, q1, q2}, ks{k0, k1, k2}, vs{v0, v1, v2};
     const DropoutMask dropout = dropout_mask(seed, 0, threshold, factor);
@@ -299,10 +299,10 @@ POSEKERNELS_KERNEL(temporal_attention_cuda)
 
 void temporal_attention_backward_cuda(const void* stream, int math, const void* grad, const void* out,
                                       const float* peaks, const void* q, const void* k, const void* v,
-                                      const uint8_t* padding, void* grad_q, void* grad_k, void* grad_v, int64_t T,
-                                      int64_t S, int H, int D, int64_t q0, int64_t q1, int64_t q2, int64_t k0,
-                                      int64_t k1, int64_t k2, int64_t v0, int64_t v1, int64_t v2, float scale,
-                                      int64_t seed, int64_t threshold, float factor, int64_t B, int causal) {
+                                      const uint8_t* padding, void* grad_q, void* grad_k, void* grad_v,
+                                      const int64_t* seed, int64_t T, int64_t S, int H, int D, int64_t q0, int64_t q1,
+                                      int64_t q2, int64_t k0, int64_t k1, int64_t k2, int64_t v0, int64_t v1,
+                                      int64_t v2, float scale, int64_t threshold, float factor, int64_t B, int causal) {
     const HeadStrides qs{q0, q1, q2}, ks{k0, k1, k2}, vs{v0, v1, v2};
     const DropoutMask dropout = dropout_mask(seed, 0, threshold, factor);
     const Attention s{B, T, S, H, D, qs, ks, vs, padding, scale, causal != 0, dropout};

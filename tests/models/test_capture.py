@@ -56,8 +56,6 @@ def test_lifting_a_clip_stays_on_the_card(name):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", models.names())
 def test_a_training_step_stays_on_the_card(name, backend):
-    for op in ("dropout", "norm_activation"):
-        skip_without(op, backend)
     net, inputs = on_card_with(name)
     net.train()
     with on_card(backend):

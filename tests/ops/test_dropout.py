@@ -5,7 +5,10 @@ import torch
 
 from posekernels._dropout import keep_mask
 from posekernels.ops import dropout
-from posekernels.testing import require
+from posekernels.testing import device_of, require
+from tests.cuda_emulation import cuda_device, modules
+
+device = cuda_device("dropout")
 
 
 def test_the_mask_is_the_definitions():
@@ -14,6 +17,20 @@ def test_the_mask_is_the_definitions():
     want = torch.where(keep_mask(tuple(x.shape), 0.3, 11, 0, "cpu"), x / 0.7, torch.zeros(()))
     torch.testing.assert_close(dropout(x, 0.3, seed=11, backend="cpu"), want)
     torch.testing.assert_close(dropout(x, 0.3, seed=11, backend="reference"), want)
+
+
+@pytest.mark.parametrize("seed", [0, 16, 2**62 + 1, -3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_gpu_kernels_draw_the_same_mask(device, seed, dtype):
+    x = torch.rand(5, 173, 3, device=device).add_(1).to(dtype)
+    keep = keep_mask(tuple(x.shape), 0.3, seed, 1, device)
+    cuda, _ = modules("dropout")
+    assert torch.equal(cuda.dropout(x, 0.3, seed, 1) != 0, keep)
+    if device == device_of("triton"):
+        from posekernels.ops.dropout import triton
+
+        assert torch.equal(triton.dropout(x, 0.3, seed, 1) != 0, keep)
+        assert torch.equal(triton.dropout(x, 0.3, torch.tensor(seed, device=device), 1) != 0, keep)
 
 
 def test_without_a_seed_the_share_is_right_and_the_gradient_has_the_same_mask():

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 
 from posekernels.ops import norm_activation
 from posekernels.testing import assert_within_budget, guarded, require
+from tests.cuda_emulation import compare, cuda_device, draw, exact, modules
 
+device = cuda_device("norm_activation")
 SIZES = [(5, 1), (7, 33), (300, 64), (1031, 130), (129, 1024)]
 
 
@@ -31,8 +33,8 @@ def test_against_float64(backend, size, rate):
     tensors = inputs(*size)
     want = run([t.double() for t in tensors], "reference", dropout=rate, seed=5)
     got = run([t.to(device) for t in tensors], backend, dropout=rate, seed=5)
-    for found, exact in zip(got, want, strict=True):
-        assert_within_budget(found, exact)
+    for found, wanted in zip(got, want, strict=True):
+        assert_within_budget(found, wanted)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25])
@@ -42,9 +44,24 @@ def test_float16_on_triton(rate):
     tensors = [t.half() for t in inputs(71, 70)]
     want = run([t.double() for t in tensors], "reference", dropout=rate, seed=5)
     got = run([t.to(device) for t in tensors], "triton", dropout=rate, seed=5)
-    for found, exact in zip(got, want, strict=True):
+    for found, wanted in zip(got, want, strict=True):
         assert found.dtype == torch.float16
-        assert_within_budget(found, exact)
+        assert_within_budget(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(5, 1), (7, 33), (131, 70)])
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_cuda_kernels(device, dtype, size, rate):
+    cuda, reference = modules("norm_activation")
+    x, weight, bias = (t.to(device, dtype) for t in inputs(*size))
+    grad, options = draw(*size, seed=4, dtype=dtype, device=device), (1e-5, 0.2, rate, 2**62 + 5)
+    y, mean, var = cuda.norm_activation(x, weight, bias, *options)
+    want = reference.norm_activation(*exact(x, weight, bias), *options)
+    compare((y, mean, var), want, "result")
+    assert torch.equal(y == 0, want[0] == 0), "the mask is the definition's"
+    got = cuda.norm_activation_backward(grad, x, weight, bias, mean, var, *options)
+    compare(got, reference.norm_activation_backward(*exact(grad, x, weight, bias, mean, var), *options), "gradient")
 
 
 def test_definition_is_pytorchs_layers():
@@ -82,8 +99,8 @@ def test_a_dead_channel_still_teaches_its_bias():
     """All inputs equal and no bias: z is exactly 0, where the leaky ReLU has a slope and dropout keeps its scale."""
     tensors = torch.full((8, 3), 2.0), torch.ones(3), torch.zeros(3)
     want = run([t.double() for t in tensors], "reference", dropout=0.5, seed=2)
-    for got, exact in zip(run(tensors, "cpu", dropout=0.5, seed=2), want):
-        torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-4)
+    for got, wanted in zip(run(tensors, "cpu", dropout=0.5, seed=2), want):
+        torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-4)
     assert want[-1].abs().max() > 0
 
 

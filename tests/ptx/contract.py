@@ -6,6 +6,7 @@ import contextlib
 from unittest import mock
 
 import torch
+from triton import knobs
 
 from posekernels import _dispatch, ops
 from posekernels.testing import BUDGET, assert_within_budget
@@ -42,6 +43,7 @@ HOPPER = [
 _NO_PRODUCTS = {
     "annotated_norm",
     "best_hypothesis",
+    "dropout",
     "merge_hypotheses",
     "norm_activation",
     "procrustes",
@@ -149,3 +151,13 @@ def grids(name: str) -> list[tuple[int, int, int]]:
     with gpu(dry=True) as device:
         LARGE[name]()
     return [launch.grid for launch in device.launches]
+
+
+def compiled_for_seeds() -> list[int]:
+    """How many kernels Triton had compiled after each of some dropouts that differ in their seeds."""
+    compiled, counts = [], []
+    with gpu(dry=True), mock.patch.object(knobs.runtime, "jit_cache_hook", lambda **kernel: compiled.append(kernel)):
+        for seed in (5, 16, 2**62, torch.tensor(7)):
+            ops.dropout(torch.ones(64), 0.25, seed=seed, backend="triton")
+            counts.append(len(compiled))
+    return counts

@@ -97,17 +97,20 @@ DEVICE Patch patch_at(uint32_t block, int columns) {
 }
 
 struct DropoutMask {
-    uint64_t seed;
+    const int64_t* seed;  // in memory: a CUDA graph replays with what is there then
     uint32_t stream;
-    uint32_t threshold;  // 0: nothing is dropped
+    uint32_t threshold;  // 0: nothing is dropped, and there is no seed
     float factor;        // of what is kept
 
+    // Of elements 4 block to 4 block + 3.
+    DEVICE philox::Words words(uint64_t block) const {
+        return philox::words(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream, 0x44524F50u,
+                             static_cast<uint64_t>(*seed));
+    }
     DEVICE bool keeps(int64_t element) const {
-        const uint64_t block = static_cast<uint64_t>(element) / 4;
-        const philox::Words words =
-            philox::words(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream, 0x44524F50u, seed);
-        const int i = element % 4;  // no index at run time: it would put the words into memory
-        return (i < 2 ? i ? words.w[1] : words.w[0] : i == 2 ? words.w[2] : words.w[3]) >= threshold;
+        const philox::Words four = words(static_cast<uint64_t>(element) / 4);
+        const uint32_t even = element & 2 ? four.w[2] : four.w[0], odd = element & 2 ? four.w[3] : four.w[1];
+        return (element & 1 ? odd : even) >= threshold;  // an index known at run time would put the words into memory
     }
     DEVICE float operator()(float v, int64_t element) const {
         if (threshold == 0) return v;
@@ -115,8 +118,8 @@ struct DropoutMask {
     }
 };
 
-inline DropoutMask dropout_mask(int64_t seed, int64_t stream, int64_t threshold, float factor) {
-    return {static_cast<uint64_t>(seed), static_cast<uint32_t>(stream), static_cast<uint32_t>(threshold), factor};
+inline DropoutMask dropout_mask(const int64_t* seed, int64_t stream, int64_t threshold, float factor) {
+    return {seed, static_cast<uint32_t>(stream), static_cast<uint32_t>(threshold), factor};
 }
 
 // f(Exact{} | Tf32{} | Half{} | Bf16{}) by the number that Python passes.

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ..._dispatch import requested
-from ..._dropout import check_rate
+from ..._dropout import Seed, check_rate, mask_seed
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_number, check_tensor, check_tensors, seed_of
+from ...checks import check_number, check_tensor, check_tensors
 
 
 def _fake(x, residual, scale, shift, eps, rate, seed, backend):
@@ -25,14 +25,14 @@ def _fake_backward(grad, grad_total, total, scale, eps, rate, seed, needs, backe
 _forward = register(
     __name__,
     "annotated_norm",
-    "(Tensor x, Tensor? residual, Tensor scale, Tensor shift, float eps, float rate, int seed, str backend) "
+    "(Tensor x, Tensor? residual, Tensor scale, Tensor shift, float eps, float rate, Tensor seed, str backend) "
     "-> (Tensor, Tensor)",
     _fake,
 )
 _backward = register(
     __name__,
     "annotated_norm_backward",
-    "(Tensor grad, Tensor? grad_total, Tensor total, Tensor scale, float eps, float rate, int seed, bool[] needs, "
+    "(Tensor grad, Tensor? grad_total, Tensor total, Tensor scale, float eps, float rate, Tensor seed, bool[] needs, "
     "str backend) -> Tensor[]",
     _fake_backward,
 )
@@ -70,7 +70,7 @@ def annotated_norm(
     *,
     eps: float = 1e-6,
     dropout: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Layer norm over the last axis with the unbiased standard deviation and ``eps`` outside the root.
@@ -86,7 +86,7 @@ def annotated_norm(
         eps: added to the standard deviation.
         dropout: share of ``x`` to drop before the residual is added; needs a residual. The mask is a function of
             ``seed`` (see ``posekernels._dropout``), so that backward and a rerun agree.
-        seed: of the mask, 64 bits.
+        seed: of the mask, 64 bits; a number, or a tensor of one int64 on the same device.
         backend: see ``posekernels.use_backend``.
     Returns:
         y, the shape and dtype of ``x``; with a residual the pair (y, s), s being the next residual.
@@ -103,7 +103,7 @@ def annotated_norm(
     shapes = {"scale": (scale, (channels,)), "shift": (shift, (channels,)), "residual": (residual, tuple(x.shape))}
     check_tensors("annotated_norm", x, shapes, {"x": x}, optional=("residual",))
     check_rate("annotated_norm", "dropout", dropout)
-    eps, seed = check_number("annotated_norm", "eps", eps, 0), seed_of("annotated_norm", seed)
+    eps, seed = check_number("annotated_norm", "eps", eps, 0), mask_seed("annotated_norm", seed, x)
     if dropout and residual is None:
         raise ValueError("annotated_norm: dropout is of the branch that joins a residual; pass residual or dropout=0")
     flat = x.reshape(-1, channels)

@@ -6,7 +6,7 @@ import torch
 
 from ..._adapters import addresses, contiguous
 from ..._cuda import launch
-from ..._dropout import kernel_arguments
+from ..._dropout import gpu_arguments
 
 PARTS = 1024  # of the rows, a warp each, whose sums are added up afterwards
 
@@ -17,7 +17,8 @@ def annotated_norm(x, residual, scale, shift, eps, rate, seed):
     y = torch.empty_like(held[0])
     total = None if residual is None else torch.empty_like(y)
     if y.numel():
-        launch("annotated_norm_cuda", x, *addresses(*held, y, total), *x.shape, eps, *kernel_arguments(rate, seed))
+        seed, *mask = gpu_arguments(rate, seed, x.device)
+        launch("annotated_norm_cuda", x, *addresses(*held, y, total, seed), *x.shape, eps, *mask)
     return y, x.new_empty(0) if total is None else total
 
 
@@ -29,12 +30,13 @@ def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, nee
     parts = min(N, PARTS)
     partial = torch.empty(parts, 2, C, dtype=torch.float32, device=total.device)
     if N:
+        seed, *mask = gpu_arguments(rate, seed, total.device)
         launch(
             "annotated_norm_backward_cuda",
             total,
-            *addresses(*held, grad_x, grad_residual, partial),
+            *addresses(*held, grad_x, grad_residual, partial, seed),
             *(parts, N, C, eps),
-            *kernel_arguments(rate, seed),
+            *mask,
         )
     sums = partial.sum(0).to(scale.dtype)
     found = (grad_x, grad_residual, sums[0].clone(), sums[1].clone())

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._adapters import contiguous
-from ..._dropout import threshold
+from ..._dropout import Seed, gpu_arguments
 from ..._triton import (
     Compilation,
     centred_rows,
@@ -38,7 +38,7 @@ def _annotated_norm_fwd_kernel(
     total_ptr,  # [N, C]: their sum, or None
     N, C, x_row,
     eps,
-    seed,
+    seed_ptr,
     threshold,
     factor,
     LAYER: tl.constexpr,
@@ -52,7 +52,7 @@ def _annotated_norm_fwd_kernel(
     total = load_rows(x_ptr, x_row, row, N, column, C)
     if residual_ptr is not None:
         if DROPOUT:
-            keep = keep_elements((row * C)[:, None] + column[None, :], seed, 0, threshold)
+            keep = keep_elements((row * C)[:, None] + column[None, :], seed_ptr, 0, threshold)
             total = tl.where(keep, total * factor, 0.0)
         total += load_rows(residual_ptr, C, row, N, column, C)
         if total_ptr is not None:
@@ -78,7 +78,7 @@ def _annotated_norm_bwd_kernel(
     partial_ptr,  # [programs, 2, C] float32: sums of grad * unit, and of grad
     N, C, blocks,
     eps,
-    seed,
+    seed_ptr,
     threshold,
     factor,
     DROPOUT: tl.constexpr,
@@ -110,7 +110,7 @@ def _annotated_norm_bwd_kernel(
                 store_rows(grad_residual_ptr, C, through, row, N, column, C)
             if grad_x_ptr is not None:
                 if DROPOUT:
-                    keep = keep_elements((row * C)[:, None] + column[None, :], seed, 0, threshold)
+                    keep = keep_elements((row * C)[:, None] + column[None, :], seed_ptr, 0, threshold)
                     through = tl.where(keep, through * factor, 0.0)
                 store_rows(grad_x_ptr, C, through, row, N, column, C)
     at = partial_ptr + tl.program_id(0) * 2 * C + column
@@ -118,14 +118,14 @@ def _annotated_norm_bwd_kernel(
     tl.store(at + C, sum_shift, mask=column < C)
 
 
-def _launch(x, residual, scale, shift, y, total, eps, layer: bool, rate: float = 0.0, seed: int = 0) -> None:
+def _launch(x, residual, scale, shift, y, total, eps, layer: bool, rate: float = 0.0, seed: Seed = 0) -> None:
     """Fill y and, unless it is None, total."""
     N, C = x.shape
     if N:
         plan = row_plan(C)
         with launch_on(x):
             _annotated_norm_fwd_kernel[(triton.cdiv(N, plan["BLOCK_R"]),)](
-                x, residual, scale, shift, y, total, N, C, x.stride(0), eps, seed, threshold(rate), 1 / (1 - rate),
+                x, residual, scale, shift, y, total, N, C, x.stride(0), eps, *gpu_arguments(rate, seed, x.device),
                 LAYER=layer, DROPOUT=rate > 0, **plan,
             )  # fmt: skip
 
@@ -172,15 +172,15 @@ def annotated_norm_backward(grad, grad_total, total, scale, eps, rate, seed, nee
     if programs:
         with launch_on(total):
             _annotated_norm_bwd_kernel[(programs,)](
-                grad, grad_total, total, scale, grad_x, grad_residual, partial, N, C, blocks, eps, seed,
-                threshold(rate), 1 / (1 - rate), DROPOUT=rate > 0, **plan,
+                grad, grad_total, total, scale, grad_x, grad_residual, partial, N, C, blocks, eps,
+                *gpu_arguments(rate, seed, total.device), DROPOUT=rate > 0, **plan,
             )  # fmt: skip
     sums = partial.sum(0).to(scale.dtype)
     found = (grad_x, grad_residual, sums[0], sums[1])
     return [g.clone() if i > 1 else g for i, (g, need) in enumerate(zip(found, needs)) if need]
 
 
-_TYPES = {"seed": "i64", "threshold": "i64", "eps": "fp32", "factor": "fp32", "C": "i32:16", "x_row": "i32:16"}
+_TYPES = {"eps": "fp32", "C": "i32:16", "x_row": "i32:16"}
 _TYPES["partial_ptr"] = "*fp32:16"
 
 

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..._dispatch import requested
-from ..._dropout import check_rate, draw_seed
+from ..._dropout import Seed, check_rate, draw_seed, mask_seed
 from ..._library import register
-from ...checks import check_flag, check_tensor, seed_of
+from ...checks import check_flag, check_tensor
 
 _OP = "dropout"
 _forward = register(
     __name__,
     _OP,
-    "(Tensor x, float rate, int seed, str backend) -> Tensor",
+    "(Tensor x, float rate, Tensor seed, str backend) -> Tensor",
     lambda x, rate, seed, backend: torch.empty_like(x, memory_format=torch.contiguous_format),
 )
 
@@ -35,7 +35,7 @@ _forward.gradient = _Dropout.apply
 
 
 def dropout(
-    x: Tensor, rate: float, training: bool = True, *, seed: int | None = None, backend: str | None = None
+    x: Tensor, rate: float, training: bool = True, *, seed: Seed | None = None, backend: str | None = None
 ) -> Tensor:
     """``x`` with a share ``rate`` of its elements 0 and the others scaled by 1 / (1 - rate).
 
@@ -46,7 +46,7 @@ def dropout(
         seed: of the mask, a function of (seed, element) that is the same on every backend (``posekernels._dropout``);
             drawn from PyTorch's generator when None.
         backend: see ``posekernels.use_backend``. Without a seed, where there is no kernel or a graph is captured, it is
-            ``torch.nn.functional.dropout``: on a GPU that is one kernel already.
+            ``torch.nn.functional.dropout``, as is ``auto`` on a GPU: that is one kernel already.
     Raises:
         ValueError, TypeError: a rate outside [0, 1), or an ``x`` that is no floating tensor.
     Gradient: with respect to ``x``: the same mask on the gradient, drawn again.
@@ -57,7 +57,8 @@ def dropout(
         return x
     backend = requested(backend)
     if seed is None:
-        if torch.compiler.is_compiling() or _forward.takes_reference(x, backend=backend):
+        pytorchs = torch.compiler.is_compiling() or (backend == "auto" and x.device.type == "cuda")
+        if pytorchs or _forward.takes_reference(x, backend=backend):
             return F.dropout(x, rate)
-        seed = draw_seed()
-    return _forward(x, float(rate), seed_of(_OP, seed), backend=backend)
+        seed = draw_seed(x.device)
+    return _forward(x, float(rate), mask_seed(_OP, seed, x), backend=backend)

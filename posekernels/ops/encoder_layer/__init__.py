@@ -6,10 +6,10 @@ from torch import Tensor
 
 from ... import _cuda
 from ..._dispatch import not_for_triton, requested
-from ..._dropout import check_rate
+from ..._dropout import Seed, check_rate, mask_seed
 from ..._library import register
 from ...arrays import follows_autocast
-from ...checks import MOST_STRIDE, check_integer, check_not_empty, check_number, check_shape, check_tensor, seed_of
+from ...checks import MOST_STRIDE, check_integer, check_not_empty, check_number, check_shape, check_tensor
 from ..strided_feed_forward import TAPS, frames_out
 from ..temporal_attention import too_wide
 from . import reference
@@ -76,7 +76,7 @@ def encoder_layer(
     stride: int = 1,
     eps: float = 1e-6,
     dropout: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
     backend: str | None = None,
 ) -> Tensor:
     """A pre-norm transformer layer over frames whose feed-forward block leaves every ``stride``-th one.
@@ -128,7 +128,7 @@ def encoder_layer(
     if C % heads:
         raise ValueError(f"{op}: heads must divide the {C} channels of z, got {heads}")
     stride = check_integer(op, "stride", stride, 1, MOST_STRIDE)
-    eps, seed = check_number(op, "eps", eps, 0), seed_of(op, seed)
+    eps, seed = check_number(op, "eps", eps, 0), mask_seed(op, seed, z)
     if position is not None:
         check_tensor(op, "position", position, like=z, rank=2)
         if position.shape[0] < T or position.shape[1] != C:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..._dropout import Seed
 from ..annotated_norm import annotated_norm
 from ..strided_feed_forward import strided_feed_forward
 from ..temporal_attention import temporal_attention
@@ -18,7 +19,7 @@ def encoder_layer(
     stride: int,
     eps: float,
     rate: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
     backend: str = "reference",
 ) -> Tensor:
     """[B, T, C] -> [B, T', C]; ``parameters`` in the order of ``PARAMETERS``. Dropout takes seeds seed to seed + 2."""

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..._dispatch import not_for_triton, requested
-from ..._dropout import check_rate, draw_seed
+from ..._dropout import Seed, check_rate, draw_seed, mask_seed
 from ..._library import register, wants_gradient
 from ...arrays import follows_autocast
-from ...checks import check_number, check_shape, check_tensor, seed_of
+from ...checks import check_number, check_shape, check_tensor
 
 _OP = "norm_activation"
 _SMALL = 1 << 12  # numbers below which, with gradients, PyTorch's own layers take as long
@@ -36,7 +36,7 @@ def _fake_backward(grad, x, weight, bias, mean, var, eps, slope, rate, seed, bac
 _forward = register(
     __name__,
     _OP,
-    "(Tensor x, Tensor weight, Tensor bias, float eps, float slope, float rate, int seed, str backend) "
+    "(Tensor x, Tensor weight, Tensor bias, float eps, float slope, float rate, Tensor seed, str backend) "
     "-> (Tensor, Tensor, Tensor)",
     _fake,
     refuses={"triton": _not_for_triton},
@@ -45,7 +45,7 @@ _backward = register(
     __name__,
     f"{_OP}_backward",
     "(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps, float slope, float rate, "
-    "int seed, str backend) -> (Tensor, Tensor, Tensor)",
+    "Tensor seed, str backend) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
     refuses={"triton": _not_for_triton},
 )
@@ -86,7 +86,7 @@ def norm_activation(
     eps: float = 1e-5,
     negative_slope: float = 0.0,
     dropout: float = 0.0,
-    seed: int | None = None,
+    seed: Seed | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``dropout(lrelu(batch_norm(x)))`` with the batch's own statistics: what training does after a linear layer.
@@ -123,5 +123,5 @@ def norm_activation(
         small = backend == "auto" and x.numel() < _SMALL and wants_gradient((x, weight, bias))
         if small or _forward.takes_reference(x, backend=backend):
             return _layers(x, weight, bias, *options)
-        seed = draw_seed() if dropout else 0
-    return _forward(x, weight, bias, *options, seed_of(_OP, seed), backend=backend)
+        seed = draw_seed(x.device) if dropout else 0
+    return _forward(x, weight, bias, *options, mask_seed(_OP, seed, x), backend=backend)

@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..._dropout import dropout
+from ..._dropout import Seed, dropout
 from ..._recompute import gradients
 
 
-def norm_activation(x, weight, bias, eps: float, slope: float, rate: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def norm_activation(
+    x, weight, bias, eps: float, slope: float, rate: float, seed: Seed
+) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean [C], biased variance [C]) of [..., C]; only y has a gradient."""
     var, mean = torch.var_mean(x.flatten(0, -2), 0, correction=0)
     z = (x - mean) * torch.rsqrt(var + eps) * weight + bias

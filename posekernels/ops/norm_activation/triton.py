@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._dropout import threshold
+from ..._dropout import gpu_arguments
 from ..._triton import compilation, keep_elements, launch_on, splits
 
 _PLAN = {"BLOCK_R": 32, "BLOCK_C": 64}
@@ -84,7 +84,7 @@ def _apply_kernel(
     bias_ptr,  # [C]
     moments_ptr,  # [2, C] float32
     y_ptr,  # [rows, C]
-    rows, C, eps, slope, seed, threshold, factor,
+    rows, C, eps, slope, seed_ptr, threshold, factor,
     DROPOUT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     # grid (blocks of C, *_rows_grid(rows))
@@ -95,13 +95,13 @@ def _apply_kernel(
     z += _vector(bias_ptr, C, BLOCK_C)
     z = tl.where(z > 0, z, z * slope)
     if DROPOUT:
-        z = tl.where(keep_elements(at, seed, 0, threshold), z * factor, 0.0)
+        z = tl.where(keep_elements(at, seed_ptr, 0, threshold), z * factor, 0.0)
     tl.store(y_ptr + at, z, mask=there)
 
 
 @triton.jit
 def _before_activation(
-    grad_ptr, x_ptr, weight_ptr, bias_ptr, moments_ptr, at, there, C, eps, slope, seed, threshold, factor,
+    grad_ptr, x_ptr, weight_ptr, bias_ptr, moments_ptr, at, there, C, eps, slope, seed_ptr, threshold, factor,
     DROPOUT: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """(gradient of z, u, weight / sqrt(variance + eps)) of one tile; the gradient is 0 outside."""
@@ -111,7 +111,7 @@ def _before_activation(
     u = (x - _vector(moments_ptr, C, BLOCK_C)) * inverse
     grad = tl.load(grad_ptr + at, mask=there, other=0.0).to(tl.float32)
     if DROPOUT:
-        grad = tl.where(keep_elements(at, seed, 0, threshold), grad * factor, 0.0)
+        grad = tl.where(keep_elements(at, seed_ptr, 0, threshold), grad * factor, 0.0)
     z = u * weight + _vector(bias_ptr, C, BLOCK_C)
     return tl.where(z > 0, grad, grad * slope), u, weight * inverse
 
@@ -124,7 +124,7 @@ def _bwd_sums_kernel(
     bias_ptr,  # [C]
     moments_ptr,  # [2, C] float32
     partial_ptr,  # [parts, 2, C] float32: of the gradients of weight and bias
-    rows, C, tiles, eps, slope, seed, threshold, factor,
+    rows, C, tiles, eps, slope, seed_ptr, threshold, factor,
     DROPOUT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     # grid (blocks of C, parts)
@@ -133,7 +133,7 @@ def _bwd_sums_kernel(
     for tile in range(tiles):
         at, there = _place(tl.program_id(1), tile, tiles, rows, C, BLOCK_R, BLOCK_C)
         dz, u, _ = _before_activation(
-            grad_ptr, x_ptr, weight_ptr, bias_ptr, moments_ptr, at, there, C, eps, slope, seed, threshold, factor,
+            grad_ptr, x_ptr, weight_ptr, bias_ptr, moments_ptr, at, there, C, eps, slope, seed_ptr, threshold, factor,
             DROPOUT, BLOCK_C,
         )  # fmt: skip
         weight += tl.where(there, dz * u, 0.0)
@@ -153,13 +153,13 @@ def _bwd_apply_kernel(
     moments_ptr,  # [2, C] float32
     sums_ptr,  # [2, C] float32: the gradients of weight and bias
     grad_x_ptr,  # [rows, C]
-    rows, C, eps, slope, seed, threshold, factor,
+    rows, C, eps, slope, seed_ptr, threshold, factor,
     DROPOUT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     # grid (blocks of C, *_rows_grid(rows))
     at, there = _place(tl.program_id(2) * tl.num_programs(1) + tl.program_id(1), 0, 1, rows, C, BLOCK_R, BLOCK_C)
     dz, u, scale = _before_activation(
-        grad_ptr, x_ptr, weight_ptr, bias_ptr, moments_ptr, at, there, C, eps, slope, seed, threshold, factor,
+        grad_ptr, x_ptr, weight_ptr, bias_ptr, moments_ptr, at, there, C, eps, slope, seed_ptr, threshold, factor,
         DROPOUT, BLOCK_C,
     )  # fmt: skip
     share = 1.0 / rows
@@ -202,7 +202,7 @@ def norm_activation(x, weight, bias, eps, slope, rate, seed) -> tuple[Tensor, Te
     with launch_on(x):
         _apply_kernel[(triton.cdiv(C, _PLAN["BLOCK_C"]), *_rows_grid(len(flat)))](
             flat, weight.contiguous(), bias.contiguous(), moments, y, len(flat), C,
-            eps, slope, seed, threshold(rate), 1 / (1 - rate), DROPOUT=rate > 0, **_PLAN,
+            eps, slope, *gpu_arguments(rate, seed, x.device), DROPOUT=rate > 0, **_PLAN,
         )  # fmt: skip
     mean, var = moments.to(weight.dtype)
     return y.view(x.shape), mean.clone(), var.clone()
@@ -215,7 +215,7 @@ def norm_activation_backward(grad, x, weight, bias, mean, var, eps, slope, rate,
     columns, parts, tiles = _parts(len(flat), C, x)
     partial = torch.empty(parts, 2, C, dtype=torch.float32, device=x.device)
     given = (flat_grad, flat, weight.contiguous(), bias.contiguous(), moments)
-    options = (eps, slope, seed, threshold(rate), 1 / (1 - rate))
+    options = (eps, slope, *gpu_arguments(rate, seed, x.device))
     grad_x = torch.empty_like(flat)
     with launch_on(x):
         _bwd_sums_kernel[(columns, parts)](*given, partial, len(flat), C, tiles, *options, DROPOUT=rate > 0, **_PLAN)
@@ -228,7 +228,7 @@ def norm_activation_backward(grad, x, weight, bias, mean, var, eps, slope, rate,
 
 
 _TYPES = dict.fromkeys(("partial_ptr", "moments_ptr", "sums_ptr"), "*fp32:16") | {"C": "i32:16"}
-_TYPES |= dict.fromkeys(("eps", "slope", "factor"), "fp32") | dict.fromkeys(("seed", "threshold"), "i64")
+_TYPES |= dict.fromkeys(("eps", "slope"), "fp32")
 AOT = [
     compilation(
         f"norm_activation/{kernel.__name__.strip('_').removesuffix('_kernel')}",

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ..._dispatch import requested
-from ..._dropout import check_rate
+from ..._dropout import Seed, check_rate, mask_seed
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import MOST_STRIDE, check_integer, check_not_empty, check_tensor, check_tensors, seed_of
+from ...checks import MOST_STRIDE, check_integer, check_not_empty, check_tensor, check_tensors
 from . import reference
 
 TAPS = (1, 3)
@@ -34,13 +34,13 @@ def _fake_backward(grad, hidden, x, weight1, weight2, stride, hidden_rate, rate,
 _PARTS = ("", "_backward", "_weight1", "_weight2")
 _NEEDS = {
     "cpu": (*(f"strided_feed_forward{part}" for part in _PARTS), "dropout"),
-    "cuda": ("strided_feed_forward_cuda", "strided_feed_forward_hidden_grad_cuda"),
+    "cuda": ("strided_feed_forward_cuda", "strided_feed_forward_hidden_grad_cuda", "dropout_cuda"),
 }
 _forward = register(
     __name__,
     "strided_feed_forward",
     "(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, Tensor? residual, int stride, "
-    "float hidden_rate, float rate, int seed, bool keep, str backend) -> (Tensor, Tensor)",
+    "float hidden_rate, float rate, Tensor seed, bool keep, str backend) -> (Tensor, Tensor)",
     _fake,
     needs=_NEEDS,
 )
@@ -48,7 +48,7 @@ _backward = register(
     __name__,
     "strided_feed_forward_backward",
     "(Tensor grad, Tensor hidden, Tensor x, Tensor weight1, Tensor weight2, int stride, float hidden_rate, "
-    "float rate, int seed, bool[] needs, str backend) -> Tensor[]",
+    "float rate, Tensor seed, bool[] needs, str backend) -> Tensor[]",
     _fake_backward,
     needs=_NEEDS,
 )
@@ -94,7 +94,7 @@ def strided_feed_forward(
     stride: int = 1,
     hidden_dropout: float = 0.0,
     dropout: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
     backend: str | None = None,
 ) -> Tensor:
     """Linear, ReLU, then a temporal convolution that leaves every ``stride``-th frame, and a subsampled residual.
@@ -111,7 +111,7 @@ def strided_feed_forward(
         hidden_dropout, dropout: shares to drop of the hidden units and of the result before the residual is added.
             The masks are a function of ``seed`` (see ``posekernels._dropout``; streams 0 and 1), so that backward and
             a rerun agree.
-        seed: of the masks, 64 bits.
+        seed: of the masks, 64 bits; a number, or a tensor of one int64 on the same device.
         backend: see ``posekernels.use_backend``.
     Returns:
         [B, (T - 1) // stride + 1, Cout], dtype of ``x``; accumulates in float32 (float64 for float64).
@@ -133,7 +133,7 @@ def strided_feed_forward(
         raise ValueError(f"strided_feed_forward: weight2 must have 1 or 3 taps (axis 2), got {list(weight2.shape)}")
     stride, seed = (
         check_integer("strided_feed_forward", "stride", stride, 1, MOST_STRIDE),
-        seed_of("strided_feed_forward", seed),
+        mask_seed("strided_feed_forward", seed, x),
     )
     shapes = {
         "weight1": (weight1, (N, C)),

@@ -48,7 +48,7 @@ def strided_feed_forward_backward(
     grad, hidden, x = contiguous(grad, hidden, x)
     if threshold(rate):
         dropped = torch.empty_like(grad)
-        core.dropout(threads, *addresses(grad, dropped), grad.numel(), seed, 1, *kernel_arguments(rate, seed)[1:])
+        core.dropout(threads, *addresses(grad, dropped), grad.numel(), int(seed), 1, *kernel_arguments(rate, seed)[1:])
         grad = dropped
     results: list[Tensor] = []
     grad_x = torch.empty_like(x) if needs[0] else None

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..._adapters import addresses, contiguous
 from ..._cuda import launch
-from ..._dropout import kernel_arguments
+from ..._dropout import gpu_arguments, seed_tensor
 from ...prepared import derived
+from ..dropout.cuda import dropout
 from .products import gradients
 
 
@@ -26,13 +27,14 @@ def strided_feed_forward(x, weight1, bias1, weight2, bias2, residual, stride, hi
     # in frames that no tap reads nobody looks at the hidden units, but backward takes zeros from there
     hidden = x.new_zeros(B, T, N) if keep and stride > taps else x.new_empty(B, T, N)
     if y.numel():
+        seed = seed_tensor(seed, x.device) if hidden_rate or rate else None
         launch(
             "strided_feed_forward_cuda",
             x,
-            *addresses(*held, hidden, y),
+            *addresses(*held, hidden, y, seed),
             *(B, T, C, N, O, taps, stride),
-            *kernel_arguments(hidden_rate, seed),
-            *kernel_arguments(rate, seed)[1:],
+            *gpu_arguments(hidden_rate, seed, x.device)[1:],
+            *gpu_arguments(rate, seed, x.device)[1:],
         )
     return y, hidden if keep else x.new_empty(0)
 
@@ -43,10 +45,7 @@ def strided_feed_forward_backward(grad, hidden, x, weight1, weight2, stride, hid
     B, T, _ = x.shape
     N, (O, _, taps) = weight1.shape[0], weight2.shape
     if rate > 0 and grad.numel():
-        dropped = torch.empty_like(grad)
-        numbers = (grad.numel(), seed, 1, *kernel_arguments(rate, seed)[1:])
-        launch("strided_feed_forward_drop_cuda", grad, *addresses(grad, dropped), *numbers)
-        grad = dropped
+        grad = dropout(grad, rate, seed, stream=1)
     grad_hidden = torch.empty_like(hidden) if any(needs[:3]) else None
     if grad_hidden is not None and grad_hidden.numel():
         by_tap = _by_tap(weight2, 2, 1, 0)

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..._dropout import dropout
+from ..._dropout import Seed, dropout
 
 
-def hidden_units(x, weight1, bias1, rate: float, seed: int) -> Tensor:
+def hidden_units(x, weight1, bias1, rate: float, seed: Seed) -> Tensor:
     """[B, T, N], after ReLU and dropout."""
     return dropout(F.relu(F.linear(x, weight1, bias1)), rate, seed, 0)
 

@@ -11,8 +11,9 @@ import triton
 import triton.language as tl
 
 from ..._adapters import contiguous
-from ..._dropout import threshold
+from ..._dropout import gpu_arguments, seed_tensor
 from ..._triton import Compilation, compilation, dot_precision, keep_elements, launch_on, power_of_2
+from ..dropout.triton import dropout
 from .products import gradients
 
 
@@ -24,7 +25,7 @@ def _hidden_kernel(
     hidden_ptr,  # [B, T, N]
     T, C, N,
     rows,  # frames to compute: B * T, or B * outputs * TAPS where some frames are read by no tap
-    outputs, stride, seed, threshold, factor,
+    outputs, stride, seed_ptr, threshold, factor,
     SPARSE: tl.constexpr, TAPS: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -52,7 +53,7 @@ def _hidden_kernel(
     h += tl.load(bias_ptr + unit, mask=unit < N, other=0.0).to(tl.float32)[None, :]
     h = tl.where(h < 0, 0.0, h)
     if DROPOUT:
-        keep = keep_elements((row * N)[:, None] + unit[None, :], seed, 0, threshold)
+        keep = keep_elements((row * N)[:, None] + unit[None, :], seed_ptr, 0, threshold)
         h = tl.where(keep, h * factor, 0.0)
     tl.store((hidden_ptr + row * N)[:, None] + unit[None, :], h, mask=inside[:, None] & (unit < N)[None, :])
 
@@ -66,7 +67,7 @@ def _conv_kernel(
     y_ptr,  # [B, outputs, O]
     T, N, O,
     rows,  # B * outputs
-    outputs, stride, seed, threshold, factor,
+    outputs, stride, seed_ptr, threshold, factor,
     TAPS: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -94,7 +95,7 @@ def _conv_kernel(
             y = tl.dot(h, weight, y, input_precision=PRECISION)
     y += tl.load(bias_ptr + column, mask=column < O, other=0.0).to(tl.float32)[None, :]
     if DROPOUT:
-        keep = keep_elements((row * O)[:, None] + column[None, :], seed, 1, threshold)
+        keep = keep_elements((row * O)[:, None] + column[None, :], seed_ptr, 1, threshold)
         y = tl.where(keep, y * factor, 0.0)
     mask = (row < rows)[:, None] & (column < O)[None, :]
     if residual_ptr is not None:
@@ -144,15 +145,6 @@ def _grad_hidden_kernel(
     tl.store(grad_hidden_ptr + at, tl.where(hidden == 0, 0.0, g * factor), mask=mask)
 
 
-@triton.jit
-def _dropout_kernel(x_ptr, y_ptr, count, seed, stream, threshold, factor, BLOCK: tl.constexpr):
-    # grid (blocks of elements,)
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + element, mask=element < count, other=0.0).to(tl.float32)
-    keep = keep_elements(element, seed, stream, threshold)
-    tl.store(y_ptr + element, tl.where(keep, x * factor, 0.0), mask=element < count)
-
-
 def _plan(precision: str, columns: int, depth: int) -> dict:
     side = 32 if precision == "tf32x3" else 64
     return {
@@ -181,16 +173,18 @@ def strided_feed_forward(x, weight1, bias1, weight2, bias2, residual, stride, hi
     if y.numel():
         precision = dot_precision(x.dtype)
         rows = B * outputs * TAPS if sparse else B * T
+        seed = seed_tensor(seed, x.device) if hidden_rate or rate else None
         with launch_on(x):
             plan = _plan(precision, N, C)
             _hidden_kernel[_grid(rows, N, plan)](
-                x, weight1, bias1, hidden, T, C, N, rows, outputs, stride, seed, threshold(hidden_rate),
-                1 / (1 - hidden_rate), SPARSE=sparse, TAPS=TAPS, DROPOUT=hidden_rate > 0, PRECISION=precision, **plan,
+                x, weight1, bias1, hidden, T, C, N, rows, outputs, stride,
+                *gpu_arguments(hidden_rate, seed, x.device), SPARSE=sparse, TAPS=TAPS, DROPOUT=hidden_rate > 0,
+                PRECISION=precision, **plan,
             )  # fmt: skip
             plan = _plan(precision, O, N)
             _conv_kernel[_grid(B * outputs, O, plan)](
-                hidden, weight2, bias2, residual, y, T, N, O, B * outputs, outputs, stride, seed, threshold(rate),
-                1 / (1 - rate), TAPS=TAPS, DROPOUT=rate > 0, PRECISION=precision, **plan,
+                hidden, weight2, bias2, residual, y, T, N, O, B * outputs, outputs, stride,
+                *gpu_arguments(rate, seed, x.device), TAPS=TAPS, DROPOUT=rate > 0, PRECISION=precision, **plan,
             )  # fmt: skip
     return y, hidden if keep else x.new_empty(0)
 
@@ -206,13 +200,9 @@ def strided_feed_forward_backward(grad, hidden, x, weight1, weight2, stride, hid
         return [x.new_zeros(shape) for shape, need in zip(shapes, needs) if need]
     precision = dot_precision(x.dtype)
     grad_hidden = torch.empty_like(hidden) if any(needs[:3]) else None
+    if rate > 0:
+        grad = dropout(grad, rate, seed, stream=1)
     with launch_on(x):
-        if rate > 0:
-            dropped = torch.empty_like(grad)
-            _dropout_kernel[(triton.cdiv(grad.numel(), 1024),)](
-                grad, dropped, grad.numel(), seed, 1, threshold(rate), 1 / (1 - rate), BLOCK=1024
-            )
-            grad = dropped
         if grad_hidden is not None:
             plan = _plan(precision, N, O)
             _grad_hidden_kernel[_grid(B * T, N, plan)](
@@ -225,7 +215,7 @@ def strided_feed_forward_backward(grad, hidden, x, weight1, weight2, stride, hid
 def _compilations() -> list[Compilation]:
     """Every kernel at the sizes of a vanilla and of a strided layer, with dropout and without."""
     found = []
-    types = {"seed": "i64", "threshold": "i64", "factor": "fp32"} | dict.fromkeys(("C", "N", "O"), "i32:16")
+    types = dict.fromkeys(("C", "N", "O"), "i32:16")
     for dtype, precision in ((torch.bfloat16, "ieee"), (torch.float32, "tf32")):
         for taps, sparse in ((1, False), (3, True)):
             for name, kernel, sizes in (
@@ -233,10 +223,10 @@ def _compilations() -> list[Compilation]:
                 ("conv", _conv_kernel, (256, 512)),
                 ("grad_hidden", _grad_hidden_kernel, (512, 256)),
             ):
-                for dropout in (False, True)[: 1 if name == "grad_hidden" else 2]:
+                for drops in (False, True)[: 1 if name == "grad_hidden" else 2]:
                     plan = _plan(precision, *sizes)
-                    plan |= {"TAPS": taps, "PRECISION": precision, "SPARSE": sparse, "DROPOUT": dropout}
-                    label = f"strided_feed_forward/{name}-{taps}{'-dropout' if dropout else ''}"
+                    plan |= {"TAPS": taps, "PRECISION": precision, "SPARSE": sparse, "DROPOUT": drops}
+                    label = f"strided_feed_forward/{name}-{taps}{'-dropout' if drops else ''}"
                     found.append(compilation(label, kernel, dtype, plan, types))
     return found
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ... import _cuda
 from ..._dispatch import not_for_triton, requested
-from ..._dropout import check_rate
+from ..._dropout import Seed, check_rate, mask_seed
 from ..._library import register
 from ...arrays import accepts_arrays
-from ...checks import check_flag, check_mask, check_number, check_shape, check_tensor, seed_of
+from ...checks import check_flag, check_mask, check_number, check_shape, check_tensor
 from .reference import in_plain_sight
 
 MAX_WIDTH = 128  # of a head, on a GPU
@@ -43,7 +43,7 @@ _GPU = {"triton": _not_for_triton, "cuda": _not_for_cuda}
 _forward = register(
     __name__,
     "temporal_attention",
-    "(Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, bool causal, float rate, int seed, str backend) "
+    "(Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, bool causal, float rate, Tensor seed, str backend) "
     "-> (Tensor, Tensor)",
     _fake,
     refuses=_GPU,
@@ -52,7 +52,7 @@ _backward = register(
     __name__,
     "temporal_attention_backward",
     "(Tensor grad, Tensor out, Tensor peaks, Tensor q, Tensor k, Tensor v, Tensor? padding, float scale, "
-    "bool causal, float rate, int seed, str backend) -> Tensor[]",
+    "bool causal, float rate, Tensor seed, str backend) -> Tensor[]",
     _fake_backward,
     refuses=_GPU,
 )
@@ -86,7 +86,7 @@ def temporal_attention(
     scale: float | None = None,
     causal: bool = False,
     dropout: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
     backend: str | None = None,
 ) -> Tensor:
     """Attention over frames: softmax(scale * q kᵀ) v, each head by itself.
@@ -103,7 +103,7 @@ def temporal_attention(
         causal: query t sees keys up to ``t + S - T``: the last query sees every key.
         dropout: share of the softmax weights to drop. The mask is a function of ``seed`` (see
             ``posekernels._dropout``; elements are numbered along [B, H, T, S]), so that backward and a rerun agree.
-        seed: of the mask, 64 bits.
+        seed: of the mask, 64 bits; a number, or a tensor of one int64 on the same device.
         backend: see ``posekernels.use_backend``.
     Returns:
         [B, T, H, D], dtype of ``q``, contiguous; accumulates in float32 (float64 for float64). A query that sees no
@@ -131,6 +131,6 @@ def temporal_attention(
                 f"temporal_attention: key_padding_mask must be on q's device {q.device}, got {key_padding_mask.device}"
             )
     check_rate("temporal_attention", "dropout", dropout)
-    causal, seed = check_flag("temporal_attention", "causal", causal), seed_of("temporal_attention", seed)
+    causal, seed = check_flag("temporal_attention", "causal", causal), mask_seed("temporal_attention", seed, q)
     scale = D**-0.5 if scale is None else check_number("temporal_attention", "scale", scale)
     return _forward(q, k, v, key_padding_mask, scale, causal, dropout, seed, backend=requested(backend))[0]

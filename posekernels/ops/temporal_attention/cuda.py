@@ -6,7 +6,7 @@ import torch
 
 from ..._adapters import address, addresses, contiguous, strided_address
 from ..._cuda import launch
-from ..._dropout import kernel_arguments
+from ..._dropout import gpu_arguments
 
 
 def _arguments(q, k, v, padding, scale, causal, rate, seed):
@@ -14,8 +14,9 @@ def _arguments(q, k, v, padding, scale, causal, rate, seed):
     padding = None if padding is None else padding.contiguous()
     B, T, H, D = q.shape
     strides = [s for t in (q, k, v) for s in t.stride()[:3]]
-    held = (*map(strided_address, (q, k, v)), address(padding)), (q, k, v, padding)
-    return *held, (T, k.shape[1], H, D, *strides, scale, *kernel_arguments(rate, seed), B, causal)
+    seed, *mask = gpu_arguments(rate, seed, q.device)
+    held = (*map(strided_address, (q, k, v)), address(padding)), (q, k, v, padding, seed)
+    return *held, (address(seed), T, k.shape[1], H, D, *strides, scale, *mask, B, causal)
 
 
 def temporal_attention(q, k, v, padding, scale, causal, rate, seed):

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..._dropout import threshold
+from ..._dropout import gpu_arguments
 from ..._triton import Compilation, compilation, dot_precision, keep_elements, launch_on, power_of_2
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -43,10 +43,10 @@ def _exponentials(s, largest, scale):
 
 
 @triton.jit
-def _keep(head, query, key, T, S, seed, threshold):
+def _keep(head, query, key, T, S, seed_ptr, threshold):
     """[queries, keys] bool: which weights dropout keeps; ``head`` is b * H + h, int64."""
     element = (head * T + query.to(tl.int64)) * S
-    return keep_elements(element[:, None] + key[None, :], seed, 0, threshold)
+    return keep_elements(element[:, None] + key[None, :], seed_ptr, 0, threshold)
 
 
 @triton.jit
@@ -67,7 +67,7 @@ def _attention_fwd_kernel(
     T, S, H, D,
     q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
     scale,
-    seed,
+    seed_ptr,
     threshold,
     factor,
     CAUSAL: tl.constexpr,
@@ -102,7 +102,7 @@ def _attention_fwd_kernel(
         rescale = _exponentials(top, base, scale)
         total = total * rescale + tl.sum(p, 1)
         if DROPOUT:
-            p = tl.where(_keep(head, query, key, T, S, seed, threshold), p * factor, 0.0)
+            p = tl.where(_keep(head, query, key, T, S, seed_ptr, threshold), p * factor, 0.0)
         v = _tile(v_ptr, v_t, key, S, dim, D)
         out = tl.dot(p.to(v.dtype), v, out * rescale[:, None], input_precision=PRECISION)
         top = new_top
@@ -138,7 +138,7 @@ def _attention_bwd_q_kernel(
     T, S, H, D,
     q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
     scale,
-    seed,
+    seed_ptr,
     threshold,
     factor,
     CAUSAL: tl.constexpr,
@@ -172,7 +172,7 @@ def _attention_bwd_q_kernel(
         w = _weights(s, largest, share, scale)
         dw = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
         if DROPOUT:
-            dw = tl.where(_keep(head, query, key, T, S, seed, threshold), dw * factor, 0.0)
+            dw = tl.where(_keep(head, query, key, T, S, seed_ptr, threshold), dw * factor, 0.0)
         ds = w * (dw - along[:, None]) * scale
         grad_q = tl.dot(ds.to(k.dtype), k, grad_q, input_precision=PRECISION)
     mask = (query < T)[:, None] & (dim < D)[None, :]
@@ -187,7 +187,7 @@ def _attention_bwd_kv_kernel(
     T, S, H, D,
     q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h,
     scale,
-    seed,
+    seed_ptr,
     threshold,
     factor,
     CAUSAL: tl.constexpr,
@@ -222,7 +222,7 @@ def _attention_bwd_kv_kernel(
         dw = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
         dropped = w
         if DROPOUT:
-            keep = _keep(head, query, key, T, S, seed, threshold)
+            keep = _keep(head, query, key, T, S, seed_ptr, threshold)
             dw = tl.where(keep, dw * factor, 0.0)
             dropped = tl.where(keep, w * factor, 0.0)
         ds = w * (dw - along[:, None]) * scale
@@ -252,7 +252,7 @@ def _arguments(q, k, v, padding, scale, causal, rate, seed):
     q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
     padding = None if padding is None else padding.contiguous().view(torch.uint8)
     strides = [s for t in (q, k, v) for s in t.stride()[:3]]
-    numbers = (q.shape[1], k.shape[1], *q.shape[2:], *strides, scale, seed, threshold(rate), 1 / (1 - rate))
+    numbers = (q.shape[1], k.shape[1], *q.shape[2:], *strides, scale, *gpu_arguments(rate, seed, q.device))
     return (q, k, v, padding), numbers, {"CAUSAL": causal, "DROPOUT": rate > 0, "PRECISION": dot_precision(q.dtype)}
 
 
@@ -291,7 +291,7 @@ def temporal_attention_backward(grad, out, peaks, q, k, v, padding, scale, causa
 def _compilations() -> list[Compilation]:
     """Every kernel at the heads of the Strided Transformer (32) and of MixSTE (64), with and without dropout."""
     found = []
-    types = {"peaks_ptr": "*fp32:16", "seed": "i64", "threshold": "i64", "scale": "fp32", "factor": "fp32"}
+    types = {"peaks_ptr": "*fp32:16", "scale": "fp32"}
     for dtype, precision in ((torch.bfloat16, "ieee"), (torch.float32, "tf32")):
         for D in (32, 64):
             for dropout in (False, True):
