@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ... import _cuda
 from ..._adapters import addresses, contiguous
+from ..._tables import table
 from ...prepared import derived
 from .reference import _Weights
 
@@ -70,7 +71,7 @@ def _windows(J: int, device) -> tuple[Tensor, int]:
     first = torch.arange(0, _ROWS, 16)
     begin = first // J * J // 16
     end = (((first + 15) // J + 1) * J).clamp(max=_ROWS).add(15) // 16
-    return begin.to(device), int((end - begin).max())
+    return table(begin.tolist(), device), int((end - begin).max())
 
 
 def _mixing(matrices: Tensor, narrow: bool) -> tuple[Tensor, int]:
