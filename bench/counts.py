@@ -1,10 +1,11 @@
 """``python -m bench.counts``: what the GPU kernels execute, counted on a CPU; no time is measured.
 
-Runs the compiled kernels (PTX of sm_80) in the tests' executor (tests/ptx, so it needs a checkout) at the sizes of
-``bench/ops`` and ``bench/models``, and counts: instructions by kind, work of the matrix units, global memory in sectors
-of 32 bytes, turns of the banks of shared memory, barriers. ptxas gives registers and spills. A roofline of an H200
-turns the counts into a lower bound of time. Writes ``bench/results/counts.md`` and ``counts.json``. Names of ops or
-networks count only those, and keep the rows of the others.
+Runs the compiled kernels (PTX of sm_80, Triton's and nvcc's) in the tests' executor (tests/ptx, so it needs a
+checkout) at the sizes of ``bench/ops`` and ``bench/models``, and counts: instructions by kind, work of the matrix
+units, global memory in sectors of 32 bytes, turns of the banks of shared memory, barriers. ptxas gives registers and
+spills, and with them the occupancy. A roofline of an H200 turns the counts into a lower bound of time. Writes
+``bench/results/counts.md`` and ``counts.json``. Names of ops or networks count only those, and keep the rows of the
+others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 import torch
 
 from bench.cases import model_cases, op_cases
-from posekernels import use_backend
+from posekernels import _dispatch, use_backend
 from posekernels.aot import _tool
 from posekernels.cli import Parser, run_cli
 from posekernels.files import write_aside
@@ -37,6 +38,9 @@ BYTES_PER_S, LAUNCH_S, PROCESSORS, CLOCK = 4.3e12, 3e-6, 132, 1.7e9
 FLOPS_PER_S = {"bfloat16": 790e12, "float32": 400e12}  # of the matrix units; float32 as TF32
 ISSUED_PER_CLOCK, BANK_TURNS_PER_CLOCK = 4, 1  # by a processor
 CACHE_BYTES_PER_CLOCK = 5120  # of the second level, all processors
+# What a processor of sm_90 holds at once, and in which units registers and shared memory are given out.
+MOST_WARPS, MOST_BLOCKS, REGISTERS, SHARED = 64, 32, 65536, 228 * 1024
+REGISTERS_OF_A_WARP, SHARED_OF_A_BLOCK = 256, 1024
 
 KINDS = (
     ("mma", r"mma|ldmatrix"),
@@ -77,6 +81,8 @@ class Row:
     least_s: float
     ours_s: float
     bound_by: str
+    backend: str = "triton"
+    occupancy: float | None = None  # of the launch that executes most; None: counted before it was told
 
 
 def kind_of(op: str) -> str:
@@ -97,26 +103,49 @@ def width(op: str) -> int:
     return int(re.search(r"[busf](\d+)$", op)[1]) // 8 * (int(many[1]) if many else 1)
 
 
-def resources(text: str, cache: dict[str, tuple[int, int]]) -> tuple[int, int]:
-    """(registers, bytes spilled) of a thread, by ptxas."""
+def resources(kernel, cache: dict[str, dict[str, tuple[int, int]]]) -> tuple[int, int]:
+    """(registers, bytes spilled) of a thread of a kernel, by ptxas."""
+    from tests.ptx import nvcc
+
+    text = kernel.module.text
     if text not in cache:
         target = re.search(r"\.target\s+(sm_\w+)", text)[1]
+        beside = Path((nvcc.compiler() or ("",))[0]).with_name("ptxas")  # Triton's may be older than nvcc, and refuse
+        ptxas = str(beside) if "NVVM Compiler" in text and beside.is_file() else _tool("ptxas")
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "kernel.ptx").write_text(text)
-            command = [_tool("ptxas"), "-v", f"-arch={target}", "kernel.ptx", "-o", "kernel.cubin"]
+            command = [ptxas, "-v", f"-arch={target}", "kernel.ptx", "-o", "kernel.cubin"]
             said = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stderr
-        spills = sum(map(int, re.findall(r"(\d+) bytes spill stores", said)))
-        cache[text] = max(map(int, re.findall(r"Used (\d+) registers", said))), spills
-    return cache[text]
+        cache[text] = {}
+        for part in said.split("Compiling entry function ")[1:]:  # 'name' for 'sm_80'
+            spills = sum(map(int, re.findall(r"(\d+) bytes spill stores", part)))
+            cache[text][part.split("'")[1]] = int(re.search(r"Used (\d+) registers", part)[1]), spills
+    return cache[text][kernel.name]
 
 
-def row(what: str, size: str, precision: str, launches, flops: float, least_bytes: float, cache: dict) -> Row:
+def occupancy(threads: int, registers: int, shared: int) -> float:
+    """Warps that a processor of sm_90 holds of a kernel, by the most it can."""
+    warps = -(-threads // 32)
+    of_a_warp = -(-registers * 32 // REGISTERS_OF_A_WARP) * REGISTERS_OF_A_WARP
+    blocks = min(
+        MOST_BLOCKS,
+        MOST_WARPS // warps,
+        REGISTERS // (of_a_warp * warps),
+        SHARED // (shared + SHARED_OF_A_BLOCK),
+    )
+    return blocks * warps / MOST_WARPS
+
+
+def row(
+    what: str, size: str, precision: str, launches, flops: float, least_bytes: float, cache: dict, backend="triton"
+) -> Row:
     """The sums over launches, and the bounds."""
     kinds: collections.Counter[str] = collections.Counter()
     issued = ours = 0.0
     distinct = moved = 0
     turns = turns_least = barriers = registers = spills = shared = 0
     by: collections.Counter[str] = collections.Counter()
+    most, occupied = 0, 0.0
     for launch in launches:
         own = collections.Counter()
         mma = sectors = banked = 0
@@ -131,8 +160,10 @@ def row(what: str, size: str, precision: str, launches, flops: float, least_byte
         issued, moved, turns = issued + mma, moved + 32 * sectors, turns + banked
         distinct += launch.counts.distinct_bytes
         barriers += launch.counts.barriers
-        used = resources(launch.kernel.module.text, cache)
-        registers, spills, shared = max(registers, used[0]), max(spills, used[1]), max(shared, launch.shared)
+        used, held = resources(launch.kernel, cache), launch.kernel.shared_bytes(launch.shared)
+        registers, spills, shared = max(registers, used[0]), max(spills, used[1]), max(shared, held)
+        if sum(own.values()) > most:
+            most, occupied = sum(own.values()), occupancy(launch.threads, used[0], held)
         blocks = launch.grid[0] * launch.grid[1] * launch.grid[2]
         busy = min(1.0, blocks / PROCESSORS)  # a block runs on one processor
         needs = {
@@ -150,7 +181,7 @@ def row(what: str, size: str, precision: str, launches, flops: float, least_byte
     bound_by = by.most_common(1)[0][0] if by else ""
     return Row(
         what, size, precision, len(launches), sum(kinds.values()), dict(kinds), issued, flops, distinct, moved,
-        least_bytes, turns, turns_least, barriers, registers, spills, shared, least, ours, bound_by,
+        least_bytes, turns, turns_least, barriers, registers, spills, shared, least, ours, bound_by, backend, occupied,
     )  # fmt: skip
 
 
@@ -159,15 +190,16 @@ def _moved(i: dict, dtype: torch.dtype) -> dict:
 
 
 def count(names: list[str]) -> Iterator[Row]:
-    """A row for each op case and network that is small enough, on Triton, in float32 (as TF32) and bfloat16."""
-    from tests.ptx import program
+    """A row for each op case and network that is small enough, in float32 (as TF32) and bfloat16: Triton's kernels,
+    and of ops nvcc's."""
+    from tests.ptx import nvcc, program
     from tests.ptx.device import gpu
 
     program.FUEL = MOST
     cache: dict[str, tuple[int, int]] = {}
 
-    def add(what: str, size: str, precision: str, run, flops: float, least_bytes: float) -> Iterator[Row]:
-        with gpu(count_memory=True) as device:
+    def add(what, size, precision, run, flops, least_bytes, backend="triton") -> Iterator[Row]:
+        with gpu(count_memory=True, strict=backend != "cuda") as device:
             products = torch.backends.cuda.matmul
             before, products.fp32_precision = products.fp32_precision, "tf32"
             try:
@@ -176,12 +208,12 @@ def count(names: list[str]) -> Iterator[Row]:
             except (program.PtxError, RuntimeError) as error:
                 if "does not end" not in str(error) and "cannot run" not in str(error):
                     raise
-                print(f"{what} {size} {precision}: left out: {str(error).splitlines()[0]}", flush=True)
+                print(f"{what} {size} {precision} {backend}: left out: {str(error).splitlines()[0]}", flush=True)
                 return
             finally:
                 products.fp32_precision = before
-        made = row(what, size, precision, device.launches, flops, least_bytes, cache)
-        print(f"{what} {size} {precision}: {made.instructions} instructions", flush=True)
+        made = row(what, size, precision, device.launches, flops, least_bytes, cache, backend)
+        print(f"{what} {size} {precision} {backend}: {made.instructions} instructions", flush=True)
         yield made
 
     for case in op_cases():
@@ -190,8 +222,11 @@ def count(names: list[str]) -> Iterator[Row]:
         for precision in ("float32", "bfloat16"):
             dtype = getattr(torch, precision)
             given = _moved(case.make(), dtype)
-            run = functools.partial(case.call, given, "triton")
-            yield from add(case.op, case.size, precision, run, case.flops, case.bytes(dtype.itemsize))
+            for backend in [b for b in ("triton", "cuda") if b in _dispatch.OPS[case.op]]:
+                if backend == "cuda" and nvcc.compiler() is None:
+                    continue
+                run = functools.partial(case.call, given, backend)
+                yield from add(case.op, case.size, precision, run, case.flops, case.bytes(dtype.itemsize), backend)
     for case in model_cases():
         batch = case.batches[0]
         if (names and case.model not in names) or case.flops(batch) > FLOPS:
@@ -210,6 +245,7 @@ _COLUMNS = [
     "",
     "size",
     "",
+    "kernels",
     "launches",
     "instructions",
     "mma, float, integer %",
@@ -221,6 +257,7 @@ _COLUMNS = [
     "registers",
     "spilled",
     "shared KiB",
+    "occupancy",
     "least µs",
     "ours µs",
     "bound by",
@@ -228,14 +265,17 @@ _COLUMNS = [
 _HEAD = (
     f"""# What the GPU kernels execute
 
-**Counted, not timed.** Made by `python -m bench.counts` on a CPU: Triton's kernels, compiled for sm_80, run in the
-executor of `tests/ptx`. Instructions are a warp's, of PTX, before ptxas schedules them; registers, spills: ptxas's.
+**Counted, not timed.** Made by `python -m bench.counts` on a CPU: Triton's kernels and those of `csrc`, compiled for
+sm_80, run in the executor of `tests/ptx`. Instructions are a warp's, of PTX, before ptxas schedules them; registers,
+spills: ptxas's.
 
 - *useful of issued mma*: the op's own work, of what the matrix units are asked to do (padding of tiles, matrices that
   are read as dense, what is computed again).
 - *distinct MB*: global memory touched at all in each launch, and that by what the op must move once; *read again*: what
   the second-level cache serves in sectors of 32 bytes, by the distinct bytes; *bank conflicts*: turns of shared
   memory's banks, by the fewest that would do.
+- *occupancy*: warps that a processor of an H200 can hold at once, by the most that it ever can, of the launch that
+  executes most; registers, shared memory and blocks limit it.
 - *least* and *ours* are bounds for an H200 by its data sheet: {BYTES_PER_S / 1e12:g} TB/s, in bfloat16
   {FLOPS_PER_S["bfloat16"] / 1e12:g} TFLOP/s, in TF32 {FLOPS_PER_S["float32"] / 1e12:g}, {PROCESSORS} processors at
   {CLOCK / 1e9:g} GHz, {LAUNCH_S * 1e6:g} µs a launch; a processor issues {ISSUED_PER_CLOCK} instructions a clock, its
@@ -250,7 +290,7 @@ executor of `tests/ptx`. Instructions are a warp's, of PTX, before ptxas schedul
 
 
 def page(rows: list[Row]) -> str:
-    lines = [*_HEAD, "| " + " | ".join(_COLUMNS) + " |", "|---|---|---" + "|---:" * (len(_COLUMNS) - 4) + "|---|"]
+    lines = [*_HEAD, "| " + " | ".join(_COLUMNS) + " |", "|---|---|---|---" + "|---:" * (len(_COLUMNS) - 5) + "|---|"]
     for r in rows:
         share = " ".join(f"{100 * r.kinds.get(k, 0) / max(r.instructions, 1):.0f}" for k in ("mma", "float", "integer"))
         useful = f"{min(r.useful_flops / r.matrix_flops, 1):.0%}" if r.matrix_flops else ""
@@ -258,6 +298,7 @@ def page(rows: list[Row]) -> str:
             r.what,
             r.size,
             "tf32" if r.precision == "float32" else r.precision,
+            "CUDA C++" if r.backend == "cuda" else "Triton",
             r.launches,
             f"{r.instructions:,}",
             share,
@@ -269,6 +310,7 @@ def page(rows: list[Row]) -> str:
             r.registers,
             r.spills,
             f"{r.shared / 1024:.0f}",
+            "" if r.occupancy is None else f"{r.occupancy:.0%}",
             f"{r.least_s * 1e6:.1f}",
             f"{r.ours_s * 1e6:.1f}",
             r.bound_by,
@@ -287,7 +329,7 @@ def main(argv: list[str] | None = None) -> int:
     old = [Row(**r) for r in json.loads(kept.read_text())] if names and kept.is_file() else []
     rows = [r for r in old if r.what not in names]
     for found in count(names):
-        rows = sorted([*rows, found], key=lambda r: r.what)
+        rows = sorted([*rows, found], key=lambda r: (r.what, r.backend != "triton"))
         texts = {kept: json.dumps([dataclasses.asdict(r) for r in rows], indent=1), RESULTS / "counts.md": page(rows)}
         for path, text in texts.items():
             with write_aside(path) as aside:

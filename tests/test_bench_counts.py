@@ -28,16 +28,46 @@ def test_kinds_and_work(op):
 
 
 def test_a_row_adds_up(monkeypatch):
-    monkeypatch.setattr(counts, "resources", lambda text, cache: (40, 0))
+    monkeypatch.setattr(counts, "resources", lambda kernel, cache: (40, 0))
     ops = list(OPS)[:1] + ["ld.global.v4.b32", "st.shared.b32"]
     rows = np.array([[1000, 32000, 0, 0], [10, 320, 160, 0], [10, 320, 0, 40]])
-    kernel = SimpleNamespace(ops=ops, module=SimpleNamespace(text=""))
+    kernel = SimpleNamespace(ops=ops, shared_bytes=lambda dynamic: dynamic)
     found = SimpleNamespace(rows=rows, barriers=3, distinct_bytes=2560)
-    launch = SimpleNamespace(kernel=kernel, counts=found, grid=(66, 1, 1), shared=1024)
+    launch = SimpleNamespace(kernel=kernel, counts=found, grid=(66, 1, 1), threads=128, shared=1024)
     row = counts.row("op", "B=1", "bfloat16", [launch, launch], 4096e3, 1280.0, {})
     assert row.launches == 2 and row.instructions == 2040 and row.barriers == 6 and row.registers == 40
     assert row.matrix_flops == 2 * 4096e3 and row.cache_bytes == 2 * 160 * 32 and row.distinct_bytes == 5120
     assert (row.bank_turns, row.bank_turns_least) == (80, 20)  # each of 32 lanes 4 bytes: one turn a warp
     assert row.ours_s == 2 * counts.LAUNCH_S and row.bound_by == "launch" and row.least_s == counts.LAUNCH_S
+    assert row.backend == "triton" and row.occupancy == 12 * 4 / 64  # 40 registers of 128 threads, twelve times
     page = counts.page([row])
     assert "Counted, not timed" in page and "| 50% |" in page
+
+
+@pytest.mark.parametrize(
+    "threads, registers, shared, want",
+    [
+        (128, 32, 0, 1.0),  # 16 blocks of 4 warps
+        (32, 32, 0, 0.5),  # 32 blocks, no more
+        (128, 255, 0, 2 * 4 / 64),  # 256 registers of a thread
+        (128, 128, 0, 4 * 4 / 64),
+        (256, 32, 100 * 1024, 2 * 8 / 64),
+        (1024, 64, 0, 0.5),
+    ],
+)
+def test_occupancy(threads, registers, shared, want):
+    assert counts.occupancy(threads, registers, shared) == want
+
+
+def test_resources_are_of_each_kernel_of_a_file(tmp_path):
+    """nvcc's PTX has many; ptxas tells of each."""
+    pytest.importorskip("triton")
+    head = ".version 8.0\n.target sm_80\n.address_size 64\n"
+    few = ".visible .entry few(.param .u64 p) { ret; }\n"
+    sums = "".join(f"ld.volatile.global.f32 %f{n}, [%d0+{4 * n}];" for n in range(64))
+    sums += "".join(f"st.volatile.global.f32 [%d0+{4 * n}], %f{n};" for n in range(64))
+    body = f".reg .f32 %f<64>; .reg .b64 %d<1>; ld.param.u64 %d0, [p]; {sums} ret;"
+    module = SimpleNamespace(text=f"{head}{few}.visible .entry many(.param .u64 p) {{ {body} }}\n")
+    cache: dict = {}
+    found = {name: counts.resources(SimpleNamespace(module=module, name=name), cache) for name in ("few", "many")}
+    assert found["few"][0] < 16 and found["many"][0] >= 64 and len(cache) == 1

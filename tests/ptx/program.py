@@ -343,6 +343,10 @@ class Kernel:
                 if space in op or not re.search("global|shared|local|param|const", op):
                     units[space] = min(units[space], size)
 
+    def shared_bytes(self, dynamic: int) -> int:
+        """Shared memory of a block, of a kernel that was launched with so much dynamic memory."""
+        return self._dynamic_start + dynamic
+
     def check_limits(self, grid: tuple[int, int, int], threads: int, parameters: bytes, shared: int) -> int:
         """All bytes of shared memory that a block of this launch takes.
 
@@ -360,7 +364,7 @@ class Kernel:
             raise PtxError(f"{where}: {len(parameters)} bytes of parameters, the kernel has {self.parameter_bytes}")
         if self._handle is None:
             self._handle = self._decode()
-        total = self._dynamic_start + shared
+        total = self.shared_bytes(shared)
         most = MOST_SHARED.get(self.module.target, max(MOST_SHARED.values()))
         if total > most:
             raise PtxError(f"{where}: {total} bytes of shared memory, a block may have {most}")
