@@ -77,7 +77,7 @@ def placed(name: str, person: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    person, names = pose(), [n for n in LAYOUTS if n != "h36m-17"]
+    person, names = pose(), [n for n in LAYOUTS if n not in ("h36m-17", "coco-133")]
     names.insert(0, "h36m-17")
     rows = -(-len(names) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * PANEL, rows * PANEL), "white")

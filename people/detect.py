@@ -148,19 +148,39 @@ def _between(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     return a + share[..., None] * (b - a)
 
 
-class Finder(ABC):
-    """Finds people in images and follows them: ``sightings = finder(image)``, images in the order of the video.
+class Detector(ABC):
+    """What ``lift`` asks of a detector: ``sightings = detector(image)``, images in the order of the video.
+
+    A sighting has the joints of one person in pixels, how sure each is, and the box around them. All that a detector
+    may know of the images before are their number, ``frame``, and ``regions``, where it follows somebody: a search that
+    was cut short goes on from these.
+
+    Args:
+        people: at most so many.
+    """
+
+    layout: str  # of the joints it finds: a name of posekernels.pose.skeleton
+
+    def __init__(self, people: int = 4):
+        self.people = people
+        self.regions: list[Region] = []
+        self.frame = 0
+
+    @abstractmethod
+    def __call__(self, image: np.ndarray) -> list[Sighting]:
+        """[H, W, 3] uint8 RGB to the people in it, pixels."""
+
+
+class Finder(Detector):
+    """A detector that searches for people now and then, and follows them in between.
 
     Args:
         people: at most so many. every: frames between searches for newcomers; in between people are only followed.
     """
 
-    layout: str  # of the joints it finds
-
     def __init__(self, people: int = 4, every: int = 5):
-        self.people, self.every = people, every
-        self.regions: list[Region] = []
-        self.frame = 0
+        super().__init__(people)
+        self.every = every
 
     @abstractmethod
     def find(self, image: Image.Image) -> list[Region]:
@@ -171,7 +191,6 @@ class Finder(ABC):
         """The person in a region, and where to look in the next frame; None if there is nobody."""
 
     def __call__(self, image: np.ndarray) -> list[Sighting]:
-        """[H, W, 3] uint8 RGB to the people in it, pixels."""
         picture = Image.fromarray(image)
         regions = list(self.regions)
         if len(regions) < self.people and (not regions or self.frame % self.every == 0):

@@ -1,7 +1,9 @@
-"""People in images: RTMPose (Jiang et al., 2023) through onnxruntime, with ONNX files the user has.
+"""People in images: RTMPose (Jiang et al., 2023) or ViTPose (Xu et al., 2022) through onnxruntime, with ONNX files the
+user has.
 
 The files are those of the MMPose project: YOLOX as the person detector, exported with its non-maximum suppression, and
-a pose network with 17 (COCO) or 26 (Halpe) joints. Needs the extra ``onnx``.
+a pose network with 17 (COCO), 26 (Halpe) or 133 (COCO-WholeBody) joints: RTMPose, which answers with bins of x and of
+y, or one that answers with heat maps, as ViTPose does. Needs the extra ``onnx``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from posekernels.extras import needs
 from .detect import FOUND, Finder, Region
 from .tracking import Sighting
 
-LAYOUTS = {17: "coco-17", 26: "halpe-26"}  # by number of joints
+LAYOUTS = {17: "coco-17", 26: "halpe-26", 133: "coco-133"}  # by number of joints
 MEAN, STD = np.array((123.675, 116.28, 103.53), np.float32), np.array((58.395, 57.12, 57.375), np.float32)
 GREY = 114  # where the detector's square is not covered by the image
 MARGIN = 1.25  # of a person's box
@@ -49,6 +51,25 @@ class Network:
         return self.session.run(None, {self.name: np.ascontiguousarray(image.transpose(2, 0, 1)[None])})
 
 
+def peaks(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Heat maps [J, h, w] to where they are highest, [J, 2] x and y between their cells, and how high, [J].
+
+    A peak is taken for a Gaussian: of the logarithms of a cell and its two neighbours, the top of the parabola.
+    """
+    J, height, width = maps.shape
+    at = maps.reshape(J, -1).argmax(-1)
+    whole, joint = np.stack((at % width, at // width), -1), np.arange(J)
+    logs = np.log(np.maximum(np.pad(maps, ((0, 0), (1, 1), (1, 1)), "edge"), 1e-6))
+    points = whole.astype(np.float64)
+    for axis, step in enumerate(((0, 1), (1, 0))):  # x, y
+        before, here, after = (
+            logs[joint, whole[:, 1] + 1 + k * step[0], whole[:, 0] + 1 + k * step[1]] for k in (-1, 0, 1)
+        )
+        curve = 2 * here - before - after
+        points[:, axis] += np.clip(np.where(curve > 1e-6, (after - before) / np.maximum(2 * curve, 1e-6), 0), -0.5, 0.5)
+    return points, maps[joint, whole[:, 1], whole[:, 0]]
+
+
 class RTMPose(Finder):
     """A person detector and a pose network.
 
@@ -68,8 +89,11 @@ class RTMPose(Finder):
                 f"non-maximum suppression; got {shapes}"
             )
         shapes = [o.shape for o in self.pose(np.zeros((self.pose.height, self.pose.width, 3), np.float32))]
-        if len(shapes) != 2 or any(len(s) != 3 for s in shapes) or shapes[0][1] not in LAYOUTS:
-            raise DataError(f"{pose}: expected [1, 17 or 26, bins] for x and for y out, got {shapes}")
+        if [len(s) for s in shapes] not in ([3, 3], [4]) or shapes[0][1] not in LAYOUTS:
+            raise DataError(
+                f"{pose}: expected [1, 17, 26 or 133, bins] for x and for y out (RTMPose), or heat maps "
+                f"[1, 17, 26 or 133, h, w] (ViTPose), got {shapes}"
+            )
         self.layout = LAYOUTS[shapes[0][1]]
 
     def region(self, low: np.ndarray, high: np.ndarray) -> Region:
@@ -91,9 +115,15 @@ class RTMPose(Finder):
 
     def follow(self, image: Image.Image, region: Region) -> tuple[Sighting, Region] | None:
         height, width = self.pose.height, self.pose.width
-        x, y = (o[0] for o in self.pose((region.cut(image, height, width) - MEAN) / STD))  # [J, bins] each
-        pixels = np.stack((x.argmax(-1) * (width / x.shape[-1]), y.argmax(-1) * (height / y.shape[-1])), -1)
-        scores = np.minimum(x.max(-1), y.max(-1)).clip(0, 1).astype(np.float32)
+        found = [o[0] for o in self.pose((region.cut(image, height, width) - MEAN) / STD)]
+        if len(found) == 2:
+            x, y = found  # [J, bins] each
+            pixels = np.stack((x.argmax(-1) * (width / x.shape[-1]), y.argmax(-1) * (height / y.shape[-1])), -1)
+            scores = np.minimum(x.max(-1), y.max(-1))
+        else:
+            pixels, scores = peaks(found[0])
+            pixels *= (np.array((width, height)) - 1) / (np.array(found[0].shape[:0:-1]) - 1)
+        scores = scores.clip(0, 1).astype(np.float32)
         points = region.to_image((pixels - (width / 2, height / 2)) / height + 0.5)
         sure = points[scores > SURE]
         if scores.mean() < SURE or len(sure) < 2:

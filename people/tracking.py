@@ -45,10 +45,15 @@ class Sighting:
         return Sighting(points, np.where(mine, self.scores, other.scores), self.clothes)
 
     @property
-    def size(self) -> float:
-        """Diagonal of the box around the joints seen, pixels."""
+    def box(self) -> np.ndarray:
+        """[4] left, top, right, bottom of the joints seen, pixels; zeros where there are none."""
         seen = self.points[np.isfinite(self.points).all(-1)]
-        return float(np.linalg.norm(np.ptp(seen, axis=0))) if len(seen) else 0.0
+        return np.concatenate((seen.min(0), seen.max(0))) if len(seen) else np.zeros(4, np.float32)
+
+    @property
+    def size(self) -> float:
+        """Diagonal of the box, pixels."""
+        return float(np.linalg.norm(self.box[2:] - self.box[:2]))
 
 
 @dataclass

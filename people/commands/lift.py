@@ -112,8 +112,10 @@ def parser() -> Parser:
         "--rtmpose",
         nargs=2,
         metavar=("DETECTOR.onnx", "POSE.onnx"),
-        help="find people with these networks of RTMPose (17 or 26 joints) instead of BlazePose",
+        help="find people with these networks instead of BlazePose: a person detector, and RTMPose or ViTPose "
+        "(17, 26 or 133 joints)",
     )
+    p.add_argument("--yolo-pose", metavar="FILE.onnx", help="find people with this network of YOLO-pose instead")
     p.add_argument("--people", type=int, metavar="N", help="at most so many at one moment (default 4)")
     several = "numbers that are one person's; may be given several times"
     p.add_argument("--merge", type=couple, action="append", default=[], metavar="3=7", help=several)
@@ -230,8 +232,11 @@ def check(options: Namespace) -> list[Path]:
                 raise ValueError(f"--rerun {options.rerun}: expected a name that ends in .rrd")
             check_writable(Path(options.rerun), options.input, "--rerun")
     if is_keypoints(options.input):
-        if options.rtmpose:
-            raise ValueError(f"--rtmpose finds people in images; {options.input} holds keypoints already")
+        for name, given in (("--rtmpose", options.rtmpose), ("--yolo-pose", options.yolo_pose)):
+            if given:
+                raise ValueError(f"{name} finds people in images; {options.input} holds keypoints already")
+    elif options.rtmpose and options.yolo_pose:
+        raise ValueError("--rtmpose and --yolo-pose: people are found by one of them")
     elif options.layout or options.size:
         raise ValueError(f"--layout and --size are for keypoint files; {options.input} is not one")
     if not 0 <= options.smooth < 60:
@@ -259,7 +264,7 @@ class Search:
             their number, ``frame``, and ``regions``, where it follows somebody.
     """
 
-    def __init__(self, video: Video, partial: Path, detector: detect.Finder, clock: Clock, bar):
+    def __init__(self, video: Video, partial: Path, detector: detect.Detector, clock: Clock, bar):
         self.video, self.partial, self.detector, self.clock, self.bar = video, partial, detector, clock, bar
         self.count = 0  # frames done
         joints = skeleton(detector.layout).num_joints
@@ -615,13 +620,18 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     return keypoints, live
 
 
-def finder(options: Namespace) -> detect.Finder:
+def finder(options: Namespace) -> detect.Detector:
     """What looks for people in images."""
-    if options.rtmpose is None:
-        return detect.BlazePose(options.people or PEOPLE)
-    from ..rtmpose import RTMPose
+    people = options.people or PEOPLE
+    if options.rtmpose:
+        from ..rtmpose import RTMPose
 
-    return RTMPose(*options.rtmpose, people=options.people or PEOPLE)
+        return RTMPose(*options.rtmpose, people=people)
+    if options.yolo_pose:
+        from ..yolo_pose import YoloPose
+
+        return YoloPose(options.yolo_pose, people)
+    return detect.BlazePose(people)
 
 
 def from_images(
@@ -675,7 +685,7 @@ def run(
     again: str = "--resume",
     *,
     lifter: Lifter | None = None,
-    detector: detect.Finder | None = None,
+    detector: detect.Detector | None = None,
     bar=None,
 ) -> Lifted | None:
     """All of ``posekernels lift`` after its options are checked.

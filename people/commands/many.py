@@ -121,7 +121,9 @@ def for_one(options: Namespace, task: dict) -> Namespace:
     from . import lift
 
     own = {"input": task["source"], "out": task["outs"], "progress": False}
-    others = {"rtmpose": None} if lift.is_keypoints(task["source"]) else {"layout": None, "size": None}
+    others = (
+        {"rtmpose": None, "yolo_pose": None} if lift.is_keypoints(task["source"]) else {"layout": None, "size": None}
+    )
     return Namespace(**vars(options) | own | others)
 
 

@@ -52,6 +52,7 @@ _HALF_SPINE = {"pelvis": 0.5, "spine": 0.5}
 # layout -> (H36M-17 joints from it, its joints from H36M-17), by name; limbs of the same name go without saying
 _RULES: dict[str, tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]] = {
     "coco-17": (_FACE, _FACE_OF | _EYES_OF),
+    "coco-133": (_FACE, _FACE_OF | _EYES_OF),
     "openpose-18": (_FACE, _FACE_OF | _EYES_OF | {"neck": {"thorax": 1.0}}),
     "blazepose-33": (_FACE, _FACE_OF | _BLAZEPOSE_OF | {f"mouth_{side}": _NOSE_OF for side in _SIDES}),
     "body-25": (

@@ -288,6 +288,39 @@ HALPE_26 = Skeleton(
 )
 """AlphaPose, RTMPose and Sports2D: bodies with feet."""
 
+_HAND = ("wrist", *(f"{finger}_{n}" for finger in ("thumb", "index", "middle", "ring", "pinky") for n in range(1, 5)))
+_HAND_PARENTS = (-1, *(0 if n == 1 else 4 * finger + n - 1 for finger in range(5) for n in range(1, 5)))
+# the two jaws, brows, eyes ... of the 68 points of a face that change places in a mirror
+_FACE_PAIRS = (
+    *((j, 16 - j) for j in range(8)),
+    *((17 + j, 26 - j) for j in range(5)),
+    *((31, 35), (32, 34), (36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)),
+    *((48, 54), (49, 53), (50, 52), (59, 55), (58, 56), (60, 64), (61, 63), (67, 65)),
+)  # (on the right of the face, on its left)
+_FACE_SIDES = {
+    j: f"{side}_face_{right}" for right, left in _FACE_PAIRS for j, side in ((right, "right"), (left, "left"))
+}
+
+COCO_133 = Skeleton(
+    "coco-133",
+    (
+        *COCO_17.joints,
+        *(f"{side}_{part}" for side in ("left", "right") for part in ("big_toe", "small_toe", "heel")),
+        *(_FACE_SIDES.get(j, f"face_{j}") for j in range(68)),
+        *(f"{side}_hand_{part}" for side in ("left", "right") for part in _HAND),
+    ),
+    (
+        *COCO_17.parents,
+        *(15, 15, 15, 16, 16, 16),
+        *(0 for _ in range(68)),
+        *(9 if p < 0 else 91 + p for p in _HAND_PARENTS),
+        *(10 if p < 0 else 112 + p for p in _HAND_PARENTS),
+    ),
+    left=(*COCO_17.left, 17, 18, 19, *(23 + left for _, left in _FACE_PAIRS), *range(91, 112)),
+    right=(*COCO_17.right, 20, 21, 22, *(23 + right for right, _ in _FACE_PAIRS), *range(112, 133)),
+)
+"""COCO-WholeBody: ``COCO_17``, feet, the 68 points of a face, and the hands."""
+
 MPII_16 = Skeleton(
     "mpii-16",
     (
@@ -333,7 +366,7 @@ SMPL_24 = Skeleton(
 CMU_31 = CMU_38.reduced("cmu-31", keep=tuple(j for j, n in enumerate(CMU_38.joints) if not n.endswith("_site")))
 """The 38 without the ends of toes, head, fingers and thumbs: the joints of CMU's own skeleton files."""
 
-_DETECTORS = (COCO_17, OPENPOSE_18, BODY_25, BODY_25B, HALPE_26, MPII_16, BLAZEPOSE_33)
+_DETECTORS = (COCO_17, OPENPOSE_18, BODY_25, BODY_25B, HALPE_26, MPII_16, BLAZEPOSE_33, COCO_133)
 _BODIES = (H36M_17, H36M_16, H36M_22, H36M_32, CMU_25, CMU_31, CMU_38, HUMANEVA_15, SMPL_24)
 SKELETONS = {s.name: s for s in (*_BODIES, *_DETECTORS)}
 

@@ -594,6 +594,7 @@ def test_no_command_overwrites_its_input(folder, tmp_path):
         (["-o", "x.npz", "--device", "tpu"], "expected cpu or cuda"),
         (["-o", "x.npz", "--tilt", "nan"], "expected auto or degrees between -90 and 90"),
         (["-o", "x.npz", "--rtmpose", "a.onnx", "b.onnx"], "--rtmpose finds people in images"),
+        (["-o", "x.npz", "--yolo-pose", "a.onnx"], "--yolo-pose finds people in images"),
     ],
 )
 def test_mistakes_are_one_clear_line(folder, tmp_path, monkeypatch, options, message):
