@@ -33,7 +33,7 @@ from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 MODULES = {"cpu": "_native_core", "cuda": "_native_cuda"}
-SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+SUFFIX = ".abi3.so"  # Python's limited interface: one file for every Python from 3.11 on
 
 
 class CannotBuild(Exception):
@@ -93,8 +93,6 @@ def run(command: list[str], log: Path) -> None:
 
 def build_part(part: str, build_dir: Path) -> Path:
     """Compile one module with CMake and Ninja; returns the file. Incremental where ``build_dir`` is kept."""
-    import pybind11
-
     nvcc = find_nvcc() if part == "cuda" else None
     if part == "cuda" and not list((ROOT / "csrc").glob("*/*_cuda.cu")):
         raise NothingToBuild("there are no CUDA sources")
@@ -107,7 +105,6 @@ def build_part(part: str, build_dir: Path) -> Path:
         f"-DPOSEKERNELS_PART={part}",
         f"-DCMAKE_MAKE_PROGRAM={ninja}",
         f"-DPython_EXECUTABLE={sys.executable}",
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]
     if nvcc:
         architectures = os.environ.get("POSEKERNELS_CUDA_ARCHITECTURES", "80;90")
@@ -120,7 +117,7 @@ def build_part(part: str, build_dir: Path) -> Path:
     except CannotBuild:
         if not (build_dir / "CMakeCache.txt").exists():
             raise
-        (build_dir / "CMakeCache.txt").unlink()  # the cache may name a compiler or a pybind11 that is gone
+        (build_dir / "CMakeCache.txt").unlink()  # the cache may name a compiler or a Python that is gone
         shutil.rmtree(build_dir / "CMakeFiles", ignore_errors=True)
         run(configure, log)
     run([cmake, "--build", str(build_dir)], log)
@@ -147,7 +144,8 @@ class BuildNative(build_ext):
         }
         for part, module in MODULES.items():
             built = target / f"{module}{SUFFIX}"
-            built.unlink(missing_ok=True)  # before building: a failed build must not leave an old module behind
+            for old in target.glob(f"{module}.*"):  # before building: a failed build must not leave one behind, and one
+                old.unlink()  # of another suffix would come first
             try:
                 if mode == "off":
                     raise CannotBuild("not built (POSEKERNELS_BUILD=off)")
@@ -227,6 +225,9 @@ def packages() -> list[str]:
 setup(
     packages=packages(),
     package_dir=PACKAGE_DIR,
-    ext_modules=[Extension(f"posekernels.{module}", [], optional=True) for module in MODULES.values()],
+    ext_modules=[
+        Extension(f"posekernels.{module}", [], optional=True, py_limited_api=True) for module in MODULES.values()
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
     cmdclass={"build_ext": BuildNative, "editable_wheel": EditableWheel},
 )

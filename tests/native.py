@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,12 +24,10 @@ def build(name: str, *, csrc: Path = ROOT / "csrc", isas: str = "generic", sanit
         FileNotFoundError: no CMake or Ninja.
         RuntimeError: it does not compile; the compiler's words.
     """
-    import pybind11
-
     folder = ROOT / "build" / name
     configure = ["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1"]
     configure += [f"-DPOSEKERNELS_CSRC={csrc}", f"-DPOSEKERNELS_ISAS={isas}", f"-DPOSEKERNELS_SANITIZE={sanitize}"]
-    configure += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    configure += [f"-DPython_EXECUTABLE={sys.executable}"]
     search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where pip puts them
     if shutil.which("cmake", path=search) is None or shutil.which("ninja", path=search) is None:
         raise FileNotFoundError("cmake and ninja are not installed")
@@ -38,7 +35,7 @@ def build(name: str, *, csrc: Path = ROOT / "csrc", isas: str = "generic", sanit
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": search})
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
-    return folder / f"_native_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return folder / "_native_core.abi3.so"
 
 
 def load(path: str | Path):

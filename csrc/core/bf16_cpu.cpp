@@ -5,8 +5,6 @@
 POSEKERNELS_BEGIN
 namespace {
 
-#define POSEKERNELS_FLATTEN __attribute__((always_inline))
-
 // Two bfloat16 of a row, or the last one and a zero: reading past the row's end is not allowed.
 POSEKERNELS_INLINE uint32_t pair_of(const uint16_t* a, int64_t left) {
     uint32_t pair = 0;
@@ -17,17 +15,17 @@ POSEKERNELS_INLINE uint32_t pair_of(const uint16_t* a, int64_t left) {
 template <int rows>
 void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t* B, float* sums) {
     Vec c0[rows], c1[rows];
-#pragma GCC unroll 16
+    POSEKERNELS_UNROLL(16)
     for (int r = 0; r < rows; ++r) c0[r] = c1[r] = Vec{};
     const uint32_t* b = reinterpret_cast<const uint32_t*>(B);
     int64_t k = 0;
-    const auto step = [&](auto pair) POSEKERNELS_FLATTEN {
+    const auto step = [&](auto pair) POSEKERNELS_INLINE_LAMBDA {
         const UintVec p0 = *reinterpret_cast<const UnalignedUintVec*>(b);
         const UintVec p1 = *reinterpret_cast<const UnalignedUintVec*>(b + lanes);
         b += panel;
         const Vec even0 = floats_of(p0 << 16), odd0 = floats_of(p0 & 0xffff0000u);
         const Vec even1 = floats_of(p1 << 16), odd1 = floats_of(p1 & 0xffff0000u);
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int r = 0; r < rows; ++r) {
             const uint32_t bits = pair(A + r * row_stride + k);
             const Vec even = splat(from_bf16(static_cast<uint16_t>(bits)));
@@ -40,7 +38,7 @@ void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t*
     };
     for (; k + 2 <= depth; k += 2) step([](const uint16_t* a) { return pair_of(a, 2); });
     if (k < depth) step([](const uint16_t* a) { return pair_of(a, 1); });
-#pragma GCC unroll 16
+    POSEKERNELS_UNROLL(16)
     for (int r = 0; r < rows; ++r) {
         store(sums + r * panel, c0[r]);
         store(sums + r * panel + lanes, c1[r]);
@@ -48,19 +46,19 @@ void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t*
 }
 
 #if defined(__AVX512F__)
-#define POSEKERNELS_DOT __attribute__((target("avx512f,avx512bf16")))
+#define POSEKERNELS_DOT POSEKERNELS_TARGET("avx512f,avx512bf16")
 
 template <int rows>
 POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t* B, float* sums) {
     __m512 c0[rows], c1[rows];
-#pragma GCC unroll 16
+    POSEKERNELS_UNROLL(16)
     for (int r = 0; r < rows; ++r) c0[r] = c1[r] = _mm512_setzero_ps();
     int64_t k = 0;
-    const auto step = [&](auto pair) POSEKERNELS_FLATTEN POSEKERNELS_DOT {
+    const auto step = [&](auto pair) POSEKERNELS_INLINE_LAMBDA POSEKERNELS_DOT {
         const __m512bh b0 = (__m512bh)_mm512_loadu_ps(B);
         const __m512bh b1 = (__m512bh)_mm512_loadu_ps(B + 2 * lanes);
         B += 2 * panel;
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int r = 0; r < rows; ++r) {
             const __m512bh a = (__m512bh)_mm512_set1_epi32(static_cast<int>(pair(A + r * row_stride + k)));
             c0[r] = _mm512_dpbf16_ps(c0[r], a, b0);
@@ -69,7 +67,7 @@ POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_str
     };
     for (; k + 2 <= depth; k += 2) step([](const uint16_t* a) { return pair_of(a, 2); });
     if (k < depth) step([](const uint16_t* a) { return pair_of(a, 1); });
-#pragma GCC unroll 16
+    POSEKERNELS_UNROLL(16)
     for (int r = 0; r < rows; ++r) {
         _mm512_storeu_ps(sums + r * panel, c0[r]);
         _mm512_storeu_ps(sums + r * panel + lanes, c1[r]);
@@ -77,14 +75,16 @@ POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_str
 }
 #endif
 
-#if defined(__AVX512F__)
+#if POSEKERNELS_REGISTERS == 32
 #define POSEKERNELS_BLOCKS(f) \
     {nullptr, f<1>, f<2>, f<3>, f<4>, f<5>, f<6>, f<7>, f<8>, f<9>, f<10>, f<11>, f<12>, f<13>, f<14>}
-const Bf16Block with_dot[max_rows + 1] = POSEKERNELS_BLOCKS(dot_block);
 #else
 #define POSEKERNELS_BLOCKS(f) {nullptr, f<1>, f<2>, f<3>, f<4>, f<5>, f<6>}
 #endif
 const Bf16Block plain[max_rows + 1] = POSEKERNELS_BLOCKS(block);
+#if defined(__AVX512F__)
+const Bf16Block with_dot[max_rows + 1] = POSEKERNELS_BLOCKS(dot_block);
+#endif
 
 #if defined(__AVX512F__)
 bool look_for_bf16() {

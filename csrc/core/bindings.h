@@ -1,7 +1,9 @@
-// How a registered kernel becomes a Python function; shared by the CPU and the CUDA module.
+// How a registered kernel becomes a Python function; shared by the CPU and the CUDA module. Python's limited interface
+// only (CMake sets Py_LIMITED_API), so that one file serves every Python from 3.11 on.
 #pragma once
 
-#include <pybind11/pybind11.h>
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
 
 #include <cstring>
 #include <exception>
@@ -15,8 +17,7 @@ namespace posekernels {
 
 constexpr int max_arguments = 64;
 
-// One kernel call, by METH_FASTCALL: about 0.2 microseconds, where pybind11's own dispatch of twenty arguments takes
-// more than one.
+// One kernel call, by METH_FASTCALL: about 0.2 microseconds.
 inline PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     const auto* entry = static_cast<const KernelEntry*>(PyCapsule_GetPointer(self, nullptr));
     const Py_ssize_t wanted = static_cast<Py_ssize_t>(std::strlen(entry->kinds));
@@ -36,8 +37,12 @@ inline PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t c
         } else if (kind == 'p' && arg == Py_None) {
             slots[i].integer = 0;
         } else if (!PyLong_Check(arg)) {  // True and False are integers too
-            return PyErr_Format(PyExc_TypeError, "%s: argument %zd must be an integer%s, got %s", entry->name, i + 1,
-                                kind == 'p' ? " (an address) or None" : "", Py_TYPE(arg)->tp_name);
+            PyObject* type = PyType_GetName(Py_TYPE(arg));
+            if (type != nullptr)
+                PyErr_Format(PyExc_TypeError, "%s: argument %zd must be an integer%s, got %U", entry->name, i + 1,
+                             kind == 'p' ? " (an address) or None" : "", type);
+            Py_XDECREF(type);
+            return nullptr;
         } else {
             slots[i].integer = static_cast<int64_t>(PyLong_AsUnsignedLongLongMask(arg));
             if (slots[i].integer == -1 && PyErr_Occurred()) return nullptr;
@@ -57,23 +62,31 @@ inline PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t c
     return PyLong_FromLongLong(result);
 }
 
-// Adds every kernel of one build to the module, and their names as `kernels`.
-inline void add_kernels(pybind11::module_& m, KernelEntry* first, Isa isa) {
+// Adds every kernel of one build to the module, and their names as `kernels`. False, and a Python error, where it
+// cannot.
+inline bool add_kernels(PyObject* module, KernelEntry* first, Isa isa) {
     size_t total = 0;
     for (const KernelEntry* e = first; e; e = e->next) total += e->isa == isa;
     auto* methods = new std::vector<PyMethodDef>;  // Python keeps pointers into it for ever
     methods->reserve(total);
-    pybind11::list names;
-    for (KernelEntry* e = first; e; e = e->next) {
+    PyObject* names = PyList_New(0);
+    bool done = names != nullptr;
+    for (KernelEntry* e = first; e && done; e = e->next) {
         if (e->isa != isa) continue;
         methods->push_back({e->name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call_kernel)),
                             METH_FASTCALL, nullptr});
-        auto self = pybind11::reinterpret_steal<pybind11::object>(PyCapsule_New(e, nullptr, nullptr));
-        m.add_object(e->name,
-                     pybind11::reinterpret_steal<pybind11::object>(PyCFunction_New(&methods->back(), self.ptr())));
-        names.append(e->name);
+        PyObject* self = PyCapsule_New(e, nullptr, nullptr);
+        PyObject* function = self ? PyCFunction_NewEx(&methods->back(), self, nullptr) : nullptr;
+        PyObject* name = PyUnicode_FromString(e->name);
+        done = function && name && PyModule_AddObjectRef(module, e->name, function) == 0 &&
+               PyList_Append(names, name) == 0;
+        Py_XDECREF(self);
+        Py_XDECREF(function);
+        Py_XDECREF(name);
     }
-    m.attr("kernels") = names;
+    done = done && PyModule_AddObjectRef(module, "kernels", names) == 0;
+    Py_XDECREF(names);
+    return done;
 }
 
 }  // namespace posekernels

@@ -11,6 +11,8 @@ POSEKERNELS_INLINE Vec broadcast(const float& x) {
     return _mm512_set1_ps(x);
 #elif defined(__AVX2__)
     return _mm256_set1_ps(x);
+#elif defined(POSEKERNELS_NEON)
+    return vld1q_dup_f32(&x);
 #else
     return splat(x);
 #endif
@@ -21,24 +23,24 @@ POSEKERNELS_INLINE Vec broadcast(const float& x) {
 template <int rows, bool unit_step>
 void block(int64_t depth, const float* A, int64_t row_stride, int64_t step, const float* B, float* sums) {
     Vec c0[rows], c1[rows];
-#pragma GCC unroll 16
+    POSEKERNELS_UNROLL(16)
     for (int r = 0; r < rows; ++r) c0[r] = c1[r] = Vec{};
     const float* base[(rows + 2) / 3];
-#pragma GCC unroll 16
+    POSEKERNELS_UNROLL(16)
     for (int r = 0; r < rows; r += 3) base[r / 3] = A + r * row_stride;
     for (int64_t k = 0; k < depth; ++k) {
         const Vec b0 = load(B), b1 = load(B + lanes);
         B += panel;
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int r = 0; r < rows; ++r) {
             const Vec a = broadcast(base[r / 3][(r % 3) * row_stride]);
             c0[r] = a * b0 + c0[r];
             c1[r] = a * b1 + c1[r];
         }
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int i = 0; i < (rows + 2) / 3; ++i) base[i] += unit_step ? 1 : step;
     }
-#pragma GCC unroll 16
+    POSEKERNELS_UNROLL(16)
     for (int r = 0; r < rows; ++r) {
         store(sums + r * panel, c0[r]);
         store(sums + r * panel + lanes, c1[r]);
@@ -47,7 +49,7 @@ void block(int64_t depth, const float* A, int64_t row_stride, int64_t step, cons
 
 }  // namespace
 
-#if defined(__AVX512F__)
+#if POSEKERNELS_REGISTERS == 32
 #define POSEKERNELS_BLOCKS(f) \
     {nullptr, f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14)}
 #else

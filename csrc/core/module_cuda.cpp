@@ -17,7 +17,19 @@ void set_num_threads(int) {}  // the first argument of every call; a GPU has no 
 
 }  // namespace posekernels
 
-PYBIND11_MODULE(_native_cuda, m) {
-    m.doc() = "Kernels of posekernels for CUDA: device pointers, sizes and a stream in, nothing checked.";
-    posekernels::add_kernels(m, posekernels::kernels, posekernels::Isa::cuda);
+PyMODINIT_FUNC PyInit__native_cuda() {
+    static PyModuleDef definition = {
+        PyModuleDef_HEAD_INIT,
+        "_native_cuda",
+        "Kernels of posekernels for CUDA: device pointers, sizes and a stream in, nothing checked.",
+        -1,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr};
+    PyObject* module = PyModule_Create(&definition);
+    if (module && posekernels::add_kernels(module, posekernels::kernels, posekernels::Isa::cuda)) return module;
+    Py_XDECREF(module);
+    return nullptr;
 }

@@ -151,7 +151,7 @@ void gather_columns(const Shape& s, const Weights& w, const float* x, int64_t ld
 }
 
 void gather(const Shape& s, const Weights& w, const float* x, int64_t poses, int64_t C, float* y) {
-    constexpr int most = lanes == 16 ? 6 : 4;
+    constexpr int most = POSEKERNELS_REGISTERS == 32 ? 6 : 4;
     const int64_t ldy = s.K * C;
     for (int64_t p = 0; p < poses; ++p, x += s.J * C, y += s.J * ldy) {
         int64_t c = 0;

@@ -171,7 +171,7 @@ namespace {
 
 // sums[i][j] += sum over poses of a[pose][i] b[pose][j] in vectors: `sums` holds a vector per pair, added up over its
 // lanes only once, at the very end. a and b are panels of `poses` poses, their poses a_step and b_step floats apart.
-#if defined(__AVX512F__)
+#if POSEKERNELS_REGISTERS == 32
 constexpr int outer_rows = 6, outer_columns = 4;
 #else
 constexpr int outer_rows = 3, outer_columns = 4;
@@ -190,12 +190,12 @@ void add_outer(const float* a, int64_t a_step, const float* b, int64_t b_step, i
                     const float* ap = a + pose * a_step + half * lanes;
                     const float* bp = b + pose * b_step + half * lanes;
                     Vec bv[outer_columns];
-#pragma GCC unroll 4
+                    POSEKERNELS_UNROLL(4)
                     for (int j = 0; j < outer_columns; ++j) bv[j] = load(bp + at_j[j]);
-#pragma GCC unroll 6
+                    POSEKERNELS_UNROLL(6)
                     for (int i = 0; i < outer_rows; ++i) {
                         const Vec av = load(ap + at_i[i]);
-#pragma GCC unroll 4
+                        POSEKERNELS_UNROLL(4)
                         for (int j = 0; j < outer_columns; ++j) c[i][j] = av * bv[j] + c[i][j];
                     }
                 }

@@ -18,7 +18,7 @@ constexpr int64_t hidden_chunk = 256;  // columns of the MLP that exist at a tim
 
 // What is called both inside a task and from the loops of a single pose must be one piece of code: inlined twice, the
 // compiler may fuse other multiply-adds, and the last bit would depend on the number of threads.
-#define ONE_BODY __attribute__((noinline))
+#define ONE_BODY POSEKERNELS_ONE_BODY
 
 // ---- products of rows of E with panels of E
 

@@ -22,7 +22,7 @@
 POSEKERNELS_BEGIN
 namespace {
 
-#if defined(__AVX512F__)
+#if POSEKERNELS_REGISTERS == 32
 constexpr int max_r = 9;  // a register block: 9 x 3 sums, 3 of X, 1 of W in 32 registers
 constexpr int max_s = 5;  // of a weight gradient: 5 x 5 sums, 5 + 1 operands
 #else
@@ -79,31 +79,30 @@ struct Product {  // Y(r, j) = [Y(r, j) +] sum_k W(r, k) X(k, j) [+ bias(r)]; X 
 template <int R, int J>
 void product_block(const Product& p, int64_t r0, int64_t j0) {
     Vec sums[R][J];
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 16
-        for (int j = 0; j < J; ++j) sums[r][j] = Vec{};
+    POSEKERNELS_UNROLL(16)
+    for (int r = 0; r < R; ++r) POSEKERNELS_UNROLL(16)
+    for (int j = 0; j < J; ++j) sums[r][j] = Vec{};
     const float* w = p.W + r0 * p.wr;
     const float* x = p.X + j0 * p.xj;
     const int64_t wr = p.wr, wk = p.wk, xk = p.xk, xj = p.xj;
     for (int64_t k = 0; k < p.K; ++k) {
         Vec xs[J];
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int j = 0; j < J; ++j) xs[j] = load(x + j * xj);
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int r = 0; r < R; ++r) {
             const Vec weight = broadcast(w[r * wr]);
-#pragma GCC unroll 16
+            POSEKERNELS_UNROLL(16)
             for (int j = 0; j < J; ++j) sums[r][j] += weight * xs[j];
         }
         w += wk;
         x += xk;
     }
     float* y = p.Y + r0 * p.yr + j0 * p.yj;
-#pragma GCC unroll 16
+    POSEKERNELS_UNROLL(16)
     for (int r = 0; r < R; ++r) {
         const Vec bias = p.bias ? broadcast(p.bias[r0 + r]) : Vec{};
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int j = 0; j < J; ++j) {
             float* at = y + r * p.yr + j * p.yj;
             Vec v = sums[r][j] + bias;
@@ -119,7 +118,7 @@ void product_columns(const Product& p, int64_t j0) {
     for (int64_t b = 0, r0 = 0; b < blocks; ++b) {
         const int64_t rows = p.M / blocks + (b < p.M % blocks);
         switch (rows) {
-#if defined(__AVX512F__)
+#if POSEKERNELS_REGISTERS == 32
             case 9:
                 product_block<9, J>(p, r0, j0);
                 break;
@@ -185,30 +184,28 @@ struct Outer {
 template <int I, int J>
 void outer_block(const Outer& o, int64_t i0, int64_t j0) {
     Vec sums[I][J];
-#pragma GCC unroll 16
-    for (int i = 0; i < I; ++i)
-#pragma GCC unroll 16
-        for (int j = 0; j < J; ++j) sums[i][j] = Vec{};
+    POSEKERNELS_UNROLL(16)
+    for (int i = 0; i < I; ++i) POSEKERNELS_UNROLL(16)
+    for (int j = 0; j < J; ++j) sums[i][j] = Vec{};
     const float* p = o.P + i0 * o.pi;
     const float* q = o.Q + j0 * o.qj;
     const int64_t pi = o.pi, qj = o.qj;
     for (int64_t k = 0; k < o.depth; ++k) {
         Vec ps[I];
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int i = 0; i < I; ++i) ps[i] = load(p + i * pi);
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int j = 0; j < J; ++j) {
             const Vec other = load(q + j * qj);
-#pragma GCC unroll 16
+            POSEKERNELS_UNROLL(16)
             for (int i = 0; i < I; ++i) sums[i][j] += ps[i] * other;
         }
         p += o.pk;
         q += o.qk;
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < I; ++i)
-#pragma GCC unroll 16
-        for (int j = 0; j < J; ++j) o.D[(i0 + i) * o.J + j0 + j] += sum(sums[i][j]);
+    POSEKERNELS_UNROLL(16)
+    for (int i = 0; i < I; ++i) POSEKERNELS_UNROLL(16)
+    for (int j = 0; j < J; ++j) o.D[(i0 + i) * o.J + j0 + j] += sum(sums[i][j]);
 }
 
 template <int I>
@@ -316,17 +313,15 @@ POSEKERNELS_INLINE void moments_of_rows(const float* z, int64_t n, int64_t colum
     const float count = static_cast<float>(n);
     Vec means[W], left[W], squares[W];
     for (int j = 0; j < W; ++j) means[j] = left[j] = squares[j] = Vec{};
-    for (int64_t c = 0; c < n; ++c)
-#pragma GCC unroll 16
-        for (int j = 0; j < W; ++j) means[j] += load(z + c * column + j * lanes);
+    for (int64_t c = 0; c < n; ++c) POSEKERNELS_UNROLL(16)
+    for (int j = 0; j < W; ++j) means[j] += load(z + c * column + j * lanes);
     for (int j = 0; j < W; ++j) means[j] /= count;
-    for (int64_t c = 0; c < n; ++c)
-#pragma GCC unroll 16
-        for (int j = 0; j < W; ++j) {
-            const Vec d = load(z + c * column + j * lanes) - means[j];
-            left[j] += d;
-            squares[j] += d * d;
-        }
+    for (int64_t c = 0; c < n; ++c) POSEKERNELS_UNROLL(16)
+    for (int j = 0; j < W; ++j) {
+        const Vec d = load(z + c * column + j * lanes) - means[j];
+        left[j] += d;
+        squares[j] += d * d;
+    }
     for (int j = 0; j < W; ++j) {
         const Moments m = corrected(means[j], left[j], squares[j], count, eps);
         store(mean + j * lanes, m.mean);

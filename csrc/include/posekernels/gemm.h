@@ -17,7 +17,7 @@
 POSEKERNELS_BEGIN
 
 constexpr int panel = 2 * lanes;  // columns of a packed panel
-#if defined(__AVX512F__)
+#if POSEKERNELS_REGISTERS == 32
 constexpr int max_rows = 14;  // rows of the largest register block: 28 sums, 2 of B, 1 of A in 32 registers
 #else
 constexpr int max_rows = 6;  // 12 sums, 2 of B, 1 of A in 16 registers

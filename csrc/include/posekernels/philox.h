@@ -107,7 +107,7 @@ namespace philox_lanes {
 namespace constants = posekernels::philox;
 
 // 32-bit words in 64-bit lanes: the product of two is then one instruction, and what is above bit 31 never matters.
-typedef uint64_t Wide __attribute__((vector_size(4 * lanes)));
+typedef uint64_t Wide POSEKERNELS_VECTOR(4 * lanes);
 
 POSEKERNELS_INLINE Wide product(Wide a, uint32_t b) {
 #if defined(__AVX512F__)
@@ -116,6 +116,8 @@ POSEKERNELS_INLINE Wide product(Wide a, uint32_t b) {
     return (Wide)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b));
 #elif defined(__SSE2__)
     return (Wide)_mm_mul_epu32((__m128i)a, _mm_set1_epi64x(b));
+#elif defined(POSEKERNELS_NEON)
+    return (Wide)vmull_n_u32(vmovn_u64((uint64x2_t)a), b);
 #else
     return (a & 0xFFFFFFFFu) * static_cast<uint64_t>(b);
 #endif
@@ -143,7 +145,7 @@ POSEKERNELS_INLINE void words(const Counter& counter, uint64_t seed, UintVec out
         c[2] = (p0 >> 32) ^ c[3] ^ (Wide{} + k1);
         c[3] = p0;
     };
-#pragma GCC unroll 10
+    POSEKERNELS_UNROLL(10)
     for (int i = 0; i < constants::rounds; ++i) {
         round(even);
         round(odd);

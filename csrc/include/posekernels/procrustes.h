@@ -31,9 +31,9 @@ POSEKERNELS_BOTH void rotation(const Real M[9], Real R[9]) {
     for (int i = 0; i < 4; ++i)
         for (int j = 0; j < 4; ++j) v[i][j] = i == j ? one : zero;
     for (int sweep = 0; sweep < sweeps; ++sweep) {
-        POSEKERNELS_UNROLL
+        POSEKERNELS_UNROLL(16)
         for (int p = 0; p < 3; ++p) {
-            POSEKERNELS_UNROLL
+            POSEKERNELS_UNROLL(16)
             for (int q = p + 1; q < 4; ++q) {
                 // The tangent of the smaller angle that makes k[p][q] zero, without dividing by k[p][q].
                 const Real off = k[p][q], half = (k[q][q] - k[p][p]) * 0.5f;

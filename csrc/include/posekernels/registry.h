@@ -7,7 +7,7 @@
 //
 // and is then `posekernels._native.core.scale(threads, x.data_ptr(), y.data_ptr(), n, 2.0)`. None is a null pointer.
 // The argument count and kinds are checked against the signature; the GIL is released while it runs. A kernel may
-// return an integer. No pybind11 here, so a kernel file compiles fast.
+// return an integer. No Python here, so a kernel file compiles fast.
 #pragma once
 
 #include <cstddef>

@@ -63,7 +63,7 @@ POSEKERNELS_INLINE void scatter(const float* in, int64_t n, float* const rows[la
 #endif
 }
 
-#if defined(__AVX512F__)
+#if POSEKERNELS_REGISTERS == 32
 constexpr int tile = 4;  // 16 sums, 4 of B and 1 of A in 32 registers
 #else
 constexpr int tile = 3;

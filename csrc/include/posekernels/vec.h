@@ -1,5 +1,6 @@
 // Vectors of floats: GCC and Clang vector extensions (so + - * / < ?: just work and compile anywhere), with
-// intrinsics only where an instruction set has something better. `lanes` is 16, 8 or 4. Multiply-adds are contracted
+// intrinsics only where an instruction set has something better. `lanes` is 16, 8 or 4 (SSE, NEON). Multiply-adds are
+// contracted
 // (-ffp-contract=fast), so a * b + c is one instruction where the CPU has it.
 #pragma once
 
@@ -10,6 +11,9 @@
 
 #if defined(__AVX2__) || defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#include <arm_neon.h>
+#define POSEKERNELS_NEON
 #endif
 
 POSEKERNELS_BEGIN
@@ -22,14 +26,18 @@ constexpr int lanes = 8;
 constexpr int lanes = 4;
 #endif
 
-#define POSEKERNELS_INLINE inline __attribute__((always_inline))
-#define POSEKERNELS_INLINE_LAMBDA __attribute__((always_inline))
+// Vector registers of the CPU; a condition of the preprocessor, since some blocks exist only where there are 32.
+#if defined(__AVX512F__) || defined(POSEKERNELS_NEON)
+#define POSEKERNELS_REGISTERS 32
+#else
+#define POSEKERNELS_REGISTERS 16
+#endif
 
-typedef float Vec __attribute__((vector_size(4 * lanes)));
-typedef int32_t IntVec __attribute__((vector_size(4 * lanes)));
-typedef uint32_t UintVec __attribute__((vector_size(4 * lanes)));
-typedef float UnalignedVec __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
-typedef uint32_t UnalignedUintVec __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+typedef float Vec POSEKERNELS_VECTOR(4 * lanes);
+typedef int32_t IntVec POSEKERNELS_VECTOR(4 * lanes);
+typedef uint32_t UintVec POSEKERNELS_VECTOR(4 * lanes);
+typedef float UnalignedVec POSEKERNELS_VECTOR_AT(4, 4 * lanes);
+typedef uint32_t UnalignedUintVec POSEKERNELS_VECTOR_AT(4, 4 * lanes);
 
 POSEKERNELS_INLINE Vec splat(float x) {
     return Vec{} + x;
@@ -71,6 +79,8 @@ POSEKERNELS_INLINE void store(float* p, Vec v, int64_t n) {
 POSEKERNELS_INLINE float sum(Vec v) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps(v);
+#elif defined(POSEKERNELS_NEON)
+    return vaddvq_f32(v);
 #else
     float parts[lanes];
     store(parts, v);
@@ -100,6 +110,8 @@ POSEKERNELS_INLINE Vec smaller(Vec x, Vec y) {
 POSEKERNELS_INLINE float largest(Vec v) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_ps(v);
+#elif defined(POSEKERNELS_NEON)
+    return vmaxnmvq_f32(v);
 #else
     float parts[lanes];
     store(parts, v);
@@ -114,6 +126,8 @@ POSEKERNELS_INLINE Vec square_root(Vec v) {
     return _mm512_sqrt_ps(v);
 #elif defined(__AVX2__)
     return _mm256_sqrt_ps(v);
+#elif defined(POSEKERNELS_NEON)
+    return vsqrtq_f32(v);
 #else
     for (int i = 0; i < lanes; ++i) v[i] = __builtin_sqrtf(v[i]);
     return v;
@@ -133,14 +147,14 @@ POSEKERNELS_INLINE Vec shuffle(Vec a, Vec b, IntVec index) {
 
 // rows[i][j] <-> rows[j][i], in log2(lanes) rounds of shuffles.
 POSEKERNELS_INLINE void transpose(Vec rows[lanes]) {
-#pragma GCC unroll 4
+    POSEKERNELS_UNROLL(4)
     for (int step = 1; step < lanes; step *= 2) {
         IntVec upper, lower;
         for (int j = 0; j < lanes; ++j) {
             upper[j] = j & step ? lanes + j - step : j;
             lower[j] = j & step ? lanes + j : j + step;
         }
-#pragma GCC unroll 16
+        POSEKERNELS_UNROLL(16)
         for (int i = 0; i < lanes; ++i)
             if (!(i & step)) {
                 const Vec a = rows[i], b = rows[i + step];
@@ -174,8 +188,8 @@ POSEKERNELS_INLINE UintVec bf16_words(Vec v) {
 }
 
 // Rows of bfloat16 read as floats and written rounded, as `load` and `store` of floats do.
-typedef uint16_t Halves __attribute__((vector_size(2 * lanes)));
-typedef uint16_t UnalignedHalves __attribute__((vector_size(2 * lanes), aligned(2), may_alias));
+typedef uint16_t Halves POSEKERNELS_VECTOR(2 * lanes);
+typedef uint16_t UnalignedHalves POSEKERNELS_VECTOR_AT(2, 2 * lanes);
 
 #if defined(__AVX512F__)
 extern const bool bf16_instructions;  // whether this CPU has AVX512-BF16
