@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from posekernels.archive import CheckpointError, read_checkpoint
+from posekernels.archive import CheckpointError, read_checkpoint, read_safetensors
 from posekernels.checks import nearest
 from posekernels.files import save_checkpoint, write_aside
 
@@ -124,19 +124,16 @@ def _open(what: str | Path | dict | list) -> tuple[str, dict | list, About | Non
         near = nearest(str(what), SHIPPED)
         raise CheckpointError(f"{what}: no such file, and no weights of that name ship ({', '.join(SHIPPED)}){near}")
     if path.suffix == ".safetensors":
-        return str(what), *_read_safetensors(path)
+        return str(what), *_ours_in_safetensors(path)
     return str(what), read_checkpoint(path), None
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], About | None]:
-    from safetensors import SafetensorError, safe_open
-
+def _ours_in_safetensors(path: Path) -> tuple[dict[str, Tensor], About | None]:
+    """Tensors, and what a file of ours says of itself."""
+    state, notes = read_safetensors(path)
     try:
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {}).get("posekernels")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-        return state, About(**json.loads(header)) if header else None
-    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
+        return state, About(**json.loads(notes["posekernels"])) if "posekernels" in notes else None
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from error
 
 

@@ -207,6 +207,7 @@ def read_json(path: str | Path, most: int = MOST_BYTES):
 # -- checkpoints -----------------------------------------------------------------------------------------------------
 def read_checkpoint(path: str | Path, most: int = MOST_BYTES) -> dict | list:
     """Read a file written by ``torch.save``, of today or before PyTorch 1.6: tensors, arrays and plain containers only.
+    Of a ``.safetensors`` file its tensors by name.
 
     An OrderedDict comes as a dict, a parameter as a tensor, a pickled random state as None.
 
@@ -219,6 +220,8 @@ def read_checkpoint(path: str | Path, most: int = MOST_BYTES) -> dict | list:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
     try:
         with path.open("rb") as stream:
             read = _zipped if stream.read(4) == b"PK\x03\x04" else _legacy
@@ -231,6 +234,21 @@ def read_checkpoint(path: str | Path, most: int = MOST_BYTES) -> dict | list:
     except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
         why = f"truncated, empty or another kind of file: {_first_line(error)}"
     raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why})")
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors by name, the file's own notes).
+
+    Raises:
+        CheckpointError: not such a file, or a damaged one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from error
 
 
 def _storage_id(kind, storage_type, key, _location, count, *_view) -> tuple[torch.dtype, str, int]:

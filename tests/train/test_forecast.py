@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from posekernels import models
 from posekernels.models import create, save_published
 from posekernels.models.load import published_state
 from posekernels.train import cmu, h36m, pw3d
@@ -73,6 +75,16 @@ def test_training_resumes_to_the_bit(tmp_path, capsys):
     records = [json.loads(line) for line in (tmp_path / "a/log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [2, 4] and "similarity" in records[0] and "loss2" in records[0]
     assert weights("a/last.pt")[idle].abs().max() <= 1e-8 * (6 / 100) ** 0.5  # idle: never moved, not even decayed
+
+
+def test_evaluate_the_weights_that_ship(tmp_path, capsys):
+    root = ["--data-root", str(make_cmu(tmp_path / "cmu")), "--actions", "walking"]
+    shipped = Path(models.__file__).with_name("weights") / "pkd_cmu.safetensors"
+    assert cmu.main([*root, "--evaluate", str(shipped), "--no-progress"]) == 0
+    assert "--model pkd" in capsys.readouterr().out  # and its sizes, off the file
+    (tmp_path / "torn.safetensors").write_bytes(shipped.read_bytes()[:99])
+    with pytest.raises(ValueError, match="torn.safetensors: not a readable safetensors file"):
+        cmu.main([*root, "--evaluate", "torn.safetensors"])
 
 
 def test_evaluate_published_files(tmp_path, capsys):
