@@ -67,7 +67,8 @@ def check_rate(op: str, name: str, rate: float) -> None:
     """Raises TypeError or ValueError unless it is a number with 0 <= rate < 1."""
     if type(rate) is float and 0 <= rate < 1:
         return
-    check_number(op, name, rate)
+    if not isinstance(rate, float):
+        check_number(op, name, rate)
     if not 0 <= rate < 1:
         raise ValueError(f"{op}: {name} must be at least 0 and below 1, got {rate}")
 

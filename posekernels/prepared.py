@@ -326,7 +326,7 @@ class Watched:
 
     def same(self) -> bool:
         tensors = self._tree.tensors
-        if not self._tree.same():  # something about its modules changed, or nothing compiled is there to tell
+        if not self._tree.same(self._net):  # something about its modules changed, or nothing compiled is there to tell
             now = [*self._net.parameters(), *self._net.buffers()]
             if len(now) != len(tensors) or any(a is not b for a, b in zip(now, tensors)):
                 return False

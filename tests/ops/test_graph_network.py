@@ -155,7 +155,7 @@ def test_refuses():
         graph_network(x.double(), network)
     with pytest.raises(ValueError, match="weight of layer 1 must take 24 channels, got 2"):
         GraphNetwork([layers[0], layers[0]])
-    with pytest.raises(ValueError, match=r"residual of layer 2 must be -1..1, got 2"):
+    with pytest.raises(ValueError, match=r"residual of layer 2 must be an integer of at most 1, got 2"):
         GraphNetwork([*layers[:2], layers[2]._replace(residual=2)])
     with pytest.raises(ValueError, match="residual of layer 2 must have 24 channels, got 2"):
         GraphNetwork([*layers[:2], layers[2]._replace(residual=-1)])

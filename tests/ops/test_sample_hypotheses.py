@@ -117,9 +117,9 @@ def test_alpha_and_sigma():
 @pytest.mark.parametrize(
     "change,words",
     [
-        ({"samples": -1}, "samples must be at least 0"),
-        ({"alpha": -0.1}, "alpha must be at least 0"),
-        ({"alpha": float("nan")}, "alpha must be at least 0"),
+        ({"samples": -1}, "samples must be an integer of at least 0"),
+        ({"alpha": -0.1}, "alpha must be a finite number of at least 0"),
+        ({"alpha": float("nan")}, "alpha must be a finite number of at least 0"),
         ({"first_sample": 2**32}, "first_sample"),
         ({"sigma": torch.zeros(2, 17)}, "sigma must be"),
         ({"keypoints": torch.zeros(2, 2, 17, 3)}, "keypoints must be"),

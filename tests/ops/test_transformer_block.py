@@ -96,6 +96,7 @@ def test_between_triton_s_kernels_only_products_and_gelu(N, attention, monkeypat
             monkeypatch,
         )
         rest = ["addmm", norm, "addmm", "gelu_", "addmm", norm]
+        calls = [c for c in calls if c != "full"]  # the seed of no dropout, which a recorder makes a tensor of
         assert calls == [norm, *["addmm"] * products, attention, *rest]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import _dispatch, models, use_backend
-from posekernels.models import htnet, rie
+from posekernels.models import graph, htnet, rie
 from posekernels.models.diffpose import Diffusion, FrameDiffPose, Sampling, VideoDiffPose
 from posekernels.testing import relative_error
 from tests.ptx.device import gpu
@@ -84,8 +84,11 @@ NETWORKS = {
 
 
 def _fixed_dropout():
-    """HTNet's, of 0.1 whatever its options, left out too."""
-    return mock.patch.object(htnet, "dropout", lambda x, rate, training: x)
+    """What is 0.1 whatever the options, left out too: HTNet's, and that of the diffusion networks."""
+    stack = contextlib.ExitStack()
+    for module in (htnet, graph):
+        stack.enter_context(mock.patch.object(module, "dropout", lambda x, rate, training=True: x))
+    return stack
 
 
 def _made(name: str) -> tuple[nn.Module, Tensor]:

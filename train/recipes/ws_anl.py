@@ -376,6 +376,14 @@ class WsAnlRecipe(LiftingRecipe):
             merged.merge(part)
         return merged
 
+    @property
+    def report(self) -> None:
+        """None: the test is another one than that of the epochs, and is made after them."""
+
+    @report.setter
+    def report(self, _of_an_epoch) -> None:
+        pass
+
     def evaluate(self, place) -> Report:
         if self.training and self.variance_stage:
             keypoints, target = self.sigma_set(self.data.test, 1)
