@@ -686,7 +686,8 @@ def assert_right(
                 continue  # too large for float32
             if max(exact.norm(), got[name].double().norm()) < 1e-35:
                 continue  # too small for it
-            largest = max(w.double().norm() for w in want.values())
+            known = [*want.values(), *(t for t in rounded.values() if t is not None and t.is_floating_point())]
+            largest = max(t.double().norm() for t in known)
             if exact.norm() < 1e-30 * largest and got[name].double().norm() < 1e-6 * largest:
                 continue  # zero, but for the rounding of what cancels
             least = bound * 3 if kinks and dtype.itemsize == 2 else bound  # sums of any depth that cancel
