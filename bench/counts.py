@@ -5,7 +5,7 @@ checkout) at the sizes of ``bench/ops`` and ``bench/models``, and counts: instru
 units, global memory in sectors of 32 bytes, turns of the banks of shared memory, barriers. ptxas gives registers and
 spills, and with them the occupancy. A roofline of an H200 turns the counts into a lower bound of time. Writes
 ``bench/results/counts.md`` and ``counts.json``. Names of ops or networks count only those, and keep the rows of the
-others.
+others; ``--backend`` those of one kind of kernels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -42,6 +42,7 @@ CACHE_BYTES_PER_CLOCK = 5120  # of the second level, all processors
 MOST_WARPS, MOST_BLOCKS, REGISTERS, SHARED = 64, 32, 65536, 228 * 1024
 REGISTERS_OF_A_WARP, SHARED_OF_A_BLOCK = 256, 1024
 
+BACKENDS = ("triton", "cuda")
 KINDS = (
     ("mma", r"mma|ldmatrix"),
     ("global", r"(ld|st|atom|red)\.global|cp\.async\.c[ag]"),
@@ -189,7 +190,7 @@ def _moved(i: dict, dtype: torch.dtype) -> dict:
     return {n: t.to(dtype) if torch.is_tensor(t) and t.is_floating_point() else t for n, t in i.items()}
 
 
-def count(names: list[str]) -> Iterator[Row]:
+def count(names: list[str], backends: Sequence[str] = BACKENDS) -> Iterator[Row]:
     """A row for each op case and network that is small enough, in float32 (as TF32) and bfloat16: Triton's kernels,
     and of ops nvcc's."""
     from tests.ptx import nvcc, program
@@ -222,12 +223,12 @@ def count(names: list[str]) -> Iterator[Row]:
         for precision in ("float32", "bfloat16"):
             dtype = getattr(torch, precision)
             given = _moved(case.make(), dtype)
-            for backend in [b for b in ("triton", "cuda") if b in _dispatch.OPS[case.op]]:
+            for backend in [b for b in backends if b in _dispatch.OPS[case.op]]:
                 if backend == "cuda" and nvcc.compiler() is None:
                     continue
                 run = functools.partial(case.call, given, backend)
                 yield from add(case.op, case.size, precision, run, case.flops, case.bytes(dtype.itemsize), backend)
-    for case in model_cases():
+    for case in model_cases() if "triton" in backends else ():
         batch = case.batches[0]
         if (names and case.model not in names) or case.flops(batch) > FLOPS:
             continue
@@ -319,22 +320,29 @@ def page(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kept(rows: list[Row], names: list[str], backends: Sequence[str]) -> list[Row]:
+    """Those that a count of these leaves as they are."""
+    return [r for r in rows if (names and r.what not in names) or r.backend not in backends]
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m bench.counts", description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="*", help="ops or networks; default: all")
-    names = parser.parse_args(argv).name
+    parser.add_argument("--backend", choices=BACKENDS, action="append", help="of these kernels; default: both")
+    args = parser.parse_args(argv)
+    names, backends = args.name, args.backend or BACKENDS
     os.environ.pop("TRITON_INTERPRET", None)
     torch.set_num_threads(1)
-    kept = RESULTS / "counts.json"
-    old = [Row(**r) for r in json.loads(kept.read_text())] if names and kept.is_file() else []
-    rows = [r for r in old if r.what not in names]
-    for found in count(names):
+    table = RESULTS / "counts.json"
+    old = [Row(**r) for r in json.loads(table.read_text())] if table.is_file() else []
+    rows = kept(old, names, backends)
+    for found in count(names, backends):
         rows = sorted([*rows, found], key=lambda r: (r.what, r.backend != "triton"))
-        texts = {kept: json.dumps([dataclasses.asdict(r) for r in rows], indent=1), RESULTS / "counts.md": page(rows)}
+        texts = {table: json.dumps([dataclasses.asdict(r) for r in rows], indent=1), RESULTS / "counts.md": page(rows)}
         for path, text in texts.items():
             with write_aside(path) as aside:
-                aside.write_text(text + "\n" * (path == kept))
-    print(f"wrote {kept.with_suffix('.md')}")
+                aside.write_text(text + "\n" * (path == table))
+    print(f"wrote {table.with_suffix('.md')}")
     return 0
 
 

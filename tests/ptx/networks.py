@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from posekernels import _dispatch, models, use_backend
 from posekernels.models import graph, htnet, rie
 from posekernels.models.diffpose import Diffusion, FrameDiffPose, Sampling, VideoDiffPose
+from posekernels.models.ws_anl import WsAnl, with_mirror
 from posekernels.testing import relative_error
 from tests.ptx.device import gpu
 
@@ -62,6 +63,13 @@ def _video():
     return models.create("mixste", frames=9, channels=16, depth=1, heads=2)
 
 
+def _hypotheses(net: WsAnl, x: Tensor) -> Tensor:
+    """In inference [B, S, J, 3]; in training how far the variance model is from what the frozen lifter gives."""
+    if net.training:
+        return net.sigma(with_mirror(x)) - net.single(x).norm(dim=-1)[:, None]
+    return net(x, samples=3, alpha=0.1)
+
+
 NETWORKS = {
     "htnet": Network(_small("htnet", depth=1, channels=24, hidden=8), (3, 1, 17, 2)),
     "pkd": Network(
@@ -78,6 +86,11 @@ NETWORKS = {
     "mixste": Network(_video, (2, 9, 17, 2)),
     "mgcn_lw": Network(_small("mgcn_lw", hidden=8, depth=1), (3, 1, 17, 2)),
     "variance_gcn": Network(_small("variance_gcn", hidden=8, depth=1), (3, 1, 17, 2)),
+    "ws_anl": Network(
+        _small("ws_anl", sizes={"depth": 1, "channels": 24, "hidden": 8}, variance_sizes={"hidden": 8, "depth": 1}),
+        (2, 17, 2),
+        call=_hypotheses,
+    ),
     "frame diffpose": Network(_diffpose(FrameDiffPose, _frame), (2, 17, 2), trains=False),
     "video diffpose": Network(_diffpose(VideoDiffPose, _video), (1, 9, 17, 2), trains=False),
 }
