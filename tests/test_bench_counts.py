@@ -1,5 +1,6 @@
 """``python -m bench.counts``: what it makes of counts. What the executor counts is tests/ptx's."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,3 +72,12 @@ def test_resources_are_of_each_kernel_of_a_file(tmp_path):
     cache: dict = {}
     found = {name: counts.resources(SimpleNamespace(module=module, name=name), cache) for name in ("few", "many")}
     assert found["few"][0] < 16 and found["many"][0] >= 64 and len(cache) == 1
+
+
+def test_a_part_is_counted_anew():
+    numbers = {field.name: 0 for field in dataclasses.fields(counts.Row)}
+    rows = [counts.Row(**numbers | {"what": op, "backend": b}) for op in ("few", "many") for b in counts.BACKENDS]
+    assert counts.kept(rows, [], counts.BACKENDS) == []
+    assert counts.kept(rows, ["few"], counts.BACKENDS) == rows[2:]
+    assert counts.kept(rows, ["few"], ["cuda"]) == [rows[0], *rows[2:]]
+    assert counts.kept(rows, [], ["cuda"]) == rows[::2]
