@@ -13,6 +13,7 @@ clips. An arm that is done is not done again, and after each the page in ``--pag
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import statistics
@@ -413,6 +414,8 @@ All figures: [compare.json](compare.json).
 
 def write_page(bench: Bench, seeds: dict[int, dict[str, dict]], folder: Path) -> None:
     results = [result for of_seed in seeds.values() for result in of_seed.values()]
+    if not results:
+        raise ValueError(f"{bench.out}: nothing is done yet to make a page of")
     frames = sum(len(c.keypoints) for c in bench.data.test)
     trained = sum(len(c.keypoints) for c in bench.data.train)
     page = PAGE.format(
@@ -460,6 +463,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=120, help="of processor time for an arm (default: 120)")
     parser.add_argument("--seeds", type=positive, default=3, help="of each arm: 1 to so many (default: %(default)s)")
     parser.add_argument("--arms", default=",".join(ARMS), metavar="LIST", help=f"comma list of {', '.join(ARMS)}")
+    parser.add_argument("--no-train", action="store_true", help="write --page of what is done, and train nothing")
     args = parser.parse_args(argv)
     arms = args.arms.split(",")
     for name in arms:
@@ -474,12 +478,17 @@ def main(argv: list[str] | None = None) -> int:
     options, _ = JOB.parse(["--data-root", args.data_root, "-k", "detected"])
     data = JOB.load(options)
     with run_place("cpu", "float32") as place:
-        for seed in seeds:
-            bench = Bench(args.data_root, data, place, args.seconds, seed, args.out)
-            for name in arms:
-                run_arm(name, bench)
-                if args.page:
-                    write_page(bench, read_results(args.out, seeds, args.seconds), args.page)
+        bench = Bench(args.data_root, data, place, args.seconds, 1, args.out)
+
+        def tell() -> None:
+            if args.page:
+                write_page(bench, read_results(args.out, seeds, args.seconds), args.page)
+
+        for bench.seed, name in itertools.product(seeds, [] if args.no_train else arms):
+            run_arm(name, bench)
+            tell()
+        if args.no_train:
+            tell()
     print(table_of(read_results(args.out, seeds, args.seconds)))
     return 0
 

@@ -90,6 +90,11 @@ def test_arms_are_trained_once_and_the_page_tells_of_them(published, tmp_path, c
     assert "five parts" not in page.split("Each arm's own")[0]  # its other side is missing
     assert compare.main([*words, "strided"]) == 0
     assert ", seed 1: " not in capsys.readouterr().out
+    (tmp_path / "page" / "README.md").unlink()
+    assert compare.main([*words, "ws_anl", "--no-train"]) == 0
+    assert (tmp_path / "page" / "README.md").read_text() == page
+    with pytest.raises(ValueError, match="nothing is done yet"):
+        compare.main([*words[:2], "--out", str(tmp_path / "new"), *words[4:], "ws_anl", "--no-train"])
     with pytest.raises(ValueError, match="trained for 0.2 s, not 0.3"):
         compare.main([*words[:4], "--seconds", "0.3", "--seeds", "1"])
 
