@@ -305,12 +305,20 @@ def _draw(panels: Sequence[Panel], t: int, size: int, palette: Image.Image | Non
     return image if palette is None else image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def _work(pipe: Connection, panels: Sequence[Panel], size: int, palette: Image.Image | None) -> None:
-    """A worker: (frame, backgrounds) in, a picture out, until the pipe is closed."""
+def _work(
+    pipe: Connection, parents: list[Connection], panels: Sequence[Panel], size: int, palette: Image.Image | None
+) -> None:
+    """A worker: (frame, backgrounds) in, a picture out, until the pipe is closed.
+
+    Args:
+        parents: ends that only the parent is to hold: a pipe ends with it then, however it ends.
+    """
+    for other in parents:
+        other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C, and ends them
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
             t, backgrounds = pipe.recv()
             pipe.send(_draw(panels, t, size, palette, backgrounds))
@@ -323,8 +331,8 @@ def _workers(count: int, *task) -> Iterator[list[Connection]]:
     try:
         for _ in range(count):
             here, there = context.Pipe()
-            process = context.Process(target=_work, args=(there, *task), daemon=True)
             pipes.append(here)
+            process = context.Process(target=_work, args=(there, [*pipes], *task), daemon=True)
             processes.append(process)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: it only uses Pillow

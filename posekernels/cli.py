@@ -62,7 +62,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
         code = 130
     except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
         ours = not isinstance(error, RuntimeError) or isinstance(error, BackendError)
-        out_of_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)  # on a GPU, on a CPU
+        out_of_memory = any(words in str(error) for words in ("out of memory", "can't allocate memory", "bad_alloc"))
         if not (ours or out_of_memory) or os.environ.get("POSEKERNELS_TRACEBACK") == "1":
             raise
         line = "; ".join(part.strip() for part in str(error).splitlines() if part.strip()).replace(":; ", ": ")

@@ -483,10 +483,11 @@ class Loop:
         at, place, where = self.at, self.place, self.folder / self.options.resume
         fill(self.recipe.model, saved["weights"], where, ours=True)
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            own = "params", "lr"  # not of the options; the latter is that of the last step
+            asked = [{k: v for k, v in group.items() if k not in own} for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
             for group, values in zip(optimizer.param_groups, asked, strict=True):
-                group.update(values)  # the rate, decay, ... of the options, which --resume may change
+                group.update(values)  # the first rate, decay, ... of the options, which --resume may change
         if self.ema:
             self.ema.load_state_dict(saved["ema"])
         self.recipe.load_state_dict(saved["recipe"])

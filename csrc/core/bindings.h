@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <exception>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -50,14 +51,18 @@ inline PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t c
     }
     int64_t result = 0;
     std::string error;
+    bool out_of_memory = false;
     PyThreadState* state = PyEval_SaveThread();
     try {
         set_num_threads(static_cast<int>(threads));
         result = entry->call(slots);
+    } catch (const std::bad_alloc&) {
+        out_of_memory = true;
     } catch (const std::exception& e) {
         error = e.what();
     }
     PyEval_RestoreThread(state);
+    if (out_of_memory) return PyErr_Format(PyExc_MemoryError, "%s: out of memory", entry->name);
     if (!error.empty()) return PyErr_Format(PyExc_RuntimeError, "%s: %s", entry->name, error.c_str());
     return PyLong_FromLongLong(result);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import json
+import re
 import sys
 import time
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
@@ -20,7 +21,7 @@ import torch
 from posekernels.archive import DataError
 from posekernels.cli import Parser
 from posekernels.extras import needs
-from posekernels.files import check_writable, write_aside
+from posekernels.files import check_writable, left_aside, write_aside
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17, skeleton
 from posekernels.pose.smoothing import savitzky_golay
@@ -678,6 +679,16 @@ def of_part(outs: list[Path]) -> list[Path]:
     return [out.with_name(f"{out.stem}.partial{out.suffix}") for out in outs]
 
 
+def clear_part(outs: list[Path]) -> None:
+    """Take away ``of_part``, further people's .bvh too, and what a run that was killed left while it wrote."""
+    for out, part in zip(outs, of_part(outs)):
+        name = re.compile(rf"{re.escape(part.stem)}(-\d+)?{re.escape(part.suffix)}")
+        stale = [path for path in out.parent.iterdir() if name.fullmatch(path.name)]
+        stale += [path for path in left_aside(out.parent) if path.name.startswith(f".{out.stem[:80]}-aside-")]
+        for path in stale:
+            path.unlink(missing_ok=True)
+
+
 def run(
     options: Namespace,
     outs: list[Path],
@@ -730,8 +741,7 @@ def run(
         say(f"interrupted; {search.count} frames are kept, and the same command with {again} goes on from there")
         return None
     if options.resume:
-        for path in of_part(outs):
-            path.unlink(missing_ok=True)
+        clear_part(outs)
     return lifted
 
 

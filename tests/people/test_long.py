@@ -1,7 +1,13 @@
 """Long recordings: people who come, go and come back; memory that follows what was seen; numbers put right by hand."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +24,7 @@ from posekernels.people.tracking import Sighting, Track, Tracker
 from posekernels.people.world import Lifted
 from posekernels.pose.skeleton import skeleton
 
+ROOT = Path(__file__).resolve().parents[2]
 BODY = np.random.default_rng(0).uniform(-60, 60, (17, 2)).astype(np.float32)
 RED, BLUE, GREY = ((0.7, 0.2, 0.2), (0.3, 0.3, 0.3)), ((0.2, 0.3, 0.7), (0.2, 0.2, 0.2)), ((0.5, 0.5, 0.5),) * 2
 
@@ -254,3 +261,40 @@ def test_records_are_whole_or_absent(tmp_path):
                 other.append(records)
             assert len(other) == 10
         assert (tmp_path / "x").stat().st_size == 10 * dtype.itemsize
+
+
+DRAWS = """
+import multiprocessing, time
+from posekernels.people import pictures
+with pictures._workers(2, [], 1, None):
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_processes_that_draw_end_with_one_that_is_killed():
+    def runs(number: str) -> bool:
+        status = Path(f"/proc/{number}/status")
+        return status.exists() and "State:\tZ" not in status.read_text()
+
+    with subprocess.Popen([sys.executable, "-c", DRAWS], cwd=ROOT, stdout=subprocess.PIPE, text=True) as drawing:
+        workers = drawing.stdout.readline().split()
+        assert len(workers) == 2 and all(map(runs, workers))
+        drawing.kill()
+    for _ in range(600):
+        if not any(map(runs, workers)):
+            break
+        time.sleep(0.1)
+    left = [number for number in workers if runs(number)]
+    for number in left:
+        os.kill(int(number), signal.SIGKILL)
+    assert not left
+
+
+def test_work_that_is_stopped_and_resumed_ends_as_undisturbed_work():
+    """A round of each way to be stopped; ``python -m tests.stops --rounds 20`` does more."""
+    command = [sys.executable, "-m", "tests.stops", "--rounds", "1"]
+    for kind in ("SIGTERM", "SIGKILL", "memory", "disk"):
+        command += ["--kind", kind]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
