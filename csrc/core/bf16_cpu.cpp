@@ -12,7 +12,7 @@ POSEKERNELS_INLINE uint32_t pair_of(const uint16_t* a, int64_t left) {
     return pair;
 }
 
-template <int rows>
+template <int rows, bool streamed>
 void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t* B, float* sums) {
     Vec c0[rows], c1[rows];
     POSEKERNELS_UNROLL(16)
@@ -22,6 +22,7 @@ void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t*
     const auto step = [&](auto pair) POSEKERNELS_INLINE_LAMBDA {
         const UintVec p0 = *reinterpret_cast<const UnalignedUintVec*>(b);
         const UintVec p1 = *reinterpret_cast<const UnalignedUintVec*>(b + lanes);
+        if (streamed) prefetch(b);
         b += panel;
         const Vec even0 = floats_of(p0 << 16), odd0 = floats_of(p0 & 0xffff0000u);
         const Vec even1 = floats_of(p1 << 16), odd1 = floats_of(p1 & 0xffff0000u);
@@ -48,7 +49,7 @@ void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t*
 #if defined(__AVX512F__)
 #define POSEKERNELS_DOT POSEKERNELS_TARGET("avx512f,avx512bf16")
 
-template <int rows>
+template <int rows, bool streamed>
 POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t* B, float* sums) {
     __m512 c0[rows], c1[rows];
     POSEKERNELS_UNROLL(16)
@@ -57,6 +58,7 @@ POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_str
     const auto step = [&](auto pair) POSEKERNELS_INLINE_LAMBDA POSEKERNELS_DOT {
         const __m512bh b0 = (__m512bh)_mm512_loadu_ps(B);
         const __m512bh b1 = (__m512bh)_mm512_loadu_ps(B + 2 * lanes);
+        if (streamed) prefetch(B);
         B += 2 * panel;
         POSEKERNELS_UNROLL(16)
         for (int r = 0; r < rows; ++r) {
@@ -76,14 +78,15 @@ POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_str
 #endif
 
 #if POSEKERNELS_REGISTERS == 32
-#define POSEKERNELS_BLOCKS(f) \
-    {nullptr, f<1>, f<2>, f<3>, f<4>, f<5>, f<6>, f<7>, f<8>, f<9>, f<10>, f<11>, f<12>, f<13>, f<14>}
+#define POSEKERNELS_BLOCKS(f, s)                                                 \
+    {nullptr, f<1, s>, f<2, s>,  f<3, s>,  f<4, s>,  f<5, s>,  f<6, s>, f<7, s>, \
+     f<8, s>, f<9, s>, f<10, s>, f<11, s>, f<12, s>, f<13, s>, f<14, s>}
 #else
-#define POSEKERNELS_BLOCKS(f) {nullptr, f<1>, f<2>, f<3>, f<4>, f<5>, f<6>}
+#define POSEKERNELS_BLOCKS(f, s) {nullptr, f<1, s>, f<2, s>, f<3, s>, f<4, s>, f<5, s>, f<6, s>}
 #endif
-const Bf16Block plain[max_rows + 1] = POSEKERNELS_BLOCKS(block);
+const Bf16Block plain[2][max_rows + 1] = {POSEKERNELS_BLOCKS(block, false), POSEKERNELS_BLOCKS(block, true)};
 #if defined(__AVX512F__)
-const Bf16Block with_dot[max_rows + 1] = POSEKERNELS_BLOCKS(dot_block);
+const Bf16Block with_dot[2][max_rows + 1] = {POSEKERNELS_BLOCKS(dot_block, false), POSEKERNELS_BLOCKS(dot_block, true)};
 #endif
 
 #if defined(__AVX512F__)
@@ -97,9 +100,11 @@ bool look_for_bf16() {
 
 #if defined(__AVX512F__)
 const bool bf16_instructions = look_for_bf16();
-const Bf16Block* bf16_blocks = bf16_instructions ? with_dot : plain;
+const Bf16Block* bf16_blocks = (bf16_instructions ? with_dot : plain)[0];
+const Bf16Block* bf16_streaming_blocks = (bf16_instructions ? with_dot : plain)[1];
 #else
-const Bf16Block* bf16_blocks = plain;
+const Bf16Block* bf16_blocks = plain[0];
+const Bf16Block* bf16_streaming_blocks = plain[1];
 #endif
 
 void round_to_bf16(const float* source, int64_t n, uint16_t* rounded) {
