@@ -21,7 +21,7 @@ from posekernels.models.registry import where_is
 from posekernels.pose.camera import looking_at, normalise_screen
 from posekernels.pose.keypoints import centre_on_person, coco_to_h36m, guess_unseen, one_trunk
 from posekernels.pose.layouts import scores_to_h36m, to_h36m
-from posekernels.pose.skeleton import H36M_17
+from posekernels.pose.skeleton import H36M_17, skeleton
 from posekernels.pose.smoothing import savitzky_golay
 
 from .bodies import agreeing, bone_lengths, one_skeleton, unswapped
@@ -203,6 +203,8 @@ class Person:
         world: [N, 17, 3] metres, z up, with the root's path; from ``people.world.stand``.
         off: pixels, the median distance of the joints seen from the pose projected back; from ``stand``.
         frames: [N] their numbers in the video, in order; by default all from 0 on.
+        detected: [N, J, 3] x, y and score of all J joints that were detected, as they came, where these are more than
+            the 17 lifted (feet, hands, a face); NaN where the person was not seen.
     """
 
     identity: int
@@ -212,6 +214,7 @@ class Person:
     world: np.ndarray | None = None
     off: float | None = None
     frames: np.ndarray | None = None
+    detected: np.ndarray | None = None
 
     def __post_init__(self):
         if self.frames is None:
@@ -223,7 +226,7 @@ class Person:
         return np.isfinite(self.poses).all((1, 2))
 
     def over(self, name: str, frames: int) -> np.ndarray:
-        """[frames, 17, ...]: points, scores, poses or world in every frame of the video."""
+        """[frames, 17, ...]: points, scores, poses, world or detected in every frame of the video."""
         values = getattr(self, name)
         if len(self.frames) == frames:
             return values
@@ -241,8 +244,9 @@ class Person:
 
     def _part(self, rows: slice) -> Person:
         world = None if self.world is None else self.world[rows]
+        detected = None if self.detected is None else self.detected[rows]
         of = self.points[rows], self.scores[rows], self.poses[rows]
-        return Person(self.identity, *of, world, self.off, self.frames[rows])
+        return Person(self.identity, *of, world, self.off, self.frames[rows], detected)
 
 
 class Shelf(Sequence):
@@ -257,34 +261,39 @@ class Shelf(Sequence):
     FIELDS = {"frames": ("<i8", ()), "points": ("<f4", (17, 2)), "scores": ("<f4", (17,))}
     FIELDS |= {"poses": ("<f4", (17, 3)), "world": ("<f4", (17, 3))}
     ROW = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in FIELDS.values())
+    DETECTED = 12  # bytes of a joint that was detected
 
     def __init__(self, folder: Path | None = None, room: int = ROOM):
         self.folder, self.room, self.file, self.end = folder, room, None, 0
         self.kept: list[Person | tuple[int, int]] = []  # or where in the file, and of how many frames
-        self.about: list[tuple[int, float | None, bool]] = []  # identity, off, whether in the world
+        # identity, off, how many joints were detected, whether in the world
+        self.about: list[tuple[int, float | None, int, bool]] = []
 
     def __len__(self) -> int:
         return len(self.kept)
 
     def append(self, person: Person) -> None:
-        self.room -= len(person.frames) * self.ROW
+        joints = 0 if person.detected is None else person.detected.shape[1]
+        size = len(person.frames) * (self.ROW + joints * self.DETECTED)
+        self.room -= size
         if self.room >= 0:
             self.kept.append(person)
         else:
             if self.file is None:
                 self.file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 (as long as the shelf)
             self.kept.append((self.end, len(person.frames)))
-            self.end += len(person.frames) * self.ROW
-        self.about.append((0, None, False))
+            self.end += size
+        self.about.append((0, None, joints, False))
         self[len(self) - 1] = person
 
     def __setitem__(self, index: int, person: Person) -> None:
         if isinstance(self.kept[index], Person):
             self.kept[index] = person
             return
-        self.about[index] = person.identity, person.off, person.world is not None
+        joints = self.about[index][2]
+        self.about[index] = person.identity, person.off, joints, person.world is not None
         self.file.seek(self.kept[index][0])
-        for name, (kind, _) in self.FIELDS.items():
+        for name, (kind, _) in self._fields(joints).items():
             if getattr(person, name) is not None:
                 self.file.write(np.ascontiguousarray(getattr(person, name), kind).tobytes())
 
@@ -293,14 +302,32 @@ class Shelf(Sequence):
             return [self[i] for i in range(*index.indices(len(self)))]
         if isinstance(self.kept[index], Person):
             return self.kept[index]
-        (at, count), (identity, off, placed), found = self.kept[index], self.about[index], {}
+        (at, count), (identity, off, joints, placed), found = self.kept[index], self.about[index], {}
         self.file.seek(at)
-        for name, (kind, shape) in self.FIELDS.items():
+        for name, (kind, shape) in self._fields(joints).items():
             if name != "world" or placed:
                 whole = np.empty((count, *shape), kind)
                 self.file.readinto(whole)
                 found[name] = whole
         return Person(identity, off=off, **found)
+
+    def _fields(self, joints: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """In the file's order; ``world``, which comes later, last."""
+        return ({"detected": ("<f4", (joints, 3))} if joints else {}) | self.FIELDS
+
+
+def more_than_lifted(layout: str) -> int:
+    """How many joints a layout has, where these are more than the 17 that are lifted; else 0."""
+    joints = skeleton(layout).num_joints
+    return joints if joints > H36M_17.num_joints else 0
+
+
+def as_detected(track: Track, frames: np.ndarray) -> np.ndarray:
+    """``Person.detected`` of a track, in these frames."""
+    found = np.full((len(frames), track.points.shape[1], 3), np.nan, np.float32)
+    own = np.isin(track.frames, frames)
+    found[np.searchsorted(frames, track.frames[own])] = np.dstack((track.points[own], track.scores[own]))
+    return found
 
 
 def denser(fps: float) -> int:
@@ -370,8 +397,9 @@ def lift_all(
     """
     there = np.zeros((2, keypoints.frames), np.int32)  # people in each frame: all of them, and those who are kept
     lifted, bridge, whole, cut = Shelf(folder), options.get("bridge", BRIDGED), 0, 0
-    for track in keypoints.people:
-        track = in_h36m(track, keypoints.layout, lifter.net.sees)
+    more = more_than_lifted(keypoints.layout)
+    for came in keypoints.people:
+        track = in_h36m(came, keypoints.layout, lifter.net.sees)
         frames = track.frames[(track.scores > 0).sum(-1) >= ENOUGH]
         if not len(frames):
             continue
@@ -389,7 +417,9 @@ def lift_all(
                 continue
         for part in runs(frames, bridge):
             there[1, part] += 1
-        lifted.append(lift_person(lifter, track, size=keypoints.size, **options))
+        person = lift_person(lifter, track, size=keypoints.size, **options)
+        person.detected = as_detected(came, person.frames) if more else None
+        lifted.append(person)
     if not whole:
         raise ValueError(f"nobody to lift: no frame shows {ENOUGH} joints of one person with a score of {SURE} or more")
     if cut:

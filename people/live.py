@@ -19,6 +19,7 @@ from posekernels.pose.smoothing import OneEuro
 from .keypoint_files import Keypoints
 from .lifter import ENOUGH, Lifter, Person, Shelf, filled, in_h36m, turned_to_camera
 from .rows import Rows
+from .tracking import Track
 
 
 class LivePerson:
@@ -71,7 +72,7 @@ class LivePerson:
         return self.filter(found) if self.filter else found
 
 
-POSE = np.dtype([("frame", "<i8"), ("points", "<f4", (17, 2)), ("scores", "<f4", (17,)), ("pose", "<f4", (17, 3))])
+POSE = [("frame", "<i8"), ("points", "<f4", (17, 2)), ("scores", "<f4", (17,)), ("pose", "<f4", (17, 3))]
 
 
 class Live:
@@ -81,29 +82,37 @@ class Live:
 
     Args:
         bridge: frames that somebody may be out of sight for. folder: of that file, which goes with the process.
-        how: as for ``LivePerson``.
+        joints: that are detected, where ``Person.detected`` is to keep them; 0 for none. how: as for ``LivePerson``.
     """
 
-    def __init__(self, lifter: Lifter, latency: int, bridge: int, folder: Path | None = None, **how):
+    def __init__(
+        self, lifter: Lifter, latency: int, bridge: int, folder: Path | None = None, *, joints: int = 0, **how
+    ):
+        self.joints = joints
+        self.dtype = np.dtype([*POSE, *([("detected", "<f4", (joints, 3))] if joints else [])])
         self.lifter, self.latency, self.bridge, self.how = lifter, latency, bridge, how
         self.lifters: dict[int, LivePerson] = {}
         self.last: dict[int, tuple[np.ndarray, int]] = {}  # points, and the frame in which the person was last seen
         self.asked: dict[int, list[int]] = {}  # frames whose poses are awaited
-        self.seen: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}  # what was seen in them
+        self.seen: dict[int, dict[int, dict[str, np.ndarray]]] = {}  # what was seen in them
         self.folder = folder or Path(tempfile.gettempdir())
-        self.poses, self.rows = Rows.nameless(POSE, self.folder), {}  # of everybody; whose are which
+        self.poses, self.rows = Rows.nameless(self.dtype, self.folder), {}  # of everybody; whose are which
         self.frame = 0
         LivePerson(lifter, latency, **how)  # refuses a latency it cannot have
 
-    def push(self, people: list[tuple[int, np.ndarray, np.ndarray]]) -> None:
-        """The next frame: (identity, points [17, 2] with NaN, scores [17]) of everybody in it."""
-        for identity, points, scores in people:
+    def push(self, people: list[tuple[int, np.ndarray, np.ndarray, *tuple[np.ndarray, ...]]]) -> None:
+        """The next frame: (identity, points [17, 2] with NaN, scores [17]) of everybody in it.
+
+        With ``joints``, also [joints, 3], x, y and score of all that were detected.
+        """
+        for identity, points, scores, *detected in people:
             if (scores > 0).sum() < ENOUGH:
                 continue
             before = [self.last[identity][0]] if identity in self.last else []
             points = filled(np.stack([*before, points]))[-1]  # a joint out of sight keeps its offset from its neighbour
             self.last[identity] = points, self.frame
-            self.seen.setdefault(identity, {})[self.frame] = points, scores
+            seen = {"points": points, "scores": scores} | ({"detected": detected[0]} if self.joints else {})
+            self.seen.setdefault(identity, {})[self.frame] = seen
         for identity, (points, last) in list(self.last.items()):
             if self.frame - last > self.bridge:  # gone: the next sighting starts afresh
                 self._end(identity)
@@ -122,7 +131,10 @@ class Live:
         there = self.seen[identity].pop(frame, None)
         if there is not None:  # frames between sightings are not claimed
             self.rows.setdefault(identity, array("q")).append(len(self.poses))
-            self.poses.append(np.array([(frame, *there, pose)], POSE))
+            record = np.zeros(1, self.dtype)
+            for name, value in {"frame": frame, "pose": pose, **there}.items():
+                record[name] = value
+            self.poses.append(record)
 
     def _end(self, identity: int) -> None:
         for pose in self.lifters.pop(identity).finish():
@@ -144,13 +156,23 @@ class Live:
             if len(rows):
                 found = self.poses[rows]
                 frames = found["frame"].copy()
-                people.append(Person(group[0], *(found[n].copy() for n in ("points", "scores", "pose")), frames=frames))
+                of = (found[n].copy() for n in ("points", "scores", "pose"))
+                detected = found["detected"].copy() if self.joints else None
+                people.append(Person(group[0], *of, frames=frames, detected=detected))
         return people
 
 
-def frames_of(keypoints: Keypoints, people: int, sees: str) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
+def pushed(track: Track, came: Track, row: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """What ``Live.push`` takes of somebody in one frame: in Human3.6M's joints, and as they came."""
+    return track.identity, track.points[row], track.scores[row], np.column_stack((came.points[row], came.scores[row]))
+
+
+def frames_of(
+    keypoints: Keypoints, people: int, sees: str
+) -> Iterator[list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]]:
     """A keypoints file as if its frames came one by one; at most ``people`` in each, the first ones."""
-    tracks = [in_h36m(track, keypoints.layout, sees) for track in keypoints.people]
+    came = list(keypoints.people)
+    tracks = [in_h36m(track, keypoints.layout, sees) for track in came]
     at = [0] * len(tracks)
     coming: dict[int, list[int]] = {}  # whose turn it is in a frame
     for i, track in enumerate(tracks):
@@ -160,7 +182,7 @@ def frames_of(keypoints: Keypoints, people: int, sees: str) -> Iterator[list[tup
         for i in sorted(coming.pop(frame, ())):
             track, row = tracks[i], at[i]
             if len(found) < people and (track.scores[row] > 0).sum() >= ENOUGH:
-                found.append((track.identity, track.points[row], track.scores[row]))
+                found.append(pushed(track, came[i], row))
             at[i] += 1
             if at[i] < len(track.frames):
                 coming.setdefault(int(track.frames[at[i]]), []).append(i)

@@ -57,7 +57,9 @@ def put_right(
 
 
 def _some(person: Person, rows: np.ndarray, identity: int) -> Person:
-    return Person(identity, *(getattr(person, name)[rows] for name in FIELDS), frames=person.frames[rows])
+    of = (getattr(person, name)[rows] for name in FIELDS)
+    detected = None if person.detected is None else person.detected[rows]
+    return Person(identity, *of, frames=person.frames[rows], detected=detected)
 
 
 def _one(one: Person, other: Person) -> Person:
@@ -67,4 +69,7 @@ def _one(one: Person, other: Person) -> Person:
     points, scores, poses = (
         np.concatenate([getattr(p, name)[p.present] for p in (one, other)])[order] for name in FIELDS
     )
-    return Person(one.identity, points, scores, one_skeleton(poses), frames=frames[order])
+    detected = None
+    if one.detected is not None:
+        detected = np.concatenate([p.detected[p.present] for p in (one, other)])[order]
+    return Person(one.identity, points, scores, one_skeleton(poses), frames=frames[order], detected=detected)

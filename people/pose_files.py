@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from posekernels.archive import DataError, read_json, read_npy, read_npz
 from posekernels.extras import needs
 from posekernels.files import write_aside
 from posekernels.pose.layouts import LAYOUTS, to_h36m
-from posekernels.pose.skeleton import H36M_17, skeleton
+from posekernels.pose.skeleton import H36M_17, SKELETONS, skeleton
 
 from . import motion_files
 from .lifter import Person, Shelf
@@ -79,7 +80,12 @@ FIELDS |= {"world": ("world", (17, 3))}
 def by_frames(lifted: Lifted) -> bool:
     """Whether most of the frames of most people would be empty, of so many that it matters: they are left out then."""
     cells, there = len(lifted.people) * lifted.frames, sum(len(p.frames) for p in lifted.people)
-    return cells * Shelf.ROW > DENSE and cells > 4 * there
+    return cells * (Shelf.ROW + _joints(lifted) * Shelf.DETECTED) > DENSE and cells > 4 * there
+
+
+def _joints(lifted: Lifted) -> int:
+    """How many each person's ``detected`` holds; 0 for none."""
+    return skeleton(lifted.detected_layout).num_joints if lifted.detected_layout else 0
 
 
 def _write_npz(path: Path, lifted: Lifted) -> None:
@@ -99,7 +105,8 @@ def _write_npz(path: Path, lifted: Lifted) -> None:
                 for part in parts:
                     file.write(np.ascontiguousarray(part, dtype).tobytes())
 
-        for name, (of, shape) in FIELDS.items():
+        more = {"detected": ("detected", (_joints(lifted), 3))} if lifted.detected_layout else {}
+        for name, (of, shape) in (FIELDS | more).items():
             parts = (getattr(p, of) if sparse else p.over(of, lifted.frames) for p in people)
             put(name, np.dtype("<f4"), (*lead, *shape), parts)
         if sparse:
@@ -113,6 +120,9 @@ def _write_npz(path: Path, lifted: Lifted) -> None:
             "layout": np.array(H36M_17.name),
             "source": np.array(lifted.source),
         }
+        if lifted.detected_layout:
+            about["detected_layout"] = np.array(lifted.detected_layout)
+            about["detected_joints"] = np.array(skeleton(lifted.detected_layout).joints)
         for name, value in about.items():
             put(name, value.dtype, value.shape, [value])
 
@@ -120,7 +130,8 @@ def _write_npz(path: Path, lifted: Lifted) -> None:
 def check_room(path: Path, lifted: Lifted) -> None:
     """Raises ValueError where a form that holds everybody in every frame would be larger than anybody can use."""
     each = {".json": 600, ".trc": 450, ".c3d": 272, ".bvh": 400, ".glb": 280, ".gltf": 370, ".html": 230}
-    size = each.get(path.suffix.lower(), 0) * len(lifted.people) * lifted.frames
+    row = each.get(path.suffix.lower(), 0) + (22 * _joints(lifted) if path.suffix.lower() == ".json" else 0)
+    size = row * len(lifted.people) * lifted.frames
     if size > MOST:
         raise ValueError(
             f"{path}: {len(lifted.people)} people over {lifted.frames} frames would take about {size / 1e9:.0f} GB; "
@@ -136,6 +147,7 @@ def _rounded(values: np.ndarray, digits: int) -> list:
 
 
 def as_json(lifted: Lifted) -> str:
+    more = lifted.detected_layout
     people = [
         {
             "id": int(p.identity),
@@ -144,6 +156,7 @@ def as_json(lifted: Lifted) -> str:
             "poses": _rounded(p.over("poses", lifted.frames), 4),
             "world": _rounded(p.over("world", lifted.frames), 4),
         }
+        | ({"detected": _rounded(p.over("detected", lifted.frames), 3)} if more else {})
         for p in lifted.people
     ]
     about = {
@@ -156,6 +169,7 @@ def as_json(lifted: Lifted) -> str:
         "size": lifted.size,
         "source": lifted.source,
         "frames": lifted.frames,
+        **({"detected_layout": more, "detected_joints": skeleton(more).joints} if more else {}),
         "people": people,
     }
     return json.dumps(about, separators=(",", ":")) + "\n"
@@ -177,8 +191,9 @@ def read(path: str | Path) -> Lifted:
             f"{path}: no 3D people in it (missing: {', '.join(missing)}); expected a file of posekernels lift"
         )
     arrays = [np.asarray(content[k], np.float32) for k in FIELDS]
+    detected, layout = _detected(path, content, arrays[0].shape[:-2])
     if "frame" in content:
-        return _of_frames(path, content, arrays)
+        return replace(_of_frames(path, content, arrays, detected), detected_layout=layout)
     people, frames = arrays[0].shape[:2] if arrays[0].ndim == 4 else (0, 0)
     if (
         not people
@@ -190,8 +205,21 @@ def read(path: str | Path) -> Lifted:
     if len(identities) != people or not 0 < fps < float("inf"):
         raise DataError(f"{path}: {people} people at {fps:g} frames per second, with {len(identities)} identities")
     size = tuple(int(v) for v in np.ravel(content.get("size", ())))
-    found = [Person(int(i), *parts) for i, *parts in zip(identities, *arrays)]
-    return Lifted(found, fps, size if len(size) == 2 else None, str(content.get("source", "")))
+    more = [None] * people if detected is None else detected
+    found = [Person(int(i), *parts, detected=own) for i, *parts, own in zip(identities, *arrays, more)]
+    source = str(content.get("source", ""))
+    return Lifted(found, fps, size if len(size) == 2 else None, source, detected_layout=layout)
+
+
+def _detected(path: Path, content: dict, lead: tuple[int, ...]) -> tuple[np.ndarray | None, str | None]:
+    """``detected`` [*lead, J, 3] and the layout of its joints; None where the file has none."""
+    if "detected" not in content:
+        return None, None
+    detected, layout = np.asarray(content["detected"], np.float32), str(content.get("detected_layout", ""))
+    joints = SKELETONS[layout].num_joints if layout in SKELETONS else 0
+    if not joints or detected.shape != (*lead, joints, 3):
+        raise DataError(f"{path}: detected {list(detected.shape)} are no joints of layout {layout!r} in {list(lead)}")
+    return detected, layout
 
 
 def is_ours(path: Path) -> bool:
@@ -200,7 +228,7 @@ def is_ours(path: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == "posekernels"
 
 
-def _of_frames(path: Path, content: dict, arrays: list[np.ndarray]) -> Lifted:
+def _of_frames(path: Path, content: dict, arrays: list[np.ndarray], detected: np.ndarray | None) -> Lifted:
     """Of ``by_frames``."""
     frames, whose = (np.asarray(content[k], np.int64) for k in ("frame", "identity"))
     count = len(frames)
@@ -213,7 +241,8 @@ def _of_frames(path: Path, content: dict, arrays: list[np.ndarray]) -> Lifted:
         if not len(own) or (steps < 1).any() or frames[own[0]] < 0 or frames[own[-1]] >= length:
             raise DataError(f"{path}: the frames of person {identity} are none, out of order, or not below {length}")
         points, scores, poses, world = (a[own] for a in arrays)
-        people.append(Person(identity, points, scores, poses, world, frames=frames[own]))
+        more = None if detected is None else detected[own]
+        people.append(Person(identity, points, scores, poses, world, frames=frames[own], detected=more))
     size = tuple(int(n) for n in np.ravel(content.get("size", ())))
     source = str(content.get("source", path.name))
     return Lifted(people, float(content["fps"]), size if len(size) == 2 else None, source, length=length)
@@ -227,6 +256,9 @@ def _of_json(path: Path) -> dict:
     people, names = content.get("people", []), ("keypoints", "scores", "poses", "world")
     try:
         arrays = {k: np.array([p[k] for p in people], np.float32) for k in names}
+        if "detected_layout" in content:
+            arrays["detected"] = np.array([p["detected"] for p in people], np.float32)
+            arrays["detected_layout"] = content["detected_layout"]
         found = arrays | {"identities": [int(p["id"]) for p in people], "fps": float(content["fps"])}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not as posekernels lift writes it ({type(error).__name__}: {error})") from error

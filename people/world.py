@@ -239,6 +239,7 @@ class Lifted:
     Args:
         length: frames of the video; where it is None, those of the first person.
         now: of a forecast, how many frames were seen; the others are what may come. None where all were seen.
+        detected_layout: of the joints that people's ``detected`` holds; None where nobody has any.
     """
 
     people: Sequence[Person]
@@ -248,6 +249,7 @@ class Lifted:
     notes: list[str] = field(default_factory=list)
     now: int | None = None
     length: int | None = None
+    detected_layout: str | None = None
 
     @property
     def frames(self) -> int:

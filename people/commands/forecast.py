@@ -129,7 +129,8 @@ def until(lifted: Lifted, at: float) -> Lifted:
     if not 1 <= frames <= lifted.frames:
         raise ValueError(f"--at {at:g}: the motion lasts {lifted.frames / lifted.fps:.1f} s")
     cut = [person.until(frames) for person in lifted.people]
-    return Lifted(cut, lifted.fps, lifted.size, lifted.source, length=frames)
+    more = lifted.detected_layout
+    return Lifted(cut, lifted.fps, lifted.size, lifted.source, length=frames, detected_layout=more)
 
 
 def beginning(lifted: Lifted, end: int) -> int:

@@ -28,8 +28,8 @@ from posekernels.pose.smoothing import savitzky_golay
 
 from .. import detect, keypoint_files, pictures, player, pose_files
 from ..keypoint_files import Keypoints
-from ..lifter import SLOW, SURE, Lifter, Shelf, denser, in_h36m, lift_all, load_lifter
-from ..live import Live, frames_of
+from ..lifter import SLOW, SURE, Lifter, Shelf, denser, in_h36m, lift_all, load_lifter, more_than_lifted
+from ..live import Live, frames_of, pushed
 from ..numbers import put_right
 from ..rows import PIECE, Rows
 from ..tracking import Sighting, Track, Tracker
@@ -406,9 +406,10 @@ def scratch(options: Namespace) -> Path | None:
 
 
 # -- from 2D to 3D ---------------------------------------------------------------------------------------------------
-def live_lifting(options: Namespace, lifter: Lifter, fps: float, image: tuple[int, int] | None) -> Live:
+def live_lifting(options: Namespace, lifter: Lifter, layout: str, fps: float, image: tuple[int, int] | None) -> Live:
     how = {"size": image, "focal": options.focal, "fps": fps, "smooth": options.smooth > 0}
-    return Live(lifter, options.latency, round(BRIDGE * fps), scratch(options), **how)
+    joints = more_than_lifted(layout)
+    return Live(lifter, options.latency, round(BRIDGE * fps), scratch(options), joints=joints, **how)
 
 
 def window(seconds: float, fps: float) -> int:
@@ -614,7 +615,7 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
         return keypoints, None
     if keypoints.fps < SLOW:
         keypoints.notes.append(f"warning: --latency at {keypoints.fps:g} frames/s: lifters want {SLOW:g} or more")
-    live = live_lifting(options, lifter, keypoints.fps, keypoints.size)
+    live = live_lifting(options, lifter, keypoints.layout, keypoints.fps, keypoints.size)
     for people in frames_of(keypoints, options.people or PEOPLE, lifter.net.sees):
         with clock.stage("lifting"):
             live.push(people)
@@ -645,7 +646,7 @@ def from_images(
     """
     live, tracker = None, Tracker(layout=search.detector.layout)
     if options.latency is not None:
-        live = live_lifting(options, lifter, search.video.fps, search.video.size)
+        live = live_lifting(options, lifter, search.detector.layout, search.video.fps, search.video.size)
     try:
         for people in search:
             if live is not None:
@@ -796,7 +797,15 @@ def finish(
     stand(
         people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span, fps=keypoints.fps
     )
-    lifted = Lifted(people, keypoints.fps, keypoints.size, options.input, keypoints.notes, length=keypoints.frames)
+    lifted = Lifted(
+        people,
+        keypoints.fps,
+        keypoints.size,
+        options.input,
+        keypoints.notes,
+        length=keypoints.frames,
+        detected_layout=keypoints.layout if more_than_lifted(keypoints.layout) else None,
+    )
     for note in (*keypoints.notes, *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
@@ -831,6 +840,6 @@ def log_to_rerun(lifted: Lifted, options: Namespace) -> None:
     say(f"wrote {options.rerun}")
 
 
-def _frame(identity: int, sighting: Sighting, layout: str, sees: str) -> tuple[int, np.ndarray, np.ndarray]:
-    track = in_h36m(Track(identity, sighting.points[None], sighting.scores[None]), layout, sees)
-    return identity, track.points[0], track.scores[0]
+def _frame(identity: int, sighting: Sighting, layout: str, sees: str) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    came = Track(identity, sighting.points[None], sighting.scores[None])
+    return pushed(in_h36m(came, layout, sees), came, 0)

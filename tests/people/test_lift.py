@@ -23,7 +23,7 @@ from posekernels.people.world import stand, upright
 from posekernels.pose.camera import camera_to_world, normalise_screen
 from posekernels.pose.keypoints import coco_to_h36m
 from posekernels.pose.layouts import from_h36m
-from posekernels.pose.skeleton import H36M_17
+from posekernels.pose.skeleton import H36M_17, skeleton
 from posekernels.train.data.motion import load_starter
 from tests.people.films import film_in
 
@@ -855,6 +855,46 @@ def test_live_from_pictures(folder, pictures, tmp_path):
     arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
     assert go(*arguments, "--latency", 1) == 0
     assert pose_files.read(tmp_path / "x.npz").people[0].present.all()
+
+
+@pytest.mark.parametrize("how", ["whole", "resumed", "live"])
+def test_hands_feet_and_face_that_a_detector_gives_are_kept(folder, pictures, tmp_path, monkeypatch, walk, how):
+    """17 joints are lifted; the files hold all 133 as they were found, and NaN where nobody was seen."""
+    noise = np.random.default_rng(0)
+    found = np.stack([from_h36m(pose, "coco-133") for pose in walk[:20]]).astype(np.float32)
+    found[:, 17:] += noise.uniform(0, 5, found[:, 17:].shape).astype(np.float32)
+    scores = noise.uniform(0.3, 1, found.shape[:2]).astype(np.float32)
+    found[4, 120], scores[4, 120] = np.nan, 0
+
+    def find(self, image):
+        if self.calls == type(self).until:
+            raise KeyboardInterrupt
+        self.calls, number = self.calls + 1, int(image[0, 0, 0])
+        return [] if number in (9, 10) else [Sighting(found[number], scores[number])]
+
+    monkeypatch.setattr(FakeDetector, "layout", "coco-133")
+    monkeypatch.setattr(FakeDetector, "__call__", find)
+    arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors"]
+    arguments += ["-o", tmp_path / "x.npz", "-o", tmp_path / "x.json"]
+    if how == "resumed":
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeDetector, "until", 12)
+            assert go(*arguments) == 130
+    assert go(*arguments, *{"resumed": ["--resume"], "live": ["--latency", "1"]}.get(how, [])) == 0
+    want = np.dstack((found, scores))
+    want[9:11] = np.nan
+    for name in ("x.npz", "x.json"):
+        back = pose_files.read(tmp_path / name)
+        (person,) = back.people
+        assert back.detected_layout == "coco-133" and person.poses.shape[1:] == (17, 3)
+        np.testing.assert_allclose(person.over("detected", 20), want, atol=6e-4)
+    with np.load(tmp_path / "x.npz") as archive:
+        names = archive["detected_joints"].tolist()
+    assert (
+        names == list(skeleton("coco-133").joints) == json.loads((tmp_path / "x.json").read_text())["detected_joints"]
+    )
+    assert go("render", tmp_path / "x.npz", "-o", tmp_path / "y.json") == 0
+    np.testing.assert_allclose(pose_files.read(tmp_path / "y.json").over("detected")[0], want, atol=6e-4)
 
 
 def test_nobody_in_the_video(folder, pictures, tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ import pytest
 
 from posekernels.archive import DataError
 from posekernels.people import keypoint_files, pose_files
-from posekernels.people.lifter import Person
+from posekernels.people.keypoint_rules import Keypoints
+from posekernels.people.lifter import Person, lift_all, load_lifter
+from posekernels.people.tracking import Track
 from posekernels.people.world import Lifted, stand
 from posekernels.pose.layouts import from_h36m
 from posekernels.train.data.motion import load_starter
@@ -207,3 +209,22 @@ def test_people_of_another_file_are_refused(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             pose_files.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("layout", ["halpe-26", "coco-17"])
+def test_joints_beyond_those_lifted_are_kept_of_keypoint_files_too(pixels, tmp_path, layout):
+    points = from_h36m(pixels[:12], layout).astype(np.float32)
+    keypoints = Keypoints(
+        [Track(7, points, np.full(points.shape[:2], 0.9, np.float32))], layout, 12, 50.0, (1000, 1000)
+    )
+    (one,) = lift_all(load_lifter(None), keypoints)
+    if layout == "coco-17":  # no hands, no feet
+        assert one.detected is None
+        return
+    np.testing.assert_array_equal(one.detected[..., :2], points)
+    stand([one], keypoints.size)
+    pose_files.write(tmp_path / "x.npz", Lifted([one], 50.0, keypoints.size, "clip", detected_layout=layout))
+    broken = dict(np.load(tmp_path / "x.npz")) | {"detected_layout": np.array("body-25")}
+    np.savez(tmp_path / "broken.npz", **broken)
+    with pytest.raises(DataError, match=r"detected \[1, 12, 26, 3\] are no joints of layout 'body-25' in \[1, 12\]"):
+        pose_files.read(tmp_path / "broken.npz")

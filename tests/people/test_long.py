@@ -111,7 +111,9 @@ def person(identity: int, frames) -> Person:
     frames = np.asarray(frames)
     points = np.tile(BODY, (len(frames), 1, 1)) + np.float32(frames[:, None, None])
     poses = np.tile(POSE, (len(frames), 1, 1))
-    return Person(identity, points, np.ones((len(frames), 17), np.float32), poses, poses + 1, frames=frames)
+    detected = np.full((len(frames), 26, 3), np.float32(identity)) + np.float32(frames[:, None, None])
+    scores = np.ones((len(frames), 17), np.float32)
+    return Person(identity, points, scores, poses, poses + 1, frames=frames, detected=detected)
 
 
 def track(identity: int, frames: range) -> Track:
@@ -150,8 +152,10 @@ def test_numbers_are_put_right_by_hand():
     merged = put_right(people, [(3, 7)], [], 10.0)
     assert [(p.identity, len(p.frames)) for p in merged] == [(1, 100), (3, 80)]
     assert merged[1].frames.tolist() == [*range(40), *range(60, 100)]
+    assert merged[1].detected[:, 5, 0].tolist() == [*range(3, 43), *range(67, 107)]
     split = put_right(merged, [], [(3, 5.0)], 10.0)
     assert [(p.identity, p.frames[0], p.frames[-1]) for p in split] == [(1, 0, 99), (3, 0, 39), (4, 60, 99)]
+    np.testing.assert_array_equal(split[2].detected, people[2].detected)
     for couples, moments, message in (
         ([(1, 7)], [], "--merge 1=7: both are there at 6.0 s, and in 40 frames in all"),
         ([(1, 9)], [], "--merge 1=9: nobody has the number 9; there are 1, 3, 7"),
@@ -163,14 +167,16 @@ def test_numbers_are_put_right_by_hand():
 
 def test_a_full_shelf_keeps_people_in_a_file():
     people = [person(i, range(10 * i, 10 * i + 50)) for i in range(5)]
-    full = shelf(*people, room=2 * 50 * Shelf.ROW)
-    assert full.end == 3 * 50 * Shelf.ROW
+    row = Shelf.ROW + 26 * Shelf.DETECTED
+    full = shelf(*people, room=2 * 50 * row)
+    assert full.end == 3 * 50 * row
     third = full[3]
     third.world, third.off, third.identity = third.world + 5, 1.5, 30
     full[3] = third
     for one, other in zip(people, full):
         assert one.frames.tolist() == other.frames.tolist()
         np.testing.assert_array_equal(one.poses, other.poses)
+        np.testing.assert_array_equal(one.detected, other.detected)
     np.testing.assert_array_equal(full[3].world, people[3].world + 5)
     assert (full[3].off, full[3].identity) == (1.5, 30)
 
@@ -180,14 +186,16 @@ def test_a_long_recording_is_written_by_frames(tmp_path, monkeypatch, sparse):
     people = [person(3, [2, 3, 5]), *(person(10 + i, range(40 * i, 40 * i + 9)) for i in range(1, 9))]
     if sparse:
         monkeypatch.setattr(pose_files, "DENSE", 1000)
-    pose_files.write(tmp_path / "x.npz", Lifted(people, 25.0, (640, 480), "x.mp4", length=400))
+    pose_files.write(
+        tmp_path / "x.npz", Lifted(people, 25.0, (640, 480), "x.mp4", length=400, detected_layout="halpe-26")
+    )
     with np.load(tmp_path / "x.npz") as content:
         assert content["poses"].shape == ((75, 17, 3) if sparse else (9, 400, 17, 3))
     again = pose_files.read(tmp_path / "x.npz")
     assert (again.frames, again.fps, again.size) == (400, 25.0, (640, 480))
     for one, other in zip(people, again.people, strict=True):
         assert one.identity == other.identity
-        for name in ("points", "scores", "poses", "world"):
+        for name in ("points", "scores", "poses", "world", "detected"):
             np.testing.assert_array_equal(one.over(name, 400), other.over(name, 400))
     found = keypoint_files.read(tmp_path / "x.npz")
     assert found.frames == 400 and found.numbered and found.people[0].frames.tolist() == [2, 3, 5]
