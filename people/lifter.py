@@ -225,13 +225,14 @@ class Person:
         """[N] frames with a pose."""
         return np.isfinite(self.poses).all((1, 2))
 
-    def over(self, name: str, frames: int) -> np.ndarray:
-        """[frames, 17, ...]: points, scores, poses, world or detected in every frame of the video."""
-        values = getattr(self, name)
-        if len(self.frames) == frames:
+    def over(self, name: str, frames: int, start: int = 0) -> np.ndarray:
+        """[frames - start, 17, ...]: points, scores, poses, world or detected in every frame from one on."""
+        first = int(np.searchsorted(self.frames, start))
+        values, at = getattr(self, name)[first:], self.frames[first:] - start
+        if len(at) == frames - start:
             return values
-        whole = np.full((frames, *values.shape[1:]), 0 if name == "scores" else np.nan, np.float32)
-        whole[self.frames] = values
+        whole = np.full((frames - start, *values.shape[1:]), 0 if name == "scores" else np.nan, np.float32)
+        whole[at] = values
         return whole
 
     def until(self, end: int) -> Person:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels.archive import DataError, read_json, read_npy, read_npz
+from posekernels.archive import DataError, open_npz, read_json, read_npy, read_npz
 from posekernels.extras import needs
 from posekernels.files import write_aside
 from posekernels.pose.layouts import LAYOUTS, to_h36m
@@ -24,6 +24,7 @@ SUFFIXES = (".npz", ".json", ".trc", ".c3d", ".bvh", ".glb", ".gltf")
 READ = (".npz", ".json")
 DENSE = 256 << 20  # bytes up to which every frame of everybody is written, there or not
 MOST = 4e9  # bytes of a file in another form than .npz
+MANY = 1 << 16  # frames of all people, from which on ``read_before`` does not read a file whole
 
 
 def check_target(path: Path) -> None:
@@ -220,6 +221,66 @@ def _detected(path: Path, content: dict, lead: tuple[int, ...]) -> tuple[np.ndar
     if not joints or detected.shape != (*lead, joints, 3):
         raise DataError(f"{path}: detected {list(detected.shape)} are no joints of layout {layout!r} in {list(lead)}")
     return detected, layout
+
+
+def read_before(path: str | Path, seconds: float, at: float | None = None) -> tuple[Lifted, Lifted]:
+    """The last seconds of a ``.npz`` that ``write`` made, or those before second ``at``. The rest takes no memory.
+
+    Returns:
+        The people in these frames, or in the one where they were last seen before; and an outline of everything: people
+        with the frames in which they have a place, which is not told.
+    Raises:
+        DataError: as ``read``.
+    """
+    path, names = Path(path), (*FIELDS, "identities", "fps")
+    with open_npz(path) as content:
+        lead = content.shape("world")[:-2] if all(name in content for name in names) else ()
+        if np.prod(lead) < MANY:
+            return (whole := read(path)), whole
+        fps, identities = float(content["fps"]), np.ravel(content["identities"]).tolist()
+        if "frame" in content:
+            length = int(content["frames"])
+            frame, whose = (np.asarray(content[name], np.int64) for name in ("frame", "identity"))
+        else:
+            length = lead[-1]
+            frame, whose = np.tile(np.arange(length), len(identities)), np.repeat(identities, length)
+        shapes = [content.shape(name) == (*lead, *width) for name, (_, width) in FIELDS.items()]
+        if not all(shapes) or not len(frame) == len(whose) == np.prod(lead) or not 0 < fps < float("inf"):
+            return (whole := read(path)), whole  # which says what is wrong
+        stop = length if at is None else min(length, max(1, round(at * fps)))
+        start = max(0, stop - round(seconds * fps))
+        kept, parts = (frame >= start) & (frame < stop), {}
+        for name, (of, width) in FIELDS.items():
+            parts[of], there = _some(content.rows(name, width), kept)
+        size = tuple(int(v) for v in np.ravel(content["size"])) if "size" in content else ()
+        about = fps, size if len(size) == 2 else None, str(content["source"]) if "source" in content else ""
+    ends, outline = [], []
+    for identity in identities:
+        seen, own = frame[there & (whose == identity)], whose[kept] == identity
+        if ((seen >= start) & (seen < stop)).any():
+            ends.append(Person(int(identity), **{of: part[own] for of, part in parts.items()}, frames=frame[kept][own]))
+        else:  # when they left is told
+            before = seen[seen < stop][-1:]
+            ends.append(Person(int(identity), **_nothing(len(before)), frames=before))
+        outline.append(Person(int(identity), **_nothing(len(seen)), frames=seen))
+    return tuple(Lifted(found, *about, length=length) for found in (ends, outline))
+
+
+def _some(rows: Iterable[np.ndarray], kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of rows [N, ...] in pieces: those ``kept`` [N], and which of all are finite [N]."""
+    found, there, at = [], np.zeros(len(kept), bool), 0
+    for some in rows:
+        own = slice(at, at + len(some))
+        there[own] = np.isfinite(some.reshape(len(some), -1)).all(1)
+        found.append(some[kept[own]])
+        at += len(some)
+    return np.concatenate(found), there
+
+
+def _nothing(count: int) -> dict[str, np.ndarray]:
+    """Arrays of a person of whom nothing is told, which take no memory."""
+    zero = np.zeros((), np.float32)
+    return {of: np.broadcast_to(zero, (count, *width)) for of, width in FIELDS.values()}
 
 
 def is_ours(path: Path) -> bool:

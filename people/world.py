@@ -257,7 +257,7 @@ class Lifted:
 
     def over(self, name: str, start: int = 0, step: int = 1) -> list[np.ndarray]:
         """Of each person points, scores, poses or world, [frames, 17, ...], from a frame on, every ``step``-th."""
-        return [person.over(name, self.frames)[start::step] for person in self.people]
+        return [person.over(name, self.frames, start)[::step] for person in self.people]
 
     def _repr_html_(self) -> str:
         from .player import film_of  # which knows what is here

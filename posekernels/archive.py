@@ -8,10 +8,13 @@ before memory is taken.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,23 +80,29 @@ def read_pickle(path: str | Path, most: int = MOST_BYTES):
         return _unpickle(stream, path.stat().st_size, str(path), most)
 
 
-def _npy(stream: BinaryIO, size: int, what: str, most: int):
-    """The array at ``stream``, which holds ``size`` bytes from the first of its header on."""
+def _header(stream: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, Fortran's order, dtype) of the array at ``stream``, which holds ``size`` bytes; numbers are all there."""
     fmt = np.lib.format
     version = fmt.read_magic(stream)
     header = {(1, 0): fmt.read_array_header_1_0, (2, 0): fmt.read_array_header_2_0}.get(version)
     if header is None:
         raise ValueError(f"version {version} of the format")
     shape, fortran, dtype = header(stream)
+    wanted = math.prod(shape) * dtype.itemsize
+    if dtype != np.dtype(object) and wanted > size:
+        raise ValueError(f"its header announces {wanted:,} bytes, {size:,} are there")
+    return shape, fortran, dtype
+
+
+def _npy(stream: BinaryIO, size: int, what: str, most: int):
+    """The array at ``stream``, which holds ``size`` bytes from the first of its header on."""
+    shape, fortran, dtype = _header(stream, size)
     if dtype == np.dtype(object):  # NumPy writes such an array as one pickle after the header
         value = _unpickle(stream, size, what, most)
         return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
-    wanted = math.prod(shape) * dtype.itemsize
-    if wanted > size:
-        raise ValueError(f"its header announces {wanted:,} bytes, {size:,} are there")
     if dtype.hasobject or dtype.fields:
         raise ValueError(f"arrays of type {dtype}")
-    data = stream.read(wanted)
+    data = stream.read(math.prod(shape) * dtype.itemsize)
     array = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))  # a copy, and writable
     return array.reshape(shape, order="F" if fortran else "C")
 
@@ -176,6 +185,59 @@ def names_in(path: str | Path) -> list[str]:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path}: not a readable .npz archive ({_first_line(error)}); is it complete?") from error
+
+
+@contextlib.contextmanager
+def open_npz(path: str | Path, most: int = MOST_BYTES) -> Iterator[OpenNpz]:
+    """An ``.npz`` of which only some is read.
+
+    Raises:
+        DataError: as ``read_npz``, also for what is read of it.
+    """
+    _check_file(Path(path))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield OpenNpz(archive, _members(archive, str(path), most), str(path), most)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib, struct and numpy each raise their own
+        raise DataError(f"{path}: not a readable .npz archive ({_first_line(error)}); is it complete?") from error
+
+
+@dataclass
+class OpenNpz:
+    """The arrays of an archive, by name: ``archive[name]`` is a whole one."""
+
+    archive: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
+    path: str
+    most: int
+
+    def __contains__(self, name: str) -> bool:
+        return f"{name}.npy" in self.members
+
+    def __getitem__(self, name: str):
+        info = self.members[f"{name}.npy"]
+        with self.archive.open(info) as stream:
+            return _npy(stream, info.file_size, f"{self.path} [{name}]", self.most)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        info = self.members[f"{name}.npy"]
+        with self.archive.open(info) as stream:
+            return _header(stream, info.file_size)[0]
+
+    def rows(self, name: str, width: tuple[int, ...], count: int = 8192) -> Iterator[np.ndarray]:
+        """[up to ``count``, *width] float32: an array of such rows, whatever it has before them, piece by piece."""
+        info = self.members[f"{name}.npy"]
+        with self.archive.open(info) as stream:
+            shape, fortran, dtype = _header(stream, info.file_size)
+            if dtype != np.dtype("<f4") or fortran or shape[len(shape) - len(width) :] != width:
+                raise ValueError(f"{name}: expected rows of {list(width)} float32, got {list(shape)} of {dtype}")
+            left, each = math.prod(shape[: len(shape) - len(width)]), math.prod(width) * dtype.itemsize
+            while left:
+                some = min(left, count)
+                yield np.frombuffer(stream.read(some * each), dtype).reshape(some, *width)
+                left -= some
 
 
 def write_npz(path: str | Path, **arrays) -> None:

@@ -21,7 +21,7 @@ from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17
 
 from .. import pictures, player, pose_files
-from ..lifter import Person, runs, stretches
+from ..lifter import LONGEST, Person, runs, stretches
 from ..world import Lifted
 from . import lift
 from .lift import say
@@ -41,7 +41,12 @@ def resampled(motion: np.ndarray, fps: float, target: float, count: int, end: in
 
 def seen(person: Person) -> np.ndarray:
     """The frames with a place in the world."""
-    return person.frames[np.isfinite(person.world).all((1, 2))]
+    parts = range(0, len(person.frames), LONGEST)
+    return np.concatenate([person.frames[:0], *(_seen(person, slice(start, start + LONGEST)) for start in parts)])
+
+
+def _seen(person: Person, rows: slice) -> np.ndarray:
+    return person.frames[rows][np.isfinite(person.world[rows]).all((1, 2))]
 
 
 def best_moment(lifted: Lifted, least: float) -> tuple[float, list[int]]:
@@ -211,7 +216,7 @@ def main(arguments: list[str]) -> int:
     if getattr(net, "joints", None) != 17 or not hasattr(net, "history"):
         of = f" of {net.joints} joints" if hasattr(net, "joints") else ""
         raise ValueError(f"{options.weights}: {net.about.network}{of} is not a forecaster of 17 joints")
-    own = options.joints is not None
+    own, outline = options.joints is not None, None
     if own and options.fps is None:
         raise ValueError("--joints: --fps F is missing, the frames per second of these joints")
     for name, value in (("fps", options.fps), ("up", options.up)):
@@ -223,6 +228,8 @@ def main(arguments: list[str]) -> int:
         lifted = pose_files.read_joints(options.input, options.joints, options.fps, options.up or "z")
         for note in lifted.notes:
             say(note)
+    elif _is_lifted(options.input) and Path(options.input).suffix.lower() == ".npz":
+        lifted, outline = pose_files.read_before(options.input, PAST + 1, options.at)
     elif _is_lifted(options.input):
         lifted = pose_files.read(options.input)
     else:
@@ -237,7 +244,7 @@ def main(arguments: list[str]) -> int:
         if lifted is None:
             return 130
     rate = net.about.fps or FPS
-    moment, most = best_moment(lifted, 0.5 * (net.history - 1) / rate)
+    moment, most = best_moment(outline or lifted, 0.5 * (net.history - 1) / rate)
     better = f"; --at {moment:g} would forecast {named(most)}" if most else ""
     if options.at is not None:
         lifted = until(lifted, options.at)

@@ -181,7 +181,7 @@ def film_of(
     points, size = in_image(np.stack(lifted.over("points", start)), lifted.size)
     bodies = []
     for person, pixels in zip(lifted.people, points):
-        world, poses = (person.over(name, lifted.frames)[start:] for name in ("world", "poses"))
+        world, poses = (person.over(name, lifted.frames, start) for name in ("world", "poses"))
         camera = camera_of(poses, world, pixels, size) if lifted.size else None
         bodies.append(Body(f"Person {person.identity}", world, pixels if now is None else None, camera=camera))
     title = Path(lifted.source).name or "people"

@@ -226,6 +226,35 @@ def test_a_forecast_keeps_a_minute_of_a_long_past():
     assert "the last 60 s before the forecast are written with it, of 180 s" in notes
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_forecast_reads_the_end_of_a_long_file(tmp_path, monkeypatch, capsys, sparse):
+    """What it says and makes is that of the whole file; memory is that of the last minute."""
+    people = [person(1, range(12000)), person(5, range(300, 900)), person(7, range(8000, 8200)), person(9, [11999])]
+    if sparse:
+        monkeypatch.setattr(pose_files, "DENSE", 1000)
+        people[0] = person(1, range(7000, 12000))
+    pose_files.write(tmp_path / "x.npz", Lifted(people, 50.0, (640, 480), "x.mp4", length=12000))
+    told = []
+    for many in (1 << 30, 100):
+        monkeypatch.setattr(pose_files, "MANY", many)
+        for at in ([], ["--at", "18"], ["--at", "163.2"]):
+            (tmp_path / "y.npz").unlink(missing_ok=True)
+            try:
+                forecast.main([str(tmp_path / "x.npz"), "-o", str(tmp_path / "y.npz"), *at])
+                world = pose_files.read(tmp_path / "y.npz").people[0].world
+            except ValueError as error:
+                world = str(error)
+            told.append((capsys.readouterr().err, world))
+    for one, other in zip(told[:3], told[3:], strict=True):
+        assert one[0] == other[0]
+        np.testing.assert_array_equal(one[1], other[1])
+    tracemalloc.start()
+    pose_files.read_before(tmp_path / "x.npz", 10.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (3e6 if sparse else 10e6)  # of 3.6 and 29 MB
+
+
 def test_what_nobody_could_use_is_refused_with_its_size(tmp_path):
     many = Lifted([person(i, range(3)) for i in range(300)], 30.0, None, length=216000)
     with pytest.raises(ValueError, match="x.trc: 300 people over 216000 frames would take about 29 GB; .npz holds"):
