@@ -17,6 +17,23 @@ from torch import Tensor
 from ._adapters import allows_tf32
 
 
+def _index_by_item() -> None:
+    """Triton 3.6's interpreter takes an array of one number for a number, which NumPy from 2.5 on refuses."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor, scope) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched
+
+
+if triton.__version__.startswith("3.6.") and triton.knobs.runtime.interpret:
+    _index_by_item()
+
+
 @dataclass(frozen=True)
 class Compilation:
     """One kernel in one configuration, to be compiled ahead of time for every target (``posekernels.aot``).
