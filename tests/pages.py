@@ -1,9 +1,9 @@
 """The code blocks of pages, run in order as they stand there, in one folder per page.
 
 A block's word says what it is: ``python`` is run, all of a page in one namespace; ``sh`` or none is commands, one a
-line; ``json`` is read; ``text`` straight after a block is what it prints, line by line in that order, where ``...``
-stands for anything. ``<!-- parsed: WHY -->`` before commands: too long or too much for a test, so their options alone
-are looked at; before ``python``, which is compiled only.
+line; ``json`` is read; ``cpp`` is a source of kernels, which must compile; ``text`` straight after a block is what it
+prints, line by line in that order, where ``...`` stands for anything. ``<!-- parsed: WHY -->`` before commands: too
+long or too much for a test, so their options alone are looked at; before ``python``, which is compiled only.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
+import textwrap
 import tomllib
 import traceback
 import warnings
@@ -26,15 +29,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 from posekernels.__main__ import run
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 FENCE = re.compile(
-    r"(?:^<!-- (?P<how>\w+): (?P<why>[^\n]+) -->\n\n?)?^(?P<tick>```+)(?P<word>[^\n]*)\n(?P<text>.*?)^(?P=tick)[ ]*$",
+    r"(?:^<!-- (?P<how>\w+): (?P<why>[^\n]+) -->\n\n?)?"
+    r"^(?P<in>[ ]*)(?P<tick>```+)(?P<word>[^\n]*)\n(?P<text>.*?)^(?P=in)(?P=tick)[ ]*$",
     re.M | re.S,
 )
 OTHERS = ("pytest", "git", "cd", "ray", "docker", "jupyter", "wandb", "hf")  # programs that are not ours
+OTHERS += ("ruff", "clang-format", "auditwheel")
+OTHERS_OF_PYTHON = ("pytest", "build", "setup.py")
 
 
 @dataclass
@@ -52,7 +60,7 @@ def blocks(page: str) -> Iterator[Block]:
             continue
         assert found["how"] in (None, "parsed"), f"<!-- {found['how']}: -->: only parsed is known"
         line = page[: found.start("tick")].count("\n") + 1
-        yield Block(line, word or "sh", found["text"], found["how"] is not None)
+        yield Block(line, word or "sh", textwrap.dedent(found["text"]), found["how"] is not None)
 
 
 class Parsed(BaseException):
@@ -86,7 +94,7 @@ def command(words: list[str], parsed: bool) -> None:
     """
     settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *rest = [word for word in words if not re.match(r"[A-Z_]+=", word)]
-    if program in OTHERS or words[:3] == ["python", "-m", "pytest"]:
+    if program in OTHERS or (program in ("python", "python3") and set(rest[:2]) & set(OTHERS_OF_PYTHON)):
         return
     if program == "pip":
         named = re.findall(r"\[([\w,-]+)\]", " ".join(rest))
@@ -133,6 +141,14 @@ def check_printed(wanted: str, printed: str) -> None:
         assert any(re.fullmatch(pattern, one.rstrip()) for one in lines), f"not printed: {line}\nbut:\n{printed}"
 
 
+def compiles(source: str) -> None:
+    """Raises AssertionError unless a compiler takes this for a source of ``csrc``; where there is none, skips."""
+    compiler = shutil.which("c++") or pytest.skip("no C++ compiler")
+    flags = ["-std=c++17", "-fsyntax-only", "-Wall", f"-I{ROOT / 'csrc/include'}", "-DPOSEKERNELS_ISA=generic"]
+    done = subprocess.run([compiler, *flags, "-x", "c++", "-"], input=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def check(page: Path, parsed: bool = False) -> None:
     """Run all blocks of a page in the current folder; with ``parsed`` look at options alone, of all of them.
 
@@ -150,6 +166,9 @@ def check(page: Path, parsed: bool = False) -> None:
                 continue
             if block.word == "json":
                 json.loads(block.text)
+                continue
+            if block.word == "cpp":
+                compiles(block.text)
                 continue
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 if block.word == "python":

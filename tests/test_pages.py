@@ -75,8 +75,8 @@ def test_every_block_of_a_page_runs(page, folder):
     pages.check(page)
 
 
-@pytest.mark.parametrize("page", ["bench/README.md", "tests/ptx/README.md"])
-def test_options_on_pages_that_others_include_are_known(page):
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "bench/README.md", "csrc/README.md", "tests/ptx/README.md"])
+def test_blocks_of_pages_for_maintainers_hold(page):
     pages.check(ROOT / page, parsed=True)
 
 
@@ -90,6 +90,7 @@ def test_a_block_that_fails_is_named(tmp_path, monkeypatch):
         ("```python\nprint(1)\n```\n\n```text\n2\n```\n", "not printed: 2"),
         ('```\npip install ".[nothing]"\n```\n', "nothing"),
         ("```rust\n```\n", "a block of 'rust'"),
+        ("1. as\n\n   ```cpp\n   int x = y;\n   ```\n", "line 3: .*y"),
         ("```json\n{\n```\n", "JSONDecodeError"),
     ):
         (tmp_path / "x.md").write_text(text)
