@@ -33,12 +33,15 @@ _ONLY = {
 _ONLY_CUDA = dict.fromkeys(
     ("encoder_layer", "temporal_mlp", "temporal_mlp_forecast"), ("float32", "bfloat16", "float16")
 ) | {"denoise": _ONLY["denoise"]}
-# For sm_90 those that show what compilers make of it: wgmma of each kind of number, A in registers and not, stmatrix.
+# For sm_90 those that show what compilers make of it: wgmma of each kind of number, A in registers and not, stmatrix;
+# and of nvcc, which makes no wgmma of these sources, two that it compiles within seconds, with products and without.
 HOPPER = [
     ("strided_feed_forward", "tf32", "triton"),
     ("strided_feed_forward", "bfloat16", "triton"),
     ("temporal_attention", "bfloat16", "triton"),
     ("encoder_layer", "bfloat16", "triton"),
+    ("norm_activation", "float32", "cuda"),
+    ("strided_temporal_conv", "bfloat16", "cuda"),
 ]
 _NO_PRODUCTS = {
     "annotated_norm",

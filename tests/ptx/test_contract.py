@@ -47,7 +47,10 @@ def test_denoise_in_cuda_takes_matrices_of_16_bits(pool, matrices):
 
 @pytest.mark.parametrize("hopper", contract.HOPPER, ids=" ".join)
 def test_kernels_for_sm_90_keep_the_contract(hopper, pool):
-    assert "with wgmma" in pool.submit(contract.check, *hopper, architecture=90).result()
+    if hopper[2] == "cuda" and nvcc.compiler() is None:
+        pytest.skip("no nvcc here (pip install nvidia-cuda-nvcc nvidia-cuda-cccl)")
+    ran = pool.submit(contract.check, *hopper, architecture=90).result()
+    assert ("with wgmma" in ran) == (hopper[2] == "triton")
 
 
 def test_few_rows_share_their_depths(pool):
