@@ -94,6 +94,11 @@ def check(op: str, dtype: str, backend: str = "triton", *, gradients: bool = Tru
     return f"{len(kernels)} kernels, {len(device.launches)} launches, {total} instructions of warps{with_wgmma}"
 
 
+def tested(op: str, dtype: str, backend: str) -> str:
+    """``check`` as the tests run it: of float16 inference alone, as Triton takes seconds for each kernel."""
+    return check(op, dtype, backend, gradients=(dtype, backend) != ("float16", "triton"))
+
+
 def denoiser(matrices: str, backend: str) -> None:
     """A chain of three steps with drawn noise whose matrices are of 16 bits; poses and state are float32 always.
 

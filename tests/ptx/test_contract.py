@@ -8,11 +8,12 @@ from posekernels import _dispatch  # noqa: E402
 from tests import cuda_emulation  # noqa: E402
 from tests.native import ROOT  # noqa: E402
 from tests.ptx import contract, nvcc  # noqa: E402
+from tests.ptx.workers import SIDE_BY_SIDE, Answers  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def results(request, pool):
-    """Of every case that will be asked for, side by side."""
+    """Of every case that will be asked for."""
     own = [item for item in request.session.items if item.module is request.module and hasattr(item, "callspec")]
     cases = [item.callspec.params["case"] for item in own if "case" in item.callspec.params]
     if any(backend == "cuda" for _, _, backend in cases):
@@ -20,22 +21,21 @@ def results(request, pool):
             cases = [case for case in cases if case[2] != "cuda"]
         else:
             cuda_emulation.library()  # once, as what nvcc compiles
-            for source in (ROOT / "csrc").glob("*/*_cuda.cu"):
+            for source in () if SIDE_BY_SIDE else (ROOT / "csrc").glob("*/*_cuda.cu"):
                 pool.submit(nvcc.text, source.parent.name, 80)
-    # Of float16 inference alone: the kernels are bfloat16's, which Triton compiles for seconds each.
-    return {case: pool.submit(contract.check, *case, gradients=case[1:] != ("float16", "triton")) for case in cases}
+    return Answers(pool, contract.tested, cases)
 
 
 @pytest.mark.parametrize("case", contract.cases("triton"), ids=" ".join)
 def test_triton_kernels_keep_the_contract(results, case):
-    results[case].result()
+    assert "launches" in results[case]
 
 
 @pytest.mark.parametrize("case", contract.cases("cuda"), ids=" ".join)
 def test_cuda_kernels_keep_the_contract(results, case):
-    if case not in results:
+    if nvcc.compiler() is None:
         pytest.skip("no nvcc here (pip install nvidia-cuda-nvcc nvidia-cuda-cccl)")
-    results[case].result()
+    assert "launches" in results[case]
 
 
 @pytest.mark.parametrize("matrices", ["bfloat16", "float16"])
