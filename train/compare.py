@@ -391,20 +391,21 @@ PAGE = """# What the papers' ideas gain on open motion
     python -m train.compare --data-root runs/motion --seconds {seconds:g} --seeds {count} --out runs/compare --page PAGE
 
 Each idea with and without, at equal cost: **{seconds:g} s of processor time of one thread for each arm**
-({minutes:.0f} minutes in all), so that what is cheaper makes more steps. These are small runs, of narrow networks on
+({minutes:.0f} minutes in all, tests included), so that what is cheaper makes more steps. These are small runs, of narrow networks on
 windows of 27 frames or on single frames, far from what the papers train: they show which way an idea points at such a
 size, and no more. Data: {data}; the 2D has a detector's errors, larger at wrists and ankles. The
 test performers ({frames} frames in four views) are in no training clip, and nothing is chosen on them: the last weights
 are tested. The mean pose has {mean_pose:.1f} mm.
 
 ± is the standard deviation over seeds, which draw weights, order and noise. A claim holds here where every seed has a
-gain and the mean gain is larger than its ±; it does not where every seed has a loss and the mean loss is.
+gain and the mean gain is larger than its ±; it does not where every seed has a loss and the mean loss is. Of so
+few seeds that is a weak test; one seed decides nothing.
 
 {table}
 
 WS-ANL: best of S hypotheses on every {sampled}th test frame; random noise has the root mean square of the adaptive
 one, on every joint. The refine module needs the camera and the true depth of the root, which its transformer does not
-see. Each arm's own figures, the time with its test:
+see. Each arm's own figures, the times with its test; wall time has waiting for other programs in it:
 
 {costs}
 
@@ -421,7 +422,7 @@ def write_page(bench: Bench, seeds: dict[int, dict[str, dict]], folder: Path) ->
     page = PAGE.format(
         seconds=bench.seconds,
         count=max(seeds),
-        minutes=sum(r["budget_s"] for r in results) / 60,
+        minutes=sum(r["processor_s"] for r in results) / 60,
         data=f"{bench.data.name}, {trained} frames to train on",
         frames=frames,
         mean_pose=Report.of(evaluate_mean_pose(bench.data.train, bench.data.test, bench.place)).figures["P1"],
