@@ -391,11 +391,13 @@ PAGE = """# What the papers' ideas gain on open motion
     python -m train.compare --data-root runs/motion --seconds {seconds:g} --seeds {count} --out runs/compare --page PAGE
 
 Each idea with and without, at equal cost: **{seconds:g} s of processor time of one thread for each arm**
-({minutes:.0f} minutes in all, tests included), so that what is cheaper makes more steps. These are small runs, of narrow networks on
-windows of 27 frames or on single frames, far from what the papers train: they show which way an idea points at such a
-size, and no more. Data: {data}; the 2D has a detector's errors, larger at wrists and ankles. The
-test performers ({frames} frames in four views) are in no training clip, and nothing is chosen on them: the last weights
-are tested. The mean pose has {mean_pose:.1f} mm.
+({minutes:.0f} minutes in all, tests included), so that what is cheaper makes more steps. These are small runs,
+of narrow networks on windows of 27 frames or on single frames, far from what the papers train: they show which way an
+idea points at such a size, and no more.
+
+Data: {data}; the 2D has a detector's errors, larger at wrists and
+ankles. The test performers ({frames} frames in four views) are in no training clip, and nothing is chosen on them: the
+last weights are tested. The mean pose has {mean_pose:.1f} mm.
 
 ± is the standard deviation over seeds, which draw weights, order and noise. A claim holds here where every seed has a
 gain and the mean gain is larger than its ±; it does not where every seed has a loss and the mean loss is. Of so
