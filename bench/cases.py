@@ -75,8 +75,8 @@ class ModelCase:
         plain: the same as a user of PyTorch alone would write it round calls of the network: what eager runs where
             ``run`` is something else, and what is run on the network that ``torch.compile`` has compiled.
         session: how ONNX Runtime and OpenVINO do it when not by one call of the network: (net, inputs, export) -> a
-            call, where ``export(inputs)`` gives the network as a function. Needed beside ``run``; without it, they are
-            left out.
+            call, where ``export(inputs)`` gives the network as a function, and ``export(inputs, part)`` a part of it.
+            Needed beside ``run``; without it, they are left out.
         unit: of the table's size column; "B" for a batch.
         checked: compare this many entries of the batch, first and last ones, with float64; all when None.
         memory_only: batches whose memory is measured, with the kernels alone, and not their time.

@@ -252,7 +252,7 @@ class NetworkUnit(Unit):
         case, (net, inputs) = self.network, self.made(self.precision.dtype)
         threads = torch.get_num_threads()
         if way in peers.SESSIONS and case.session:
-            return case.session(net, inputs, lambda example: peers.session(way, net, example, threads))
+            return case.session(net, inputs, lambda example, part=net: peers.session(way, part, example, threads))
         if way in peers.SESSIONS:
             session = peers.session(way, net, inputs, threads)
             return lambda: session(*inputs)
