@@ -27,8 +27,7 @@ _ONLY = {
         "bfloat16",
         "float16",
     ),  # a gradient that is 0 but for rounding, of which TF32 has more
-    "temporal_mlp": ("bfloat16", "float16"),
-    "temporal_mlp_forecast": ("bfloat16", "float16"),
+    "temporal_mlp": ("float32", "bfloat16", "float16"),  # likewise
 }
 _ONLY_CUDA = dict.fromkeys(
     ("encoder_layer", "temporal_mlp", "temporal_mlp_forecast"), ("float32", "bfloat16", "float16")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ... import _cuda
-from ..._dispatch import OPS, not_for_triton, requested, resolve, triton_interpreted
+from ..._dispatch import OPS, not_for_triton, requested, resolve
 from ..._library import register
 from ..._native import core
 from ...arrays import accepts_arrays, follows_autocast
@@ -54,8 +54,6 @@ def kept_nothing(grad, saved, x, weight, *args) -> str | None:
 
 
 def _not_for_triton(*args) -> str | None:
-    if args[0].dtype == torch.float32 and not triton_interpreted():
-        return "takes float16 and bfloat16: in float32 its tiles do not fit the registers of sm_80"
     if max(args[0].shape[1:]) > 128:  # of the state, or of the history
         return f"takes at most 128 coordinates and 128 slots, got {list(args[0].shape[1:])}"
     return not_for_triton(*args)

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._adapters import contiguous
-from ..._triton import TYPE_NAMES, Compilation, compilation, dot_precision, launch_on, power_of_2
+from ..._triton import PRECISIONS, TYPE_NAMES, Compilation, compilation, dot_precision, launch_on, power_of_2
 from . import reference
 from .sums import map_gradients
 
@@ -66,37 +66,73 @@ def _group_mean(values, size, NORM: tl.constexpr):
 
 
 @triton.jit
-def _normalise(values, valid, size, eps, NORM: tl.constexpr):
-    """(normalised tile, 0 in the padding; 1 / sqrt(variance + eps) as it broadcasts)."""
-    centred = tl.where(valid, values - _group_mean(tl.where(valid, values, 0.0), size, NORM), 0.0)
+def _inside(C, T, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr, NORM: tl.constexpr):
+    """Where a tile is not padding, along the axis of a norm; broadcasts against it."""
+    c, t = (tl.arange(0, BLOCK_C) < C)[:, None], (tl.arange(0, BLOCK_T) < T)[None, :]
+    if NORM == "spatial":
+        inside = c
+    elif NORM == "temporal":
+        inside = t
+    else:
+        inside = c & t
+    return inside
+
+
+@triton.jit
+def _normalise(values, inside, size, eps, NORM: tl.constexpr):
+    """(normalised tile, 0 where not ``inside``; 1 / sqrt(variance + eps) as it broadcasts). What the norms of padding
+    are stays there, and may be NaN."""
+    centred = tl.where(inside, values - _group_mean(tl.where(inside, values, 0.0), size, NORM), 0.0)
     inverse = 1.0 / tl.sqrt(_group_mean(centred * centred, size, NORM) + eps)
     return centred * inverse, inverse
 
 
 @triton.jit
+def _product(
+    a_ptr, a_row, a_column, b_ptr, b_row, b_column, M, K, N,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, DEPTH: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """[BLOCK_M, BLOCK_N] float32: a [M, K] times b [K, N] in numbers of TYPE, DEPTH of K at a time, 0 elsewhere.
+
+    Both come from memory: a state in registers beside its parts as operands is more than there are of them.
+    """
+    m, n = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, DEPTH):
+        k = start + tl.arange(0, DEPTH)
+        in_a, in_b = (m < M)[:, None] & (k < K)[None, :], (k < K)[:, None] & (n < N)[None, :]
+        a = tl.load((a_ptr + m * a_row)[:, None] + (k * a_column)[None, :], mask=in_a, other=0.0)
+        b = tl.load((b_ptr + k * b_row)[:, None] + (n * b_column)[None, :], mask=in_b, other=0.0)
+        total = tl.dot(a.to(TYPE), b.to(TYPE), total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
 def _second_map(
-    h, weight_ptr, bias_ptr, C, T,
-    BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr, MIX: tl.constexpr, PRECISION: tl.constexpr,
+    h_ptr, weight_ptr, bias_ptr, C, T,
+    BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr, DEPTH: tl.constexpr, MIX: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """[BLOCK_C, BLOCK_T] float32: F(h)."""
-    dtype: tl.constexpr = weight_ptr.dtype.element_ty
+    TYPE: tl.constexpr = weight_ptr.dtype.element_ty
     if MIX == "temporal":
-        weight = tl.trans(_matrix(weight_ptr, T, T, BLOCK_T, BLOCK_T))
-        z = tl.dot(h.to(dtype), weight, input_precision=PRECISION) + _vector(bias_ptr, T, BLOCK_T)[None, :]
+        z = _product(h_ptr, T, 1, weight_ptr, 1, T, C, T, T, BLOCK_C, BLOCK_T, DEPTH, TYPE, PRECISION)
+        z += _vector(bias_ptr, T, BLOCK_T)[None, :]
     else:
-        weight = _matrix(weight_ptr, C, C, BLOCK_C, BLOCK_C)
-        z = tl.dot(weight, h.to(dtype), input_precision=PRECISION) + _vector(bias_ptr, C, BLOCK_C)[:, None]
+        z = _product(weight_ptr, C, 1, h_ptr, T, 1, C, C, T, BLOCK_C, BLOCK_T, DEPTH, TYPE, PRECISION)
+        z += _vector(bias_ptr, C, BLOCK_C)[:, None]
     return z
 
 
 @triton.jit
 def _first_map(
-    x, weight_ptr, bias_ptr, valid, T, eps, BLOCK_T: tl.constexpr, PRECISION: tl.constexpr
+    x_ptr, weight_ptr, bias_ptr, C, T, eps,
+    BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """(normalised y, its inverse deviations) of y = A x + a."""
-    weight = tl.trans(_matrix(weight_ptr, T, T, BLOCK_T, BLOCK_T))
-    y = tl.dot(x.to(weight.dtype), weight, input_precision=PRECISION) + _vector(bias_ptr, T, BLOCK_T)[None, :]
-    return _normalise(y, valid, T, eps, "temporal")
+    TYPE: tl.constexpr = weight_ptr.dtype.element_ty
+    y = _product(x_ptr, T, 1, weight_ptr, 1, T, C, T, T, BLOCK_C, BLOCK_T, DEPTH, TYPE, PRECISION)
+    inside = _inside(C, T, BLOCK_C, BLOCK_T, "temporal")
+    return _normalise(y + _vector(bias_ptr, T, BLOCK_T)[None, :], inside, T, eps, "temporal")
 
 
 @triton.jit
@@ -110,6 +146,7 @@ def _temporal_mlp_fwd_kernel(
     pre_bias_ptr,
     pre_scale_ptr,
     pre_shift_ptr,
+    h_ptr,  # [B, C, T] float32, written: what the second map takes after a first one; else None
     y_ptr,  # [B, C, T] float32: the state after it; may be x_ptr
     C,
     T,
@@ -120,20 +157,23 @@ def _temporal_mlp_fwd_kernel(
     PRECISION: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_T: tl.constexpr,
+    DEPTH: tl.constexpr,  # of a product at a time
 ):
     # grid (B,)
     b = tl.program_id(0).to(tl.int64)
-    valid = (tl.arange(0, BLOCK_C) < C)[:, None] & (tl.arange(0, BLOCK_T) < T)[None, :]
-    h = _matrix(x_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T)
+    x_ptr += b * C * T
+    source = x_ptr
     if pre_weight_ptr is not None:
-        h, _ = _first_map(h, pre_weight_ptr, pre_bias_ptr, valid, T, eps, BLOCK_T, PRECISION)
+        source = h_ptr + b * C * T
+        h, _ = _first_map(x_ptr, pre_weight_ptr, pre_bias_ptr, C, T, eps, BLOCK_C, BLOCK_T, DEPTH, PRECISION)
         h = h * _vector(pre_scale_ptr, T, BLOCK_T)[None, :] + _vector(pre_shift_ptr, T, BLOCK_T)[None, :]
-        h = tl.where(valid, h + _matrix(x_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T), 0.0)
-    z = _second_map(h, weight_ptr, bias_ptr, C, T, BLOCK_C, BLOCK_T, MIX, PRECISION)
+        _store(source, h + _matrix(x_ptr, C, T, BLOCK_C, BLOCK_T), C, T, BLOCK_C, BLOCK_T)
+        tl.debug_barrier()  # the product reads what other threads wrote
+    z = _second_map(source, weight_ptr, bias_ptr, C, T, BLOCK_C, BLOCK_T, DEPTH, MIX, PRECISION)
     if NORM != "none":
-        z, _ = _normalise(z, valid, size, eps, NORM)
+        z, _ = _normalise(z, _inside(C, T, BLOCK_C, BLOCK_T, NORM), size, eps, NORM)
         z = z * _affine(scale_ptr, C, T, BLOCK_C, BLOCK_T, NORM) + _affine(shift_ptr, C, T, BLOCK_C, BLOCK_T, NORM)
-    z += _matrix(x_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T)
+    z += _matrix(x_ptr, C, T, BLOCK_C, BLOCK_T)
     tl.debug_barrier()  # everybody has read x
     _store(y_ptr + b * C * T, z, C, T, BLOCK_C, BLOCK_T)
 
@@ -163,32 +203,36 @@ def _temporal_mlp_bwd_second_kernel(
     PRECISION: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_T: tl.constexpr,
+    DEPTH: tl.constexpr,  # of a product at a time
 ):
     # grid (B,): through the last norm of block n, which is computed again.
     b = tl.program_id(0).to(tl.int64)
     c, t = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_T)
-    valid = (c < C)[:, None] & (t < T)[None, :]
-    h = _matrix(saved_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T)
+    saved_ptr += b * C * T
+    h_ptr += b * C * T
+    h = _matrix(saved_ptr, C, T, BLOCK_C, BLOCK_T)
     if pre_weight_ptr is not None:
-        first, _ = _first_map(h, pre_weight_ptr, pre_bias_ptr, valid, T, eps, BLOCK_T, PRECISION)
-        first = first * _vector(pre_scale_ptr, T, BLOCK_T)[None, :] + _vector(pre_shift_ptr, T, BLOCK_T)[None, :]
-        h = tl.where(valid, h + first, 0.0)
-    _store(h_ptr + b * C * T, h, C, T, BLOCK_C, BLOCK_T)
+        first, _ = _first_map(saved_ptr, pre_weight_ptr, pre_bias_ptr, C, T, eps, BLOCK_C, BLOCK_T, DEPTH, PRECISION)
+        h += first * _vector(pre_scale_ptr, T, BLOCK_T)[None, :] + _vector(pre_shift_ptr, T, BLOCK_T)[None, :]
+    _store(h_ptr, h, C, T, BLOCK_C, BLOCK_T)
     if NORM == "none":
         _store(dz_ptr + b * C * T, _matrix(grad_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T), C, T, BLOCK_C, BLOCK_T)
     else:
-        z = _second_map(h, weight_ptr, bias_ptr, C, T, BLOCK_C, BLOCK_T, MIX, PRECISION)
-        normal, inverse = _normalise(z, valid, size, eps, NORM)
+        tl.debug_barrier()  # the product reads what other threads wrote
+        z = _second_map(h_ptr, weight_ptr, bias_ptr, C, T, BLOCK_C, BLOCK_T, DEPTH, MIX, PRECISION)
+        normal, inverse = _normalise(z, _inside(C, T, BLOCK_C, BLOCK_T, NORM), size, eps, NORM)
         grad = _matrix(grad_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T)
         out = partial_ptr + b * 2 * affine
+        inside = _inside(C, T, BLOCK_C, BLOCK_T, "all")  # grad is 0 elsewhere, what it is multiplied with may be NaN
+        product = tl.where(inside, grad * normal, 0.0)
         if NORM == "spatial":
-            tl.store(out + c, tl.sum(grad * normal, 1), mask=c < C)
+            tl.store(out + c, tl.sum(product, 1), mask=c < C)
             tl.store(out + affine + c, tl.sum(grad, 1), mask=c < C)
         elif NORM == "temporal":
-            tl.store(out + t, tl.sum(grad * normal, 0), mask=t < T)
+            tl.store(out + t, tl.sum(product, 0), mask=t < T)
             tl.store(out + affine + t, tl.sum(grad, 0), mask=t < T)
         else:
-            _store(out, grad * normal, C, T, BLOCK_C, BLOCK_T)
+            _store(out, product, C, T, BLOCK_C, BLOCK_T)
             _store(out + affine, grad, C, T, BLOCK_C, BLOCK_T)
         v = grad * _affine(scale_ptr, C, T, BLOCK_C, BLOCK_T, NORM)
         dz = v - _group_mean(v, size, NORM) - normal * _group_mean(v * normal, size, NORM)
@@ -213,30 +257,33 @@ def _temporal_mlp_bwd_first_kernel(
     PRECISION: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_T: tl.constexpr,
+    DEPTH: tl.constexpr,  # of a product at a time
 ):
     # grid (B,): through the second map and, where there is one, the first and its norm, which is computed again.
     b = tl.program_id(0).to(tl.int64)
-    c, t = tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_T)
-    valid = (c < C)[:, None] & (t < T)[None, :]
-    dtype: tl.constexpr = weight_ptr.dtype.element_ty
-    dz = _matrix(dz_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T).to(dtype)
+    t = tl.arange(0, BLOCK_T)
+    TYPE: tl.constexpr = weight_ptr.dtype.element_ty
+    dz_ptr += b * C * T
     if MIX == "temporal":
-        dh = tl.dot(dz, _matrix(weight_ptr, T, T, BLOCK_T, BLOCK_T), input_precision=PRECISION)
+        dh = _product(dz_ptr, T, 1, weight_ptr, T, 1, C, T, T, BLOCK_C, BLOCK_T, DEPTH, TYPE, PRECISION)
     else:
-        dh = tl.dot(tl.trans(_matrix(weight_ptr, C, C, BLOCK_C, BLOCK_C)), dz, input_precision=PRECISION)
+        dh = _product(weight_ptr, 1, C, dz_ptr, T, 1, C, C, T, BLOCK_C, BLOCK_T, DEPTH, TYPE, PRECISION)
     total = dh
     if pre_weight_ptr is not None:
-        x = _matrix(saved_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T)
-        first, inverse = _first_map(x, pre_weight_ptr, pre_bias_ptr, valid, T, eps, BLOCK_T, PRECISION)
+        first, inverse = _first_map(
+            saved_ptr + b * C * T, pre_weight_ptr, pre_bias_ptr, C, T, eps, BLOCK_C, BLOCK_T, DEPTH, PRECISION
+        )
         out = partial_ptr + b * 2 * T
-        tl.store(out + t, tl.sum(dh * first, 0), mask=t < T)
+        inside = (tl.arange(0, BLOCK_C) < C)[:, None]  # dh is 0 elsewhere, what it is multiplied with may be NaN
+        tl.store(out + t, tl.sum(tl.where(inside, dh * first, 0.0), 0), mask=t < T)
         tl.store(out + T + t, tl.sum(dh, 0), mask=t < T)
         v = dh * _vector(pre_scale_ptr, T, BLOCK_T)[None, :]
         dy = v - _group_mean(v, T, "temporal") - first * _group_mean(v * first, T, "temporal")
-        dy = tl.where(valid, dy * inverse, 0.0)
-        _store(dy_ptr + b * C * T, dy, C, T, BLOCK_C, BLOCK_T)
-        pre_weight = _matrix(pre_weight_ptr, T, T, BLOCK_T, BLOCK_T)
-        total = tl.dot(dy.to(dtype), pre_weight, dh, input_precision=PRECISION)
+        dy = dy * inverse
+        dy_ptr += b * C * T
+        _store(dy_ptr, dy, C, T, BLOCK_C, BLOCK_T)
+        tl.debug_barrier()  # the product reads what other threads wrote
+        total += _product(dy_ptr, T, 1, pre_weight_ptr, T, 1, C, T, T, BLOCK_C, BLOCK_T, DEPTH, TYPE, PRECISION)
     total += _matrix(grad_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T)
     _store(grad_ptr + b * C * T, total, C, T, BLOCK_C, BLOCK_T)
 
@@ -246,9 +293,11 @@ def _sizes(C: int, T: int, norm: str) -> tuple[int, int]:
     return {"spatial": (C, C), "temporal": (T, T), "all": (C * T, C * T), "none": (1, 0)}[norm]
 
 
-def _plan(C: int, T: int, mix: str, norm: str, precision: str) -> dict:
+def _plan(C: int, T: int, mix: str, norm: str, dtype: torch.dtype, precision: str) -> dict:
     """Tile sizes and warps. A fixed rule; the largest that compile without spills, no card has tuned them yet."""
     blocks = {"BLOCK_C": power_of_2(C, 16, 1024), "BLOCK_T": power_of_2(T, 16, 1024)}
+    depth = blocks["BLOCK_C" if mix == "spatial" else "BLOCK_T"]
+    blocks["DEPTH"] = min(depth, 8) if dtype == torch.float32 else depth
     return {"MIX": mix, "NORM": norm, "PRECISION": precision, "num_warps": 8} | blocks
 
 
@@ -261,13 +310,14 @@ def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
     state = x.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if keep and N:
         saved[0] = state
-    plan = _plan(C, T, mix, norm, dot_precision(x.dtype))
+    h = None if parameters[4] is None else torch.empty_like(state)
+    plan = _plan(C, T, mix, norm, x.dtype, dot_precision(x.dtype))
     size = _sizes(C, T, norm)[0]
     for n in range(N if x.numel() else 0):
         source, target = (saved[n], saved[n + 1] if n + 1 < N else state) if keep else (state, state)
         own = [t if t is None else t[n] for t in parameters]
         with launch_on(x):
-            _temporal_mlp_fwd_kernel[(B,)](source, *own, target, C, T, size, eps=eps, **plan)
+            _temporal_mlp_fwd_kernel[(B,)](source, *own, h, target, C, T, size, eps=eps, **plan)
     return state.to(x.dtype), saved if keep else x.new_empty(0)
 
 
@@ -279,7 +329,7 @@ def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
     grad = grad.to(torch.float32, copy=True).contiguous()
     sums = [None if t is None else torch.zeros(t.shape, dtype=torch.float32, device=x.device) for t in parameters]
     weight, bias, scale, shift, pre_weight, pre_bias, pre_scale, pre_shift = sums
-    (size, affine_size), plan = _sizes(C, T, norm), _plan(C, T, mix, norm, dot_precision(x.dtype))
+    (size, affine_size), plan = _sizes(C, T, norm), _plan(C, T, mix, norm, x.dtype, dot_precision(x.dtype))
     h, dz, dy = (torch.empty_like(grad) for _ in range(3))
     affine = torch.empty((B, 2, affine_size), dtype=torch.float32, device=x.device)
     pre_affine = torch.empty((B, 2, T), dtype=torch.float32, device=x.device)
@@ -309,19 +359,18 @@ def temporal_mlp_forecast(*args) -> Tensor:
 
 
 def _compilations() -> list[Compilation]:
-    """Every kernel at PKD's sizes on Human3.6M (C = 66, T = 50), in the dtypes that are taken on a GPU."""
+    """Every kernel at PKD's sizes on Human3.6M (C = 66, T = 50)."""
     found = []
-    for dtype in (torch.bfloat16, torch.float16):
+    for dtype, precision in PRECISIONS:
         for name, kernel in (
             ("fwd", _temporal_mlp_fwd_kernel),
             ("bwd_second", _temporal_mlp_bwd_second_kernel),
             ("bwd_first", _temporal_mlp_bwd_first_kernel),
         ):
-            wide = ("saved_ptr", "partial_ptr", "state_ptr", "grad_ptr", "h_ptr", "dz_ptr", "dy_ptr")
-            wide += ("x_ptr", "y_ptr") if name == "fwd" else ()
+            wide = ("saved_ptr", "partial_ptr", "x_ptr", "y_ptr", "grad_ptr", "h_ptr", "dz_ptr", "dy_ptr")
             narrow = f"*{TYPE_NAMES[dtype]}"  # slices of the stacked weights: not aligned
             types = {a: "*fp32:16" if a in wide else narrow for a in kernel.arg_names if a.endswith("_ptr")}
-            plan = _plan(66, 50, "temporal", "spatial", "ieee")
+            plan = _plan(66, 50, "temporal", "spatial", dtype, precision)
             found.append(compilation(f"temporal_mlp/{name}", kernel, dtype, plan, types | {"eps": "fp32"}))
     return found
 
