@@ -94,19 +94,25 @@ class GCNdiff(GraphTransformer):
         if shifts is None:
             device = self.conv_in.weight.device
             with torch.no_grad(), torch.autocast(device.type, enabled=False):  # they are kept, for calls outside too
-                time = self.time_embedding(table(timesteps, device, torch.float64))
-                shifts = torch.stack([block.time_shift(time) for block in self.blocks], dim=1)
+                shifts = self._time_shifts(self.time_embedding(table(timesteps, device, torch.float64)))
             if len(kept) >= _SEQUENCES:
                 kept.clear()
             kept[timesteps] = shifts
         return shifts
+
+    def _time_shifts(self, time: Tensor) -> Tensor:
+        """[len(time), L, C]: what each embedding adds in each layer."""
+        return torch.stack([block.time_shift(time) for block in self.blocks], dim=1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """[B, J, 5] and timesteps [B] -> noise [B, J, 5]. Poses are independent of each other."""
         self.check(x)
         if t.shape != x.shape[:1]:
             raise ValueError(f"gcndiff: t must be [{len(x)}], one timestep per pose, got {list(t.shape)}")
-        weights = self.in_one_call(x) if _one_timestep(t) else None
-        if weights is not None:
+        weights = self.in_one_call(x)
+        if weights is not None and _one_timestep(t):
             return graph_transformer(x, weights, self._shifts(weights, (t[0].item(),))[0])
-        return self.layer_by_layer(x, self.time_embedding(t))
+        time = self.time_embedding(t)
+        if weights is not None:
+            return graph_transformer(x, weights, self._time_shifts(time))
+        return self.layer_by_layer(x, time)

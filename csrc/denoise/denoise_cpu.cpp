@@ -293,9 +293,16 @@ struct Tile {
     }
 };
 
-// x [poses, J, Cin] -> y [poses, J, Cout]; shift is [L, C] or null.
+// x [(poses, J), C] += shift of the pose, `apart` numbers from one to the next.
+void add_to_poses(const float* shift, int64_t apart, int64_t poses, int64_t J, int64_t C, float* x) {
+    for (int64_t p = 0; p < poses; ++p, shift += apart)
+        for (int64_t j = 0; j < J; ++j, x += C)
+            for (int64_t c = 0; c < C; ++c) x[c] += shift[c];
+}
+
+// x [poses, J, Cin] -> y [poses, J, Cout]; shift is [L, C], with `apart` that of the first pose, or null.
 void network(const Shape& s, const Weights& w, const Tile& t, const float* x, int64_t poses, const float* shift,
-             float* y) {
+             int64_t apart, float* y) {
     const int64_t rows = poses * s.J, C = s.C;
     gather(s, w, x, poses, s.Cin, t.wide);
     t.product(t.wide, s.K * s.Cin, w.in.layer(0), t.h, C, rows, C, s.K * s.Cin, Bias{w.in_bias});
@@ -317,7 +324,8 @@ void network(const Shape& s, const Weights& w, const Tile& t, const float* x, in
 
         gather(s, w, t.h, poses, C, t.wide);
         t.product(t.wide, s.K * C, w.conv1.layer(l), t.n, C, rows, C, s.K * C,
-                  then(Bias{w.conv1_bias + l * C}, Relu{}, Bias{shift ? shift + l * C : nullptr}));
+                  then(Bias{w.conv1_bias + l * C}, Relu{}, Bias{shift && !apart ? shift + l * C : nullptr}));
+        if (shift && apart) add_to_poses(shift + l * C, apart, poses, s.J, C, t.n);
         gather(s, w, t.n, poses, C, t.wide);
         t.product(t.wide, s.K * C, w.conv2.layer(l), t.h, C, rows, C, s.K * C,
                   then(Bias{w.conv2_bias + l * C}, Relu{}, residual));
@@ -414,11 +422,12 @@ void denoise_pack(const float* polynomials, const float* graph, const float* in_
 POSEKERNELS_KERNEL(denoise_pack)
 
 // S steps over x [B, J, Cin]; see reference.loop. With coefficients null, one pass of the network: y [B, J, Cout].
-// shifts [S, L, C], noise [S, B, J, Cin], states and estimates [S, B, J, Cin] may be null. `drawn`: the noise of a step
-// whose coefficient is not 0 comes from `seed`, for poses first_pose + b.
+// shifts [S, L, C], with `per_pose` [S, B, L, C], noise [S, B, J, Cin], states and estimates [S, B, J, Cin] may be
+// null. `drawn`: the noise of a step whose coefficient is not 0 comes from `seed`, for poses first_pose + b.
 void denoise(const float* x, void* packed, const float* shifts, const float* coefficients, const float* noise, float* y,
              float* states, float* estimates, int64_t drawn, int64_t seed, int64_t first_pose, int64_t B, int64_t S,
-             int64_t J, int64_t K, int64_t L, int64_t Cin, int64_t C, int64_t Cout, int64_t heads, int64_t bf16) {
+             int64_t per_pose, int64_t J, int64_t K, int64_t L, int64_t Cin, int64_t C, int64_t Cout, int64_t heads,
+             int64_t bf16) {
     const Shape s{J, K, L, Cin, C, Cout, heads, bf16 != 0};
     const Weights w(s, packed);
     int64_t tiles = (B + tile_poses - 1) / tile_poses;
@@ -432,14 +441,16 @@ void denoise(const float* x, void* packed, const float* shifts, const float* coe
         const int64_t in = poses * J * Cin, from = first * J * Cin;
         Scratch scratch;
         const Tile t(s, poses, scratch);
+        const int64_t apart = per_pose ? L * C : 0;
+        const float* shift = shifts ? shifts + first * apart : nullptr;
         if (!coefficients) {
-            network(s, w, t, x + from, poses, shifts, y + first * J * Cout);
+            network(s, w, t, x + from, poses, shift, apart, y + first * J * Cout);
             return;
         }
         float *state = scratch.floats(in), *e = scratch.floats(in), *z = scratch.floats(J * Cin + 4 * lanes);
         copy(x + from, in, state);
         for (int64_t step = 0; step < S; ++step) {
-            network(s, w, t, state, poses, shifts + step * L * C, e);
+            network(s, w, t, state, poses, shift + step * (per_pose ? B : 1) * L * C, apart, e);
             const float* c = coefficients + 5 * step;
             const int64_t at = step * B * J * Cin + from;
             if (estimates)

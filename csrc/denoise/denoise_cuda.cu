@@ -32,8 +32,8 @@ struct Arguments {
     int64_t first_pose;
     uint64_t seed;
     int steps;
-    bool draws;
-    float scale;  // of the scores, times log2 e
+    bool draws, per_pose;  // per_pose: each has shifts of its own
+    float scale;           // of the scores, times log2 e
 };
 
 // Rows of `vectors` for a layer, after the one of the first convolution.
@@ -603,12 +603,20 @@ void denoise_kernel(Shape s, Arguments a) {
             block.relu(v);
             if (a.shifts) {
                 const Lane l;
-                const float* shifts = a.shifts + (int64_t(step) * s.L + layer) * s.C;
 #pragma unroll
-                for (int n = 0; n < tiles; ++n)
+                for (int r = 0; r < 2; ++r) {
+                    int64_t at = step;
+                    if (a.per_pose) {
+                        const int64_t pose = int64_t(blockIdx.x) * s.poses() + block.pose[r];
+                        at = at * s.B + (pose < s.B ? pose : s.B - 1);  // rows behind the last are thrown away
+                    }
+                    const float* shifts = a.shifts + (at * s.L + layer) * s.C;
 #pragma unroll
-                    for (int e = 0; e < 4; ++e)
-                        if (l.column(n, e) < s.C) v[n][e] += shifts[l.column(n, e)];
+                    for (int n = 0; n < tiles; ++n)
+#pragma unroll
+                        for (int e = 2 * r; e < 2 * r + 2; ++e)
+                            if (l.column(n, e) < s.C) v[n][e] += shifts[l.column(n, e)];
+                }
             }
             block.convolve(v, w, vectors + conv2_bias, block.values);
             block.relu(w);
@@ -677,9 +685,9 @@ void run(Shape s, const Arguments& a, const void* stream, int limit, int process
 // device.
 void denoise_cuda(const void* stream, int math, const float* x, const void* weights, const void* mixing,
                   const float* vectors, const void* polynomials, const float* shifts, const float* coefficients,
-                  const float* noise, float* y, float* states, float* estimates, bool draws, int64_t seed,
-                  int64_t first_pose, int64_t B, int steps, int J, int K, int L, int Cin, int C, int Cout, int heads,
-                  int head_tiles, int window, float scale, int tiles, int limit, int processors) {
+                  const float* noise, float* y, float* states, float* estimates, bool draws, bool per_pose,
+                  int64_t seed, int64_t first_pose, int64_t B, int steps, int J, int K, int L, int Cin, int C, int Cout,
+                  int heads, int head_tiles, int window, float scale, int tiles, int limit, int processors) {
     using namespace denoising;
     const Shape s{J, K, L, Cin, C, Cout, heads, head_tiles, 4, window, B};
     const Arguments a{x,
@@ -697,6 +705,7 @@ void denoise_cuda(const void* stream, int math, const float* x, const void* weig
                       static_cast<uint64_t>(seed),
                       steps,
                       draws,
+                      per_pose,
                       scale};
     each_math(math, [&](auto m) {
         using Math = decltype(m);

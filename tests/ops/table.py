@@ -209,6 +209,10 @@ def denoise(choose: Choices) -> Problem:
         tensors |= {"coefficients": test_denoise.COEFFICIENTS[0].clone(), "noise": noise}
     if function == "graph_transformer":
         optional, options = ("shift",), {}
+    shift = "shifts" if "shifts" in tensors else "shift"
+    if choose.of(False, True):  # a timestep for each pose
+        *steps, layers, width = tensors[shift].shape
+        tensors[shift] = choose.normal(*steps, len(x), layers, width)
     fixed = len(tensors)
     tensors |= {f"weight{i}": t for i, t in enumerate(weights.tensors)}
 

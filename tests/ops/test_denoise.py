@@ -103,6 +103,27 @@ def test_loop(backend, shape):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", [(11, 17, 24, 3, 2, 3, 5, 5), (0, 17, 16, 2, 1, 3, 5, 5)], ids=str)
+def test_one_timestep_per_pose(backend, shape):
+    """Each pose as if it were alone with its own timestep; the network by itself too."""
+    device = require("denoise", backend)
+    x, w, _ = network(*shape)
+    B, J, C, heads, L = shape[:5]
+    shifts = torch.randn(3, B, L, C, generator=torch.Generator().manual_seed(3))
+    alone = [
+        denoise_loop(x[b : b + 1].double(), exact(w), shifts[:, b].double(), COEFFICIENTS.double(), backend="reference")
+        for b in range(B)
+    ]
+    want = torch.cat(alone) if B else x.double()
+    given = [guarded(t.to(device)) for t in (x, shifts, COEFFICIENTS)]
+    got = denoise_loop(given[0], on(w, device), *given[1:], backend=backend)
+    assert_within_budget(got, want)
+    one = graph_transformer(given[0], on(w, device), given[1][0], backend=backend)
+    exactly = graph_transformer(x.double(), exact(w), shifts[0].double(), backend="reference")
+    assert_within_budget(one, exactly)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_drawn_noise_is_a_function_of_seed_step_and_pose(backend):
     device = require("denoise", backend)
     x, w, shifts = network(11, 17, 16, 2, 1, 3, 5, 5)

@@ -74,6 +74,18 @@ def test_chain_with_its_trajectory(device, monkeypatch, processors):
     compare(got, want, "x, states, estimates")
 
 
+@pytest.mark.parametrize("processors", [1, 132])  # 8 warps to a block, and 4
+def test_chain_of_one_timestep_per_pose(device, monkeypatch, processors):
+    monkeypatch.setattr(_cuda, "limits", lambda x: _cuda.Limits(227 * 1024, processors))
+    x, weights, _ = network(8, 17, 16, 2, 1, 3, 5, 5)
+    shifts = torch.randn(3, 8, 1, 16)
+    tail = None, None, 0, weights.heads, False
+    want = reference.denoise(*exact(x, exact(*weights.tensors), shifts, COEFFICIENTS), *tail)
+    given = on(device, x, shifts, COEFFICIENTS)
+    got = cuda.denoise(given[0], on(device, *weights.tensors), *given[1:], *tail)
+    assert_within_budget(got[0], want[0])
+
+
 def test_noise_is_a_function_of_seed_step_and_pose(device):
     x, weights, shifts = network(5, 17, 8, 1, 1, 1, 5, 5)
     options = 7, 2**33 - 2, weights.heads, False

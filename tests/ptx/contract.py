@@ -99,13 +99,14 @@ def tested(op: str, dtype: str, backend: str) -> str:
 
 
 def denoiser(matrices: str, backend: str) -> None:
-    """A chain of three steps with drawn noise whose matrices are of 16 bits; poses and state are float32 always.
+    """A chain of three steps with drawn noise, a timestep a pose, matrices of 16 bits; state and poses are float32.
 
     Raises:
         AssertionError: the kernel's answer is wrong, or a launch is at fault.
     """
     torch.set_num_threads(1)
-    x, weights, shifts = test_denoise.network(5, 17, 16, 2, 1, 3, 5, 5)
+    x, weights, _ = test_denoise.network(5, 17, 16, 2, 1, 3, 5, 5)
+    shifts = torch.randn(3, 5, 1, 16, generator=torch.Generator().manual_seed(1))
     given, options = (shifts, test_denoise.COEFFICIENTS), {"seed": 7, "trajectory": True}
     want = ops.denoise_loop(x, weights, *given, **options, backend="reference")
     with gpu(strict=True) as device:

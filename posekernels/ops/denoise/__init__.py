@@ -146,6 +146,15 @@ def _check_weights(op: str, x: Tensor, weights: GraphDenoiser) -> bool:
     return True
 
 
+def _check_shift(op: str, name: str, shift: Tensor, x: Tensor, weights: GraphDenoiser, *steps: int) -> None:
+    """[*steps, L, C] for all poses alike, or [*steps, B, L, C]."""
+    L, C = weights.norm1.shape[0], weights.norm1.shape[2]
+    check_tensor(op, name, shift, like=x)
+    per_pose = shift.dim() == len(steps) + 3
+    wanted = (*steps, len(x), L, C) if per_pose else (*steps, L, C)
+    check_shape(op, name, shift, wanted, f"weights have L, C = {L}, {C}, x has {len(x)} poses")
+
+
 def _call(x, weights, shifts, coefficients, noise, seed, first_pose, keep, backend):
     args = (x, weights.tensors, shifts, coefficients, noise, seed, first_pose, weights.heads, keep)
     return _forward(*args, backend=requested(backend), network=weights)
@@ -160,7 +169,8 @@ def graph_transformer(
     Args:
         x: [B, J, Cin], float32 or float64.
         weights: of the network.
-        shift: [L, C] or None, added after the first relu of every Chebyshev block: the timestep, projected.
+        shift: [L, C], [B, L, C] or None, added after the first relu of every Chebyshev block: the timestep, projected;
+            one for all poses or one for each.
         backend: see ``posekernels.use_backend``.
     Returns:
         [B, J, Cout]
@@ -172,9 +182,7 @@ def graph_transformer(
     """
     _check("graph_transformer", x, weights)
     if shift is not None:
-        check_tensor("graph_transformer", "shift", shift, like=x)
-        L, C = weights.norm1.shape[0], weights.norm1.shape[2]
-        check_shape("graph_transformer", "shift", shift, (L, C), f"weights have L, C = {L}, {C}")
+        _check_shift("graph_transformer", "shift", shift, x, weights)
         shift = shift[None]
     return _call(x, weights, shift, None, None, None, 0, False, backend)[0]
 
@@ -199,7 +207,8 @@ def denoise_loop(
     Args:
         x: [B, J, C5], float32 or float64; as many channels in as out.
         weights: of the network.
-        shifts: [S, L, C] the timestep of every step, projected for every layer. S may be 0.
+        shifts: [S, L, C] the timestep of every step, projected for every layer; or [S, B, L, C], one for each pose. S
+            may be 0.
         coefficients: [S, 5]. DDIM from timestep i to j: c0 = 1/sqrt(a_i), c1 = -sqrt((1-a_i)/a_i),
             c2 = sqrt(a_j) c0, c3 = sqrt(a_j) c1 + sqrt(1-a_j-c4^2), c4 the added noise.
         noise: [S, B, J, C5] unit noise. Without ``noise`` and ``seed`` every c4 counts as 0.
@@ -216,10 +225,10 @@ def denoise_loop(
     Source: DDIM, Song et al., ICLR 2021, eq. 12, with the network of DiffPose, Gong et al., CVPR 2023.
     """
     op = "denoise_loop"
-    L, C = _check_chain(op, x, weights)
-    check_tensor(op, "shifts", shifts, like=x, rank=3)
-    S = shifts.shape[0]
-    check_shape(op, "shifts", shifts, (S, L, C), f"weights have L, C = {L}, {C}")
+    _check_chain(op, x, weights)
+    check_tensor(op, "shifts", shifts, like=x)
+    S = len(shifts) if shifts.dim() else 0
+    _check_shift(op, "shifts", shifts, x, weights, S)
     check_tensor(op, "coefficients", coefficients, like=x)
     check_shape(op, "coefficients", coefficients, (S, 5), f"shifts are {list(shifts.shape)}")
     if noise is not None:
@@ -234,15 +243,14 @@ def denoise_loop(
     return result if trajectory else result[0]
 
 
-def _check_chain(op: str, x: Tensor, weights: GraphDenoiser) -> tuple[int, int]:
-    """(L, C) of a network whose result it can take again."""
+def _check_chain(op: str, x: Tensor, weights: GraphDenoiser) -> None:
+    """Refuse a network that cannot take its result again."""
     _check(op, x, weights)
     channels = weights.in_weight.shape[1], weights.out_weight.shape[-1]
     if channels[0] != channels[1]:
         raise ValueError(
             f"{op}: weights must give as many channels as they take, got {channels[0]} in and {channels[1]} out"
         )
-    return weights.norm1.shape[0], weights.norm1.shape[2]
 
 
 def _checked_noise(op: str, noise: Tensor | None, seed: int | None, first_pose: int) -> tuple:
@@ -264,11 +272,10 @@ def denoise_step(
     first_pose: int = 0,
     backend: str | None = None,
 ) -> Tensor:
-    """One step of ``denoise_loop``: ``shift`` [L, C], ``coefficients`` [5], ``noise`` [B, J, C5] or None."""
+    """One step of ``denoise_loop``: ``shift`` [(B,) L, C], ``coefficients`` [5], ``noise`` [B, J, C5] or None."""
     op = "denoise_step"
-    L, C = _check_chain(op, x, weights)
-    check_tensor(op, "shift", shift, like=x)
-    check_shape(op, "shift", shift, (L, C), f"weights have L, C = {L}, {C}")
+    _check_chain(op, x, weights)
+    _check_shift(op, "shift", shift, x, weights)
     check_tensor(op, "coefficients", coefficients, like=x)
     check_shape(op, "coefficients", coefficients, (5,), "c0 to c4")
     if noise is not None:

@@ -46,6 +46,7 @@ def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, ke
         first_pose,
         B,
         S,
+        shifts is not None and shifts.dim() == 4,
         *sizes,
     )
     return y.to(dtype), *(t.to(dtype) for t in history)

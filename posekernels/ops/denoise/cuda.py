@@ -161,6 +161,7 @@ def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, ke
     x, shifts, coefficients, noise = contiguous(x, shifts, coefficients, noise)
     (B, J, Cin), steps = x.shape, 1 if coefficients is None else coefficients.shape[0]
     y = x.new_empty(B, J, s.Cout)
+    per_pose = shifts is not None and shifts.dim() == 4
     history = [x.new_empty((steps, *x.shape) if keep else (0,)) for _ in range(2)]
     if B:
         _cuda.launch(
@@ -168,7 +169,8 @@ def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, ke
             matrices,
             *addresses(x, p.weights, p.mixing, p.vectors, p.polynomials, shifts, coefficients, noise, y),
             *addresses(*(history if keep else (None, None))),
-            *(seed is not None, seed or 0, first_pose, B, steps, J, s.K, s.L, Cin, s.C, s.Cout, heads, s.head_tiles),
+            *(seed is not None, per_pose, seed or 0, first_pose, B, steps, J, s.K, s.L, Cin, s.C, s.Cout, heads),
+            s.head_tiles,
             *(p.window, (s.C // heads) ** -0.5 * math.log2(math.e), p.tiles, *_cuda.limits(x)),
         )
     return y, *history

@@ -40,7 +40,7 @@ def attention(x: Tensor, w, layer: int) -> Tensor:
 
 
 def network(x: Tensor, w, shift: Tensor | None) -> Tensor:
-    """[B, J, Cin] -> [B, J, Cout]; ``shift`` [L, C] is added after the first relu of each Chebyshev block."""
+    """[B, J, Cin] -> [B, J, Cout]; ``shift`` [(B,) L, C] is added after the first relu of each Chebyshev block."""
     h = conv(x, w.polynomials, w.in_weight, w.in_bias)
     for i in range(len(w.graph)):
         h = h + attention(norm(h, w.norm1[i]), w, i)
@@ -49,7 +49,7 @@ def network(x: Tensor, w, shift: Tensor | None) -> Tensor:
         h = h + mixed @ w.fc2_weight[i] + w.fc2_bias[i]
         z = F.relu(conv(h, w.polynomials, w.conv1_weight[i], w.conv1_bias[i]))
         if shift is not None:
-            z = z + shift[i]
+            z = z + shift[..., i, None, :]
         h = h + F.relu(conv(z, w.polynomials, w.conv2_weight[i], w.conv2_bias[i]))
     return conv(h, w.polynomials, w.out_weight, w.out_bias)
 

@@ -67,7 +67,7 @@ def _denoise_kernel(
     y_ptr,  # [B, J, Cout]
     states_ptr,  # [S, B, J, Cin] or None
     estimates_ptr,  # [S, B, J, Cin] or None
-    shifts_ptr,  # [S, L, C] or None
+    shifts_ptr,  # [S, L, C], with PER_POSE [S, B, L, C], or None
     coefficients_ptr,  # [S, 5] or None: then one pass of the network
     noise_ptr,  # [S, B, J, Cin] or None
     polynomials_ptr,  # [K, J, J]; this and what follows as in GraphDenoiser
@@ -100,6 +100,7 @@ def _denoise_kernel(
     Cout: tl.constexpr,
     heads: tl.constexpr,
     K: tl.constexpr,
+    PER_POSE: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,  # >= C
@@ -173,7 +174,12 @@ def _denoise_kernel(
                 J, C, C, K, BLOCK_M, BLOCK_C, PRECISION,
             ))  # fmt: skip
             if shifts_ptr is not None:
-                z += _vector(shifts_ptr + (step * layers + layer) * C, column, C)
+                if PER_POSE:
+                    shift = (step * (rows // J) + first_row // J + pose) * layers + layer
+                    there = live[:, None] & (column < C)[None, :]
+                    z += tl.load((shifts_ptr + shift * C)[:, None] + column[None, :], mask=there, other=0.0)
+                else:
+                    z += _vector(shifts_ptr + (step * layers + layer) * C, column, C)
             h += _relu(_conv(
                 z, conv2_weight_ptr + layer * K * C * C, conv2_bias_ptr + layer * C, polynomials_ptr, column, column,
                 J, C, C, K, BLOCK_M, BLOCK_C, PRECISION,
@@ -239,19 +245,19 @@ def denoise(x, weights, shifts, coefficients, noise, seed, first_pose, heads, ke
     history = [x.new_empty((S, *x.shape) if keep else (0,)) for _ in range(2)]
     if B == 0:
         return y, *history
-    blocks = _blocks(J, Cin, C, Cout, heads)
+    blocks, per_pose = _blocks(J, Cin, C, Cout, heads), shifts is not None and shifts.dim() == 4
     tiles = triton.cdiv(B, blocks["BLOCK_M"] // J)
     with launch_on(x):
         _denoise_kernel[(tiles,)](
             x, y, *(h if keep else None for h in history), shifts, coefficients, noise, *weights,
-            B * J, S, L, (C // heads) ** -0.5, J, Cin, C, Cout, heads, K, dot_precision(kind), **blocks,
+            B * J, S, L, (C // heads) ** -0.5, J, Cin, C, Cout, heads, K, per_pose, dot_precision(kind), **blocks,
             num_warps=8, num_stages=1,
         )  # fmt: skip
     return y, *history
 
 
 def _aot(loop: bool) -> Compilation:
-    plan = {"J": 17, "Cin": 5, "C": 96, "Cout": 5, "heads": 4, "K": 3, "PRECISION": "ieee"}
+    plan = {"J": 17, "Cin": 5, "C": 96, "Cout": 5, "heads": 4, "K": 3, "PER_POSE": False, "PRECISION": "ieee"}
     plan |= _blocks(17, 5, 96, 5, 4) | {"num_warps": 8, "num_stages": 1}
     plan |= dict.fromkeys(("states_ptr", "estimates_ptr", "noise_ptr") + (() if loop else ("coefficients_ptr",)))
     exact = ("x_ptr", "y_ptr", "shifts_ptr", "coefficients_ptr", "norm1_ptr", "norm2_ptr")
