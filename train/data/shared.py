@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -43,6 +45,12 @@ def load_once(load: Callable[[], LiftingData], place) -> LiftingData:
             laid = lay(data) if isinstance(data, LiftingData) else None
         except Exception as error:  # the others must not wait for ever
             failure = error
+    if laid is not None:
+        data = None
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what is freed, here twice the data set
+        if trim:
+            trim(0)
     laid, failure = place.gather((laid, failure))[place.rank - local]  # of this machine's first process
     if failure is not None:
         raise failure
