@@ -24,6 +24,8 @@ class Block(nn.Module):
     order [B, T, J, C].
     """
 
+    EIGHT_BITS = ("qkv", "proj", "mlp.fc1", "mlp.fc2")  # the layers that ``posekernels.fp8`` takes
+
     def __init__(self, channels: int, heads: int, hidden: int, qkv_bias: bool, scale: float | None, drop_path: float):
         super().__init__()
         self.heads, self.scale = heads, scale

@@ -51,6 +51,8 @@ class EncoderLayer(nn.Module):
         dropout: of attention weights, hidden units and both branches, in training.
     """
 
+    EIGHT_BITS = (*(f"attention.{name}" for name in ("query", "key", "value", "output")), "hidden", "conv")
+
     def __init__(self, channels: int, hidden: int, heads: int, stride: int | None, dropout: float):
         super().__init__()
         self.heads, self.stride, self.dropout = heads, stride, dropout

@@ -112,13 +112,18 @@ def _passed_over(op: str, name: str, args: tuple) -> str | None:
     return None
 
 
-def resolve(op: str, backend: str, args: tuple) -> Kernel | _first_use.FirstUse:
+def resolve(
+    op: str, backend: str, args: tuple, kernels: dict[str, Kernel] | None = None
+) -> Kernel | _first_use.FirstUse:
     """The kernel that runs ``op`` on ``args``; see the module's first lines for the rule.
+
+    Args:
+        kernels: of an op that has no entry in ``OPS``.
 
     Raises:
         BackendError: the named backend cannot; says why.
     """
-    kernels = OPS[op]
+    kernels = OPS[op] if kernels is None else kernels
     if backend != "auto":
         kernel = kernels.get(backend)
         reason = "the op has no such backend" if kernel is None else _why_not(kernel, args)

@@ -8,7 +8,8 @@ from unittest import mock
 import torch
 from triton import knobs
 
-from posekernels import _dispatch, ops
+from posekernels import _dispatch, _eight_bits_triton, ops
+from posekernels.eight_bits import quantise, reference
 from posekernels.testing import BUDGET, assert_within_budget
 from tests.ops import table, test_denoise
 from tests.ptx.device import gpu
@@ -130,6 +131,24 @@ def few_rows(dtype: str) -> None:
         got = ops.strided_temporal_conv([x], [weight], backend="cuda")
     assert [launch.grid for launch in device.launches] == [(4, 1, 1), (2, 16, 1)]
     assert_within_budget(got[0], want[0])
+
+
+def eight_bits(dtype: str) -> int:
+    """Products of e4m3 on sm_90, tiles ragged on every side; how many of their launches have wgmma.
+
+    Raises:
+        AssertionError: the kernel's answer is wrong, or a launch is at fault.
+    """
+    torch.set_num_threads(1)
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(shape, generator=g) for shape in ((70, 304), (144, 304), (144,)))
+    x, bias, (weight, scale) = x.to(DTYPES[dtype]), bias.to(DTYPES[dtype]), quantise(weight)
+    want = [reference(x, weight, scale, b) for b in (bias, None)]
+    with gpu(architecture=90, strict=True) as device:
+        got = [_eight_bits_triton.product(x, weight, scale, b) for b in (bias, None)]
+    for g, w in zip(got, want, strict=True):
+        assert_within_budget(g, w.double())
+    return sum(any(op.startswith("wgmma.mma") for op in launch.kernel.ops) for launch in device.launches)
 
 
 def _attention():

@@ -28,6 +28,9 @@ struct f16 {
 struct bf16 {
     uint16_t bits;
 };
+struct e4m3 {  // no infinity; NaN is all ones
+    uint8_t bits;
+};
 
 template <class To, class From>
 To cast_bits(From v) {
@@ -51,6 +54,13 @@ float up(f16 v) {
     if (rest >= 0x7c00) return cast_bits<float>(sign | 0x7f800000 | (rest & 0x3ff) << 13);
     if (rest >= 0x400) return cast_bits<float>(sign | ((rest << 13) + (112u << 23)));
     return cast_bits<float>(sign | cast_bits<uint32_t>(float(rest) * 0x1p-24f));
+}
+
+float up(e4m3 v) {
+    const uint32_t sign = uint32_t(v.bits & 0x80) << 24, rest = v.bits & 0x7f;
+    if (rest == 0x7f) return cast_bits<float>(sign | 0x7fc00000);
+    if (rest >= 8) return cast_bits<float>(sign | ((rest << 20) + (120u << 23)));
+    return cast_bits<float>(sign | cast_bits<uint32_t>(float(rest) * 0x1p-9f));
 }
 
 template <class T>
@@ -1141,8 +1151,7 @@ void wgmma(Warp& w, const Instr& i, uint32_t mask) {
     Launch& launch = *w.launch;
     if (launch.threads % 128) launch.fault(w, i, 0, "wgmma in a block that is not made of groups of four warps");
     if (!w.registers_fenced) launch.fault(w, i, 0, "wgmma without a wgmma.fence before it");
-    constexpr bool half = !std::is_same_v<H, float>;
-    constexpr int per = half ? 2 : 1, K = half ? 16 : 8;
+    constexpr int size = sizeof(H), per = 4 / size, chunk = 16 / size, K = 2 * chunk;
     const int N = i.vec, first_row = w.index % 4 * 16;
     const std::vector<int32_t>& to = launch.program->many[i.imm[1]];
     auto found = std::find_if(w.products.begin(), w.products.end(), [&](const Product& p) {
@@ -1161,9 +1170,9 @@ void wgmma(Warp& w, const Instr& i, uint32_t mask) {
     }
     if (!(*w.at<uint32_t>(i.o[5]) & 1)) std::fill(product.sums.begin(), product.sums.end(), 0.f);
     auto number = [](const uint8_t* p) {
-        if constexpr (half) {
+        if constexpr (size < 4) {
             H v;
-            std::memcpy(&v, p, 2);
+            std::memcpy(&v, p, size);
             return up(v);
         } else {
             uint32_t v;
@@ -1171,7 +1180,6 @@ void wgmma(Warp& w, const Instr& i, uint32_t mask) {
             return cast_bits<float>(v & 0xffffe000);  // the unit does not see the low bits
         }
     };
-    constexpr int size = half ? 2 : 4, chunk = 16 / size;
     float A[16][K];
     std::vector<float> B(K * N);
     if (i.flag) {  // A is described too
@@ -1697,6 +1705,7 @@ struct Decoder {
         if (type == "f16" && shape.find("k16") != std::string::npos) return wgmma<f16>;
         if (type == "bf16" && shape.find("k16") != std::string::npos) return wgmma<bf16>;
         if (type == "tf32" && !i.imm[0] && shape.find("k8") != std::string::npos) return wgmma<float>;
+        if (type == "e4m3" && !i.imm[0] && shape.find("k32") != std::string::npos) return wgmma<e4m3>;
         unknown();
     }
 

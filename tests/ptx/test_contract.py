@@ -53,6 +53,11 @@ def test_kernels_for_sm_90_keep_the_contract(hopper, pool):
     assert ("with wgmma" in ran) == (hopper[2] == "triton")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_products_in_eight_bits(pool, dtype):
+    assert pool.submit(contract.eight_bits, dtype).result() == 2
+
+
 def test_few_rows_share_their_depths(pool):
     if nvcc.compiler() is None:
         pytest.skip("no nvcc here (pip install nvidia-cuda-nvcc nvidia-cuda-cccl)")

@@ -219,6 +219,8 @@ WGMMA = {  # numbers, swizzle (bytes of a row), A in registers, B across K
     "bfloat16, A in registers": (torch.bfloat16, 64, True, False),
     "tf32 in rows of 128": (torch.float32, 128, False, False),
     "tf32, A in registers": (torch.float32, 32, True, False),
+    "e4m3 in rows of 128": (torch.float8_e4m3fn, 128, False, False),
+    "e4m3, A in registers": (torch.float8_e4m3fn, 64, True, False),
 }
 N = 16
 
@@ -263,7 +265,7 @@ def product(numbers, width, registers, across, before="wgmma.fence.sync.aligned;
     A, B = (torch.randn(n, K, generator=generator).to(numbers) for n in (64, N))
     if numbers == torch.float32:
         A, B = ((t.view(torch.int32) & ~0x1FFF).view(torch.float32) for t in (A, B))
-    bits = lambda t: t.view(torch.int32 if t.itemsize == 4 else torch.int16).numpy()  # noqa: E731
+    bits = lambda t: t.view({4: torch.int32, 2: torch.int16, 1: torch.int8}[t.itemsize]).numpy()  # noqa: E731
     a, of_a = laid_out(bits(A), width)
     b, of_b = laid_out(bits(B), width, across)
     fragments = np.zeros((128, 4), np.uint32)  # of A
@@ -276,9 +278,9 @@ def product(numbers, width, registers, across, before="wgmma.fence.sync.aligned;
     given = torch.empty(16384 + 2048, dtype=torch.uint8).numpy()  # aligned to 64 bytes
     given[:8192], given[8192:16384], given[16384:] = a, b, fragments.view(np.uint8).ravel()
     out = np.zeros((128, N // 2), np.float32)
-    name = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "tf32"}[numbers]
+    name = {2: "f16", 4: "tf32", 1: "e4m3"}[numbers.itemsize] if numbers != torch.bfloat16 else "bf16"
     sums = ", ".join(f"%r{n}" for n in range(40, 40 + N // 2))
-    turns = "" if name == "tf32" else f", {int(across)}" if registers else f", 0, {int(across)}"
+    turns = "" if name in ("tf32", "e4m3") else f", {int(across)}" if registers else f", 0, {int(across)}"
     left = "{%r30, %r31, %r32, %r33}" if registers else "%d10"
     body = f"""
     shl.b32 %r6, %r0, 4; cvt.u64.u32 %d5, %r6; add.s64 %d5, %d0, %d5; add.s32 %r7, %r4, %r6; mov.u32 %r8, 0;
