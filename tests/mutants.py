@@ -32,7 +32,7 @@ CPP = {
         ("if («e[s] < e[best] || e[s] != e[s]») best = s;", "e[s] > e[best]"),
     ],
     "denoise": [
-        ("Relu{}, Bias{«shift ? shift + l * C : nullptr»}));", "nullptr"),
+        ("Relu{}, Bias{«shift && !apart ? shift + l * C : nullptr»}));", "nullptr"),
         ("*q = qkv + h * d, *k = q + «s.C»", "0"),
         ("mix<true>(G, s.J, t.n, poses, C, t.h, «w.fc2_bias + l * C»);", "nullptr"),
     ],

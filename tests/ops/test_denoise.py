@@ -199,7 +199,8 @@ def test_refusals():
     for call, error, message in [
         (lambda: graph_transformer(x[:, :16], w), ValueError, r"x must be \[2, 17, 5\]"),
         (lambda: graph_transformer(x.double(), w), TypeError, "weights"),
-        (lambda: graph_transformer(x, w, shifts), ValueError, r"shift must be \[1, 16\]"),
+        (lambda: graph_transformer(x, w, shifts), ValueError, r"shift must be \[2, 1, 16\] .*x has 2 poses"),
+        (lambda: graph_transformer(x, w, shifts[0, 0]), ValueError, r"shift must be \[1, 16\]"),
         (lambda: denoise_loop(x, w, shifts, COEFFICIENTS[:2]), ValueError, r"coefficients must be \[3, 5\]"),
         (lambda: denoise_loop(x, w, shifts, COEFFICIENTS, noise=x), ValueError, r"noise must be \[3, 2, 17, 5\]"),
         (
