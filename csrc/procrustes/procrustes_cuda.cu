@@ -140,9 +140,11 @@ struct Alignment {
     }
 };
 
-// poses [N, J, 3], target [N / S, J, 3] -> aligned [N, J, 3] (or null), errors [N]. grid (blocks of poses_each).
+// poses [N, J, 3], target [N / S, J, 3] -> aligned [N, J, 3] (or null), errors [N]. grid (blocks of poses_each), as
+// many to a multiprocessor as its shared memory holds.
 template <class T>
-KERNEL void procrustes_fwd_kernel(const T* poses, const T* target, T* aligned, T* errors, int64_t N, int64_t S, int J) {
+KERNEL_OF(poses_each, 8)
+void procrustes_fwd_kernel(const T* poses, const T* target, T* aligned, T* errors, int64_t N, int64_t S, int J) {
     alignas(16) SHARED float P[window_floats];
     alignas(16) SHARED float Q[window_floats];
     Pair<T> pair(P, Q, poses, target, N, S, J);
