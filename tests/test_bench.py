@@ -1,6 +1,7 @@
 """The benchmark: what it covers, what survives of a run, what it refuses to time, what it says of memory and claims."""
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -249,3 +250,16 @@ def test_aot_rows_know_their_sources(tmp_path):
     made["graph_conv"]["csrc/include/posekernels/gpu.h"] = "another"
     (tmp_path / "aot.json").write_text(json.dumps({"sources": made}))
     assert aot.stale(tmp_path) == ["graph_conv"]
+
+
+def test_the_gpu_page_lists_what_spills():
+    held = {}
+    for row in json.loads((aot.RESULTS / "aot.json").read_text())["kernels"]:
+        key = row["name"], f"sm_{row['target']}"  # variants of a template share a name: the most of them
+        held[key] = max(held.get(key, 0), row["spills"])
+    page = (aot.ROOT / "docs" / "gpu.md").read_text()
+    told = {}
+    for names, *numbers in re.findall(r"^\| (`.+?`) \| (\d+) \| (\d+) \|$", page, re.MULTILINE):
+        for name in re.findall(r"`(.+?)`", names):
+            told |= {(name, target): int(n) for target, n in zip(("sm_80", "sm_90"), numbers)}
+    assert {key: n for key, n in told.items() if n} == {key: n for key, n in held.items() if n}
