@@ -269,9 +269,9 @@ def joints(r: Reading) -> None:
     if r.table is not None:
         T, P, J = r.table.points.shape[:3]
         keep = PARTS_OF_WHOLE_BODY.get(J)
-        r.points = r.table.points.reshape(T * P, J, -1).astype(np.float32)[:, :keep]
+        r.points = r.table.points.reshape(T * P, J, -1).astype(np.float32, copy=False)[:, :keep]
         scores = r.table.scores
-        r.scores = None if scores is None else scores.reshape(T * P, J).astype(np.float32)[:, :keep]
+        r.scores = None if scores is None else scores.reshape(T * P, J).astype(np.float32, copy=False)[:, :keep]
         r.identities, r.at, r.table = r.table.names * T, np.repeat(np.arange(T), P), None
         return
     everyone = [(seen, t) for t, frame in enumerate(r.frames) for seen in frame.people]
@@ -301,17 +301,18 @@ def third_number(r: Reading) -> None:
     if r.scores is not None:
         raise r.refuse(f"keypoints of 3 numbers and scores beside them: joints in 3D; {FOR_3D}")
     known = np.isfinite(r.points).all(-1) & (r.points[..., :2] != 0).any(-1) & (r.points[..., 2] != -1)
-    third = r.points[known][:, 2]
+    third = r.points[..., 2][known]
     if len(third):
         low, high = third.min(), third.max()
-        small = np.abs(r.points[known][:, :2]).max() <= 20  # not in pixels: rather 3D in metres
+        least, most = (of(r.points[..., :2], where=known[..., None], initial=0) for of in (np.min, np.max))
+        small = max(-least, most) <= 20  # not in pixels: rather 3D in metres
         score = low >= -0.05 and high <= 1.05 or low >= 0 and 20 < high <= 100  # or percent
         # some detectors' scores in pixels lie a little above 1 or below 0
         score |= not small and low >= -1 and np.mean(third < 0) < 0.05 and high <= 2 and np.median(third) <= 1.05
-        score |= set(np.unique(third)) <= {0.0, 1.0, 2.0}
+        score |= np.isin(third, (0, 1, 2)).all()
         if not score:
             raise r.refuse(f"the third column is no score (from {low:.3g} to {high:.3g}); {FOR_3D}")
-    r.points, r.scores = r.points[..., :2], r.points[..., 2].copy()
+    r.points, r.scores = r.points[..., :2].copy(), r.points[..., 2].copy()
 
 
 def layout(r: Reading) -> None:
@@ -325,7 +326,7 @@ def layout(r: Reading) -> None:
     r.layout = name
     if guessed:
         r.notes.append(f"{r.points.shape[-2]} joints, taken for {name}; --layout NAME if they are others")
-        if name == "coco-17" and looks_like_h36m(np.where(r.seen[..., None], r.points, np.nan)):
+        if name == "coco-17" and looks_like_h36m(r.points):
             r.notes.append("warning: these look like Human3.6M's joints, not COCO's; if so, --layout h36m-17")
 
 
@@ -358,8 +359,8 @@ def looks_like_h36m(points: np.ndarray) -> bool:
     """
 
     def bone(layout: str) -> float:
-        joints, parents = zip(*((j, p) for j, p in enumerate(SKELETONS[layout].parents) if p >= 0))
-        lengths = np.linalg.norm(points[:, joints] - points[:, parents], axis=-1)
+        bones = ((j, p) for j, p in enumerate(SKELETONS[layout].parents) if p >= 0)
+        lengths = np.stack([np.linalg.norm(points[:, j] - points[:, p], axis=-1) for j, p in bones])
         return float(lengths[np.isfinite(lengths)].sum() / max(np.isfinite(lengths).sum(), 1))
 
     return bone("h36m-17") < 0.7 * bone("coco-17")
@@ -379,8 +380,12 @@ def missing(r: Reading) -> None:
     known = points[np.isfinite(points).all(-1)]
     if len(known) and (known != known[0]).any():
         middle = np.median(known, 0)
-        reach = np.percentile(np.abs(known - middle), 75, axis=0).max() + 1e-9
-        doubtful = (known[:, 0] == known[:, 1]) | (np.abs(known - middle).max(-1) > 5 * reach)
+        off = known - middle
+        np.abs(off, out=off)
+        farthest = off.max(-1)
+        reach = np.percentile(off, 75, axis=0, overwrite_input=True).max() + 1e-9
+        del off
+        doubtful = (known[:, 0] == known[:, 1]) | (farthest > 5 * reach)
         places, times = np.unique(known[doubtful], axis=0, return_counts=True)
         equal, far = places[:, 0] == places[:, 1], np.abs(places - middle).max(-1) > 5 * reach
         if r.size is not None:
@@ -392,11 +397,8 @@ def missing(r: Reading) -> None:
             points[(points == place).all(-1)] = np.nan
             r.notes.append(f"{count} keypoints at {place[0]:g}, {place[1]:g}: not seen")
     there = np.isfinite(points).all(-1)
-    with np.errstate(invalid="ignore"):
-        low, high = (
-            np.where(there[..., None], points, np.inf).min(1),
-            np.where(there[..., None], points, -np.inf).max(1),
-        )
+    low = points.min(1, where=there[..., None], initial=np.inf)
+    high = points.max(1, where=there[..., None], initial=-np.inf)
     heap = (there.sum(1) > 2) & (low == high).all(-1)
     if heap.any():
         points[heap] = np.nan
@@ -407,13 +409,13 @@ def scores(r: Reading) -> None:
     """Scores go from 0 to 1; percent and COCO's visibility (0, 1, 2) are brought there, anything else is refused."""
     if r.scores is None:
         r.scores = np.ones(r.points.shape[:2], np.float32)
-    values = np.nan_to_num(r.scores, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    values = np.nan_to_num(r.scores, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32, copy=False)
     there = np.isfinite(r.points).all(-1)
     given = values[there & (values > 0)]
     high = given.max() if len(given) else 0.0
     if not len(given) and there.any():
         raise r.refuse(f"nobody in it: no joint was found in any of {r.count} frames (no score is above 0)")
-    if high > 1 and set(np.unique(given)) <= {1.0, 2.0}:
+    if high > 1 and np.isin(given, (1, 2)).all():
         values = np.where(values == 1, 0.5, values / 2)
         r.notes.append("scores of 0, 1 and 2: taken for COCO's visibility")
     elif 20 < high <= 100:
@@ -421,8 +423,8 @@ def scores(r: Reading) -> None:
         r.notes.append(f"scores up to {high:.3g}: taken for percent")
     elif high > 2 or len(given) and np.median(given) > 1.05:
         raise r.refuse(f"scores from {given.min():.3g} to {high:.3g}; expected 0 to 1, or percent")
-    r.scores = np.where(there & (values > 0), np.minimum(values, 1), 0).astype(np.float32)
-    r.points = np.where(r.scores[..., None] > 0, r.points, np.nan).astype(np.float32)
+    r.scores = np.where(there & (values > 0), np.minimum(values, 1), np.float32(0))
+    r.points[r.scores == 0] = np.nan
 
 
 def units(r: Reading) -> None:
@@ -430,10 +432,10 @@ def units(r: Reading) -> None:
     there = r.points[r.seen]
     if not len(there):
         return
-    low, high = np.percentile(there, 1, axis=0), np.percentile(there, 99, axis=0)
+    low, high = np.percentile(there, (1, 99), axis=0)
     span = f"coordinates from {low.min():.3g} to {high.max():.3g}"
-    known = r.points[r.seen.any(1)]
-    tall = float(np.median(np.linalg.norm(np.nanmax(known, 1) - np.nanmin(known, 1), axis=-1)))
+    spans = np.fmax.reduce(r.points, axis=1) - np.fmin.reduce(r.points, axis=1)
+    tall = float(np.median(np.linalg.norm(spans[r.seen.any(1)], axis=-1)))
     if tall >= 5 and np.abs([low, high]).max() > 5:
         if r.size is not None and max(r.size) > 250 and low.min() >= 0 and high.max() <= 100:
             raise r.refuse(f"{span}, in an image of {_by(r.size)}: percent? keypoints must be in pixels")
@@ -564,18 +566,19 @@ def _people(r: Reading) -> Sequence[Track]:
     kept = r.seen.any(1)
     if not kept.any():
         raise r.refuse(f"nobody in it: no joint was found in any of {r.count} frames")
-    points, found, at = r.points[kept], r.scores[kept], r.at[kept]
+    rows = np.flatnonzero(kept)
+    at = r.at[rows]
     numbers = [n for n, there in zip(r.identities, kept) if there]
     if not r.ranked and None not in numbers:  # as they come, without a search
         tracks, every = [], np.array(numbers)
         for number in dict.fromkeys(numbers):
-            own = every == number
-            tracks.append(Track(number, points[own], found[own], at[own]))
+            own = rows[every == number]
+            tracks.append(Track(number, r.points[own], r.scores[own], r.at[own]))
         return tracks
     tracker, first = Tracker(layout=r.layout), np.searchsorted(at, np.arange(r.count + 1))
     for a, b in zip(first[:-1].tolist(), first[1:].tolist()):
-        tracker.add([Sighting(points[i], found[i]) for i in range(a, b)], numbers[a:b])
-    return tracker.tracks(lambda rows: (points[rows], found[rows]))
+        tracker.add([Sighting(r.points[i], r.scores[i]) for i in rows[a:b]], numbers[a:b])
+    return tracker.tracks(lambda some: (r.points[rows[some]], r.scores[rows[some]]))
 
 
 RULES = (frames, joints, third_number, missing, scores, units, layout, identities)

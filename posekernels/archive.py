@@ -102,9 +102,11 @@ def _npy(stream: BinaryIO, size: int, what: str, most: int):
         return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
     if dtype.hasobject or dtype.fields:
         raise ValueError(f"arrays of type {dtype}")
-    data = stream.read(math.prod(shape) * dtype.itemsize)
-    array = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))  # a copy, and writable
-    return array.reshape(shape, order="F" if fortran else "C")
+    data = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
+    if stream.readinto(data) != len(data):
+        raise ValueError("it ends before its array does")
+    array = data.view(dtype) if dtype.itemsize else np.empty(math.prod(shape), dtype)
+    return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape, order="F" if fortran else "C")
 
 
 def read_npy(path: str | Path, most: int = MOST_BYTES) -> np.ndarray:
