@@ -20,6 +20,7 @@ import numpy as np
 from posekernels.archive import DataError, read_json, read_npy, read_npz
 from posekernels.checks import nearest
 from posekernels.pose.layouts import LAYOUTS
+from posekernels.pose.skeleton import SKELETONS
 
 from .keypoint_rules import FOR_3D, Frame, Keypoints, Reading, Seen, Table, believed
 
@@ -81,6 +82,21 @@ def _reading(path: Path) -> Reading:
     return reading
 
 
+def detected(path: Path, content: dict, lead: tuple[int, ...]) -> tuple[np.ndarray, str] | None:
+    """Of what ``posekernels lift`` writes: ``detected`` [*lead, J, 3] and the layout of its joints; None without it.
+
+    Raises:
+        DataError: the one does not fit the other, or the people.
+    """
+    if "detected" not in content:
+        return None
+    found, layout = np.asarray(content["detected"], np.float32), str(content.get("detected_layout", ""))
+    joints = SKELETONS[layout].num_joints if layout in SKELETONS else 0
+    if not joints or found.shape != (*lead, joints, 3):
+        raise DataError(f"{path}: detected {list(found.shape)} are no joints of layout {layout!r} in {list(lead)}")
+    return found, layout
+
+
 # -- arrays ----------------------------------------------------------------------------------------------------------
 def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known) -> Reading:
     """[T, J, C] or [P, T, J, C] as people; C = 2, or 3 with scores."""
@@ -123,7 +139,15 @@ def _of_frames(path: Path, content: dict, **known) -> Reading:
             frames[int(at)].people.append(Seen(points, scores, int(who)))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not as posekernels lift writes it ({type(error).__name__}: {error})") from error
-    return Reading(path, frames, ranked=False, numbered=True, **known)
+    more = detected(path, content, (len(content["frame"]),))
+    if more is not None:  # as the frames have them
+        more = more[0][np.argsort(content["frame"], kind="stable")], more[1]
+    return Reading(path, frames, ranked=False, numbered=True, detected=more, **known)
+
+
+def _by_frames(found: tuple[np.ndarray, str] | None) -> tuple[np.ndarray, str] | None:
+    """``detected`` [P, T, J, 3] as rows [T * P, J, 3]: all of a frame, then those of the next."""
+    return found and (found[0].swapaxes(0, 1).reshape(-1, *found[0].shape[2:]), found[1])
 
 
 def _frames_first(array: np.ndarray) -> bool:
@@ -151,6 +175,7 @@ def _npz(path: Path) -> Reading:
             return _of_frames(path, content, layout=own, fps=fps, size=size)
         of = content.get("scores"), content.get("identities")
         known = {"layout": own, "fps": fps, "size": size, "numbered": "world" in content}
+        known["detected"] = _by_frames(detected(path, content, np.shape(content["keypoints"])[:-2]))
         return _arrays(path, content["keypoints"], *of, **known)
     if "reconstruction" in content:  # the Strided Transformer demo: already Human3.6M's joints
         return _arrays(path, content["reconstruction"], layout="h36m-17")
@@ -396,9 +421,12 @@ def _ours(path: Path, content: dict) -> Reading:
         points = np.stack([_floats(path, p["keypoints"]) for p in people])
         scores = np.stack([_floats(path, p["scores"]) for p in people]) if "scores" in people[0] else None
         size = tuple(int(n) for n in content["size"]) if content.get("size") else None
+        layout = content.get("detected_layout")
+        more = {"detected": _floats(path, [p["detected"] for p in people]), "detected_layout": layout} if layout else {}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not as posekernels lift writes it ({error})") from error
     known = {"layout": content.get("layout"), "fps": content.get("fps"), "size": size}
+    known["detected"] = _by_frames(detected(path, more, points.shape[:-2]))
     return _arrays(path, points, scores, [p.get("id") for p in people], numbered=True, **known)
 
 

@@ -34,8 +34,9 @@ BY_COUNT = {
     32: "h36m-32",
     33: "blazepose-33",
     38: "cmu-38",
+    133: "coco-133",
 }
-PARTS_OF_WHOLE_BODY = {133: 17, 136: 26}  # COCO-WholeBody and Halpe-136 begin with COCO-17 and Halpe-26
+HALPE_136, HALPE_26 = 136, 26  # the one begins with the other
 UNCOUNTED = 100  # frames for each one that is there: numbers so far apart do not count frames
 FOR_3D = "for 3D joints use posekernels forecast --joints LAYOUT"
 
@@ -50,6 +51,7 @@ class Keypoints:
         frames: of the video. fps: None where the file does not say. size: (width, height) of the image, or None.
         notes: what was guessed or left out, in words for the user.
         numbered: whether people have the numbers by which the user knows them.
+        detected_layout: of the tracks' ``detected``; None where they have none.
     """
 
     people: Sequence[Track]
@@ -59,6 +61,12 @@ class Keypoints:
     size: tuple[int, int] | None = None
     notes: list[str] = field(default_factory=list)
     numbered: bool = False
+    detected_layout: str | None = None
+
+    @property
+    def found(self) -> str:
+        """The layout of all joints that were found, of which ``layout`` may be a part."""
+        return self.detected_layout or self.layout
 
 
 @dataclass
@@ -102,6 +110,7 @@ class Reading:
         clip: part of the name of one of several videos, where the user chose it.
         sided: coordinates from -1 to 1 would span the image's width and its height (OpenPose, Ultralytics), and not
             both its width. ranked: people are put in order, the most prominent first. numbered: as for ``Keypoints``.
+        detected: [N, K, 3] of a file of ours, as for ``Track``, and the layout of these joints; None where it has none.
     After the rule ``joints``, of all N detections together:
         points [N, J, C], scores [N, J] or None; identities and frame numbers ``at``, N of each; ``count`` frames.
     """
@@ -116,6 +125,7 @@ class Reading:
     sided: bool = False
     ranked: bool = True
     numbered: bool = False
+    detected: tuple[np.ndarray, str] | None = None
     notes: list[str] = field(default_factory=list)
     points: np.ndarray = field(init=False)
     scores: np.ndarray | None = field(init=False)
@@ -142,7 +152,9 @@ def believed(reading: Reading) -> Keypoints:
     for rule in RULES:
         rule(reading)
     r = reading
-    return Keypoints(_people(r), r.layout, r.count, r.fps, r.size, r.notes, r.numbered)
+    people = _people(r)  # which may leave ``detected`` out
+    more = None if r.detected is None else r.detected[1]
+    return Keypoints(people, r.layout, r.count, r.fps, r.size, r.notes, r.numbered, more)
 
 
 # -- frames ----------------------------------------------------------------------------------------------------------
@@ -268,7 +280,7 @@ def joints(r: Reading) -> None:
     """Everybody has the same joints: detections with another number of them than most are left out."""
     if r.table is not None:
         T, P, J = r.table.points.shape[:3]
-        keep = PARTS_OF_WHOLE_BODY.get(J)
+        keep = HALPE_26 if J == HALPE_136 else J
         r.points = r.table.points.reshape(T * P, J, -1).astype(np.float32, copy=False)[:, :keep]
         scores = r.table.scores
         r.scores = None if scores is None else scores.reshape(T * P, J).astype(np.float32, copy=False)[:, :keep]
@@ -283,7 +295,7 @@ def joints(r: Reading) -> None:
     if len(kept) < len(everyone):
         left = len(everyone) - len(kept)
         r.notes.append(f"{left} detections left out, whose number of joints is not {most} like the others'")
-    keep, width = PARTS_OF_WHOLE_BODY.get(most), {seen.points.shape[-1] for seen, _ in kept}
+    keep, width = HALPE_26 if most == HALPE_136 else most, {seen.points.shape[-1] for seen, _ in kept}
     if len(width) > 1:
         raise r.refuse(f"keypoints of {' and '.join(str(n) for n in sorted(width))} numbers each")
     r.points = np.stack([seen.points for seen, _ in kept]).astype(np.float32)[:, :keep]
@@ -573,8 +585,12 @@ def _people(r: Reading) -> Sequence[Track]:
         tracks, every = [], np.array(numbers)
         for number in dict.fromkeys(numbers):
             own = rows[every == number]
-            tracks.append(Track(number, r.points[own], r.scores[own], r.at[own]))
+            detected = None if r.detected is None else r.detected[0][own]
+            tracks.append(Track(number, r.points[own], r.scores[own], r.at[own], detected))
         return tracks
+    if r.detected is not None:
+        r.notes.append(f"people are told apart anew: the joints of {r.detected[1]} kept beside them are left out")
+        r.detected = None
     tracker, first = Tracker(layout=r.layout), np.searchsorted(at, np.arange(r.count + 1))
     for a, b in zip(first[:-1].tolist(), first[1:].tolist()):
         tracker.add([Sighting(r.points[i], r.scores[i]) for i in rows[a:b]], numbers[a:b])

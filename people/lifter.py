@@ -49,8 +49,8 @@ def in_h36m(track: Track, layout: str, sees: str = "person") -> Track:
     """
     seen = np.where((track.scores >= SURE)[..., None], track.points, np.nan).astype(np.float32)
     scores, points = scores_to_h36m(track.scores, layout), to_h36m(seen, layout)
-    if sees == "screen" and layout == "coco-17":
-        published = coco_to_h36m(seen)
+    if sees == "screen" and layout in ("coco-17", "coco-133"):  # the latter begins with the former
+        published = coco_to_h36m(seen[:, :17])
         points = np.where(np.isfinite(published), published, points)
     if sees == "person":
         trunk = one_trunk(points)
@@ -325,9 +325,13 @@ def more_than_lifted(layout: str) -> int:
 
 def as_detected(track: Track, frames: np.ndarray) -> np.ndarray:
     """``Person.detected`` of a track, in these frames."""
-    found = np.full((len(frames), track.points.shape[1], 3), np.nan, np.float32)
     own = np.isin(track.frames, frames)
-    found[np.searchsorted(frames, track.frames[own])] = np.dstack((track.points[own], track.scores[own]))
+    if track.detected is None:
+        seen = np.dstack((track.points[own], track.scores[own]))
+    else:
+        seen = track.detected[own]
+    found = np.full((len(frames), *seen.shape[1:]), np.nan, np.float32)
+    found[np.searchsorted(frames, track.frames[own])] = seen
     return found
 
 
@@ -398,7 +402,7 @@ def lift_all(
     """
     there = np.zeros((2, keypoints.frames), np.int32)  # people in each frame: all of them, and those who are kept
     lifted, bridge, whole, cut = Shelf(folder), options.get("bridge", BRIDGED), 0, 0
-    more = more_than_lifted(keypoints.layout)
+    more = more_than_lifted(keypoints.found)
     for came in keypoints.people:
         track = in_h36m(came, keypoints.layout, lifter.net.sees)
         frames = track.frames[(track.scores > 0).sum(-1) >= ENOUGH]

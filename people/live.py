@@ -164,7 +164,8 @@ class Live:
 
 def pushed(track: Track, came: Track, row: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     """What ``Live.push`` takes of somebody in one frame: in Human3.6M's joints, and as they came."""
-    return track.identity, track.points[row], track.scores[row], np.column_stack((came.points[row], came.scores[row]))
+    seen = np.column_stack((came.points[row], came.scores[row])) if came.detected is None else came.detected[row]
+    return track.identity, track.points[row], track.scores[row], seen
 
 
 def frames_of(

@@ -14,9 +14,9 @@ from posekernels.archive import DataError, open_npz, read_json, read_npy, read_n
 from posekernels.extras import needs
 from posekernels.files import write_aside
 from posekernels.pose.layouts import LAYOUTS, to_h36m
-from posekernels.pose.skeleton import H36M_17, SKELETONS, skeleton
+from posekernels.pose.skeleton import H36M_17, skeleton
 
-from . import motion_files
+from . import keypoint_files, motion_files
 from .lifter import Person, Shelf
 from .world import Lifted
 
@@ -192,7 +192,7 @@ def read(path: str | Path) -> Lifted:
             f"{path}: no 3D people in it (missing: {', '.join(missing)}); expected a file of posekernels lift"
         )
     arrays = [np.asarray(content[k], np.float32) for k in FIELDS]
-    detected, layout = _detected(path, content, arrays[0].shape[:-2])
+    detected, layout = keypoint_files.detected(path, content, arrays[0].shape[:-2]) or (None, None)
     if "frame" in content:
         return replace(_of_frames(path, content, arrays, detected), detected_layout=layout)
     people, frames = arrays[0].shape[:2] if arrays[0].ndim == 4 else (0, 0)
@@ -210,17 +210,6 @@ def read(path: str | Path) -> Lifted:
     found = [Person(int(i), *parts, detected=own) for i, *parts, own in zip(identities, *arrays, more)]
     source = str(content.get("source", ""))
     return Lifted(found, fps, size if len(size) == 2 else None, source, detected_layout=layout)
-
-
-def _detected(path: Path, content: dict, lead: tuple[int, ...]) -> tuple[np.ndarray | None, str | None]:
-    """``detected`` [*lead, J, 3] and the layout of its joints; None where the file has none."""
-    if "detected" not in content:
-        return None, None
-    detected, layout = np.asarray(content["detected"], np.float32), str(content.get("detected_layout", ""))
-    joints = SKELETONS[layout].num_joints if layout in SKELETONS else 0
-    if not joints or detected.shape != (*lead, joints, 3):
-        raise DataError(f"{path}: detected {list(detected.shape)} are no joints of layout {layout!r} in {list(lead)}")
-    return detected, layout
 
 
 def read_before(path: str | Path, seconds: float, at: float | None = None) -> tuple[Lifted, Lifted]:

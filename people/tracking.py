@@ -60,13 +60,15 @@ class Sighting:
 class Track:
     """One person: in each of N frames points [N, J, 2] pixels, NaN where not seen; scores [N, J], 0 there.
 
-    ``frames`` [N]: their numbers in the video, in order; by default all from 0 on.
+    ``frames`` [N]: their numbers in the video, in order; by default all from 0 on. ``detected``: of a file of ours,
+    [N, K, 3] x, y and score of the joints that these were once made of, where they were more.
     """
 
     identity: int
     points: np.ndarray
     scores: np.ndarray
     frames: np.ndarray | None = None
+    detected: np.ndarray | None = None
 
     def __post_init__(self):
         if self.frames is None:

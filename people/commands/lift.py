@@ -615,7 +615,7 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
         return keypoints, None
     if keypoints.fps < SLOW:
         keypoints.notes.append(f"warning: --latency at {keypoints.fps:g} frames/s: lifters want {SLOW:g} or more")
-    live = live_lifting(options, lifter, keypoints.layout, keypoints.fps, keypoints.size)
+    live = live_lifting(options, lifter, keypoints.found, keypoints.fps, keypoints.size)
     for people in frames_of(keypoints, options.people or PEOPLE, lifter.net.sees):
         with clock.stage("lifting"):
             live.push(people)
@@ -804,7 +804,7 @@ def finish(
         options.input,
         keypoints.notes,
         length=keypoints.frames,
-        detected_layout=keypoints.layout if more_than_lifted(keypoints.layout) else None,
+        detected_layout=keypoints.found if more_than_lifted(keypoints.found) else None,
     )
     for note in (*keypoints.notes, *describe(lifted, live is not None)):
         say(note)

@@ -897,6 +897,40 @@ def test_hands_feet_and_face_that_a_detector_gives_are_kept(folder, pictures, tm
     np.testing.assert_allclose(pose_files.read(tmp_path / "y.json").over("detected")[0], want, atol=6e-4)
 
 
+@pytest.mark.parametrize("again", ["npz", "by frames", "json", "live"])
+def test_hands_feet_and_face_of_a_file_are_kept_however_often_it_is_lifted(folder, tmp_path, monkeypatch, walk, again):
+    """133 joints of a keypoint file are COCO-WholeBody's; our own files, lifted again and put right, keep them."""
+    noise = np.random.default_rng(0)
+    found = np.stack([from_h36m(pose, "coco-133") for pose in walk]).astype(np.float32)
+    found[:, 17:] += noise.uniform(0, 5, found[:, 17:].shape).astype(np.float32)
+    want = np.stack([np.dstack((found + 300 * i, noise.uniform(0.3, 1, found.shape[:2]))) for i in range(2)])
+    want = want.astype(np.float32)
+    want[0, 18:], want[1, :22] = np.nan, np.nan  # one goes, another comes
+    np.save(tmp_path / "in.npy", want)
+    if again == "by frames":
+        monkeypatch.setattr(pose_files, "DENSE", 1000)
+        want = np.concatenate((want, np.full((2, 400, 133, 3), np.nan, np.float32)), 1)
+        want[:, -20:] = want[::-1, :20]
+        np.save(tmp_path / "in.npy", want)
+    weights, first = ["--weights", folder / "lifter.safetensors"], tmp_path / ("x.json" if again == "json" else "x.npz")
+    assert go("lift", tmp_path / "in.npy", *weights, "--size", "2000x2000", "--fps", 50, "-o", first) == 0
+    if again == "by frames":
+        with np.load(first) as archive:
+            assert "frame" in archive
+    frames = want.shape[1]
+    for i, person in enumerate(pose_files.read(first).people):
+        np.testing.assert_allclose(person.over("detected", frames), want[i], atol=6e-4)
+    more = {"live": ["--latency", 1], "by frames": []}.get(again, ["--merge", "1=2"])
+    assert go("lift", first, *weights, *more, "-o", tmp_path / "y.npz") == 0
+    back = pose_files.read(tmp_path / "y.npz")
+    assert back.detected_layout == "coco-133"
+    people = [back.over("detected")[i] for i in range(len(back.people))]
+    want = [np.fmax(*want)] if len(people) == 1 else want
+    assert len(people) == (1 if "--merge" in more else 2)
+    for person, seen in zip(people, want, strict=True):
+        np.testing.assert_allclose(person, seen, atol=6e-4)
+
+
 def test_nobody_in_the_video(folder, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(FakeDetector, "__call__", lambda self, image: [])
     with pytest.raises(ValueError, match="nobody was found in 20 frames"):

@@ -228,3 +228,27 @@ def test_joints_beyond_those_lifted_are_kept_of_keypoint_files_too(pixels, tmp_p
     np.savez(tmp_path / "broken.npz", **broken)
     with pytest.raises(DataError, match=r"detected \[1, 12, 26, 3\] are no joints of layout 'body-25' in \[1, 12\]"):
         pose_files.read(tmp_path / "broken.npz")
+
+
+def test_whole_bodies_of_a_file_keep_all_that_a_layout_has(pixels, tmp_path):
+    """COCO-WholeBody's 133 are a layout of their own; of Halpe's 136 the first 26 are one."""
+    whole = from_h36m(pixels, "coco-133").astype(np.float32)
+    whole[:, 17:] += 1
+    np.save(tmp_path / "coco.npy", whole)
+    np.save(tmp_path / "halpe.npy", np.concatenate((from_h36m(pixels, "halpe-26"), np.zeros((30, 110, 2))), 1))
+    (tmp_path / "coco.json").write_text(json.dumps([[{"keypoints": triples(frame).tolist()}] for frame in whole]))
+    for name, layout in (("coco.npy", "coco-133"), ("coco.json", "coco-133"), ("halpe.npy", "halpe-26")):
+        found = keypoint_files.read(tmp_path / name)
+        assert found.layout == found.found == layout
+    points = [keypoint_files.read(tmp_path / name).people[0].points for name in ("coco.npy", "coco.json")]
+    np.testing.assert_allclose(points, [whole, whole])
+
+
+def test_joints_beside_people_whose_numbers_are_not_believed_are_left_out_by_name(person, tmp_path):
+    """Whose they are is not known then."""
+    layout, seen = "halpe-26", np.ones((30, 26, 3), np.float32)
+    someone = Person(-3, person.points, person.scores, person.poses, person.world, detected=seen)
+    pose_files.write(tmp_path / "x.npz", Lifted([someone], 50.0, (1000, 1000), "clip", detected_layout=layout))
+    found = keypoint_files.read(tmp_path / "x.npz")
+    assert found.found == "h36m-17" and found.people[0].detected is None
+    assert "people are told apart anew: the joints of halpe-26 kept beside them are left out" in found.notes
