@@ -107,11 +107,12 @@ def last_words(_app, _what, _name, _thing, _options, lines: list[str]) -> None:
     lines[:] = found
 
 
-def short_cells(_app, doctree, _name) -> None:
-    """Numbers and names in tables, of class ``short``, stay on one line; what is text gets width to be read in."""
-    for cell in doctree.findall(nodes.entry):
-        if len(cell.astext()) <= 24:
-            cell["classes"].append("short")
+def short(_app, doctree, _name) -> None:
+    """Numbers in tables, and options and names anywhere, stay on one line; other cells get width to be read in."""
+    for kind in (nodes.entry, nodes.literal):
+        for node in doctree.findall(kind):
+            if len(node.astext()) <= 24:
+                node["classes"].append("short")
 
 
 FORMS = ("npz", "json", "bvh", "trc", "c3d", "glb", "gltf", "gif", "mp4")
@@ -120,5 +121,5 @@ FORMS = ("npz", "json", "bvh", "trc", "c3d", "glb", "gltf", "gif", "mp4")
 def setup(app):
     app.add_directive("help", Help)
     app.connect("autodoc-process-docstring", last_words, priority=100)  # before napoleon reads it
-    app.connect("doctree-resolved", short_cells)
+    app.connect("doctree-resolved", short)
     app.connect("config-inited", lambda app, _config: make(app))
