@@ -109,7 +109,8 @@ class GCNdiff(GraphTransformer):
         self.check(x)
         if t.shape != x.shape[:1]:
             raise ValueError(f"gcndiff: t must be [{len(x)}], one timestep per pose, got {list(t.shape)}")
-        weights = self.in_one_call(x)
+        # What records a graph for other programs takes the layers: their batch stays free.
+        weights = None if captured() else self.in_one_call(x)
         if weights is not None and _one_timestep(t):
             return graph_transformer(x, weights, self._shifts(weights, (t[0].item(),))[0])
         time = self.time_embedding(t)
