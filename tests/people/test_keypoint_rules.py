@@ -1,6 +1,7 @@
 """Every rule on what is believed of 2D keypoints, through every reader that can bring the case."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -473,3 +474,17 @@ def test_what_is_nested_too_deeply_is_told_in_one_line(text, tmp_path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(DataError, match="^[^\n]*a.json: [^\n]*$"):
         keypoint_files.read(tmp_path / "a.json")
+
+
+def test_reading_holds_few_copies(tmp_path):
+    rng = np.random.default_rng(0)
+    path = np.cumsum(rng.normal(0, 0.1, (20000, 1, 2)), 0) + rng.uniform(200, 600, (1, 17, 2))
+    array = np.concatenate((path, rng.uniform(0.5, 1, (20000, 17, 1))), -1).astype(np.float32)
+    np.save(tmp_path / "a.npy", array)
+    tracemalloc.start()
+    try:
+        keypoint_files.read(tmp_path / "a.npy", size=(1920, 1080))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * array.nbytes
