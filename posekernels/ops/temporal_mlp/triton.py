@@ -17,6 +17,9 @@ from ..._triton import PRECISIONS, TYPE_NAMES, Compilation, compilation, dot_pre
 from . import reference
 from .sums import map_gradients
 
+# Of float32 products, along their depth. Triton 3.6 takes none under 16, and then a few registers too many.
+SHORTEST = 8 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 16
+
 
 @triton.jit
 def _matrix(ptr, rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
@@ -299,7 +302,7 @@ def _plan(C: int, T: int, mix: str, norm: str, dtype: torch.dtype, precision: st
     """Tile sizes and warps. A fixed rule; the largest that compile without spills, no card has tuned them yet."""
     blocks = {"BLOCK_C": power_of_2(C, 16, 1024), "BLOCK_T": power_of_2(T, 16, 1024)}
     depth = blocks["BLOCK_C" if mix == "spatial" else "BLOCK_T"]
-    blocks["DEPTH"] = min(depth, 8 if dtype == torch.float32 else 16)  # what one mma takes
+    blocks["DEPTH"] = min(depth, SHORTEST if dtype == torch.float32 else 16)  # what one mma takes
     return {"MIX": mix, "NORM": norm, "PRECISION": precision, "num_warps": 8} | blocks
 
 
