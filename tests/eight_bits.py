@@ -1,4 +1,4 @@
-"""What products in FP8 cost on the golden cases of two networks: ``python -m bench.eight_bits [FOLDER]``.
+"""What products in FP8 cost on the golden cases of two networks: ``python -m tests.eight_bits [FOLDER]``.
 
 Computed with ``posekernels.eight_bits.reference``, on a CPU; the case of 243 frames of MixSTE takes a minute.
 """
