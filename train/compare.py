@@ -1,10 +1,10 @@
 """What do the papers' ideas gain? ``python -m train.compare --data-root DIR --out DIR`` trains with and without each.
 
 Each arm has the same budget, seconds of processor time of one thread, so that what is cheaper gets more steps. Sizes
-are small: 27 frames, narrow networks. Every arm has the loss, the optimiser and the first rate of its recipe (but the
-refine module, see the page), and half a cosine over the budget instead of the recipe's schedule; the last weights are
-tested, so nothing is chosen on the test clips. An arm that is done is not done again, and after each the page in
-``--page`` is written anew.
+are small: 27 or 81 frames, narrow networks. Every arm has the loss, the optimiser and the first rate of its recipe
+(but the refine module, see the page), and half a cosine over the budget instead of the recipe's schedule; the last
+weights are tested, so nothing is chosen on the test clips. An arm that is done is not done again, and after each the
+page in ``--page`` is written anew.
 
     python -m train.data.open_motion motion
     python -m train.data.motion_to_h36m motion --out runs/motion
@@ -173,9 +173,12 @@ def figures(report: Report, **more) -> dict:
 
 
 STRIDED = "--model strided_transformer --frames 27 --layers 3 --channel 64 --d_hid 128 --batch-size 64"
+STRIDED_81 = STRIDED.replace("--frames 27", "--frames 81")
 RIE_SIZES = "--model rie -arc 3,3,3 --batch-size 128"
 RIE_FIVE, RIE_ONE = (f"{RIE_SIZES} -ch {width} -lfd {width}" for width in (64, 144))
-DIFFPOSE = "--model diffpose --setting frame --hid_dim 64 --num_layer 3 --dropout 0.1 --batch-size 128"
+DENOISER = "--hid_dim 64 --num_layer 3 --dropout 0.1 --batch-size 128"
+DIFFPOSE = f"--model diffpose --setting frame {DENOISER}"
+VIDEO = f"--model diffpose --setting video -f 27 -cs 64 -dep 3 --heads 4 --pose_batch_size 16 {DENOISER}"
 WS_ANL = "--model ws_anl --lifter htnet --layers 2 --channel 96 --d_hid 256 --batch-size 128 --every 5"
 
 
@@ -201,13 +204,17 @@ def strided_refined(bench: Bench) -> dict:
     return figures(bench.tested(recipe), before=figures(guess), steps=[first, second])
 
 
-def diffpose_refined(bench: Bench) -> dict:
-    """Half the budget for the first guess, half for the diffusion that refines it."""
-    recipe = bench.recipe(DIFFPOSE)
-    first = train(recipe, 0, None, bench.seconds / 2)
-    guess = bench.tested(recipe)
-    second = train(recipe, 1, recipe.model.state_dict(), bench.seconds / 2)
-    return figures(bench.tested(recipe), before=figures(guess), steps=[first, second])
+def diffused(words: str) -> Callable[[Bench], dict]:
+    """An arm: half the budget for the first guess, half for the diffusion that refines it."""
+
+    def run(bench: Bench) -> dict:
+        recipe = bench.recipe(words)
+        first = train(recipe, 0, None, bench.seconds / 2)
+        guess = bench.tested(recipe)
+        second = train(recipe, 1, recipe.model.state_dict(), bench.seconds / 2)
+        return figures(bench.tested(recipe), before=figures(guess), steps=[first, second])
+
+    return run
 
 
 def ws_anl(bench: Bench) -> dict:
@@ -244,8 +251,12 @@ ARMS: dict[str, Callable[[Bench], dict]] = {
     "strided refined": strided_refined,
     "strided": alone(STRIDED),
     "full length": alone(STRIDED, FullLengthRecipe),
-    "diffpose refined": diffpose_refined,
+    "strided 81 frames": alone(STRIDED_81),
+    "full length 81 frames": alone(STRIDED_81, FullLengthRecipe),
+    "diffpose refined": diffused(DIFFPOSE),
     "diffpose guess": alone(DIFFPOSE),
+    "diffpose video refined": diffused(VIDEO),
+    "diffpose video guess": alone(VIDEO),
     "rie five parts": alone(RIE_FIVE, FiveParts),
     "rie one part": alone(RIE_ONE, OnePartRecipe),
     "rie one part as often": rie_one_part_as_often,
@@ -320,7 +331,13 @@ CLAIMS = [
         "strided refined",
         "strided",
     ),
-    _against("Strided layers beat full-length ones", ("strided", "full length"), "strided", "full length"),
+    _against(
+        "Strided layers beat full-length ones, windows of 27 frames",
+        ("strided", "full length"),
+        "strided",
+        "full length",
+    ),
+    _against("The same, of 81 frames", ("strided", "full length"), "strided 81 frames", "full length 81 frames"),
     _against(
         "DiffPose, frame setting: diffusion improves its first guess",
         ("refined", "first guess"),
@@ -332,6 +349,18 @@ CLAIMS = [
         ("refined", "guess alone"),
         "diffpose refined",
         "diffpose guess",
+    ),
+    _against(
+        "DiffPose, video setting, 27 frames: diffusion improves its first guess",
+        ("refined", "first guess"),
+        "diffpose video refined",
+        "diffpose video refined/before",
+    ),
+    _against(
+        "The same, half the budget each, beats the first guess trained for the whole budget",
+        ("refined", "guess alone"),
+        "diffpose video refined",
+        "diffpose video guess",
     ),
     _against(
         "RIE: five parts with relative encodings beat one network over all joints",
@@ -393,8 +422,8 @@ PAGE = """# What the papers' ideas gain on open motion
 
 Each idea with and without, at equal cost: **{seconds:g} s of processor time of one thread for each arm**
 ({minutes:.0f} minutes in all, tests included), so that what is cheaper makes more steps. These are small runs,
-of narrow networks on windows of 27 frames or on single frames, far from what the papers train: they show which way an
-idea points at such a size, and no more.
+of narrow networks on windows of 27 or 81 frames or on single frames, far from what the papers train: they show which
+way an idea points at such a size, and no more.
 
 Data: {data}; the 2D has a detector's errors, larger at wrists and
 ankles. The test performers ({frames} frames in four views) are in no training clip, and nothing is chosen on them: the

@@ -21,15 +21,9 @@ from . import recipes
 from .data.shared import load_once
 from .loop import Interrupted, fit, prepare
 from .options import ProgramParser, add_training_arguments, earlier, take_over
-from .place import Place, is_first, run_place
+from .place import Place, is_first, run_place, tell
 from .published_folders import DATA, find_data
 from .run_folder import open_folder
-
-
-def tell(line: str) -> None:
-    """A line from the process that prints."""
-    if is_first():
-        print(line)
 
 
 @dataclass
@@ -141,6 +135,7 @@ class Job:
                 setattr(options, name, value)
         if options.resume and not self.trains:
             raise ValueError(f"--resume: train.{self.name} trains nothing; --evaluate tests a checkpoint")
+        recipe.complete(options)
         self.settle(options, recipe, stored)
         return options, recipe
 

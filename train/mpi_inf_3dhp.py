@@ -18,8 +18,10 @@ from .data.mpi_inf_3dhp import GROUPS, SUBJECTS, load_3dhp
 from .evaluate import Report
 from .job import Job, Result
 from .lifting import add_dataset_argument
+from .options import positive
 from .place import Place
 from .recipes import Recipe
+from .recipes._published import add_without_effect
 
 
 class MpiInf3dhp(Job):
@@ -34,11 +36,20 @@ class MpiInf3dhp(Job):
         )
         add_dataset_argument(group, self.name)
         group.add_argument("-k", "--keypoints", default="gt", metavar="NAME", help="2D source: data_2d_3dhp_NAME.npz")
+        group.add_argument("-a", "--actions", default="*", help="comma list of the beginnings of action names")
+        group.add_argument("--downsample", type=positive, default=1, metavar="N", help="keep every N-th frame")
+        add_without_effect(group, {"--subset": "of training clips, and nothing is trained"})
         group.add_argument("--group", choices=["all", *(g.replace(" ", "-") for g in GROUPS)], default="all")
+
+    def settle(self, options: Namespace, recipe: type[Recipe], stored: dict) -> None:
+        if options.train:
+            raise ValueError(
+                "--train: nothing is trained on MPI-INF-3DHP; use python -m train.h36m --model ws_anl --train"
+            )
 
     def load(self, options: Namespace) -> LiftingData:
         subjects = SUBJECTS if options.group == "all" else GROUPS[options.group.replace("-", " ")]
-        return load_3dhp(options.data_root, options.keypoints, subjects)
+        return load_3dhp(options.data_root, options.keypoints, subjects, options.actions, options.downsample)
 
     def test(self, recipe: Recipe, place: Place, step: int | None) -> Result:
         options, data = recipe.options, recipe.data

@@ -59,6 +59,12 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def tell(line: str) -> None:
+    """A line from the process that prints."""
+    if is_first():
+        print(line)
+
+
 @contextlib.contextmanager
 def run_place(device: str = "auto", precision: str = "float32") -> Iterator[Place]:
     """Choose the device and, under torchrun, join the other processes (gloo on CPU, NCCL on GPU).

@@ -42,7 +42,9 @@ def open_folder(options: Namespace, place: Place, stem: str) -> Path:
     if place.rank == 0:
         try:
             if options.resume and not options.out:
-                raise ValueError("--resume needs --out DIR, the folder of the run to continue")
+                raise ValueError(
+                    "--resume needs --out DIR, the folder of the run to continue; published files are for --evaluate"
+                )
             if options.resume and not (folder / options.resume).is_file():
                 when = "after every epoch and every ten minutes"
                 raise ValueError(f"--resume: no {folder / options.resume}; the run saves last.pt {when}")

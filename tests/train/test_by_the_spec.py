@@ -87,8 +87,7 @@ def test_mixste_is_tested_in_chunks(repeated):
         rows = np.minimum(np.array(starts)[:, None] + np.arange(F), n - 1)  # a short clip is filled with its last frame
         with torch.no_grad():
             plain, mirrored = (net(torch.from_numpy(f(clip.keypoints[rows]))).numpy() for f in (np.float64, mirror))
-        poses = (plain + mirror(mirrored)) / 2
-        poses[:, :, 0] = 0
+        poses = (plain + mirror(mirrored)) / 2  # its own root stays, as any joint of VideoPose3D's
         if repeated:
             sequences.append((clip.action, poses.reshape(-1, 17, 3), target[rows.ravel()]))
         else:
@@ -321,6 +320,48 @@ def test_rie_stage_2_freezes_what_is_published(monkeypatch):
     )
     assert sum(len(g["params"]) for g in optimizer.param_groups) == 140
     assert (one.causal_shift, one.pad) == (0, 121)
+
+
+def test_rie_stage_2_learns_from_centred_windows(monkeypatch):
+    monkeypatch.setattr(rie, "HIDDEN", 16)
+    recipe = recipe_of("rie", synthetic(12), "-arc", "3,3", "-ch", "4", "-lfd", "4", "-b", "7")
+    recipe.start_stage(0, None)
+    recipe.start_stage(1, recipe.model.state_dict())
+    recipe.model.double()
+    batch = doubled(next(iter(recipe.make_loader(0, 1))))
+    windows, target = [], []
+    for number, first, end, mirrored in batch.rows:
+        clip = recipe.data.train[number]
+        frames = np.clip(np.arange(first - 4, first + 5), 0, len(clip.keypoints) - 1)
+        assert end == first + 1
+        pair = [np.float64(clip.keypoints[frames]), np.float64(clip.positions[first : first + 1])]
+        pair[1][:, 0] = 0
+        x, y = map(mirror, pair) if mirrored else pair
+        windows.append(x)
+        target.append(y)
+    assert {m for *_, m in batch.rows} == {0, 1}
+    start, means = copy.deepcopy(recipe.model.state_dict()), {}
+    for epoch in (0, 7):
+        recipe.model.load_state_dict(start)
+        recipe.start_epoch(epoch)
+        recipe.model.train()  # the frozen part too: its dropout acts, its statistics move
+        torch.manual_seed(3)
+        loss = recipe.loss_step(batch)
+        means[epoch] = {n: t for n, t in recipe.model.state_dict().items() if n.endswith("first_norm.running_mean")}
+        means[epoch] |= {n: t for n, t in recipe.model.state_dict().items() if n.endswith("expand_norm.running_mean")}
+        means[epoch] = {n: t.clone() for n, t in means[epoch].items()}
+    torch.manual_seed(3)
+    with torch.no_grad():
+        predicted = recipe.model(torch.from_numpy(np.stack(windows))).numpy()
+    assert loss.item() == pytest.approx(np.linalg.norm(predicted - np.stack(target), axis=-1).mean(), rel=1e-9)
+    settled = np.exp(-7 / recipe.options.epochs * np.log(0.1 / 0.001))  # after a rate of 0.1; statistics began at 0
+    for name, moved in means[0].items():
+        share = settled if name.startswith("encoders.") else 1
+        torch.testing.assert_close(means[7][name], moved * share, rtol=1e-6, atol=1e-12)
+        assert moved.abs().max() > 1e-4
+    loss.backward()
+    moving = {n.split(".")[0] for n, p in recipe.model.named_parameters() if p.grad is not None}
+    assert moving == {"fusions", "decoders"}
 
 
 # -- MPI-INF-3DHP ------------------------------------------------------------------------------------------------------

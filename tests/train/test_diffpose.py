@@ -13,7 +13,7 @@ from posekernels.models.diffpose import PUBLISHED_SAMPLING
 from posekernels.models.load import published_state
 from posekernels.people.lifter import load_lifter
 from posekernels.train import h36m
-from posekernels.train.data import mixture
+from posekernels.train.data import mixture, published
 from posekernels.train.evaluate import target_of
 from posekernels.train.loop import prepare
 from posekernels.train.place import Place
@@ -236,6 +236,52 @@ def test_published_configuration(tmp_path):
     assert options.hid_dim == 16 and options.test_timesteps == 2 and options.beta_start == 1e-4
     assert options.n_head == 4 and options.epochs == 3, "the command line comes first"
     assert options.lr == 1e-3 and options.clip == 1.0
+
+
+FRAME = ["--exp", "exp", "--doc", "test", "--ni", "--batch_size", "1024", "--device", "cpu"]
+
+
+def test_the_published_frame_command_in_its_folder(train, monkeypatch, capsys):
+    """Only mixtures lie in ./data; the configuration names them, the pose network tells the setting."""
+    root = train.folder
+    monkeypatch.chdir(root)
+    (root / "data").mkdir()
+    (root / "configs").mkdir()
+    (root / "data_3d_h36m.npz").rename(root / "data/data_3d_h36m.npz")
+    plain = root / "data_2d_h36m_gt.npz"
+    for source in ("gt", "cpn"):
+        plain.rename(root / f"data/data_2d_h36m_{source}.npz")
+        mixture.make(root / "data", source).rename(root / f"data/data_2d_h36m_{source}_gmm.npz")
+        (root / f"data/data_2d_h36m_{source}.npz").rename(plain)
+    paths = "dataset: human36m, dataset_path_train_2d: ./data/data_2d_h36m_gt_gmm.npz, "
+    paths += "dataset_path_test_2d: ./data/data_2d_h36m_cpn_gmm.npz"
+    (root / "configs/cpn.yml").write_text(PUBLISHED.replace("dataset: human36m", paths))
+    torch.save([published_state(models.create("gcnpose", layers=1)), {}, 1, 2], root / "gcn_xyz_cpn.pth")
+    torch.save([published_state(models.create("gcndiff", layers=1)), {}, 1, 2], root / "diffpose_uvxyz_cpn.pth")
+    sizes = ["--hid_dim", "96", "--num_layer", "1", "--n_head", "4"]
+    files = ["--model_pose_path", "gcn_xyz_cpn.pth", "--model_diff_path", "diffpose_uvxyz_cpn.pth"]
+    words = ["--model", "diffpose", *sizes, "--config", "cpn.yml", *files, *FRAME]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options, recipe = h36m.JOB.parse(words)
+        assert (options.setting, options.mixture, options.test_mixture) == ("frame", "gt", "cpn")
+        assert options.keypoints == "cpn_gmm"
+        told = "--config: names the 2D gt_gmm to learn from, cpn_gmm to test on; using -k cpn_gmm, --mixture gt"
+        assert told in capsys.readouterr().out
+        assert h36m.main([*words, "--out", "mixtures"]) == 0
+        plain.rename(root / "data/data_2d_h36m_cpn.npz")
+        assert h36m.JOB.parse(words)[0].keypoints == "cpn"
+        assert h36m.main([*words, "--out", "plain"]) == 0
+    found = [(root / out / "evaluation.json").read_text() for out in ("mixtures", "plain")]
+    assert found[0].replace("cpn_gmm", "cpn") == found[1]
+
+
+def test_a_mixture_counts_as_its_heaviest_component():
+    rows = np.random.default_rng(0).normal(size=(4, 17, 3, 5)).astype(np.float32)
+    found = published._heaviest(rows)
+    for t, k in np.ndindex(4, 17):
+        assert found[t, k].tolist() == max(rows[t, k].tolist())[1:3]
+    assert published._heaviest(rows[:, :, 0]).shape == (4, 17, 5)
 
 
 @pytest.mark.parametrize(

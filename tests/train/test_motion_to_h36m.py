@@ -74,7 +74,15 @@ def test_what_cannot_be_done_is_told(motion, published, tmp_path):
 
 
 def test_arms_are_trained_once_and_the_page_tells_of_them(published, tmp_path, capsys):
-    arms = ["ws_anl", "strided refined", "strided", "full length", "diffpose refined", "rie one part"]
+    arms = [
+        "ws_anl",
+        "strided refined",
+        "strided",
+        "full length",
+        "diffpose refined",
+        "diffpose video refined",
+        "rie one part",
+    ]
     words = ["--data-root", str(published), "--out", str(tmp_path / "out"), "--page", str(tmp_path / "page")]
     words += ["--seconds", "0.2", "--seeds", "1", "--arms"]
     assert compare.main([*words, ",".join(arms)]) == 0

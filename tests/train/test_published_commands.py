@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from posekernels.archive import write_npz
+from posekernels.archive import read_checkpoint, write_npz
 from posekernels.cli import Notice, run_cli
 from posekernels.models import create
-from posekernels.models.load import published_state
+from posekernels.models.load import load, published_state
 from posekernels.train import cmu, h36m, humaneva, mpi_inf_3dhp, pw3d
+from posekernels.train.data.mpi_inf_3dhp import make_clips
 from posekernels.train.loop import prepare
 from posekernels.train.place import Place
 from tests.train import fake_h36m
@@ -145,7 +146,7 @@ PROGRAMS = {
         "--model_name name": Notice,
         "--reload": "no .pth file in --previous_dir",
         "--reload --previous_dir ckpt/cpn": "no .pth file in --previous_dir ckpt/cpn",
-        "--train": Notice,
+        "--train": ("train", True),
         "--test 1": Notice,
         "--previous ckpt": Notice,
         "--viz try": Notice,
@@ -272,12 +273,29 @@ SIMLPE = {
     "--spatial-fc": ("spatial_fc", True),
     "--layer-norm-axis spatial": ("layer_norm_axis", "spatial"),
     "--with-normalization": ("with_normalization", True),
+    "--weight 1.0": Notice,
     "--model-pth x.pth": "x.pth: no such checkpoint",
 }
+ON_3DHP = {w: want for w, want in PROGRAMS["ws_anl"].items() if "--train" not in w}
+ON_3DHP |= {
+    "--dataset 3dhp": None,
+    "--dataset h36m": "use python -m train.h36m",
+    "-k hrnet_coco": ("keypoints", "hrnet_coco"),
+}
+ON_3DHP |= {
+    "--shhpe_model mgcn_lw": "no ckpt/shhpe_model_mgcn_lw.pth",
+    "--mutilhyp_test": "no ckpt/shhpe_model_htnet.pth",
+}
+ON_3DHP |= {"--train": "use python -m train.h36m --model ws_anl --train", "--subset 0.5": Notice}
+HUMANEVA = PROGRAMS["rie"] | {"-d humaneva15": None}
+HUMANEVA |= dict.fromkeys(("-d h36m", "--dataset h36m"), "use python -m train.h36m")
 ROWS = [(h36m, model, words, want) for model, options in PROGRAMS.items() for words, want in options.items()]
 ROWS += [(cmu, "pkd", words, want) for words, want in PKD.items()]
 ROWS += [(pw3d, "pkd", words, want) for words, want in PKD.items()]
+ROWS += [(h36m, "pkd", words, want) for words, want in PKD.items()]
 ROWS += [(h36m, "simlpe", words, want) for words, want in SIMLPE.items()]
+ROWS += [(mpi_inf_3dhp, None, words, want) for words, want in ON_3DHP.items()]
+ROWS += [(humaneva, "rie", words, want) for words, want in HUMANEVA.items()]
 
 
 @pytest.fixture(scope="module")
@@ -285,24 +303,25 @@ def data():
     return synthetic(12)
 
 
-@pytest.mark.parametrize("program, model, words, want", ROWS, ids=[f"{m} {w}" for _, m, w, _ in ROWS])
+@pytest.mark.parametrize(
+    "program, model, words, want", ROWS, ids=[f"{p.__name__.split('.')[-1]} {m} {w}" for p, m, w, _ in ROWS]
+)
 def test_every_option_has_its_answer(tmp_path, monkeypatch, data, program, model, words, want):
     monkeypatch.chdir(tmp_path)
-    argv = ["--model", model, "--data-root", "there", *shlex.split(words)]
-    if "--root_path" in words:
-        argv = argv[:2] + argv[4:]
+    where = [] if "--root_path" in words else ["--data-root", "there"]
+    argv = [*(["--model", model] if model else []), *where, *shlex.split(words)]
     job = program.job_of(argv) if program is h36m else program.JOB
+    lifts = job in (h36m.JOB, humaneva.JOB, mpi_inf_3dhp.JOB)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
             options, recipe = job.parse(argv)
-            if job is h36m.JOB:
+            if lifts:
                 monkeypatch.setattr(job, "load", lambda options: data)
+                monkeypatch.setattr("posekernels.train.job.fit", lambda *_: None)
+            if job.trains and lifts:
                 recipe(options, data)
-                if isinstance(want, str):
-                    monkeypatch.setattr("posekernels.train.job.fit", lambda *_: None)
-                    job.run(argv)
-            elif isinstance(want, str):
+            if isinstance(want, str):
                 job.run(argv)
         except ValueError as refusal:
             assert isinstance(want, str) and want in str(refusal) and len(str(refusal).splitlines()) == 1
@@ -346,14 +365,63 @@ def test_the_published_test_of_ws_anl_tests_and_never_trains(tmp_path, monkeypat
     published_files(tmp_path / place)
     code, printed, error = run(capsys, h36m.main, *TEST)
     assert code == 0 and "reprojected P1" in printed and "training" not in printed, error
+    told = "".join(
+        f"no --{n}_checkpoint: using {place}/{file}_model_mgcn_lw.pth\n"
+        for n, file in (("lifter", "shhpe"), ("variance", "avg"))
+    )
+    assert told in printed
     named = ["--lifter_checkpoint", f"{place}/shhpe_model_mgcn_lw.pth", "--evaluate", f"{place}/avg_model_mgcn_lw.pth"]
-    assert run(capsys, h36m.main, *TEST, *named)[1] == printed
+    assert run(capsys, h36m.main, *TEST, *named)[1] == printed.replace(told, "")
     code, single, error = run(capsys, h36m.main, *TEST[:4])  # as published: one pose, from what was detected
     assert code == 0 and "MPJVE" in single and "training" not in single, error
     assert {p.name for p in tmp_path.iterdir()} == {place.split("/")[0]}, "no run was begun"
     (tmp_path / place / "avg_model_mgcn_lw.pth").unlink()
     code, _, error = run(capsys, h36m.main, *TEST)
     assert code == 2 and "no ckpt/avg_model_mgcn_lw.pth" in error
+
+
+def test_the_published_training_of_ws_anl_is_around_the_lifter_in_ckpt(tmp_path, monkeypatch, capsys, data):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(h36m, "load_starter", lambda keypoints, **_: data)
+    argv = ["--model", "ws_anl", "--shhpe_model", "mgcn_lw", "--train", "--nepoch", "2", "--no-progress"]
+    brief = ["--lifter_epochs", "1", "--out"]
+    code, printed, error = run(capsys, h36m.main, *argv, *brief, "alone")
+    missing = "no --lifter_checkpoint, and no ckpt/shhpe_model_mgcn_lw.pth (looked in ., data, dataset, datasets)"
+    assert code == 0 and f"{missing}: the lifter is trained first\n" in printed, error
+    published_files(tmp_path / "ckpt")
+    code, printed, error = run(capsys, h36m.main, *argv, *brief, "around")
+    assert code == 0 and "no --lifter_checkpoint: using ckpt/shhpe_model_mgcn_lw.pth\n" in printed, error
+    lifter = create("mgcn_lw")
+    load(tmp_path / "ckpt/shhpe_model_mgcn_lw.pth", lifter)
+    weights = read_checkpoint(tmp_path / "around/best.pt")["weights"]
+    assert all(torch.equal(weights[f"lifter.{n}"], t) for n, t in lifter.state_dict().items())
+    assert not (tmp_path / "around/best-stage1.pt").exists()
+
+
+def test_htnet_trains_on_from_what_it_reloads(tmp_path, monkeypatch, capsys, data):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(h36m, "load_starter", lambda keypoints, **_: data)
+    (tmp_path / "ckpt").mkdir()
+    net = create("htnet", depth=1, channels=24, hidden=16)
+    torch.save(published_state(net), tmp_path / "ckpt/model_1_4890.pth")
+    argv = ["--layers", "1", "--channel", "24", "--d_hid", "16", "--reload", "--previous_dir", "ckpt"]
+    code, printed, error = run(capsys, h36m.main, *argv)
+    assert code == 0 and "--reload: ckpt/model_1_4890.pth\n" in printed and "training" not in printed, error
+    still = ["--train", "--nepoch", "2", "--lr", "0", "--no-progress", "--out", "on"]
+    code, printed, error = run(capsys, h36m.main, *argv, *still)
+    assert code == 0 and "training htnet" in printed, error
+    weights = read_checkpoint(tmp_path / "on/best.pt")["weights"]
+    assert all(torch.equal(weights[n], t) for n, t in net.state_dict().items())
+
+
+def test_actions_and_downsample_on_3dhp():
+    poses = {"TS1": {"Seq1": [np.arange(4 * 51.0).reshape(4, 17, 3)], "Other": [np.zeros((2, 17, 3))]}}
+    points = {"TS1": {"Seq1": [np.full((5, 17, 2), 700.0)], "Other": [np.full((2, 17, 2), 700.0)]}}
+    (clip,) = make_clips(poses, points, ["TS1"], "Seq", 3)
+    assert clip.keypoints.shape == (2, 17, 2)
+    np.testing.assert_array_equal(clip.positions[:, 0], poses["TS1"]["Seq1"][0][[0, 3], 0])
+    with pytest.raises(ValueError, match="no action 'Seq2'; did you mean 'Seq1'"):
+        make_clips(poses, points, ["TS1"], "Seq2")
 
 
 def test_the_published_test_on_3dhp(tmp_path, monkeypatch, capsys):
@@ -369,7 +437,7 @@ def test_the_published_test_on_3dhp(tmp_path, monkeypatch, capsys):
     write_npz(tmp_path / "dataset/data_2d_3dhp_hrnet_coco.npz", positions_2d=points)
     code, printed, error = run(capsys, mpi_inf_3dhp.main, *TEST[2:], "--dataset", "3dhp", "-k", "hrnet_coco")
     assert code == 0 and "12 frames, best of 4, alpha 0.01" in printed, error
-    assert printed.startswith("no --data-root: using ./dataset\n")
+    assert printed.startswith("no --data-root: using ./dataset\nno --lifter_checkpoint: using ckpt/shhpe_model_mgcn_lw")
 
 
 def test_ws_anl_tests_the_mean_of_a_pose_and_its_mirror_image(data):

@@ -15,7 +15,7 @@ from posekernels.archive import DataError, read_npz
 from posekernels.pose.skeleton import H36M_17
 
 from .clips import Clip, LiftingData
-from .published import check_metres, check_pixels, keypoint_file
+from .published import check_actions, check_metres, check_pixels, keypoint_file, selected, split_names
 
 SUBJECTS = ("TS1", "TS2", "TS3", "TS4", "TS5", "TS6")
 GROUPS = {"green screen": ("TS1", "TS2"), "no green screen": ("TS3", "TS4"), "outdoor": ("TS5", "TS6")}
@@ -23,23 +23,33 @@ SIZES = {"TS5": (1920, 1080), "TS6": (1920, 1080)}  # pixels, width x height; al
 SIZE = (2048, 2048)
 
 
-def make_clips(positions: Mapping, keypoints: Mapping, subjects: Sequence[str] = SUBJECTS) -> list[Clip]:
+def make_clips(
+    positions: Mapping,
+    keypoints: Mapping,
+    subjects: Sequence[str] = SUBJECTS,
+    actions: str | Sequence[str] | None = None,
+    downsample: int = 1,
+) -> list[Clip]:
     """Clips from the two files' dictionaries; the dictionaries are left as they are.
 
     Args:
         positions: {subject: {action: [T, 17, 3] per camera}}, metres, already in camera space.
         keypoints: {subject: {action: [T2 >= T, 17, 2] per camera}}, pixels; cut to T.
         subjects: that are wanted, in this order.
+        actions: prefixes, a sequence or a comma list; None or "*" for all. downsample: keep every k-th frame.
     Raises:
-        DataError: a subject, action or camera that only one file has, too few frames, another joint count, or 2D that
-            is normalised already.
+        DataError: a subject, action or camera that only one file has, no action of that name, too few frames, another
+            joint count, or 2D that is normalised already.
     """
-    clips, joints = [], H36M_17.num_joints
+    clips, joints, prefixes = [], H36M_17.num_joints, split_names(actions)
+    check_actions(prefixes, {action for subject in subjects for action in positions.get(subject, ())})
     for subject in subjects:
         for kind, data in (("3D", positions), ("2D", keypoints)):
             if subject not in data:
                 raise DataError(f"3DHP: the {kind} file has no subject {subject} (it has: {', '.join(map(str, data))})")
         for action, cameras in positions[subject].items():
+            if not selected(action, prefixes, by_group=True):
+                continue
             views = keypoints[subject].get(action, ())
             if len(views) != len(cameras):
                 raise DataError(
@@ -58,15 +68,22 @@ def make_clips(positions: Mapping, keypoints: Mapping, subjects: Sequence[str] =
                 pose[:, 1:] -= pose[:, :1]
                 width, height = SIZES.get(subject, SIZE)
                 screen = pixels[: len(pose)] * np.float32(2 / width) - np.array([1, height / width], np.float32)
-                clips.append(Clip(subject, action, camera, screen, pose))
+                clips.append(Clip(subject, action, camera, screen[::downsample], pose[::downsample]))
     return clips
 
 
-def load_3dhp(root: str | Path, keypoints: str = "gt", subjects: Sequence[str] = SUBJECTS) -> LiftingData:
+def load_3dhp(
+    root: str | Path,
+    keypoints: str = "gt",
+    subjects: Sequence[str] = SUBJECTS,
+    actions: str | Sequence[str] | None = None,
+    downsample: int = 1,
+) -> LiftingData:
     """Read the two files of ``root``; nothing to train on, ``subjects`` to test on.
 
     Args:
         keypoints: the end of the 2D file's name: gt, hrnet_coco, ...
+        actions, downsample: as in ``make_clips``.
     Raises:
         DataError: a missing or malformed file, or what ``make_clips`` refuses.
     """
@@ -79,7 +96,7 @@ def load_3dhp(root: str | Path, keypoints: str = "gt", subjects: Sequence[str] =
         tables[kind] = read_npz(path, kind)[kind]
         if not isinstance(tables[kind], dict) or not all(isinstance(v, dict) for v in tables[kind].values()):
             raise DataError(f"{path}: expected {kind} to be {{subject: {{action: arrays per camera}}}}")
-    clips = make_clips(tables["positions_3d"], tables["positions_2d"], subjects)
+    clips = make_clips(tables["positions_3d"], tables["positions_2d"], subjects, actions, downsample)
     for clip in clips:
         for array in (clip.keypoints, clip.positions):
             if not np.isfinite(array).all():

@@ -57,6 +57,7 @@ def read_positions(path: Path, joints: int) -> dict[str, dict[str, np.ndarray]]:
 def read_keypoints(path: Path, cameras: int) -> tuple[dict[str, dict[str, list[np.ndarray]]], tuple, tuple, str | None]:
     """({subject: {action: [per camera [T, K, >= 2] float32 pixels]}}, left, right keypoints, name of the data).
 
+    DiffPose's mixture files (``train.data.mixture``) count as the component of each keypoint that has the most weight.
     The name is the metadata's "dataset": files converted from other data have it, the published ones have none.
     NaN is looked for when clips are prepared, so that only what is used must be whole.
 
@@ -79,7 +80,7 @@ def read_keypoints(path: Path, cameras: int) -> tuple[dict[str, dict[str, list[n
             where = f"{path}: {subject} {action!r}"
             if not isinstance(views, (list, tuple, np.ndarray)):
                 raise DataError(f"{where}: expected a list of {cameras} arrays, got {type(views).__name__}")
-            arrays = [_array(where, v, "[T, K, 2]") for v in views]
+            arrays = [_heaviest(_array(where, v, "[T, K, 2]")) for v in views]
             for camera, array in enumerate(arrays):
                 points = array.shape[1] if points is None and array.ndim == 3 else points
                 if array.ndim != 3 or array.shape[1] != points or array.shape[2] < 2:
@@ -102,6 +103,14 @@ def _array(where: str, value, shape: str) -> np.ndarray:
         return np.asarray(value, np.float32)
     except (TypeError, ValueError):
         raise DataError(f"{where}: expected numbers {shape}, got {type(value).__name__}") from None
+
+
+def _heaviest(array: np.ndarray) -> np.ndarray:
+    """[T, K, 2] of a mixture's rows [T, K, M, 5] of (weight, u, v, ...); anything else as it is."""
+    if array.ndim != 4 or array.shape[-1] != 5 or not array.shape[2]:
+        return array
+    index = array[..., 0].argmax(-1)[..., None, None]
+    return np.take_along_axis(array, index, 2)[:, :, 0, 1:3]
 
 
 def _check_finite(where: str, array: np.ndarray) -> None:

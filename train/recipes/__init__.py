@@ -9,6 +9,7 @@ this order; everything in brackets has a default::
 
     parser    add_arguments(parser)           the system's published options, under their published names
               [defaults(starter)]             epochs, batch_size, lr: published, or tuned for the starter set
+              [complete(options)]             fill in options that others imply, before the data are read
     run       __init__(options, data)         keep both; build nothing heavy
               make_model() -> Module          becomes self.model, on self.place.device; all that is trained or saved
     stage     [start_stage(index, best)]      freeze, reload, replace parts of self.model
@@ -38,7 +39,7 @@ rounding, for dropout, which each draws for itself, and for batch norms, which s
 - Nothing prints but the loop; refuse a bad option with ValueError naming it.
 
 A lifting recipe's ``predict(clip)`` gives all frames of one clip, [T, J, 3] float32, metres, root-relative with the
-root at 0 (but RIE's, whose root is an output as any other): what evaluation, ``--render`` and export all use.
+root at 0 (but RIE's and MixSTE's, whose root is an output as any other): what evaluation, ``--render`` and export use.
 """
 
 from __future__ import annotations
@@ -132,6 +133,10 @@ class Recipe(ABC):
         Args:
             starter: True when there is no data set but the small one in the repository.
         """
+
+    @classmethod
+    def complete(cls, options: Namespace) -> None:
+        """Fill in options that others imply, before the data are read."""
 
     def epochs(self, stage: int) -> int:
         """Epochs of a stage."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import warnings
 from pathlib import Path
 
@@ -38,11 +39,10 @@ FIXED = {  # the only value that the published programs, and ours, take
     "model.coords_dim": [5, 5],
     "optim.beta1": 0.9,
 }
+FILES = {"data.dataset_path_train_2d": "config_train_2d", "data.dataset_path_test_2d": "config_test_2d"}
 SWITCH = "model.ema"  # false: no running mean, whatever the rate
 WITHOUT_EFFECT = {  # and why
     "data.dataset_path": "--data-root says where the data are",
-    "data.dataset_path_train_2d": "--mixture says which 2D file to learn from",
-    "data.dataset_path_test_2d": "-k says which 2D file to test on",
     "data.num_joints": "never read",
     "data.num_workers": "never read",
     "model.emd_dim": "never read: the time embedding is 4 hid_dim wide",
@@ -62,6 +62,8 @@ WITHOUT_EFFECT = {  # and why
 def read(path: str | Path) -> dict:
     """{our option: value} of a file; warns of the settings that have no effect, here as in the published programs.
 
+    Under ``config_train_2d`` and ``config_test_2d`` the sources of 2D: "gt_gmm" for data_2d_h36m_gt_gmm.npz.
+
     Raises:
         ValueError: no such file, not YAML, an unknown key (the nearest is told), a value of the wrong kind.
     """
@@ -74,7 +76,7 @@ def read(path: str | Path) -> dict:
         raise ValueError(f"--config: {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise ValueError(f"--config: {path} must hold sections (data, model, diffusion, ...) of keys")
-    known = {*OPTIONS, *FIXED, *WITHOUT_EFFECT, SWITCH}
+    known = {*OPTIONS, *FIXED, *FILES, *WITHOUT_EFFECT, SWITCH}
     flat = {f"{section}.{key}": value for section, keys in content.items() for key, value in keys.items()}
     for key in flat:
         if key not in known:
@@ -90,6 +92,9 @@ def read(path: str | Path) -> dict:
     for key, option in OPTIONS.items():
         if key in flat:
             found[option] = _number(path, key, flat[key])
+    for key, option in FILES.items():
+        if source := re.fullmatch(r"data_2d_h36m_(.+)\.npz", Path(str(flat.get(key))).name):
+            found[option] = source[1]
     if flat.get(SWITCH) is False:
         found["ema_rate"] = 0.0
     return found

@@ -11,6 +11,7 @@ import math
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,13 +23,15 @@ from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.models.diffpose import PUBLISHED_SAMPLING, Diffusion, Sampling
 from posekernels.models.gcndiff import GCNdiff
 from posekernels.models.lifting import Lifts
-from posekernels.models.load import fill, is_run
+from posekernels.models.load import fill, is_run, recognise, unwrap
 
 from ..data.clips import Clip, LiftingData
 from ..data.mixture import clip_mixtures, jitter, mixture_file, mixture_of
 from ..data.windows import Batch
 from ..evaluate import Report, evaluate_pairs
 from ..options import positive
+from ..place import tell
+from ..published_folders import CHECKPOINTS, find_file
 from . import _diffpose_yaml, is_last_stage, mixste
 from ._lifting import LiftingRecipe, target_of_batch
 from ._published import add_without_effect
@@ -108,6 +111,19 @@ def denoising_loss(
     return {"loss": loss, "x_t": x_t, "noise": noise, "predicted": predicted}
 
 
+def setting_of(path: str) -> str:
+    """The setting whose pose network a checkpoint holds; "video" where it does not tell, or is not there."""
+    if not Path(path).is_file():
+        return "video"
+    checkpoint = read_checkpoint(path)
+    if is_run(checkpoint):
+        return checkpoint["options"].get("setting", "video") if checkpoint["model"] == "diffpose" else "video"
+    try:
+        return "frame" if recognise(unwrap(checkpoint, path), path).network == "gcnpose" else "video"
+    except CheckpointError:  # of a width that does not tell its heads, or of another network: loading says so
+        return "video"
+
+
 @dataclass
 class PoseBatch:
     """Single frames: mixture [B, J, M, 5], pose [B, J, 3] metres; ``total`` of them over all processes."""
@@ -177,7 +193,11 @@ class DiffPoseRecipe(LiftingRecipe):
     def add_arguments(cls, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         add = parser.add_argument
-        add("--setting", choices=("video", "frame"), default="video", help="MixSTE on clips, or GCNpose on frames")
+        add(
+            "--setting",
+            choices=("video", "frame"),
+            help="MixSTE on clips, or GCNpose on frames (default: as --model_pose_path; video)",
+        )
         add("--config", action=_diffpose_yaml.Load, metavar="YAML", help="a configuration of the published programs")
         add("--model_pose_path", metavar="FILE", help="checkpoint of the pose network; without it, it is trained first")
         add("--mixture", metavar="NAME", help="2D source to learn from: data_2d_h36m_NAME_gmm.npz")
@@ -219,6 +239,32 @@ class DiffPoseRecipe(LiftingRecipe):
         add_without_effect(parser, WITHOUT_EFFECT)
 
     @classmethod
+    def complete(cls, options) -> None:
+        """The kind of ``--model_pose_path`` tells the setting; the 2D that ``--config`` names is read where it is."""
+        o = options
+        if o.model_pose_path:
+            o.model_pose_path = str(find_file(o.model_pose_path, CHECKPOINTS))
+        o.setting = o.setting or (setting_of(o.model_pose_path) if o.model_pose_path else "video")
+        train, test = (getattr(o, name, None) for name in _diffpose_yaml.FILES.values())
+        if o.data_root is None or not (train or test):
+            return
+
+        def there(source: str | None) -> bool:
+            return source is not None and (Path(o.data_root) / f"data_2d_h36m_{source}.npz").is_file()
+
+        plain = test and test.removesuffix("_gmm")
+        whole = (o.downsample, o.subset) == (1, 1)  # as mixtures must be
+        if whole and o.setting == "frame" and test != plain and there(test):
+            o.test_mixture = o.test_mixture or plain
+        if whole and o.mixture is None and train and train.endswith("_gmm") and there(train):
+            o.mixture = train.removesuffix("_gmm")
+        if o.keypoints is None:
+            o.keypoints = next((source for source in (plain, test) if there(source)), None)
+        read = {"-k": o.keypoints, "--mixture": o.mixture, "--test_mixture": o.test_mixture}
+        told = ", ".join(f"{name} {value}" for name, value in read.items() if value)
+        tell(f"--config: names the 2D {train} to learn from, {test} to test on; using {told or 'neither: not there'}")
+
+    @classmethod
     def defaults(cls, starter: bool) -> dict:
         published = {"hid_dim": 96, "num_layer": 5, "n_head": 4, "dropout": 0.25, "ema_rate": 0.999}
         published |= {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 1e-3, "num_diffusion_timesteps": 51}
@@ -241,7 +287,7 @@ class DiffPoseRecipe(LiftingRecipe):
         if o.pose_epochs is None:
             o.pose_epochs = 60 if o.data_root else 2 if self.video else 8
         tested = o.test_mixture
-        source = "gt" if (tested or o.keypoints) == "gt" else "cpn"
+        source = "gt" if (tested or o.keypoints) in ("gt", "gt_gmm") else "cpn"
         published = PUBLISHED_SAMPLING[o.setting, source]
         self.sampling = Sampling(
             steps=o.test_timesteps or published.steps,

@@ -12,6 +12,7 @@ from posekernels import models
 
 from ..data.windows import Batch
 from ..options import positive
+from ..place import tell
 from ._lifting import LiftingRecipe, add_decay_arguments, decayed, target_of_batch
 from ._published import add_refused, add_single_frame_arguments, add_without_effect, as_evaluate
 
@@ -25,7 +26,6 @@ WITHOUT_EFFECT = {
     "--out_all": "frames are seen one by one",
 }
 HTNET_WITHOUT_EFFECT = WITHOUT_EFFECT | {
-    "--train": "it trains unless there is a checkpoint to test",
     "--frames": "frames are seen one by one",
     "--test": "it tests after every epoch",
     "-n --model_name": "see --out",
@@ -54,6 +54,7 @@ class HTNetRecipe(LiftingRecipe):
         parser.add_argument("--channel", type=positive, default=240, help="channels, a multiple of 24")
         parser.add_argument("--d_hid", type=positive, default=1024, help="hidden width of the MLPs")
         parser.add_argument("--reload", action="store_true", help="as published: test the file in --previous_dir")
+        parser.add_argument("--train", action="store_true", help="published: with --reload, train on from that file")
         parser.add_argument("--previous_dir", metavar="DIR", help="of --reload: its first .pth file in sorted order")
         add_decay_arguments(parser)
         add_single_frame_arguments(parser)
@@ -62,11 +63,15 @@ class HTNetRecipe(LiftingRecipe):
 
     def __init__(self, options, data):
         super().__init__(options, data)
-        if options.reload:
+        self.start = None
+        if options.reload and not (options.train and options.resume):
             files = sorted(Path(options.previous_dir or "").glob("*.pth"))
             if not options.previous_dir or not files:
                 raise ValueError(f"--reload: no .pth file in --previous_dir {options.previous_dir}")
-            as_evaluate(options, "--reload", str(files[0]))
+            self.start = str(files[0])
+            if not options.train:
+                as_evaluate(options, "--reload", self.start)
+            tell(f"--reload: {self.start}")
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
@@ -78,6 +83,10 @@ class HTNetRecipe(LiftingRecipe):
     def make_model(self) -> nn.Module:
         o = self.options
         return models.create("htnet", depth=o.layers, channels=o.channel, hidden=o.d_hid)
+
+    def start_stage(self, index: int, best: dict[str, Tensor] | None) -> None:
+        if self.start and not self.options.resume:  # else the run's own weights follow
+            models.load(self.start, self.model)
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         return [torch.optim.Adam(self.model.parameters(), lr=self.options.lr, amsgrad=True)]

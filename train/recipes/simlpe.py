@@ -8,6 +8,7 @@ from torch import nn
 
 from posekernels import models
 
+from ._published import add_without_effect
 from .pkd import PKDRecipe, second_losses
 
 
@@ -17,6 +18,7 @@ class SiMLPeRecipe(PKDRecipe):
     @classmethod
     def add_own_arguments(cls, parser: ArgumentParser) -> None:
         parser.add_argument("--temporal-only", action="store_true", help="input and output layers map over time")
+        add_without_effect(parser, {"--weight": "in the published program too"})
 
     def make_model(self) -> nn.Module:
         return models.create("simlpe", temporal_only=self.options.temporal_only, **self.config())

@@ -29,6 +29,7 @@ from ..data.clips import Clip
 from ..data.windows import Batch, mirror_points
 from ..evaluate import Report, target_of
 from ..options import positive
+from ..place import tell
 from ..published_folders import DATA
 from . import is_last_stage
 from ._lifting import LiftingRecipe, add_decay_arguments, add_published_p2, decayed
@@ -131,20 +132,24 @@ def find_pair(options: Namespace) -> None:
     Raises:
         ValueError: one is neither named nor there.
     """
-    files = {"lifter_checkpoint": f"ckpt/shhpe_model_{options.lifter}.pth"}
-    if options.multihyp_test or options.curve:
-        files["variance_checkpoint"] = f"ckpt/avg_model_{options.lifter}.pth"
-    folders = dict.fromkeys((Path(), *map(Path, (options.data_root or ".", *DATA))))
-    for option, file in files.items():
-        if getattr(options, option):
-            continue
-        found = next((folder / file for folder in folders if (folder / file).is_file()), None)
-        if found is None:
+    for option in ("lifter_checkpoint", *["variance_checkpoint"] * bool(options.multihyp_test or options.curve)):
+        if not getattr(options, option) and (missing := find_published(options, option)):
             raise ValueError(
-                f"this command line tests, and there is no {file} (looked in {', '.join(map(str, folders))}): name "
-                f"the file with --{option}, or a run with --evaluate; --train trains first"
+                f"this command line tests, and there is {missing}: name the file with --{option}, or a run with "
+                "--evaluate; --train trains first"
             )
-        setattr(options, option, str(found))
+
+
+def find_published(options: Namespace, option: str) -> str:
+    """Let ``option`` name the published file of its network, and say so; returns what is missing, or ""."""
+    file = f"ckpt/{'shhpe' if option == 'lifter_checkpoint' else 'avg'}_model_{options.lifter}.pth"
+    folders = dict.fromkeys((Path(), *map(Path, (options.data_root or ".", *DATA))))
+    found = next((folder / file for folder in folders if (folder / file).is_file()), None)
+    if found is None:
+        return f"no {file} (looked in {', '.join(map(str, folders))})"
+    tell(f"no --{option}: using {found}")
+    setattr(options, option, str(found))
+    return ""
 
 
 class WsAnlRecipe(LiftingRecipe):
@@ -157,6 +162,10 @@ class WsAnlRecipe(LiftingRecipe):
         self.only_tests = bool(asked) and not (options.train or options.evaluate or options.resume)
         if self.only_tests:
             find_pair(options)
+        named = options.lifter_checkpoint or options.evaluate or options.resume
+        published = options.shhpe_model and options.train and not named  # around the lifter that lies there
+        if published and (missing := find_published(options, "lifter_checkpoint")):
+            tell(f"no --lifter_checkpoint, and {missing}: the lifter is trained first")
         super().__init__(options, data)
         self.stages = 1 if options.lifter_checkpoint or options.evaluate else 2
         self.alpha = ALPHA["h36m"] if options.alpha is None else options.alpha
