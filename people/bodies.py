@@ -6,6 +6,8 @@ poses the same limbs in every frame, and ``agreeing`` makes them agree with the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from posekernels.pose.skeleton import H36M_17
@@ -71,14 +73,18 @@ def _exchanged(limbs: np.ndarray) -> np.ndarray:
     return found if found.mean() <= 0.5 else ~found
 
 
-def bone_lengths(poses: np.ndarray) -> np.ndarray:
+def bone_lengths(poses: np.ndarray | Iterable[np.ndarray]) -> np.ndarray:
     """[17] the person's bones, from each joint's parent, over [T, 17, 3] poses in camera axes; left as right.
 
     Frames in which a bone lies across the view tell its length, those in which it points at the camera do not.
+
+    Args:
+        poses: all of them, or piece by piece.
     """
     total, weight = 0.0, 0.0
-    for start in range(0, len(poses), PIECE):
-        some = poses[start : start + PIECE]
+    if isinstance(poses, np.ndarray):
+        poses = [poses[start : start + PIECE] for start in range(0, len(poses), PIECE)]
+    for some in poses:
         bones = some - some[:, [max(parent, 0) for parent in H36M_17.parents]]
         lengths = np.linalg.norm(bones, axis=-1)
         across = (np.linalg.norm(bones[..., :2], axis=-1) / np.maximum(lengths, 1e-9)) ** 4 + 1e-6

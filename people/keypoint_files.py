@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels.archive import DataError, read_json, read_npy, read_npz
+from posekernels.archive import DataError, OpenJson, open_json, open_npz, read_json, read_npy
 from posekernels.checks import nearest
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import SKELETONS
 
 from .keypoint_rules import FOR_3D, Frame, Keypoints, Reading, Seen, Table, believed
+from .rows import CUT
 
 __all__ = ["FORMS", "Keypoints", "read"]
 
@@ -126,23 +127,29 @@ def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known
     names = list(range(1, people + 1)) if identities is None else np.ravel(identities).tolist()
     if len(names) != people:
         raise DataError(f"{path}: {len(names)} identities for {people} people")
-    table = Table(array.swapaxes(0, 1), None if scores is None else scores.swapaxes(0, 1), names)
+    rows = array.swapaxes(0, 1).reshape(length * people, *array.shape[2:])
+    scores = None if scores is None else scores.swapaxes(0, 1).reshape(rows.shape[:2])
+    table = Table(rows, scores, names * length, np.repeat(np.arange(length), people), length)
     return Reading(path, [], table, notes=notes, ranked=False, **known)
 
 
 def _of_frames(path: Path, content: dict, **known) -> Reading:
     """What ``posekernels lift`` writes of a long recording: [N, ...] of all who are there."""
     try:
-        frames = [Frame(None, []) for _ in range(int(content["frames"]))]
-        names = "frame", "identity", "keypoints", "scores"
-        for at, who, points, scores in zip(*(content[name] for name in names), strict=True):
-            frames[int(at)].people.append(Seen(points, scores, int(who)))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        at, who = (np.asarray(content[name]).astype(np.int64, casting="safe") for name in ("frame", "identity"))
+        points, scores, count = content["keypoints"], content["scores"], int(content["frames"])
+        if not at.shape == who.shape == points.shape[:1] or points.shape[:2] != scores.shape or points.ndim != 3:
+            raise ValueError(f"{len(at)} frames of {list(points.shape)} keypoints and {list(scores.shape)} scores")
+        if points.shape[2] not in (2, 3) or {points.dtype.kind, scores.dtype.kind} - {*"fiu"}:
+            raise ValueError(f"keypoints of {points.shape[2]} {points.dtype}, scores of {scores.dtype}")
+        if len(at) and not 0 <= at.min() <= at.max() < count:
+            raise ValueError(f"frames {at.min()} to {at.max()} of {count}")
+        order = np.argsort(at, kind="stable")  # as frames have them
+        table = Table(points[order], scores[order], who[order].tolist(), at[order], count)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not as posekernels lift writes it ({type(error).__name__}: {error})") from error
-    more = detected(path, content, (len(content["frame"]),))
-    if more is not None:  # as the frames have them
-        more = more[0][np.argsort(content["frame"], kind="stable")], more[1]
-    return Reading(path, frames, ranked=False, numbered=True, detected=more, **known)
+    more = detected(path, content, at.shape)
+    return Reading(path, [], table, ranked=False, numbered=True, detected=more and (more[0][order], more[1]), **known)
 
 
 def _by_frames(found: tuple[np.ndarray, str] | None) -> tuple[np.ndarray, str] | None:
@@ -154,6 +161,7 @@ def _frames_first(array: np.ndarray) -> bool:
     """Whether [P, T, J, C] rather is [T, P, J, C]: many by few, and little changes along the first axis."""
     if not 1 < array.shape[1] < 11 <= array.shape[0]:
         return False
+    array = array[:CUT]  # which tell as well as all
     points = np.where((array[..., :2] == 0).all(-1, keepdims=True), np.nan, array[..., :2].astype(np.float64))
     along, across = (np.abs(np.diff(points, axis=axis)) for axis in (0, 1))
     if not np.isfinite(along).any() or not np.isfinite(across).any():
@@ -162,7 +170,9 @@ def _frames_first(array: np.ndarray) -> bool:
 
 
 def _npz(path: Path) -> Reading:
-    content = read_npz(path)
+    with open_npz(path) as archive:
+        ours = {"keypoints", "poses", "world"} <= set(archive)
+        content = {name: archive[name] for name in archive if not (ours and name in ("poses", "world"))}
     if "positions_2d" in content:
         return _videopose(path, content)
     if {"boxes", "keypoints"} <= set(content):
@@ -174,7 +184,7 @@ def _npz(path: Path) -> Reading:
         if "frame" in content:
             return _of_frames(path, content, layout=own, fps=fps, size=size)
         of = content.get("scores"), content.get("identities")
-        known = {"layout": own, "fps": fps, "size": size, "numbered": "world" in content}
+        known = {"layout": own, "fps": fps, "size": size, "numbered": ours}
         known["detected"] = _by_frames(detected(path, content, np.shape(content["keypoints"])[:-2]))
         return _arrays(path, content["keypoints"], *of, **known)
     if "reconstruction" in content:  # the Strided Transformer demo: already Human3.6M's joints
@@ -256,8 +266,8 @@ SCORE = ("score", "visibility", "confidence", "visible", "presence")
 def _floats(path: Path, values) -> np.ndarray:
     """Nested lists as float32, null as NaN."""
     try:
-        return np.array(values, dtype=np.float32)
-    except (ValueError, TypeError) as error:
+        return np.asarray(values, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: keypoints are not lists of numbers of one length") from error
 
 
@@ -286,8 +296,67 @@ def _is_openpose(content) -> bool:  # whose --keypoint_scale 4 is -1 to 1
     return isinstance(content, dict) and "people" in content
 
 
+def _content(path: Path):
+    """What a .json holds. Keypoints are arrays, made on the way: as numbers of Python they take ten times as much."""
+    with open_json(path, hook=_packed) as content:
+        first, found = content.peek(), {}
+        if first == "[":
+            found = [_numbers(content.value()) for _ in content.items()]
+        elif first == "{":
+            for name in content.names():
+                if name == "people" and found.get("format") == "posekernels":
+                    found[name] = [_our_person(path, content) for _ in content.items()]
+                elif content.peek() == "[":
+                    found[name] = [content.value() for _ in content.items()]
+                else:
+                    found[name] = content.value()
+        else:
+            found = content.value()
+        content.end()
+    return found
+
+
+def _packed(content: dict) -> dict:
+    for name in (*POINTS, *SCORES):
+        if name in content:
+            content[name] = _numbers(content[name])
+    return content
+
+
+def _numbers(value):
+    """Lists of numbers, of one length, as an array; anything else as it is."""
+    leaf = value
+    while isinstance(leaf, list) and leaf:
+        leaf = leaf[0]
+    if leaf is value or not isinstance(leaf, (int, float, type(None))):
+        return value
+    try:
+        return np.array(value, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        return value
+
+
+def _our_person(path: Path, content: OpenJson) -> dict:
+    """What is 2D of a person in a file of ours, frame by frame."""
+    found = {}
+    for name in content.names():
+        if name in ("keypoints", "scores", "detected") and content.peek() == "[":
+            parts, some = [], []
+            for _ in content.items():
+                some.append(content.value())
+                if len(some) == 64:
+                    parts.append(_floats(path, some))
+                    some = []
+            found[name] = np.concatenate([*parts, _floats(path, some)] if some or not parts else parts)
+        elif name in ("poses", "world"):
+            content.skip()
+        else:
+            found[name] = content.value()
+    return found
+
+
 def _json(path: Path) -> Reading:
-    content = read_json(path)
+    content = _content(path)
     if isinstance(content, dict):
         if content.get("format") == "posekernels":
             return _ours(path, content)
@@ -298,20 +367,20 @@ def _json(path: Path) -> Reading:
             content = [json.loads(row) for row in content]  # what Ultralytics' to_json gives for each frame
         except ValueError as error:
             raise _unknown(path) from error
-    if isinstance(content, list) and content and isinstance(content[0], list) and not _holds_people(content):
+    if isinstance(content, list) and content and not _holds_people(content):
         return _arrays(path, _floats(path, content))
     return Reading(path, _frames(path, content), sided=_is_openpose(content))
 
 
 def _holds_people(content: list) -> bool:
-    """Whether lists of lists hold people or their points, and not just numbers."""
+    """Whether a list holds people or their points, and not just lists of numbers."""
 
     def first(part):
         while isinstance(part, list) and part:
             part = part[0]
         return part
 
-    return any(isinstance(first(part), dict) for part in content)
+    return not isinstance(content[0], (list, np.ndarray)) or any(isinstance(first(part), dict) for part in content)
 
 
 def _frames(path: Path, content) -> list[Frame]:
@@ -378,7 +447,7 @@ def _person(path: Path, content: dict, identities: tuple[str, ...] = IDENTITIES)
     if not isinstance(content, dict) or not _is_person(content):
         raise _unknown(path)
     values, scores = _first(content, POINTS), _first(content, SCORES)
-    if values == [] and any("3d" in key and content[key] for key in content):
+    if isinstance(values, list) and not values and any("3d" in key and content[key] for key in content):
         raise DataError(f"{path}: joints in 3D and none in 2D; {FOR_3D}")
     if isinstance(values, dict) and {"x", "y"} <= set(values):  # Ultralytics: lists of each
         parts = [values["x"], values["y"], *([of] if (of := _first(values, SCORE)) is not None else [])]

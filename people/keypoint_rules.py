@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from posekernels.checks import nearest
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import SKELETONS
 
+from .rows import cuts
 from .tracking import Sighting, Track, Tracker
 
 # What a number of joints means when nobody says; 25 is decided by where the joints lie.
@@ -93,11 +94,17 @@ class Frame:
 
 @dataclass
 class Table:
-    """Everybody in every frame, as arrays have them: points [T, P, J, C], scores [T, P, J] or None, P names."""
+    """N detections, all of a frame and then those of the next, as arrays have them.
+
+    Args:
+        points: [N, J, C]. scores: [N, J] or None. names: N of them. at: [N] frames, of ``count``.
+    """
 
     points: np.ndarray
     scores: np.ndarray | None
     names: list
+    at: np.ndarray
+    count: int
 
 
 @dataclass
@@ -163,7 +170,7 @@ def frames(r: Reading) -> None:
 
     Names that differ in more than that are of several videos, of which one must be chosen.
     """
-    r.count = len(r.frames) if r.table is None else len(r.table.points)
+    r.count = len(r.frames) if r.table is None else r.table.count
     labels = [frame.label for frame in r.frames]
     if r.clip is not None and not any(isinstance(label, str) for label in labels):
         raise r.refuse(f"--clip {r.clip}: its frames have no names to choose by")
@@ -278,13 +285,12 @@ def _times(steps: np.ndarray) -> bool:
 # -- joints ----------------------------------------------------------------------------------------------------------
 def joints(r: Reading) -> None:
     """Everybody has the same joints: detections with another number of them than most are left out."""
-    if r.table is not None:
-        T, P, J = r.table.points.shape[:3]
-        keep = HALPE_26 if J == HALPE_136 else J
-        r.points = r.table.points.reshape(T * P, J, -1).astype(np.float32, copy=False)[:, :keep]
-        scores = r.table.scores
-        r.scores = None if scores is None else scores.reshape(T * P, J).astype(np.float32, copy=False)[:, :keep]
-        r.identities, r.at, r.table = r.table.names * T, np.repeat(np.arange(T), P), None
+    if r.table is not None and len(r.table.at):
+        table, r.table = r.table, None
+        keep = slice(HALPE_26 if table.points.shape[1] == HALPE_136 else None)
+        r.points = np.require(table.points, np.float32, "W")[:, keep]  # rules put them right in place
+        r.scores = None if table.scores is None else np.require(table.scores, np.float32, "W")[:, keep]
+        r.identities, r.at = table.names, table.at
         return
     everyone = [(seen, t) for t, frame in enumerate(r.frames) for seen in frame.people]
     counts = Counter(len(seen.points) for seen, _ in everyone)
@@ -320,11 +326,12 @@ def third_number(r: Reading) -> None:
         small = max(-least, most) <= 20  # not in pixels: rather 3D in metres
         score = low >= -0.05 and high <= 1.05 or low >= 0 and 20 < high <= 100  # or percent
         # some detectors' scores in pixels lie a little above 1 or below 0
-        score |= not small and low >= -1 and np.mean(third < 0) < 0.05 and high <= 2 and np.median(third) <= 1.05
         score |= np.isin(third, (0, 1, 2)).all()
+        middle = np.median(third, overwrite_input=True)
+        score |= not small and low >= -1 and np.mean(third < 0) < 0.05 and high <= 2 and middle <= 1.05
         if not score:
             raise r.refuse(f"the third column is no score (from {low:.3g} to {high:.3g}); {FOR_3D}")
-    r.points, r.scores = r.points[..., :2].copy(), r.points[..., 2].copy()
+    r.points, r.scores = r.points[..., :2], r.points[..., 2]
 
 
 def layout(r: Reading) -> None:
@@ -386,24 +393,28 @@ def missing(r: Reading) -> None:
     joints are at one place was not seen either.
     """
     points = r.points
-    with np.errstate(over="ignore"):
-        points[~(np.abs(points) < 1e9).all(-1)] = np.nan
-    points[(points == 0).all(-1)] = np.nan
-    known = points[np.isfinite(points).all(-1)]
-    if len(known) and (known != known[0]).any():
-        middle = np.median(known, 0)
-        off = known - middle
-        np.abs(off, out=off)
-        farthest = off.max(-1)
-        reach = np.percentile(off, 75, axis=0, overwrite_input=True).max() + 1e-9
-        del off
-        doubtful = (known[:, 0] == known[:, 1]) | (farthest > 5 * reach)
-        places, times = np.unique(known[doubtful], axis=0, return_counts=True)
-        equal, far = places[:, 0] == places[:, 1], np.abs(places - middle).max(-1) > 5 * reach
+    for rows in cuts(len(points)):
+        some = points[rows]
+        with np.errstate(over="ignore"):
+            some[~(np.abs(some) < 1e9).all(-1)] = np.nan
+        some[(some == 0).all(-1)] = np.nan
+    known = np.isfinite(points).all(-1)
+    first = points[np.unravel_index(known.argmax(), known.shape)]
+
+    def each() -> Iterator[np.ndarray]:
+        return (points[rows][known[rows]] for rows in cuts(len(points)))
+
+    if any((some != first).any() for some in each()):
+        columns = (points[..., axis][known] for axis in (0, 1))  # one at a time, in memory of its own
+        middle = np.array([np.median(column, overwrite_input=True) for column in columns])
+        reach = max(_reach(points[..., axis][known], middle[axis]) for axis in (0, 1)) + 1e-9
+        doubtful = [some[_alike(some) | (np.abs(some - middle).max(-1) > 5 * reach)] for some in each()]
+        places, times = np.unique(np.concatenate(doubtful), axis=0, return_counts=True)
+        equal, far = _alike(places), np.abs(places - middle).max(-1) > 5 * reach
         if r.size is not None:
             far &= ((places < -r.size[0]) | (places > 2 * np.array(r.size))).any(-1)
         mark = equal & (places[:, 0] < 0) & (places == places.round()).all(-1) | far & (times > 2) & (
-            equal | (times > 0.01 * len(known))
+            equal | (times > 0.01 * known.sum())
         )
         for place, count in zip(places[mark], times[mark]):
             points[(points == place).all(-1)] = np.nan
@@ -417,37 +428,50 @@ def missing(r: Reading) -> None:
         r.notes.append(f"{heap.sum()} detections with all joints at one place: not seen")
 
 
+def _reach(column: np.ndarray, middle: np.floating) -> np.floating:
+    """How far three of four numbers are from their middle at most; ``column`` is used up."""
+    column -= middle
+    return np.percentile(np.abs(column, out=column), 75, overwrite_input=True)
+
+
+def _alike(points: np.ndarray) -> np.ndarray:
+    """[N] bool, of [N, 2]: both coordinates are the same."""
+    return points[:, 0] == points[:, 1]
+
+
 def scores(r: Reading) -> None:
     """Scores go from 0 to 1; percent and COCO's visibility (0, 1, 2) are brought there, anything else is refused."""
     if r.scores is None:
         r.scores = np.ones(r.points.shape[:2], np.float32)
-    values = np.nan_to_num(r.scores, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32, copy=False)
+    values = np.nan_to_num(r.scores, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     there = np.isfinite(r.points).all(-1)
     given = values[there & (values > 0)]
     high = given.max() if len(given) else 0.0
     if not len(given) and there.any():
         raise r.refuse(f"nobody in it: no joint was found in any of {r.count} frames (no score is above 0)")
     if high > 1 and np.isin(given, (1, 2)).all():
-        values = np.where(values == 1, 0.5, values / 2)
+        values = np.where(values == 1, np.float32(0.5), values / 2)
         r.notes.append("scores of 0, 1 and 2: taken for COCO's visibility")
     elif 20 < high <= 100:
         values = values / 100
         r.notes.append(f"scores up to {high:.3g}: taken for percent")
-    elif high > 2 or len(given) and np.median(given) > 1.05:
+    elif high > 2 or high > 1.05 and np.median(given) > 1.05:
         raise r.refuse(f"scores from {given.min():.3g} to {high:.3g}; expected 0 to 1, or percent")
-    r.scores = np.where(there & (values > 0), np.minimum(values, 1), np.float32(0))
+    values[~there | ~(values > 0)] = 0
+    r.scores = np.minimum(values, 1, out=values)
     r.points[r.scores == 0] = np.nan
 
 
 def units(r: Reading) -> None:
     """Coordinates are pixels; parts of the image, 0 to 1, become pixels by its size; others are refused."""
-    there = r.points[r.seen]
-    if not len(there):
+    seen = r.seen
+    if not seen.any():
         return
-    low, high = np.percentile(there, (1, 99), axis=0)
+    columns = (r.points[..., axis][seen] for axis in (0, 1))  # one at a time, in memory of its own
+    low, high = np.stack([np.percentile(column, (1, 99), overwrite_input=True) for column in columns], 1)
     span = f"coordinates from {low.min():.3g} to {high.max():.3g}"
     spans = np.fmax.reduce(r.points, axis=1) - np.fmin.reduce(r.points, axis=1)
-    tall = float(np.median(np.linalg.norm(spans[r.seen.any(1)], axis=-1)))
+    tall = float(np.median(np.linalg.norm(spans[seen.any(1)], axis=-1)))
     if tall >= 5 and np.abs([low, high]).max() > 5:
         if r.size is not None and max(r.size) > 250 and low.min() >= 0 and high.max() <= 100:
             raise r.refuse(f"{span}, in an image of {_by(r.size)}: percent? keypoints must be in pixels")
@@ -456,7 +480,8 @@ def units(r: Reading) -> None:
         return
     # people leave the image at the sides, and hardly over its top: much below 0 is the middle of an image, not its edge
     reach = low.min() > -1.5 and high.max() < 1.5
-    parts = reach and np.mean(there[:, 1] < 0) < 0.05 and np.median(there[:, 0]) >= 0 and low.min() > -0.5
+    x, y = (r.points[..., axis][seen] for axis in (0, 1))
+    parts = reach and np.mean(y < 0) < 0.05 and np.median(x) >= 0 and low.min() > -0.5
     if not parts and not (reach and r.sided):
         what = "already normalised?" if reach else "in metres?"
         raise r.refuse(f"{span}, {what} keypoints must be in pixels, or parts of the image from 0 to 1")
@@ -549,19 +574,13 @@ def _leaps(r: Reading, numbers: list[int | None]) -> bool:
     """
     if len(set(numbers)) < 2:
         return False
-    places: dict[int, dict[int, tuple[np.ndarray, float]]] = {}
-    for t, number, points in zip(r.at.tolist(), numbers, r.points):
-        there = points[np.isfinite(points).all(-1)]
-        if number is not None and len(there):
-            places.setdefault(t, {})[number] = points, float(np.linalg.norm(np.ptp(there, axis=0)))
 
     def off(a: np.ndarray, b: np.ndarray) -> float:
         apart = np.linalg.norm(a - b, axis=-1)
         return float(np.mean(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else np.inf
 
     steps = leaps = 0
-    for t, u in pairwise(sorted(places)):
-        before, now = places[t], places[u]
+    for (t, before), (u, now) in pairwise(_by_frame(r, numbers)):
         if u - t > 1 or len(before) < 2:
             continue
         for number in before.keys() & now.keys():
@@ -571,6 +590,18 @@ def _leaps(r: Reading, numbers: list[int | None]) -> bool:
             if own > 0.25 * size:
                 leaps += any(off(points, other[0]) < 0.3 * own for n, other in before.items() if n != number)
     return leaps >= 3 and leaps > 0.05 * steps
+
+
+def _by_frame(r: Reading, numbers: list[int | None]) -> Iterator[tuple[int, dict[int, tuple[np.ndarray, float]]]]:
+    """Each frame in which somebody with a number is seen, and of each of them the points, and how large they are."""
+    for t, rows in groupby(range(len(r.at)), key=r.at.tolist().__getitem__):
+        found = {}
+        for row in rows:
+            there = r.points[row][np.isfinite(r.points[row]).all(-1)]
+            if numbers[row] is not None and len(there):
+                found[numbers[row]] = r.points[row], float(np.linalg.norm(np.ptp(there, axis=0)))
+        if found:
+            yield t, found
 
 
 def _people(r: Reading) -> Sequence[Track]:
@@ -584,7 +615,7 @@ def _people(r: Reading) -> Sequence[Track]:
     if not r.ranked and None not in numbers:  # as they come, without a search
         tracks, every = [], np.array(numbers)
         for number in dict.fromkeys(numbers):
-            own = rows[every == number]
+            own = _evenly(rows[every == number])
             detected = None if r.detected is None else r.detected[0][own]
             tracks.append(Track(number, r.points[own], r.scores[own], r.at[own], detected))
         return tracks
@@ -595,6 +626,14 @@ def _people(r: Reading) -> Sequence[Track]:
     for a, b in zip(first[:-1].tolist(), first[1:].tolist()):
         tracker.add([Sighting(r.points[i], r.scores[i]) for i in rows[a:b]], numbers[a:b])
     return tracker.tracks(lambda some: (r.points[rows[some]], r.scores[rows[some]]))
+
+
+def _evenly(rows: np.ndarray) -> np.ndarray | slice:
+    """Rows that are evenly spaced as a slice, which takes no copy of what it chooses; others as they are."""
+    steps = np.diff(rows)
+    if not len(steps) or (steps != steps[0]).any():
+        return rows
+    return slice(int(rows[0]), int(rows[-1]) + 1, int(steps[0]))
 
 
 RULES = (frames, joints, third_number, missing, scores, units, layout, identities)

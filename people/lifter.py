@@ -6,10 +6,12 @@ the floor of one world.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from posekernels.pose.smoothing import savitzky_golay
 
 from .bodies import agreeing, bone_lengths, one_skeleton, unswapped
 from .keypoint_files import Keypoints
+from .rows import cuts
 from .tracking import Track
 
 SURE = 0.2  # score from which a joint is believed
@@ -56,6 +59,37 @@ def in_h36m(track: Track, layout: str, sees: str = "person") -> Track:
         trunk = one_trunk(points)
         points = np.where(np.isfinite(trunk), trunk, points)
     return Track(track.identity, points, np.where(scores >= SURE, scores, 0).astype(np.float32), track.frames)
+
+
+@dataclass
+class Liftable:
+    """A track as a lifter takes it, ``in_h36m``, made piece by piece.
+
+    Args:
+        layout: of the track's joints; None where it is in Human3.6M's already. sees: of the lifter.
+    """
+
+    track: Track
+    layout: str | None = None
+    sees: str = "person"
+
+    @property
+    def frames(self) -> np.ndarray:
+        return self.track.frames
+
+    def between(self, first: int, last: int) -> Track:
+        """The frames from ``first`` to ``last``, both included."""
+        came = self.track.between(first, last)
+        return came if self.layout is None else in_h36m(came, self.layout, self.sees)
+
+    def there(self) -> np.ndarray:
+        """The frames in which so many joints are believed that the person is present."""
+        found = [np.zeros(0, bool)]
+        for rows in cuts(len(self.frames)):
+            scores = self.track.scores[rows]
+            believed = scores > 0 if self.layout is None else scores_to_h36m(scores, self.layout) >= SURE
+            found.append(believed.sum(-1) >= ENOUGH)
+        return self.frames[np.concatenate(found)]
 
 
 def stretches(present: np.ndarray, bridge: int) -> list[slice]:
@@ -223,12 +257,17 @@ class Person:
     @property
     def present(self) -> np.ndarray:
         """[N] frames with a pose."""
-        return np.isfinite(self.poses).all((1, 2))
+        found = [np.isfinite(self.poses[rows]).all((1, 2)) for rows in cuts(len(self.frames))]
+        return np.concatenate([np.zeros(0, bool), *found])
+
+    def begin_world(self) -> None:
+        """Room for ``world``, to be filled."""
+        self.world = np.empty(self.poses.shape, np.float32)
 
     def over(self, name: str, frames: int, start: int = 0) -> np.ndarray:
-        """[frames - start, 17, ...]: points, scores, poses, world or detected in every frame from one on."""
-        first = int(np.searchsorted(self.frames, start))
-        values, at = getattr(self, name)[first:], self.frames[first:] - start
+        """[frames - start, 17, ...]: points, scores, poses, world or detected in every frame from ``start`` on."""
+        first, last = np.searchsorted(self.frames, (start, frames)).tolist()
+        values, at = getattr(self, name)[first:last], self.frames[first:last] - start
         if len(at) == frames - start:
             return values
         whole = np.full((frames - start, *values.shape[1:]), 0 if name == "scores" else np.nan, np.float32)
@@ -250,71 +289,92 @@ class Person:
         return Person(self.identity, *of, world, self.off, self.frames[rows], detected)
 
 
-class Shelf(Sequence):
-    """People, in memory as long as they are few; the others in a file, from which each is read when asked for.
+class Kept(Person):
+    """A person whose arrays are in a file. Each of them is a map of it, made anew whenever it is asked for: whoever
+    takes a piece of one holds the memory of that piece alone.
 
-    What is changed of somebody is kept by putting them back: ``people[i] = person``.
+    Args:
+        file: open to read and write; it grows by the arrays, whose values are 0 at first.
+        joints: of ``detected``; 0 for none.
+    """
+
+    def __init__(self, identity: int, frames: np.ndarray, file: BinaryIO, joints: int = 0):
+        self.identity, self.frames, self.off = identity, frames, None
+        self.file, self.places = file, {}  # where an array begins in the file, and its shape
+        for name, width in Shelf.WIDTHS.items():
+            self._begin(name, width)
+        if joints:
+            self._begin("detected", (joints, 3))
+
+    def _begin(self, name: str, width: tuple[int, ...]) -> None:
+        """Room in the file, taken now: to a map, a full disk would be a bus error."""
+        shape = (len(self.frames), *width)
+        left, zeros = 4 * int(np.prod(shape)), bytes(1 << 20)
+        self.places[name] = self.file.seek(0, os.SEEK_END), shape
+        while left:
+            left -= self.file.write(memoryview(zeros)[:left])
+        self.file.flush()
+
+    def _array(self, name: str) -> np.ndarray | None:
+        if name not in self.places:
+            return None
+        at, shape = self.places[name]
+        return np.asarray(np.memmap(self.file, "<f4", "r+", at, shape))
+
+    points = property(lambda self: self._array("points"))
+    scores = property(lambda self: self._array("scores"))
+    poses = property(lambda self: self._array("poses"))
+    world = property(lambda self: self._array("world"))
+    detected = property(lambda self: self._array("detected"))
+
+    def begin_world(self) -> None:
+        if "world" not in self.places:
+            self._begin("world", (17, 3))
+
+
+class Shelf(Sequence):
+    """People, in memory as long as they are few, the others ``Kept`` in a file.
 
     Args:
         folder: of the file, which goes with the process, however that ends. room: bytes in memory.
     """
 
-    FIELDS = {"frames": ("<i8", ()), "points": ("<f4", (17, 2)), "scores": ("<f4", (17,))}
-    FIELDS |= {"poses": ("<f4", (17, 3)), "world": ("<f4", (17, 3))}
-    ROW = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, shape in FIELDS.values())
+    WIDTHS = {"points": (17, 2), "scores": (17,), "poses": (17, 3)}
+    ROW = 8 + 4 * 17 * (2 + 1 + 3 + 3)  # bytes of somebody in a frame, with its number and ``world``
     DETECTED = 12  # bytes of a joint that was detected
 
-    def __init__(self, folder: Path | None = None, room: int = ROOM):
-        self.folder, self.room, self.file, self.end = folder, room, None, 0
-        self.kept: list[Person | tuple[int, int]] = []  # or where in the file, and of how many frames
-        # identity, off, how many joints were detected, whether in the world
-        self.about: list[tuple[int, float | None, int, bool]] = []
+    def __init__(self, folder: Path | None = None, room: int | None = None):
+        self.folder, self.room, self.file = folder, ROOM if room is None else room, None
+        self.people: list[Person] = []
 
     def __len__(self) -> int:
-        return len(self.kept)
+        return len(self.people)
 
-    def append(self, person: Person) -> None:
-        joints = 0 if person.detected is None else person.detected.shape[1]
-        size = len(person.frames) * (self.ROW + joints * self.DETECTED)
-        self.room -= size
-        if self.room >= 0:
-            self.kept.append(person)
+    def __getitem__(self, index: int | slice) -> Person | list[Person]:
+        return self.people[index]
+
+    def begin(self, identity: int, frames: np.ndarray, joints: int = 0) -> Person:
+        """Room for somebody in these frames, to be filled: points, scores, poses, and detected where it has joints."""
+        self.room -= len(frames) * (self.ROW + joints * self.DETECTED)
+        if self.room >= 0 or not len(frames):
+            found = {name: np.empty((len(frames), *width), np.float32) for name, width in self.WIDTHS.items()}
+            found["detected"] = np.empty((len(frames), joints, 3), np.float32) if joints else None
+            person = Person(identity, frames=frames, **found)
         else:
             if self.file is None:
                 self.file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 (as long as the shelf)
-            self.kept.append((self.end, len(person.frames)))
-            self.end += size
-        self.about.append((0, None, joints, False))
-        self[len(self) - 1] = person
+            person = Kept(identity, frames, self.file, joints)
+        self.people.append(person)
+        return person
 
-    def __setitem__(self, index: int, person: Person) -> None:
-        if isinstance(self.kept[index], Person):
-            self.kept[index] = person
-            return
-        joints = self.about[index][2]
-        self.about[index] = person.identity, person.off, joints, person.world is not None
-        self.file.seek(self.kept[index][0])
-        for name, (kind, _) in self._fields(joints).items():
-            if getattr(person, name) is not None:
-                self.file.write(np.ascontiguousarray(getattr(person, name), kind).tobytes())
-
-    def __getitem__(self, index: int | slice) -> Person | list[Person]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if isinstance(self.kept[index], Person):
-            return self.kept[index]
-        (at, count), (identity, off, joints, placed), found = self.kept[index], self.about[index], {}
-        self.file.seek(at)
-        for name, (kind, shape) in self._fields(joints).items():
-            if name != "world" or placed:
-                whole = np.empty((count, *shape), kind)
-                self.file.readinto(whole)
-                found[name] = whole
-        return Person(identity, off=off, **found)
-
-    def _fields(self, joints: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """In the file's order; ``world``, which comes later, last."""
-        return ({"detected": ("<f4", (joints, 3))} if joints else {}) | self.FIELDS
+    def append(self, person: Person) -> None:
+        """A copy of somebody, who is not in the world yet."""
+        names = [*self.WIDTHS, *(["detected"] if person.detected is not None else [])]
+        joints = 0 if person.detected is None else person.detected.shape[1]
+        own = self.begin(person.identity, person.frames, joints)
+        for rows in cuts(len(person.frames)):
+            for name in names:
+                getattr(own, name)[rows] = getattr(person, name)[rows]
 
 
 def more_than_lifted(layout: str) -> int:
@@ -325,6 +385,7 @@ def more_than_lifted(layout: str) -> int:
 
 def as_detected(track: Track, frames: np.ndarray) -> np.ndarray:
     """``Person.detected`` of a track, in these frames."""
+    track = track.between(frames[0], frames[-1])
     own = np.isin(track.frames, frames)
     if track.detected is None:
         seen = np.dstack((track.points[own], track.scores[own]))
@@ -350,45 +411,59 @@ def between(points: np.ndarray, steps: int) -> np.ndarray:
 
 def lift_person(
     lifter: Lifter,
-    track: Track,
+    track: Track | Liftable,
     *,
     size: tuple[int, int] | None,
     focal: float | None = None,
     fps: float = RATE,
     bridge: int = BRIDGED,
     smooth: int = 1,
+    shelf: Shelf | None = None,
+    joints: int = 0,
 ) -> Person:
-    """Lift one track of H36M-17 joints (``in_h36m``).
+    """Lift one track of H36M-17 joints (``in_h36m``), piece by piece.
 
     Args:
         fps: frames per second; networks that look at several frames see about ``RATE`` of them a second, published ones
             where there are fewer than ``SLOW``.
         bridge: gaps of at most so many frames are filled; longer ones stay empty.
         smooth: frames of the Savitzky-Golay window; 1 for none.
+        shelf: to put the person on. joints: of ``detected``, which is left to be filled.
     """
+    track, shelf = track if isinstance(track, Liftable) else Liftable(track), Shelf() if shelf is None else shelf
     ours = lifter.net.sees == "person"  # published ones answer as published
     steps = denser(fps) if lifter.net.frames > 1 and (ours or fps < SLOW) else 1
-    parts = runs(track.frames[(track.scores > 0).sum(-1) >= ENOUGH], bridge)
+    parts = runs(track.there(), bridge)
     frames = np.unique(np.concatenate([track.frames, *(np.arange(part.start, part.stop) for part in parts)]))
-    seen, scores = np.full((len(frames), 17, 2), np.nan, np.float32), np.zeros((len(frames), 17), np.float32)
-    at = np.searchsorted(frames, track.frames)
-    seen[at], scores[at] = track.points, track.scores
-    points, poses = np.full_like(seen, np.nan), np.full((len(frames), 17, 3), np.nan, np.float32)
+    person = shelf.begin(track.track.identity, frames, joints)
+
+    def seen(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Points and scores in some of the frames."""
+        own = frames[rows]
+        part = track.between(own[0], own[-1])
+        points, scores = np.full((len(own), 17, 2), np.nan, np.float32), np.zeros((len(own), 17), np.float32)
+        at = np.searchsorted(own, part.frames)
+        points[at], scores[at] = part.points, part.scores
+        return points, scores
+
+    for rows in cuts(len(frames)):
+        person.points[rows], person.poses[rows], person.scores[rows] = np.nan, np.nan, seen(rows)[1]
     for part in parts:
         for whole, own in pieces(slice(*np.searchsorted(frames, (part.start, part.stop)).tolist()), LONGEST, MARGIN):
-            some = filled(unswapped(seen[whole]) if ours else seen[whole])
+            some, scores = seen(whole)
+            some = filled(unswapped(some) if ours else some)
             found = savitzky_golay(lifter(between(some, steps), size, focal)[::steps], smooth)
             if ours and size is not None:
-                found = agreeing(found, some, scores[whole], size, focal_of(size, focal), smooth)
+                found = agreeing(found, some, scores, size, focal_of(size, focal), smooth)
             keep = slice(own.start - whole.start, own.stop - whole.start)
-            points[own], poses[own] = some[keep], found[keep]
-    present = np.flatnonzero(np.isfinite(poses).all((1, 2)))
+            person.points[own], person.poses[own] = some[keep], found[keep]
+    present = np.flatnonzero(person.present)
     if ours and len(present):
-        lengths = bone_lengths(poses[present])
-        for start in range(0, len(present), LONGEST):
-            own = present[start : start + LONGEST]
-            poses[own] = one_skeleton(poses[own], lengths)
-    return Person(track.identity, points, scores, poses, frames=frames)
+        lengths = bone_lengths(person.poses[present[rows]] for rows in cuts(len(present)))
+        for rows in cuts(len(present)):
+            own = present[rows]
+            person.poses[own] = one_skeleton(person.poses[own], lengths)
+    return person
 
 
 def lift_all(
@@ -404,8 +479,8 @@ def lift_all(
     lifted, bridge, whole, cut = Shelf(folder), options.get("bridge", BRIDGED), 0, 0
     more = more_than_lifted(keypoints.found)
     for came in keypoints.people:
-        track = in_h36m(came, keypoints.layout, lifter.net.sees)
-        frames = track.frames[(track.scores > 0).sum(-1) >= ENOUGH]
+        track = Liftable(came, keypoints.layout, lifter.net.sees)
+        frames = track.there()
         if not len(frames):
             continue
         whole += 1
@@ -415,16 +490,15 @@ def lift_all(
             kept = without_a_crowd(frames, there[1] < people, bridge)
             if len(kept) < len(frames):
                 cut += 1
-                own = np.isin(track.frames, kept)
-                track = Track(track.identity, track.points[own], track.scores[own], track.frames[own])
+                track.track = came.part(np.isin(came.frames, kept))
                 frames = kept
             if not len(frames):
                 continue
         for part in runs(frames, bridge):
             there[1, part] += 1
-        person = lift_person(lifter, track, size=keypoints.size, **options)
-        person.detected = as_detected(came, person.frames) if more else None
-        lifted.append(person)
+        person = lift_person(lifter, track, size=keypoints.size, shelf=lifted, joints=more, **options)
+        for rows in cuts(len(person.frames)) if more else ():
+            person.detected[rows] = as_detected(came, person.frames[rows])
     if not whole:
         raise ValueError(f"nobody to lift: no frame shows {ENOUGH} joints of one person with a score of {SURE} or more")
     if cut:

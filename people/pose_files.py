@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from posekernels.archive import DataError, open_npz, read_json, read_npy, read_npz
+from posekernels.archive import DataError, OpenJson, open_json, open_npz, read_json, read_npy, read_npz
 from posekernels.extras import needs
 from posekernels.files import write_aside
 from posekernels.pose.layouts import LAYOUTS, to_h36m
-from posekernels.pose.skeleton import H36M_17, skeleton
+from posekernels.pose.skeleton import H36M_17, SKELETONS, skeleton
 
 from . import keypoint_files, motion_files
 from .lifter import Person, Shelf
+from .rows import cuts
 from .world import Lifted
 
 SUFFIXES = (".npz", ".json", ".trc", ".c3d", ".bvh", ".glb", ".gltf")
 READ = (".npz", ".json")
 DENSE = 256 << 20  # bytes up to which every frame of everybody is written, there or not
 MOST = 4e9  # bytes of a file in another form than .npz
+BYTES = {".json": 600, ".trc": 450, ".c3d": 272, ".bvh": 400, ".glb": 280, ".gltf": 370, ".html": 230}  # of a frame
 MANY = 1 << 16  # frames of all people, from which on ``read_before`` does not read a file whole
 
 
@@ -92,7 +94,7 @@ def _joints(lifted: Lifted) -> int:
 def _write_npz(path: Path, lifted: Lifted) -> None:
     """[P, T, ...] of each; of ``by_frames`` [N, ...] of all who are there, with ``frame`` and ``identity`` [N].
 
-    Written person by person, so that it takes hardly any memory.
+    Written piece by piece, so that it takes hardly any memory.
     """
     people, sparse = lifted.people, by_frames(lifted)
     count = sum(len(p.frames) for p in people)
@@ -108,7 +110,10 @@ def _write_npz(path: Path, lifted: Lifted) -> None:
 
         more = {"detected": ("detected", (_joints(lifted), 3))} if lifted.detected_layout else {}
         for name, (of, shape) in (FIELDS | more).items():
-            parts = (getattr(p, of) if sparse else p.over(of, lifted.frames) for p in people)
+            if sparse:
+                parts = (getattr(p, of)[rows] for p in people for rows in cuts(len(p.frames)))
+            else:
+                parts = (p.over(of, rows.stop, rows.start) for p in people for rows in cuts(lifted.frames))
             put(name, np.dtype("<f4"), (*lead, *shape), parts)
         if sparse:
             put("frame", np.dtype("<i8"), lead, (p.frames for p in people))
@@ -130,8 +135,7 @@ def _write_npz(path: Path, lifted: Lifted) -> None:
 
 def check_room(path: Path, lifted: Lifted) -> None:
     """Raises ValueError where a form that holds everybody in every frame would be larger than anybody can use."""
-    each = {".json": 600, ".trc": 450, ".c3d": 272, ".bvh": 400, ".glb": 280, ".gltf": 370, ".html": 230}
-    row = each.get(path.suffix.lower(), 0) + (22 * _joints(lifted) if path.suffix.lower() == ".json" else 0)
+    row = BYTES.get(path.suffix.lower(), 0) + (22 * _joints(lifted) if path.suffix.lower() == ".json" else 0)
     size = row * len(lifted.people) * lifted.frames
     if size > MOST:
         raise ValueError(
@@ -213,7 +217,7 @@ def read(path: str | Path) -> Lifted:
 
 
 def read_before(path: str | Path, seconds: float, at: float | None = None) -> tuple[Lifted, Lifted]:
-    """The last seconds of a ``.npz`` that ``write`` made, or those before second ``at``. The rest takes no memory.
+    """The last seconds of a file that ``write`` made, or those before second ``at``. The rest takes no memory.
 
     Returns:
         The people in these frames, or in the one where they were last seen before; and an outline of everything: people
@@ -221,11 +225,20 @@ def read_before(path: str | Path, seconds: float, at: float | None = None) -> tu
     Raises:
         DataError: as ``read``.
     """
-    path, names = Path(path), (*FIELDS, "identities", "fps")
+    path = Path(path)
+    found = (_json_before if path.suffix.lower() == ".json" else _npz_before)(path, seconds, at)
+    if found is None:
+        return (whole := read(path)), whole
+    return found
+
+
+def _npz_before(path: Path, seconds: float, at: float | None) -> tuple[Lifted, Lifted] | None:
+    """``read_before``; None where the whole file is to be read, because it is small or to say what is wrong with it."""
+    names = (*FIELDS, "identities", "fps")
     with open_npz(path) as content:
         lead = content.shape("world")[:-2] if all(name in content for name in names) else ()
         if np.prod(lead) < MANY:
-            return (whole := read(path)), whole
+            return None
         fps, identities = float(content["fps"]), np.ravel(content["identities"]).tolist()
         if "frame" in content:
             length = int(content["frames"])
@@ -233,26 +246,109 @@ def read_before(path: str | Path, seconds: float, at: float | None = None) -> tu
         else:
             length = lead[-1]
             frame, whose = np.tile(np.arange(length), len(identities)), np.repeat(identities, length)
-        shapes = [content.shape(name) == (*lead, *width) for name, (_, width) in FIELDS.items()]
+        layout = str(content["detected_layout"]) if "detected_layout" in content else None
+        if layout is not None and layout not in SKELETONS:
+            return None
+        fields = _fields(layout)
+        shapes = [name in content and content.shape(name) == (*lead, *width) for name, (_, width) in fields.items()]
         if not all(shapes) or not len(frame) == len(whose) == np.prod(lead) or not 0 < fps < float("inf"):
-            return (whole := read(path)), whole  # which says what is wrong
-        stop = length if at is None else min(length, max(1, round(at * fps)))
-        start = max(0, stop - round(seconds * fps))
-        kept, parts = (frame >= start) & (frame < stop), {}
-        for name, (of, width) in FIELDS.items():
-            parts[of], there = _some(content.rows(name, width), kept)
+            return None
+        end = _End(length, fps, seconds, at)
+        kept = (frame >= end.start) & (frame < end.stop)
+        parts = {of: _some(content.rows(name, width), kept) for name, (of, width) in fields.items()}
         size = tuple(int(v) for v in np.ravel(content["size"])) if "size" in content else ()
-        about = fps, size if len(size) == 2 else None, str(content["source"]) if "source" in content else ""
-    ends, outline = [], []
+        source = str(content["source"]) if "source" in content else ""
+    there = parts["world"][1]
     for identity in identities:
-        seen, own = frame[there & (whose == identity)], whose[kept] == identity
-        if ((seen >= start) & (seen < stop)).any():
-            ends.append(Person(int(identity), **{of: part[own] for of, part in parts.items()}, frames=frame[kept][own]))
-        else:  # when they left is told
-            before = seen[seen < stop][-1:]
-            ends.append(Person(int(identity), **_nothing(len(before)), frames=before))
-        outline.append(Person(int(identity), **_nothing(len(seen)), frames=seen))
-    return tuple(Lifted(found, *about, length=length) for found in (ends, outline))
+        own = whose[kept] == identity
+        told = {of: part[own] for of, (part, _) in parts.items()}
+        end.add(identity, frame[there & (whose == identity)], frame[kept][own], told)
+    return end.lifted(fps, size, source, layout)
+
+
+def _json_before(path: Path, seconds: float, at: float | None) -> tuple[Lifted, Lifted] | None:
+    """``read_before`` of what ``as_json`` wrote, which says all about everybody before it comes to them."""
+    if path.stat().st_size < MANY * BYTES[".json"]:
+        return None
+    about, end = {}, None
+    with open_json(path) as content:
+        for key in content.names():
+            if key != "people":
+                about[key] = content.value()
+                continue
+            try:
+                length, fps, layout = int(about["frames"]), float(about["fps"]), about.get("detected_layout")
+            except (KeyError, TypeError, ValueError):
+                return None
+            if about.get("format") != "posekernels" or not 0 < fps < float("inf") or length < 1:
+                return None
+            if layout is not None and layout not in SKELETONS:
+                return None
+            end, fields = _End(length, fps, seconds, at), _fields(layout)
+            kept = np.zeros(length, bool)
+            kept[end.start : end.stop] = True
+            for _ in content.items():
+                parts, identity = {}, None
+                for name in content.names():
+                    if name in fields:
+                        of, width = fields[name]
+                        parts[of] = _some(_rows(content, width), kept)
+                    elif name == "id":
+                        identity = content.value()
+                    else:
+                        content.skip()
+                if type(identity) is not int or len(parts) < len(fields):
+                    return None
+                there = np.flatnonzero(parts["world"][1])
+                end.add(identity, there, np.flatnonzero(kept), {of: part for of, (part, _) in parts.items()})
+    return end and end.lifted(fps, tuple(about.get("size") or ()), about.get("source", ""), layout)
+
+
+def _fields(layout: str | None) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """``FIELDS`` of a file, which may have ``detected`` of a layout too."""
+    return FIELDS | ({"detected": ("detected", (skeleton(layout).num_joints, 3))} if layout else {})
+
+
+class _End:
+    """People before a moment, as ``read_before`` gives them."""
+
+    def __init__(self, length: int, fps: float, seconds: float, at: float | None):
+        self.length = length
+        self.stop = length if at is None else min(length, max(1, round(at * fps)))
+        self.start = max(0, self.stop - round(seconds * fps))
+        self.people, self.outline = [], []
+
+    def add(self, identity: int, seen: np.ndarray, frames: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+        """Somebody with a place in the frames ``seen``, of whom ``parts`` tell those from ``start`` to ``stop``."""
+        if not ((seen >= self.start) & (seen < self.stop)).any():  # when they left is told
+            frames = seen[seen < self.stop][-1:]
+            parts = {of: _nothing(len(frames), part.shape[1:]) for of, part in parts.items()}
+        self.people.append(Person(int(identity), **parts, frames=frames))
+        nothing = {of: _nothing(len(seen), width) for of, width in FIELDS.values()}
+        self.outline.append(Person(int(identity), **nothing, frames=seen))
+
+    def lifted(self, fps: float, size: tuple[int, ...], source: str, layout: str | None) -> tuple[Lifted, Lifted]:
+        size = size if len(size) == 2 else None
+        people = Lifted(self.people, fps, size, source, length=self.length, detected_layout=layout)
+        return people, Lifted(self.outline, fps, size, source, length=self.length)
+
+
+def _rows(content: OpenJson, width: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """[N, *width] of a list of rows, some at a time."""
+    some = []
+    for _ in content.items():
+        some.append(content.value())
+        if len(some) == 64:
+            yield _row(some, width)
+            some = []
+    yield _row(some, width)
+
+
+def _row(some: list, width: tuple[int, ...]) -> np.ndarray:
+    rows = np.array(some, np.float32).reshape(len(some), *(width if not some else np.shape(some)[1:]))
+    if rows.shape[1:] != width:
+        raise ValueError(f"frames of {list(rows.shape[1:])}, expected {list(width)}")
+    return rows
 
 
 def _some(rows: Iterable[np.ndarray], kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -263,19 +359,24 @@ def _some(rows: Iterable[np.ndarray], kept: np.ndarray) -> tuple[np.ndarray, np.
         there[own] = np.isfinite(some.reshape(len(some), -1)).all(1)
         found.append(some[kept[own]])
         at += len(some)
+    if at != len(kept):
+        raise ValueError(f"{at} frames of {len(kept)}")
     return np.concatenate(found), there
 
 
-def _nothing(count: int) -> dict[str, np.ndarray]:
-    """Arrays of a person of whom nothing is told, which take no memory."""
-    zero = np.zeros((), np.float32)
-    return {of: np.broadcast_to(zero, (count, *width)) for of, width in FIELDS.values()}
+def _nothing(count: int, width: tuple[int, ...]) -> np.ndarray:
+    """[count, *width] of a person of whom nothing is told, which takes no memory."""
+    return np.broadcast_to(np.zeros((), np.float32), (count, *width))
 
 
 def is_ours(path: Path) -> bool:
     """Whether a JSON file holds lifted people."""
-    content = read_json(path)
-    return isinstance(content, dict) and content.get("format") == "posekernels"
+    with open_json(path) as content:
+        for key in content.names() if content.peek() == "{" else ():
+            if key == "format":
+                return content.value() == "posekernels"
+            content.skip()
+    return False
 
 
 def _of_frames(path: Path, content: dict, arrays: list[np.ndarray], detected: np.ndarray | None) -> Lifted:

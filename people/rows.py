@@ -1,4 +1,4 @@
-"""Records that may be too many for memory: appended to a file, read back by their numbers."""
+"""Records that may be too many for memory: appended to a file, read back by their numbers; arrays in pieces."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import BinaryIO
 import numpy as np
 
 PIECE = 8192  # records that are looked at at once
+CUT = 16384  # frames, of arrays that are worked through piece by piece
+
+
+def cuts(count: int) -> list[slice]:
+    """Rows 0 to ``count``, so many at a time that what is made of them takes little memory."""
+    return [slice(start, min(count, start + CUT)) for start in range(0, count, CUT)]
 
 
 class Rows:

@@ -79,6 +79,15 @@ class Track:
         """[N] frames in which any joint was seen."""
         return (self.scores > 0).any(-1)
 
+    def part(self, rows: slice | np.ndarray) -> Track:
+        """Some of its frames, by their place in ``frames``."""
+        detected = None if self.detected is None else self.detected[rows]
+        return Track(self.identity, self.points[rows], self.scores[rows], self.frames[rows], detected)
+
+    def between(self, first: int, last: int) -> Track:
+        """Its frames from ``first`` to ``last``, both included."""
+        return self.part(slice(*np.searchsorted(self.frames, (first, last + 1)).tolist()))
+
     def over(self, frames: int) -> Track:
         """The track over all ``frames`` frames of the video."""
         points = np.full((frames, *self.points.shape[1:]), np.nan, np.float32)

@@ -10,7 +10,8 @@ import numpy as np
 from posekernels.pose.smoothing import savitzky_golay
 
 from .bodies import path_equations, root_path
-from .lifter import LONGEST, MARGIN, Person, Shelf, focal_of, pieces, runs
+from .lifter import LONGEST, MARGIN, Person, focal_of, pieces, runs
+from .rows import cuts
 
 STILL = 0.3  # m/s: an ankle that is slower in the image, and not much faster in space, stands
 FOOT = 0.07  # m/s: how still feet that stand are
@@ -80,7 +81,7 @@ def upright(people: Sequence[Person], footholds: list[np.ndarray] | None = None)
     Args:
         footholds: [N, 3] metres, camera axes, for each person.
     """
-    spine = np.concatenate([_spine(p.poses[p.present]) for p in people])
+    spine = np.concatenate([_spine(p) for p in people])
     up = np.median(spine / np.maximum(np.linalg.norm(spine, axis=-1, keepdims=True), 1e-9), axis=0)
     if up[1] > -0.5:  # lying or upside down on average: no telling; a level camera then
         up = np.array([0.0, -1, 0])
@@ -90,9 +91,13 @@ def upright(people: Sequence[Person], footholds: list[np.ndarray] | None = None)
     return turn
 
 
-def _spine(poses: np.ndarray) -> np.ndarray:
-    """[T, 3] from the middle of the ankles to the neck."""
-    return poses[:, 8] - (poses[:, 3] + poses[:, 6]) / 2
+def _spine(person: Person) -> np.ndarray:
+    """[T, 3] from the middle of the ankles to the neck, in the frames with a pose."""
+    there, found = person.present, [np.zeros((0, 3), np.float32)]
+    for rows in cuts(len(there)):
+        poses = person.poses[rows][there[rows]]
+        found.append(poses[:, 8] - (poses[:, 3] + poses[:, 6]) / 2)
+    return np.concatenate(found)
 
 
 def _facing(up: np.ndarray) -> np.ndarray:
@@ -108,22 +113,26 @@ def _slope(footholds: list[np.ndarray], turn: np.ndarray) -> np.ndarray:
 
     Least squares with the spine's verdict as a prior; footholds on a stair or a box count less and less (Cauchy).
     """
-    rows, heights, owners = [], [], []
-    for owner, places in enumerate(footholds):
-        at = places @ turn.T
-        rows.append(at[:, :2])
-        heights.append(at[:, 2])
-        owners += [owner] * len(at)
-    rows, heights = np.concatenate(rows), np.concatenate(heights)
-    level = np.eye(len(footholds))[owners]  # each person has a level of their own
-    design = np.concatenate((rows, -level), 1)  # height + lean . place = level
-    prior = np.zeros(design.shape[1])
-    prior[:2] = 1 / LEAN**2
-    weight, found = np.ones(len(design)), np.zeros(design.shape[1])
+    at = np.concatenate(footholds) @ turn.T
+    rows, heights = at[:, :2], at[:, 2]
+    owners = np.repeat(
+        np.arange(len(footholds)), [len(places) for places in footholds]
+    )  # each has a level of their own
+
+    def of_each(values: np.ndarray) -> np.ndarray:
+        return np.bincount(owners, values, len(footholds))
+
+    # height + lean . place = level: the equations of lean and levels, of which no two levels meet in one
+    weight, found = np.ones(len(at)), np.zeros(2 + len(footholds))
     for _ in range(10):
-        pull = design.T * (weight / UNEVEN**2)
-        found = np.linalg.solve(pull @ design + np.diag(prior + 1e-9), -pull @ heights)
-        weight = 1 / (1 + ((heights + design @ found) / (2 * UNEVEN)) ** 2)
+        pull = weight / UNEVEN**2
+        normal = np.diag(np.r_[0, 0, of_each(pull)] + 1e-9)
+        normal[:2, :2] += (rows.T * pull) @ rows + np.eye(2) / LEAN**2
+        normal[:2, 2:] = -np.stack([of_each(pull * rows[:, axis]) for axis in (0, 1)])
+        normal[2:, :2] = normal[:2, 2:].T
+        right = np.r_[-(rows.T * pull) @ heights, of_each(pull * heights)]
+        found = np.linalg.solve(normal, right)
+        weight = 1 / (1 + ((heights + rows @ found[:2] - found[2:][owners]) / (2 * UNEVEN)) ** 2)
     return found[:2]
 
 
@@ -141,7 +150,7 @@ def footholds_of(placed: np.ndarray, still: np.ndarray) -> np.ndarray:
 
 
 def stand(
-    people: list[Person] | Shelf,
+    people: Sequence[Person],
     size: tuple[int, int] | None,
     focal: float | None = None,
     *,
@@ -161,13 +170,16 @@ def stand(
     """
     reach = focal_of(size, focal)
     paths, footholds = [], []
-    for number in range(len(people)):
-        person = people[number]
-        path, stood = np.zeros((len(person.poses), 3)), [np.zeros((0, 3))]
+    for person in people:
+        path, stood = np.zeros((len(person.frames), 3)), [np.zeros((0, 3))]
         person.off = None
+
+        def seen(rows: slice, person: Person = person) -> tuple:
+            return person.poses[rows], person.points[rows], person.scores[rows], size, reach
+
         if size is not None and reach is not None:
-            path = root_path(person.poses, person.points, person.scores, size, reach)
-            normal, right = path_equations(person.poses, person.points, person.scores, size, reach)
+            for rows in cuts(len(path)):
+                path[rows] = root_path(*seen(rows))
             for part in _parts(person):
                 path[part] = savitzky_golay(path[part], smooth, 1)
                 if not fps or smooth <= 1:
@@ -176,14 +188,13 @@ def stand(
                 for whole, own in pieces(part, LONGEST, MARGIN):
                     poses = person.poses[whole]
                     still = still_feet(person.points[whole], poses + path[whole][:, None], reach, fps)
-                    found = steadied(normal[whole], right[whole], poses, still, fps)
+                    found = steadied(*path_equations(*seen(whole)), poses, still, fps)
                     keep = slice(own.start - whole.start, own.stop - whole.start)
                     steady[own.start - part.start : own.stop - part.start] = found[keep]
                     stood.append(footholds_of((poses + found[:, None])[keep], still[keep][: own.stop - own.start - 1]))
                 path[part] = steady
             path[..., 2] = np.maximum(path[..., 2], 0.5)
             person.off = _off(person, path, size, reach)
-        people[number] = person
         paths.append(path)
         footholds.append(np.concatenate(stood))
     if tilt == "auto":
@@ -191,22 +202,20 @@ def stand(
     else:
         a = np.radians(float(tilt))
         turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])
-    for number, path in enumerate(paths):
-        person = people[number]
-        parts = [slice(start, start + LONGEST) for start in range(0, len(path), LONGEST)]
+    for person, path in zip(people, paths):
+        parts = cuts(len(path))
 
         def placed(own: slice, person: Person = person, path: np.ndarray = path) -> np.ndarray:
             return (person.poses[own] + path[own, None]) @ turn.T
 
         lowest = np.concatenate([placed(own)[..., 2].min(-1) for own in parts])
         floor = lowest if ground == "frame" else np.full(len(path), np.nanpercentile(lowest, 10))
-        person.world = np.empty(person.poses.shape, np.float32)
+        person.begin_world()
         for own in parts:
             world = placed(own)
             if ground != "none":
                 world[..., 2] -= floor[own, None]
             person.world[own] = world
-        people[number] = person
 
 
 def _parts(person: Person) -> list[slice]:
@@ -221,15 +230,15 @@ def _parts(person: Person) -> list[slice]:
 
 def _off(person: Person, path: np.ndarray, size: tuple[int, int], focal: float) -> float | None:
     """Pixels: the median distance of the joints seen from the pose projected back."""
-    found = []
-    for start in range(0, len(path), LONGEST):
-        own = slice(start, start + LONGEST)
+    off, count = np.empty(len(path) * 17), 0
+    for own in cuts(len(path)):
         placed = person.poses[own] + path[own, None]
         projected = placed[..., :2] / placed[..., 2:] * focal + np.array(size) / 2
         seen = (person.scores[own] > 0) & np.isfinite(person.poses[own]).all((1, 2))[:, None]
-        found.append(np.linalg.norm(projected - person.points[own], axis=-1)[seen])
-    off = np.concatenate(found)
-    return float(np.median(off)) if len(off) else None
+        some = np.linalg.norm(projected - person.points[own], axis=-1)[seen]
+        off[count : count + len(some)] = some
+        count += len(some)
+    return float(np.median(off[:count], overwrite_input=True)) if count else None
 
 
 @dataclass

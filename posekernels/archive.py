@@ -12,11 +12,12 @@ import contextlib
 import json
 import math
 import os
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 import torch
@@ -218,6 +219,9 @@ class OpenNpz:
     def __contains__(self, name: str) -> bool:
         return f"{name}.npy" in self.members
 
+    def __iter__(self) -> Iterator[str]:
+        return (name.removesuffix(".npy") for name in self.members if name.endswith(".npy"))
+
     def __getitem__(self, name: str):
         info = self.members[f"{name}.npy"]
         with self.archive.open(info) as stream:
@@ -266,6 +270,124 @@ def read_json(path: str | Path, most: int = MOST_BYTES):
         raise DataError(f"{path}: nested too deeply to be read") from error
     except ValueError as error:
         raise DataError(f"{path}: not a readable JSON file ({_first_line(error)})") from error
+
+
+@contextlib.contextmanager
+def open_json(
+    path: str | Path, most: int = MOST_BYTES, hook: Callable[[dict], object] | None = None
+) -> Iterator[OpenJson]:
+    """A JSON file that is read on the way, for what takes only some of it.
+
+    Args:
+        hook: what to make of each object.
+    Raises:
+        DataError: as ``read_json``, also for what is read of it; a ValueError of the block.
+    """
+    path = Path(path)
+    _check_file(path)
+    if path.stat().st_size > most:
+        raise _too_large(str(path), path.stat().st_size, most)
+    try:
+        with path.open("rb") as file:
+            encoding = json.detect_encoding(file.read(4))
+        with path.open(encoding=encoding, errors="surrogatepass", newline="") as file:
+            yield OpenJson(file, hook)
+    except DataError:
+        raise
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deeply to be read") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not a readable JSON file ({_first_line(error)})") from error
+
+
+class OpenJson:
+    """A place in JSON text, which goes on over it. Where it is at a value, that is to be taken in one of these ways:
+    ``value`` or ``skip`` at any, ``items`` at a list, which stops at each of its values, ``names`` at an object.
+    """
+
+    def __init__(self, file: TextIO, hook: Callable[[dict], object] | None = None):
+        self.file, self.text, self.at = file, "", 0
+        self.decode = json.JSONDecoder(object_hook=hook).raw_decode
+
+    def peek(self) -> str:
+        """The next character that is no space; "" at the end."""
+        while True:
+            self.at = _SPACE.match(self.text, self.at).end()
+            if self.at < len(self.text) or not self._more():
+                return self.text[self.at : self.at + 1]
+
+    def value(self):
+        """The whole value."""
+        self.peek()
+        while True:
+            try:
+                found, end = self.decode(self.text, self.at)
+            except ValueError:
+                if self._more():  # perhaps it only goes on
+                    continue
+                raise
+            long, last = end - self.at, end == len(self.text)
+            if last and self._more():  # so may a number
+                continue
+            self.at += long
+            return found
+
+    def items(self) -> Iterator[None]:
+        """Stops at each value of a list."""
+        self._take("[")
+        if self.peek() == "]":
+            self.at += 1
+            return
+        while True:
+            yield
+            if self._take(",]") == "]":
+                return
+
+    def names(self) -> Iterator[str]:
+        """The names in an object; stops at the value of each."""
+        self._take("{")
+        if self.peek() == "}":
+            self.at += 1
+            return
+        while True:
+            if self.peek() != '"':
+                raise ValueError("a name is not in quotes")
+            key = self.value()
+            self._take(":")
+            yield key
+            if self._take(",}") == "}":
+                return
+
+    def skip(self) -> None:
+        """Goes on behind the value, of which no more than a part is in memory."""
+        first = self.peek()
+        parts = self.items() if first == "[" else self.names() if first == "{" else None
+        if parts is None:
+            self.value()
+        else:
+            for _ in parts:
+                self.value()
+
+    def end(self) -> None:
+        """Raises ValueError where the text goes on."""
+        if self.peek():
+            raise ValueError(f"{self.peek()!r} after its end")
+
+    def _more(self) -> bool:
+        """Reads on; whether there was anything."""
+        some = self.file.read(max(1 << 20, len(self.text) - self.at))
+        self.text, self.at = self.text[self.at :] + some, 0
+        return bool(some)
+
+    def _take(self, wanted: str) -> str:
+        found = self.peek()
+        if not found or found not in wanted:
+            raise ValueError(f"expected {' or '.join(wanted)}, got {found or 'the end'}")
+        self.at += 1
+        return found
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 import collections
 import io
+import json
 import os
 import pickle
 import pickletools
@@ -16,6 +17,7 @@ import torch
 from posekernels.archive import (
     CheckpointError,
     DataError,
+    open_json,
     read_checkpoint,
     read_json,
     read_npy,
@@ -433,3 +435,44 @@ def test_old_checkpoints_hold_just_the_numbers_of_their_tensors(tmp_path):
     path.write_bytes(legacy(viewed, b"]X\x01\x00\x00\x000a", numbers))
     with pytest.raises(CheckpointError, match="a view of another storage"):
         read_checkpoint(path)
+
+
+def test_json_read_on_the_way_is_what_reading_it_whole_gives(tmp_path):
+    """Over the ends of what is read at once, which numbers and names straddle."""
+    numbers = [[-1.5e-3 * i, i, None, 'é\\ud83d"', {"a": [], "b": {}}] for i in range(60000)]
+    whole = {"first": True, "empty": [], "none": {}, "numbers": numbers, "last": 12345678901234567890}
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "x.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding=encoding)
+        with open_json(tmp_path / "x.json") as content:
+            found = {}
+            for name in content.names():
+                if name == "numbers":
+                    found[name] = [content.value() for _ in content.items()]
+                    assert len(content.text) < 3 << 20
+                elif name == "none":
+                    content.skip()
+                    found[name] = {}
+                else:
+                    found[name] = content.value()
+            content.end()
+        assert found == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2", "expected , or ], got the end"),
+        ("[1 2]", "expected , or ], got 2"),
+        ("[1, 2] 3", "'3' after its end"),
+        ("[1, tru]", "Expecting value"),
+        ("", "expected [, got the end"),
+        ("[" * 200000, "nested too deeply"),
+    ],
+)
+def test_json_that_is_broken_is_told_when_it_is_come_to(tmp_path, text, message):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(DataError, match="x.json: ") as caught, open_json(tmp_path / "x.json") as content:
+        for _ in content.items():
+            content.value()
+        content.end()
+    assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -118,10 +118,13 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
             "world": ahead_world,
             "frames": new,
         }
+        if lifted.detected_layout:
+            parts["detected"] = np.full((ahead, *before.detected.shape[1:]), np.nan, np.float32)
         shown.append(Person(person.identity, **{k: np.concatenate((getattr(before, k), v)) for k, v in parts.items()}))
     if end > PAST * lifted.fps:
         notes.append(f"the last {PAST:g} s before the forecast are written with it, of {end / lifted.fps:.0f} s")
-    return Lifted(shown, lifted.fps, lifted.size, lifted.source, notes, end, end + ahead), end, notes
+    about = lifted.fps, lifted.size, lifted.source, notes, end, end + ahead, lifted.detected_layout
+    return Lifted(shown, *about), end, notes
 
 
 def until(lifted: Lifted, at: float) -> Lifted:
@@ -228,10 +231,8 @@ def main(arguments: list[str]) -> int:
         lifted = pose_files.read_joints(options.input, options.joints, options.fps, options.up or "z")
         for note in lifted.notes:
             say(note)
-    elif _is_lifted(options.input) and Path(options.input).suffix.lower() == ".npz":
-        lifted, outline = pose_files.read_before(options.input, PAST + 1, options.at)
     elif _is_lifted(options.input):
-        lifted = pose_files.read(options.input)
+        lifted, outline = pose_files.read_before(options.input, PAST + 1, options.at)
     else:
         extra = [word for pair in options.lift for word in _option(pair)]
         try:

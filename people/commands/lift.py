@@ -31,7 +31,7 @@ from ..keypoint_files import Keypoints
 from ..lifter import SLOW, SURE, Lifter, Shelf, denser, in_h36m, lift_all, load_lifter, more_than_lifted
 from ..live import Live, frames_of, pushed
 from ..numbers import put_right
-from ..rows import PIECE, Rows
+from ..rows import PIECE, Rows, cuts
 from ..tracking import Sighting, Track, Tracker
 from ..video import Backgrounds, Video
 from ..world import Lifted, stand
@@ -574,12 +574,12 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
         lines.append(
             line + (f"; projected back, {person.off:.1f} px off in the median" if person.off is not None else "")
         )
-        unseen = person.scores[there] == 0
+        unseen = sum((person.scores[rows][there[rows]] == 0).sum(0) for rows in cuts(len(there)))  # frames, by joint
         if unseen.any():
             how = "moving with their neighbours, as last seen" if live else "moving with their neighbours"
-            never = [name for name, gone in zip(H36M_17.joints, unseen.all(0)) if gone]
-            line = f"person {person.identity}: {unseen.sum()} of {unseen.size} keypoints missing, not finite or of a "
-            line += f"score under {SURE:g}: filled in, {how}"
+            never = [name for name, gone in zip(H36M_17.joints, unseen == len(frames)) if gone]
+            line = f"person {person.identity}: {unseen.sum()} of {17 * len(frames)} keypoints missing, not finite or "
+            line += f"of a score under {SURE:g}: filled in, {how}"
             lines.append(line + (f"; never seen, put on its parent: {', '.join(never)}" if never else ""))
     yield presence(together)
     yield from lines[:MOST_LINES]
@@ -788,10 +788,10 @@ def finish(
             people = live.finish(groups)
         if not people:
             raise DataError(f"{options.input}: nobody to lift in {keypoints.frames} frames")
-    for i in range(len(people)):  # whatever numbers those who are left out had
-        person = people[i]
-        person.identity = person.identity if keypoints.numbered else i + 1
-        people[i] = person
+    keypoints.people = ()  # memory for what follows
+    if not keypoints.numbered:  # whatever numbers those who are left out had
+        for i, person in enumerate(people, 1):
+            person.identity = i
     people = put_right(people, options.merge, options.split, keypoints.fps)
     span = window(2 * options.smooth, keypoints.fps) if options.smooth else 1
     stand(

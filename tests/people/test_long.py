@@ -1,6 +1,7 @@
 """Long recordings: people who come, go and come back; memory that follows what was seen; numbers put right by hand."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 
 from posekernels import models
-from posekernels.people import detect, keypoint_files, lifter, pose_files
+from posekernels.people import detect, keypoint_files, lifter, pose_files, rows, world
 from posekernels.people.commands import forecast
 from posekernels.people.commands import lift as command
 from posekernels.people.keypoint_rules import Keypoints
-from posekernels.people.lifter import Person, Shelf
+from posekernels.people.lifter import Kept, Person, Shelf
 from posekernels.people.numbers import put_right
 from posekernels.people.rows import Rows
 from posekernels.people.tracking import Sighting, Track, Tracker
@@ -99,6 +100,8 @@ class Still:
     class net:
         sees, frames = "screen", 1
 
+    def check_size(self, size): ...
+
     def __call__(self, points, size, focal):
         return np.broadcast_to(POSE, (len(points), 17, 3)).copy()
 
@@ -167,18 +170,59 @@ def test_numbers_are_put_right_by_hand():
 
 def test_a_full_shelf_keeps_people_in_a_file():
     people = [person(i, range(10 * i, 10 * i + 50)) for i in range(5)]
-    row = Shelf.ROW + 26 * Shelf.DETECTED
-    full = shelf(*people, room=2 * 50 * row)
-    assert full.end == 3 * 50 * row
-    third = full[3]
-    third.world, third.off, third.identity = third.world + 5, 1.5, 30
-    full[3] = third
+    full = shelf(*people, room=2 * 50 * (Shelf.ROW + 26 * Shelf.DETECTED))
+    assert [isinstance(one, Kept) for one in full] == [False, False, True, True, True]
+    full[3].begin_world()
+    full[3].world[:] = people[3].world + 5
+    full[3].off, full[3].identity = 1.5, 30
     for one, other in zip(people, full):
         assert one.frames.tolist() == other.frames.tolist()
-        np.testing.assert_array_equal(one.poses, other.poses)
-        np.testing.assert_array_equal(one.detected, other.detected)
+        for name in ("points", "scores", "poses", "detected"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     np.testing.assert_array_equal(full[3].world, people[3].world + 5)
-    assert (full[3].off, full[3].identity) == (1.5, 30)
+    assert (full[3].off, full[3].identity, full[4].world) == (1.5, 30, None)
+    np.testing.assert_array_equal(full[3].until(45).since(33).over("world", 45, 31)[2:], full[3].world[3:15])
+
+
+def test_a_full_disk_is_told_before_anybody_is_put_there():
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        Kept(1, np.arange(9), Full())
+
+
+def test_memory_of_a_long_lift_is_little_more_than_its_keypoints(tmp_path, monkeypatch):
+    """204 bytes a frame, which are read; all else is done by pieces: six times as much before."""
+    monkeypatch.setattr(rows, "CUT", 1024)
+    monkeypatch.setattr(lifter, "LONGEST", 1024)
+    monkeypatch.setattr(lifter, "ROOM", 1 << 20)
+    count, generator = 40000, np.random.default_rng(0)
+    came = np.dstack((np.tile(BODY + 300, (count, 1, 1)), np.full((count, 17), 0.9, np.float32)))
+    np.save(tmp_path / "x.npy", came + generator.normal(0, 0.01, came.shape).astype(np.float32))
+    del came
+    arguments = [str(tmp_path / "x.npy"), "-o", str(tmp_path / "y.npz"), "--size", "640x480", "--smooth", "0"]
+    options = command.parser().parse_args(arguments)
+    tracemalloc.start()
+    lifted = command.run(options, [], tmp_path / "y.npz", lifter=Still())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(lifted.people[0], Kept) and len(lifted.people[0].frames) == count
+    assert peak < 400 * count + 2e6, f"{peak / count:.0f} bytes a frame"
+
+
+def test_the_level_of_many_people_takes_the_memory_of_their_steps():
+    generator, turn = np.random.default_rng(0), np.eye(3)
+    places = [generator.normal(0, 2, (100, 3)) for _ in range(300)]
+    for level, some in enumerate(places):
+        some[:, 2] = 0.05 * some[:, 0] - 0.02 * some[:, 1] + level + generator.normal(0, 0.01, 100)
+    tracemalloc.start()
+    found = world._slope(places, turn)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(found, (-0.05, 0.02), atol=2e-3)
+    assert peak < 20e6  # a column for each person took 72 MB, several times
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -253,6 +297,51 @@ def test_a_forecast_reads_the_end_of_a_long_file(tmp_path, monkeypatch, capsys, 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < (3e6 if sparse else 10e6)  # of 3.6 and 29 MB
+
+
+@pytest.mark.parametrize("form", [".npz", ".json"])
+def test_a_forecast_keeps_what_was_detected(tmp_path, monkeypatch, form):
+    """Of the end of a long file too, of which it reads no more."""
+    people = [person(1, range(1500)), person(7, range(400, 1400)), person(9, range(1000, 1500))]
+    lifted = Lifted(people, 10.0, (640, 480), "x.mp4", length=1500, detected_layout="halpe-26")
+    pose_files.write(tmp_path / f"x{form}", lifted)
+    found = []
+    for many in (1 << 30, 100):
+        monkeypatch.setattr(pose_files, "MANY", many)
+        for at in ([], ["--at", "120.5"]):
+            forecast.main([str(tmp_path / f"x{form}"), "-o", str(tmp_path / "y.npz"), *at])
+            found.append(pose_files.read(tmp_path / "y.npz"))
+    for one, other in zip(found[:2], found[2:], strict=True):
+        assert [p.identity for p in one.people] == [p.identity for p in other.people] and one.source == other.source
+        assert (one.fps, one.size, one.detected_layout) == (other.fps, other.size, "halpe-26")
+        for a, b in zip(one.people, other.people):
+            for name in ("points", "scores", "poses", "world", "detected"):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    np.testing.assert_array_equal(found[2].people[0].detected[900:1500], people[0].detected[900:])
+    assert np.isnan(found[2].people[0].detected[1500:]).all()
+    tracemalloc.start()
+    pose_files.read_before(tmp_path / f"x{form}", 10.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6  # a megabyte of text at a time; 58 MB as numbers of Python
+
+
+def test_keypoints_in_json_are_arrays_at_once(tmp_path):
+    """Numbers of Python take ten times as much, which was held for all frames together, beside the text, twice."""
+    count = 1500
+    rows_of = [
+        {"image_id": f"{t}.jpg", "keypoints": [round(3.7 * i + t / 9, 2) for i in range(51)]} for t in range(count)
+    ]
+    for row in rows_of:
+        row["keypoints"][2::3] = [0.9] * 17
+    (tmp_path / "x.json").write_text(json.dumps(rows_of))
+    del rows_of
+    tracemalloc.start()
+    found = keypoint_files.read(tmp_path / "x.json")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.frames == count and found.people[0].points[5, 2, 0] == np.float32(round(3.7 * 6 + 5 / 9, 2))
+    assert peak < 2500 * count
 
 
 def test_what_nobody_could_use_is_refused_with_its_size(tmp_path):
