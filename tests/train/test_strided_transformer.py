@@ -52,7 +52,7 @@ def test_a_last_batch_of_one_window_is_left_out(train):
     assert train("one", "-e", 1, "-b", windows - 1) == 0
 
 
-def test_published_files_are_found_by_their_first_letter(train):
+def test_published_files_are_found_by_their_first_letter(train, capsys):
     net = models.create("strided_transformer", frames=9, strides=(3, 3), layers=1, channels=32, hidden=24)
     refine = models.create("strided_refine")
     folder = train.folder / "published"
@@ -62,6 +62,10 @@ def test_published_files_are_found_by_their_first_letter(train):
     test = ("--test", "--reload", "--previous_dir", folder)
     assert train("alone", *test) == 0
     assert train("both", *test, "--refine", "--refine_reload") == 0
+    told = capsys.readouterr().out
+    assert all(
+        f"--previous_dir: using {folder}/{file}\n" in told for file in ("no_refine_9_4527.pth", "refine_1_4368.pth")
+    )
     assert figures(train.folder / "both")["P1 unrefined"] == pytest.approx(figures(train.folder / "alone")["P1"])
     assert train("as-published", *test, "--published_p2") == 0
     assert figures(train.folder / "as-published")["P1"] == pytest.approx(

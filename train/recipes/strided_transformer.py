@@ -25,6 +25,7 @@ from posekernels.pose.metrics import mpjpe
 from ..data.clips import Clip
 from ..data.windows import Batch
 from ..evaluate import Report, evaluate_pairs
+from ..place import tell
 from ._lifting import (
     LiftingRecipe,
     Windows,
@@ -92,6 +93,7 @@ def find_checkpoint(folder: str, letter: str, what: str) -> Path:
     if not found:
         have = ", ".join(sorted(p.name for p in Path(folder).glob("*.pth"))) or "no .pth files"
         raise CheckpointError(f"--previous_dir {folder}: no {what} ({letter}*.pth) in it; it has {have}")
+    tell(f"--previous_dir: using {found[0]}")
     return found[0]
 
 
