@@ -168,6 +168,9 @@ class Job:
         options, recipe_class = self.parse(argv)
         if options.evaluate and not Path(options.evaluate).exists():  # said before the data are read
             raise CheckpointError(f"{options.evaluate}: no such checkpoint")
+        for name in () if options.resume else recipe_class.reads:
+            if (path := getattr(options, name)) and not Path(path).exists():
+                raise CheckpointError(f"--{name} {path}: no such file or folder")
         with run_place(options.device, options.precision) as place:
             recipe = recipe_class(options, load_once(lambda: self.load(options), place))
             self.check(recipe)

@@ -474,6 +474,24 @@ def test_published_folders_are_looked_in(tmp_path, monkeypatch, capsys, folder):
         humaneva.JOB.parse([])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--model diffpose --model_pose_path x.bin",
+        "--model ws_anl --lifter_checkpoint x.pth",
+        "--model ws_anl --lifter mgcn_lw --evaluate here.pth --variance_checkpoint x.pth",
+        "--model strided_transformer --reload --previous_dir x",
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_missed_before_the_data_are_read(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    torch.save(published_state(create("variance_linear")), tmp_path / "here.pth")
+    monkeypatch.setattr(h36m.JOB, "load", lambda options: pytest.fail("the data were read"))
+    code, _, error = run(capsys, h36m.main, *words.split(), "--data-root", "there")
+    option, name = words.split()[-2:]
+    assert code == 2 and error.endswith(f"error: {option} {name}: no such file or folder\n")
+
+
 def test_published_checkpoints_and_configurations_are_looked_for(tmp_path, monkeypatch, capsys, data):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(h36m, "load_starter", lambda keypoints, **_: data)

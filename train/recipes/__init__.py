@@ -84,6 +84,7 @@ class Recipe(ABC):
         watched: name of the figure whose lowest value is kept in best.pt.
         keep_last: best.pt holds the last evaluated epoch, whatever its figures: for a paper that selects nothing.
         architecture: options that fix the network; ``--evaluate`` takes them from one of our own checkpoints.
+        reads: options that name checkpoints to start from, which must be there.
         fixed: options beside these that a resumed run cannot change.
         sees, fps: what the network's input looks like (``models.load.About``).
         unfinished: why the checkpoints of this stage are of no use by themselves, or None.
@@ -109,6 +110,7 @@ class Recipe(ABC):
     counted = 1
     only_tests = False
     architecture: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ("seed", "batch_size", "every", "downsample", "subset", "keypoints", "actions")
 
     model: nn.Module

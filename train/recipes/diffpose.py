@@ -187,6 +187,7 @@ class DiffPoseRecipe(LiftingRecipe):
         *("num_diffusion_timesteps", "frames", "channels", "depth", "heads"),
     )
     fixed = (*LiftingRecipe.fixed, "mixture", "pose_batch_size", "optimizer", "amsgrad")
+    reads = ("model_pose_path",)
     clip_norm = 1.0
 
     @classmethod

@@ -99,6 +99,7 @@ def find_checkpoint(folder: str, letter: str, what: str) -> Path:
 
 class StridedTransformerRecipe(LiftingRecipe):
     architecture = ("frames", "strides", "layers", "channel", "d_hid", "refine")
+    reads = ("previous_dir",)
     least = 2  # the norm of the single head takes no statistics of one row
 
     @classmethod

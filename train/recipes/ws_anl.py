@@ -154,6 +154,7 @@ def find_published(options: Namespace, option: str) -> str:
 
 class WsAnlRecipe(LiftingRecipe):
     architecture = ("lifter", "layers", "channel", "d_hid")
+    reads = ("lifter_checkpoint", "variance_checkpoint")
 
     def __init__(self, options: Namespace, data):
         options.lifter = options.shhpe_model or options.lifter
