@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 
 from posekernels._dropout import draw_seed
 from posekernels.checks import check_sizes
-from posekernels.ops import dropout, encoder_layer, temporal_attention
+from posekernels.ops import Layer, TemporalNetworks, dropout, encoder_layer, temporal_attention, temporal_networks
 from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
-from posekernels.prepared import OneCall, peculiar
+from posekernels.prepared import OneCall, PreparedWeights, peculiar
 
-from .layers import AnnotatedNorm, folded_batch_norm
+from .layers import AnnotatedNorm, folded_batch_norm, folded_layer
 from .lifting import LiftsWindows
 
 STRIDES = {27: (3, 3, 3), 81: (9, 3, 3), 243: (3, 9, 9), 351: (3, 9, 13)}  # 81 and 243 are public derivatives'
@@ -65,25 +66,34 @@ class EncoderLayer(nn.Module):
             self.hidden, self.conv = nn.Conv1d(channels, hidden, 1), nn.Conv1d(hidden, channels, 3, stride, 1)
         self._one_call = OneCall()
 
-    def forward(self, z: Tensor, position: Tensor | None = None) -> Tensor:
-        """[B, T, C] -> [B, (T - 1) // stride + 1, C]; ``position`` [P >= T, C] is added to ``z`` first."""
-        if not self._one_call.fits(self):
-            return self._module_by_module(z, position)
-        a, dropout = self.attention, self.dropout if self.training else 0.0
-        linears = (a.query, a.key, a.value, a.output)
-        hidden, conv = self.hidden.weight, self.conv.weight
-        return encoder_layer(
-            z,
-            position,
+    def tensors(self) -> list[Tensor]:
+        """The weights in the order in which ``encoder_layer`` takes them."""
+        a, hidden, conv = self.attention, self.hidden.weight, self.conv.weight
+        return [
             self.norm_attention.gain,
             self.norm_attention.shift,
-            *(p for linear in linears for p in (linear.weight, linear.bias)),
+            *(p for linear in (a.query, a.key, a.value, a.output) for p in (linear.weight, linear.bias)),
             self.norm_feed_forward.gain,
             self.norm_feed_forward.shift,
             hidden.flatten(1),
             self.hidden.bias,
             conv if conv.dim() == 3 else conv[:, :, None],
             self.conv.bias,
+        ]
+
+    def forward(self, z: Tensor, position: Tensor | None = None) -> Tensor:
+        """[B, T, C] -> [B, (T - 1) // stride + 1, C]; ``position`` [P >= T, C] is added to ``z`` first."""
+        if not self._one_call.fits(self):
+            return self._module_by_module(z, position)
+        return self.in_one_call(z, position, self.tensors())
+
+    def in_one_call(self, z: Tensor, position: Tensor | None, tensors: list[Tensor]) -> Tensor:
+        """``forward`` with ``tensors()``, where the modules do what these say."""
+        dropout = self.dropout if self.training else 0.0
+        return encoder_layer(
+            z,
+            position,
+            *tensors,
             heads=self.heads,
             stride=self.stride or 1,
             eps=self.norm_attention.eps,
@@ -119,18 +129,40 @@ class Head(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         if peculiar(self.norm, self.training) or peculiar(self.conv, self.training):
             return self.conv(batch_norm(self.norm, z).mT).mT.unflatten(-1, (-1, 3))
-        weight, bias = self.conv.weight[:, :, 0], self.conv.bias
         if self.training:
-            z = batch_norm(self.norm, z)
-        else:
-            scale, shift = folded_batch_norm(self.norm)
-            weight, bias = weight * scale, bias + weight @ shift
-        return F.linear(z, weight, bias).unflatten(-1, (-1, 3))
+            return F.linear(batch_norm(self.norm, z), self.conv.weight[:, :, 0], self.conv.bias).unflatten(-1, (-1, 3))
+        return F.linear(z, *self.folded()).unflatten(-1, (-1, 3))
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the linear layer that this is in evaluation."""
+        scale, shift = folded_batch_norm(self.norm)
+        weight = self.conv.weight[:, :, 0]
+        return weight * scale, self.conv.bias + weight @ shift
 
 
 def batch_norm(norm: nn.BatchNorm1d, z: Tensor) -> Tensor:
     """``norm`` over [B, T, C], statistics over batch and frames."""
     return norm(z.flatten(0, 1)).view(z.shape)
+
+
+class Evaluated(NamedTuple):
+    """What follows from the weights of a network alone, for inference."""
+
+    embedding: TemporalNetworks
+    layers: list[list[Tensor]]  # ``EncoderLayer.tensors`` of each
+    head: TemporalNetworks
+    full_head: TemporalNetworks
+
+
+def evaluated(net: StridedTransformer) -> Evaluated:
+    def head(module: Head) -> TemporalNetworks:
+        weight, bias = module.folded()
+        return TemporalNetworks([[Layer(weight, torch.stack((torch.ones_like(bias), bias)))]])
+
+    embedding = TemporalNetworks([[folded_layer(net.embed, net.embed_norm, negative_slope=0.0)]])
+    # Detached: a view of a weight would hold it, and torch.utils.swap_tensors refuses what others hold.
+    layers = [[t.detach() for t in layer.tensors()] for layer in (*net.vanilla, *net.strided)]
+    return Evaluated(embedding, layers, head(net.head), head(net.full_head))
 
 
 class StridedTransformer(LiftsWindows):
@@ -204,6 +236,7 @@ class StridedTransformer(LiftsWindows):
         unread = [*self.unread_norms.parameters(), *list(self.strided_positions)[len(strides) :]]
         for parameter in unread:
             parameter.requires_grad_(False)
+        self._evaluated = PreparedWeights(evaluated)
 
     @property
     def target(self) -> int:
@@ -220,29 +253,44 @@ class StridedTransformer(LiftsWindows):
             )
         return self.frames // 2
 
-    def embedding(self, keypoints: Tensor) -> Tensor:
+    def embedding(self, keypoints: Tensor, made: Evaluated | None = None) -> Tensor:
         """[B, T, J, 2] -> [B, T, C]: linear, batch norm, ReLU, dropout; each frame by itself in eval mode."""
+        made, x = made or self._evaluated(self), keypoints.flatten(2)
+        if made is not None:
+            return temporal_networks([x], made.embedding)[0]
         if peculiar(self.embed, self.training) or peculiar(self.embed_norm, self.training):
-            e = F.relu(batch_norm(self.embed_norm, self.embed(keypoints.flatten(2).mT).mT))
+            e = F.relu(batch_norm(self.embed_norm, self.embed(x.mT).mT))
             return dropout(e, self.embedding_dropout, self.training)
-        x, weight, bias = keypoints.flatten(2), self.embed.weight[:, :, 0], self.embed.bias
+        weight, bias = self.embed.weight[:, :, 0], self.embed.bias
         if self.training:
             e = F.relu(batch_norm(self.embed_norm, F.linear(x, weight, bias)))
             return dropout(e, self.embedding_dropout)
         scale, shift = folded_batch_norm(self.embed_norm)
         return F.relu(F.linear(x, weight * scale[:, None], bias * scale + shift))
 
-    def encode(self, embedded: Tensor, full: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def encode(
+        self, embedded: Tensor, full: bool = False, made: Evaluated | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """What ``forward`` does after the embedding: [B, F, C] -> [B, L, J, 3], and [B, F, J, 3] if ``full``."""
+        made = made or self._evaluated(self)
+
+        def run(i: int, layer: EncoderLayer, z: Tensor, position: Tensor | None) -> Tensor:
+            return layer(z, position) if made is None else layer.in_one_call(z, position, made.layers[i])
+
+        def pose(head: Head, z: Tensor, prepared: str) -> Tensor:
+            if made is None:
+                return head(z)
+            return temporal_networks([z], getattr(made, prepared))[0].unflatten(-1, (-1, 3))
+
         z, position = embedded, self.position[0]
-        for layer in self.vanilla:
-            z, position = layer(z, position), None
+        for i, layer in enumerate(self.vanilla):
+            z, position = run(i, layer, z, position), None
         if position is not None:
             z = z + position
-        every = self.full_head(z) if full else None
+        every = pose(self.full_head, z, "full_head") if full else None
         for i, layer in enumerate(self.strided):
-            z = layer(z, self.strided_positions[i][0] if i < POSITIONS else None)
-        single = self.head(z)
+            z = run(len(self.vanilla) + i, layer, z, self.strided_positions[i][0] if i < POSITIONS else None)
+        single = pose(self.head, z, "head")
         return (single, every) if full else single
 
     def forward(self, keypoints: Tensor, full: bool = False) -> Tensor | tuple[Tensor, Tensor]:
@@ -260,4 +308,5 @@ class StridedTransformer(LiftsWindows):
                 f"strided_transformer: keypoints must be [B, {self.frames}, {self.joints}, 2] "
                 f"(this network has frames={self.frames}), got {list(keypoints.shape)}"
             )
-        return self.encode(self.embedding(keypoints), full)
+        made = self._evaluated(self)
+        return self.encode(self.embedding(keypoints, made), full, made)

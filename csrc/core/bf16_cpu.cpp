@@ -46,6 +46,16 @@ void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t*
     }
 }
 
+void pairs_of(const float* rows, int64_t K, uint16_t* pairs) {
+    auto* out = reinterpret_cast<uint32_t*>(pairs);
+    for (int64_t k = 0; k < K; k += 2, rows += 2 * panel, out += panel)
+        for (int64_t l = 0; l < panel; l += lanes) {
+            const UintVec even = bf16_words(load(rows + l));
+            const UintVec odd = k + 1 < K ? bf16_words(load(rows + panel + l)) : UintVec{};
+            *reinterpret_cast<UnalignedUintVec*>(out + l) = even >> 16 | odd;
+        }
+}
+
 #if defined(__AVX512F__)
 #define POSEKERNELS_DOT POSEKERNELS_TARGET("avx512f,avx512bf16")
 
@@ -75,6 +85,19 @@ POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_str
         _mm512_storeu_ps(sums + r * panel + lanes, c1[r]);
     }
 }
+
+POSEKERNELS_DOT void converted_pairs_of(const float* rows, int64_t K, uint16_t* pairs) {
+    alignas(64) uint16_t order[2 * lanes];
+    for (int i = 0; i < lanes; ++i) order[2 * i] = static_cast<uint16_t>(i), order[2 * i + 1] = order[2 * i] + lanes;
+    const __m512i interleaved = _mm512_load_si512(order);
+    for (int64_t k = 0; k < K; k += 2, rows += 2 * panel, pairs += 2 * panel)
+        for (int64_t l = 0; l < panel; l += lanes) {
+            const __m512 even = _mm512_loadu_ps(rows + l);
+            const __m512 odd = k + 1 < K ? _mm512_loadu_ps(rows + panel + l) : _mm512_setzero_ps();
+            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+            _mm512_storeu_si512(pairs + 2 * l, _mm512_permutexvar_epi16(interleaved, both));
+        }
+}
 #endif
 
 #if POSEKERNELS_REGISTERS == 32
@@ -102,9 +125,11 @@ bool look_for_bf16() {
 const bool bf16_instructions = look_for_bf16();
 const Bf16Block* bf16_blocks = (bf16_instructions ? with_dot : plain)[0];
 const Bf16Block* bf16_streaming_blocks = (bf16_instructions ? with_dot : plain)[1];
+void (*const bf16_pairs)(const float*, int64_t, uint16_t*) = bf16_instructions ? converted_pairs_of : pairs_of;
 #else
 const Bf16Block* bf16_blocks = plain[0];
 const Bf16Block* bf16_streaming_blocks = plain[1];
+void (*const bf16_pairs)(const float*, int64_t, uint16_t*) = pairs_of;
 #endif
 
 void round_to_bf16(const float* source, int64_t n, uint16_t* rounded) {

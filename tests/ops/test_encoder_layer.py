@@ -79,6 +79,21 @@ def test_same_bits_whatever_the_batch(backend):
     torch.testing.assert_close(part, whole[3:4], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("T, taps, stride", [(243, 1, 1), (81, 3, 9), (9, 3, 9), (7, 3, 2)])
+def test_windows_taken_together_stay_apart(T, taps, stride, dtype):
+    """On the CPU neighbouring windows share tiles. One that is not a number spoils itself alone."""
+    device = require("encoder_layer", "cpu")
+    z, position, *parameters = make(19, T, 64, 2, 96, taps, device, dtype)
+    z[4], z[11] = float("nan"), float("inf")
+    options = {"heads": 2, "stride": stride, "backend": "cpu"}
+    with torch.no_grad():
+        together = encoder_layer(z, position, *parameters, **options)
+        alone = torch.cat([encoder_layer(one[None], position, *parameters, **options) for one in z])
+    assert torch.equal(together.nan_to_num(99.0), alone.nan_to_num(99.0))
+    assert together[[4, 11]].isnan().any() and together[[i for i in range(19) if i not in (4, 11)]].isfinite().all()
+
+
 def test_bad_arguments_are_named():
     z, position, *parameters = make(2, 9, 32, 2, 16, 3, "cpu")
     for words, args, options in (

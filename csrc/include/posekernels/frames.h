@@ -65,22 +65,25 @@ POSEKERNELS_INLINE Vec keep_lanes(uint32_t bits, Vec v) {
 
 // ---- rows to lanes and back
 
-// tile[c][l] = x[frame[l] * stride + c] (+ add[frame[l] * stride + c]); 0 in lanes whose frame is negative.
+// tile[c][l] = x[frame[l] * stride + c] (+ add[frame[l] % period * stride + c]); 0 in lanes whose frame is negative.
 template <class E>
 inline void read_frames(const E* x, int64_t stride, int64_t C, const int64_t* frame, float* tile,
-                        const E* add = nullptr) {
+                        const E* add = nullptr, int64_t period = 1) {
     Vec rows[lanes];
-    for (int64_t l = 0; l < panel; l += lanes)
+    for (int64_t l = 0; l < panel; l += lanes) {
+        const E* added[lanes];
+        for (int64_t i = 0; add && i < lanes; ++i) added[i] = add + frame[l + i] % period * stride;
         for (int64_t c = 0; c < C; c += lanes) {
             const int64_t n = C - c < lanes ? C - c : lanes;
             for (int64_t i = 0; i < lanes; ++i) {
-                const int64_t at = frame[l + i] * stride + c;
-                rows[i] = at < 0 ? Vec{} : load_any(x + at, n);
-                if (add && at >= 0) rows[i] = rows[i] + load_any(add + at, n);
+                const bool there = frame[l + i] >= 0;
+                rows[i] = there ? load_any(x + frame[l + i] * stride + c, n) : Vec{};
+                if (add && there) rows[i] = rows[i] + load_any(added[i] + c, n);
             }
             transpose(rows);
             for (int64_t i = 0; i < n; ++i) store(tile + (c + i) * panel + l, rows[i]);
         }
+    }
 }
 
 // The same where lane l reads frame l, for lanes first <= l < end. x points at lane 0's frame, which need not exist
@@ -139,16 +142,7 @@ inline const float* tile_for(const float*, const float* tiles, int64_t, int64_t,
 inline const uint16_t* tile_for(const uint16_t*, const float* tiles, int64_t K, int64_t count, Scratch& scratch) {
     const int64_t size = tile_size(static_cast<const uint16_t*>(nullptr), K);
     auto* pairs = static_cast<uint16_t*>(scratch.bytes(sizeof(uint16_t) * static_cast<size_t>(size * count)));
-    for (int64_t p = 0; p < count; ++p) {
-        const float* in = tiles + p * K * panel;
-        auto* out = reinterpret_cast<uint32_t*>(pairs + p * size);
-        for (int64_t k = 0; k < K; k += 2, in += 2 * panel, out += panel)
-            for (int64_t l = 0; l < panel; l += lanes) {
-                const UintVec even = bf16_of(load(in + l));
-                const UintVec odd = k + 1 < K ? bf16_of(load(in + panel + l)) : UintVec{};
-                *reinterpret_cast<UnalignedUintVec*>(out + l) = even | (odd << 16);
-            }
-    }
+    for (int64_t p = 0; p < count; ++p) bf16_pairs(tiles + p * K * panel, K, pairs + p * size);
     return pairs;
 }
 
@@ -160,12 +154,10 @@ POSEKERNELS_INLINE void run_block(int64_t rows, int64_t K, const uint16_t* W, in
     bf16_blocks[rows](K, W, ldw, X, sums);
 }
 
-// put(p, n, a, b) for every tile p and row n: a and b are the two vectors of (W X_p)[n], W [N, K]. Shared by the
-// threads where the caller is not one of several already.
+// put(p, n, a, b) for every tile p and row n: a and b are the two vectors of (W X_p)[n], W [N, K], X from `tile_for`.
+// Shared by the threads where the caller is not one of several already.
 template <class W, class Put>
-inline void product(const W* weight, int64_t N, int64_t K, const float* tiles, int64_t count, const Put& put) {
-    Scratch scratch;
-    const W* X = tile_for(weight, tiles, K, count, scratch);
+inline void product_of(const W* weight, int64_t N, int64_t K, const W* X, int64_t count, const Put& put) {
     const int64_t size = tile_size(weight, K);
     const RowSplit split(N);
     const auto block = [&](int64_t b) {
@@ -181,6 +173,13 @@ inline void product(const W* weight, int64_t N, int64_t K, const float* tiles, i
     } else {
         parallel_for(split.count, block);
     }
+}
+
+// The same of tiles of floats.
+template <class W, class Put>
+inline void product(const W* weight, int64_t N, int64_t K, const float* tiles, int64_t count, const Put& put) {
+    Scratch scratch;
+    product_of(weight, N, K, tile_for(weight, tiles, K, count, scratch), count, put);
 }
 
 POSEKERNELS_INLINE void store_two(float* p, Vec a, Vec b) {
@@ -280,11 +279,9 @@ inline void masked_scores(float* scores, int64_t S, float factor, const Visible&
     }
 }
 
-// The softmax weights of a tile of queries, not yet divided by their sum: weights[key][panel] = 2^(t - largest t).
+// The softmax weights of a tile's scores, in their place, not yet divided by their sum: 2^(t - largest t).
 // inverse gets 1 / sum, or 0 where no key is seen; largest the product that was subtracted, of the scale's sign.
-inline void softmax_tile(const Strided& k, int64_t S, int64_t D, const float* q, float scale, const Visible& visible,
-                         float* weights, Vec* inverse, Vec* largest) {
-    products_over_dims(k, S, D, q, weights);
+inline void softmax_of(float* weights, int64_t S, float scale, const Visible& visible, Vec* inverse, Vec* largest) {
     // The largest score is subtracted before the factor, see rows.h; it is that of the products too, once they have the
     // sign of the scale. A factor of 0 would make NaN of what is not seen.
     const float sign = scale < 0.0f ? -1.0f : 1.0f, size = scale * sign * 1.44269504f;
@@ -318,6 +315,36 @@ inline void softmax_tile(const Strided& k, int64_t S, int64_t D, const float* q,
         const Vec total = sum1 + sum2;
         inverse[h] = total == Vec{} ? Vec{} : 1.0f / total;
         largest[h] = top;
+    }
+}
+
+// weights[key][panel] of a tile of queries, see `softmax_of`.
+inline void softmax_tile(const Strided& k, int64_t S, int64_t D, const float* q, float scale, const Visible& visible,
+                         float* weights, Vec* inverse, Vec* largest) {
+    products_over_dims(k, S, D, q, weights);
+    softmax_of(weights, S, scale, visible, inverse, largest);
+}
+
+// ---- the same in bfloat16: keys with their dims side by side, values with their keys side by side
+
+// scores[key][panel] of keys [S][stride], queries from `tile_for`.
+inline void products_over_dims(const uint16_t* k, int64_t stride, int64_t S, int64_t D, const uint16_t* q,
+                               float* scores) {
+    const RowSplit split(S);
+    for (int64_t block = 0, s = 0; block < split.count; s += split.rows(block++))
+        run_block(split.rows(block), D, k + s * stride, stride, q, scores + s * panel);
+}
+
+// put(d, a, b) with rows d of sum over keys of v[d][key] * weights[key], weights from `tile_for`.
+template <class Put>
+inline void products_over_keys(const uint16_t* v, int64_t stride, int64_t S, int64_t D, const uint16_t* weights,
+                               const Put& put) {
+    const RowSplit split(D);
+    alignas(64) float sums[max_rows * panel];
+    for (int64_t block = 0, d = 0; block < split.count; d += split.rows(block++)) {
+        run_block(split.rows(block), S, v + d * stride, stride, weights, sums);
+        for (int64_t r = 0; r < split.rows(block); ++r)
+            put(d + r, load(sums + r * panel), load(sums + r * panel + lanes));
     }
 }
 

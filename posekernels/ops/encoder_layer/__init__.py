@@ -9,7 +9,7 @@ from ..._dispatch import not_for_triton, requested
 from ..._dropout import Seed, check_rate, mask_seed
 from ..._library import register
 from ...arrays import follows_autocast
-from ...checks import MOST_STRIDE, check_integer, check_not_empty, check_number, check_shape, check_tensor
+from ...checks import MOST_STRIDE, check_integer, check_not_empty, check_number, check_tensor, check_tensors
 from ..strided_feed_forward import TAPS, frames_out
 from ..temporal_attention import too_wide
 from . import reference
@@ -111,14 +111,12 @@ def encoder_layer(
             f"{op}: expected {len(PARAMETERS)} parameters ({', '.join(PARAMETERS)}), got {len(parameters)}"
         )
     named = dict(zip(PARAMETERS, parameters))
-    for name, tensor in named.items():
-        check_tensor(op, name, tensor, like=z, rank={"hidden_weight": 2, "conv_weight": 3}.get(name))
+    for name, rank in (("hidden_weight", 2), ("conv_weight", 3)):
+        check_tensor(op, name, named[name], like=z, rank=rank)
     N, taps = named["hidden_weight"].shape[0], named["conv_weight"].shape[-1]
-    for name, tensor in named.items():
-        shape = {"hidden_weight": (N, C), "hidden_bias": (N,), "conv_weight": (C, N, taps)}.get(
-            name, (C, C) if name.endswith("weight") else (C,)
-        )
-        check_shape(op, name, tensor, shape, f"z is {list(z.shape)}")
+    special = {"hidden_weight": (N, C), "hidden_bias": (N,), "conv_weight": (C, N, taps)}
+    shapes = {n: (t, special.get(n) or ((C, C) if n.endswith("weight") else (C,))) for n, t in named.items()}
+    check_tensors(op, z, shapes, {"z": z})
     check_not_empty(op, "hidden_weight", named["hidden_weight"])
     if T < 1 or C < 2:
         raise ValueError(f"{op}: z must have at least one frame and two channels, got {list(z.shape)}")
