@@ -211,13 +211,14 @@ def speed_tables(rows: Rows) -> str:
     for pass_, dtype in (("inference", "float32"), ("inference", "bfloat16"), ("training", "float32")):
         ours = _ours(rows, pass_, dtype, tuple(NAMES))
         peers = [p for p in PEERS if any(peer_time(rows, row, p) for row in ours)]
-        head = [f"{pass_}, {dtype}", *(PEERS[p] for p in peers), "ours", "× the best"]
+        head = [f"{pass_}, {dtype}", *(PEERS[p] for p in peers), "ours", "× the best", "of peak"]
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         for row in ours:
             times = [peer_time(rows, row, peer) for peer in peers]
             found = best_peer(rows, row)
             cells = [f"{NAMES[row.what]}, {row.size}", *(_milliseconds(t) if t else "" for t in times)]
             cells += [f"**{_milliseconds(row.median_us)}**", f"{found[1] / row.median_us:.2f}" if found else ""]
+            cells.append(f"{row.of_peak:.0%}" if row.of_peak else "")
             lines.append(f"| {' | '.join(cells)} |")
         if ours:
             tables.append("\n".join(lines))

@@ -9,6 +9,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -231,6 +232,11 @@ class NetworkUnit(Unit):
         self.network, self.batch, self.timed = case, batch, timed
         self.what, self.size = case.model, f"{case.unit}={batch}"
         self.flops = case.flops(batch)
+
+    @cached_property
+    def bytes(self) -> float:
+        """Of its weights, which are read at least once; frames are few beside them."""
+        return sum(p.nbytes for p in self.network.make().to(self.precision.dtype).parameters())
 
     def ways(self, backends, compiled):
         case = self.network

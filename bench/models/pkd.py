@@ -49,7 +49,7 @@ CASES = [
         make=lambda: make("simlpe"),
         inputs=inputs,
         batches=(1, 32, 256),
-        flops=lambda batch: cost.forecast_flops(batch, 66, 50, 10, 48, 0),
+        flops=lambda batch: cost.forecast_flops(batch, 66, 50, 10, 48, pre=False),
         training_batch=256,
     ),
 ]
