@@ -31,7 +31,7 @@ from posekernels.models.load import fill
 
 from . import trial
 from .place import Place, move
-from .recipes import Recipe
+from .recipes import BATCH, Recipe
 from .run_folder import FORMAT, Log, clear, curve, plain, read_run, save_options, sinks_of
 
 SAVE_EVERY = 600.0  # seconds after which last.pt is written inside an epoch, too
@@ -292,17 +292,18 @@ class Loop:
             count = place.world * recipe.counted
             fitting = f"at most {fit * count} fit" if fit else "not even one sample fits"
             raise ValueError(
-                f"--batch-size {samples * count}: a step needs about {wanted * here / 2**30:.1f} GiB of memory, "
-                f"and {(free or 0) / 2**30:.1f} GiB are free: {fitting}{self.smaller()}"
+                f"{recipe.batch_option} {samples * count}: a step needs about {wanted * here / 2**30:.1f} GiB of "
+                f"memory, and {(free or 0) / 2**30:.1f} GiB are free: {fitting}{self.smaller()}"
             )
         seconds = cost.of(samples) * len(loader)
         if place.rank == 0 and seconds > trial.LONG:
             print(f"an epoch takes {trial.words(seconds)} here{self.smaller() if seconds > 3600 else ''}")
 
     def smaller(self) -> str:
-        """The sizes for two cores, where other ones are used."""
+        """The sizes for two cores, where larger ones are used."""
         given, small = vars(self.options), self.recipe.defaults(starter=True)
-        sizes = {k: v for k, v in small.items() if k not in ("epochs", "eval_every", "lr") and given.get(k, v) != v}
+        others = "epochs", "eval_every", "lr", "dropout", *(["batch_size"] if self.recipe.batch_option != BATCH else [])
+        sizes = {k: v for k, v in small.items() if k not in others and _less(k, v, given.get(k, v))}
         if not sizes:
             return ""
         shown = (
@@ -507,6 +508,15 @@ class Loop:
     def left(self) -> str:
         """How to go on."""
         return f"stopped and saved to {self.folder / 'last.pt'}; go on with: --out {self.folder} --resume"
+
+
+def _less(name: str, size, given) -> bool:
+    """Whether a training with an option of ``size`` takes less than with what was given."""
+    if given is None:
+        return True
+    if name == "every":
+        return size > given
+    return size < given if isinstance(size, (int, float)) else size != given
 
 
 def _transpose(dicts: list[dict]) -> dict[str, list]:

@@ -39,6 +39,13 @@ def train(capsys, tmp_path, lifter, *more):
     return run(capsys, h36m.main, *start, *size, *brief, *more)
 
 
+def test_a_first_stage_that_does_not_fit_names_the_option_of_its_batch(tmp_path, capsys, data, monkeypatch):
+    monkeypatch.setattr("posekernels.train.loop.free_memory", lambda: 1 << 10)
+    for given, batch in (((), 20), (("--lifter_batch_size", 8), 8)):  # 20: all there is
+        code, _, error = train(capsys, tmp_path / str(batch), "htnet", *given)
+        assert code == 2 and f"--lifter_batch_size {batch}: a step needs" in error and "--batch-size" not in error
+
+
 @pytest.mark.parametrize("lifter", ["mgcn_lw", "htnet"])
 def test_trains_lifter_then_variance_and_samples(tmp_path, capsys, data, monkeypatch, lifter):
     monkeypatch.setattr("posekernels.train.recipes.ws_anl.CURVE", (1, 3, 6))

@@ -61,6 +61,8 @@ from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.checks import nearest
 from posekernels.models.load import About, fill, is_run
 
+BATCH = "--batch-size"
+
 
 class Loader(Protocol):
     """Batches of one process. ``torch.utils.data.DataLoader`` with a distributed sampler is one."""
@@ -88,7 +90,7 @@ class Recipe(ABC):
         fixed: options beside these that a resumed run cannot change.
         sees, fps: what the network's input looks like (``models.load.About``).
         unfinished: why the checkpoints of this stage are of no use by themselves, or None.
-        counted: how many --batch-size counts for one sample.
+        batch_option: what says how large a batch of this stage is. counted: how many it counts for one sample.
         only_tests: the options ask for a test of networks that they name, and for no training.
         options, data: as given.
         loss_step: of one batch; a recipe with several losses overrides ``loss_steps`` instead.
@@ -107,7 +109,7 @@ class Recipe(ABC):
     keep_last = False
     sees, fps = "screen", 0.0
     unfinished: str | None = None
-    counted = 1
+    batch_option, counted = BATCH, 1
     only_tests = False
     architecture: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()

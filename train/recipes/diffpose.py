@@ -32,7 +32,7 @@ from ..evaluate import Report, evaluate_pairs
 from ..options import positive
 from ..place import tell
 from ..published_folders import CHECKPOINTS, find_file
-from . import _diffpose_yaml, is_last_stage, mixste
+from . import BATCH, _diffpose_yaml, is_last_stage, mixste
 from ._lifting import LiftingRecipe, target_of_batch
 from ._published import add_without_effect
 
@@ -322,6 +322,10 @@ class DiffPoseRecipe(LiftingRecipe):
         o = self.options
         ends = {"start": o.beta_start, "end": o.beta_end}
         return {"schedule": o.beta_schedule, **ends, "timesteps": o.num_diffusion_timesteps}
+
+    @property
+    def batch_option(self) -> str:
+        return BATCH if self.refining else "--pose_batch_size"
 
     @property
     def unfinished(self) -> str | None:

@@ -31,7 +31,7 @@ from ..evaluate import Report, target_of
 from ..options import positive
 from ..place import tell
 from ..published_folders import DATA
-from . import is_last_stage
+from . import BATCH, is_last_stage
 from ._lifting import LiftingRecipe, add_decay_arguments, add_published_p2, decayed
 from ._published import add_single_frame_arguments, add_without_effect
 from .htnet import WITHOUT_EFFECT, HTNetRecipe
@@ -189,6 +189,7 @@ class WsAnlRecipe(LiftingRecipe):
         parser.add_argument("--channel", type=positive, default=240, help="of an HTNet that is trained here")
         parser.add_argument("--d_hid", type=positive, default=1024, help="of an HTNet that is trained here")
         parser.add_argument("--lifter_epochs", type=positive, help="of the first stage (default: the lifter's own)")
+        parser.add_argument("--lifter_batch_size", type=positive, help="of the first stage (default: the lifter's own)")
         add_decay_arguments(parser)
         parser.add_argument(
             "--sigma_cache", default="runs/sigma-targets", metavar="DIR", help="targets, kept by content"
@@ -235,6 +236,10 @@ class WsAnlRecipe(LiftingRecipe):
             models.load(path, self.model.variance)
 
     @property
+    def batch_option(self) -> str:
+        return BATCH if self.variance_stage else "--lifter_batch_size"
+
+    @property
     def unfinished(self) -> str | None:
         return None if self.variance_stage else "of the stage before the variance model was trained"
 
@@ -248,6 +253,7 @@ class WsAnlRecipe(LiftingRecipe):
             setattr(options, name, value)
         options.seed = self.options.seed
         options.epochs = self.options.lifter_epochs or options.epochs
+        options.batch_size = self.options.lifter_batch_size or options.batch_size
         inner = recipe(options, self.data)
         inner.model, inner.place = self.model.lifter, self.place
         return inner
