@@ -1,8 +1,9 @@
 """How a recording's cost grows with its length, the people in it at a time, and those who come and go.
 
 Detections are made up and replayed: no image is looked at, and poses are one and the same, so that what is measured is
-what keeps people apart, holds them and writes them: ``posekernels lift`` without its networks. Each row is a process of
-its own: its processor seconds, and the most memory that it held (``VmHWM``, PyTorch's own 200 to 300 MB included).
+what keeps people apart, holds them and writes them: ``posekernels lift`` without its networks. So are keypoints in a
+file, of one person. Each row is a process of its own: its processor seconds, and the most memory that it held
+(``VmHWM``, PyTorch's own 200 to 300 MB included).
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ import numpy as np
 
 from posekernels.people import detect
 from posekernels.people.commands import lift
+from posekernels.people.rows import cuts
 from posekernels.people.tracking import Sighting
 from posekernels.pose.layouts import from_h36m
 
 FPS, SIZE = 30.0, (1920, 1080)
 STAY = 9000  # frames that somebody stays: in two hours of ten people at a time, 240 come and go
-POINTS = [  # frames, people at a time: the first ones are for CI, the last is two hours
-    *((900, 2), (1800, 2), (3600, 2), (1800, 10), (7200, 10)),
-    *((27000, 10), (54000, 10), (216000, 10)),
+POINTS = [  # frames, people at a time, what is read: the first ones are for CI, the last of a video is two hours
+    *((900, 2, "video"), (1800, 2, "video"), (3600, 2, "video"), (1800, 10, "video"), (7200, 10, "video")),
+    *((27000, 10, "video"), (54000, 10, "video"), (216000, 10, "video")),
+    *((7200, 1, "keypoints"), (100000, 1, "keypoints"), (300000, 1, "keypoints"), (1000000, 1, "keypoints")),
 ]
 BODY = np.array(  # somebody who stands, metres, x right, y down
     [
@@ -107,6 +110,31 @@ class Row:
     seconds: float
     megabytes: float
     file_megabytes: float
+    what: str = "video"
+
+    @classmethod
+    def of(cls, frames: int, people: int, identities: int, start: float, out: Path, what: str) -> Row:
+        """What this process has cost so far, since ``start``."""
+        seconds, status = time.process_time() - start, Path("/proc/self/status").read_text().split("VmHWM:")[1]
+        costs = round(seconds, 2), round(int(status.split()[0]) / 1e3), round(out.stat().st_size / 1e6, 1)
+        return cls(frames, people, identities, *costs, what)
+
+
+def read(frames: int, folder: Path) -> Row:
+    """Lift and write one person's keypoints, a file of [frames, 17, 3], in this process."""
+    source, out = folder / "keypoints.npy", folder / "people.npz"
+    with open(source, "wb") as file:
+        head = {"descr": "<f4", "fortran_order": False, "shape": (frames, 17, 3)}
+        np.lib.format.write_array_header_1_0(file, head)
+        for rows in cuts(frames):
+            t = np.arange(rows.start, rows.stop)[:, None, None]
+            points = np.float32(200 * BODY + (960, 500) + 40 * np.sin(0.05 * t))
+            file.write(np.concatenate((points, np.full_like(points[..., :1], 0.9)), -1).tobytes())
+    arguments = [str(source), "-o", str(out), "--layout", "h36m-17", "--size", "1920x1080", "--smooth", "0"]
+    options, start = lift.parser().parse_args(arguments), time.process_time()
+    with redirect_stderr(StringIO()):
+        lifted = lift.run(options, [out], out, lifter=Still())
+    return Row.of(frames, 1, len(lifted.people), start, out, "keypoints")
 
 
 def recorded(frames: int, people: int, folder: Path, stay: int = STAY) -> Row:
@@ -123,32 +151,26 @@ def recorded(frames: int, people: int, folder: Path, stay: int = STAY) -> Row:
     with redirect_stderr(StringIO()):
         lifted = lift.finish([out], search.keypoints(), None, search.video, options, Still(), clock)
     search.close(keep=False)
-    status = Path("/proc/self/status").read_text().split("VmHWM:")[1]
-    return Row(
-        frames,
-        people,
-        len(lifted.people),
-        round(time.process_time() - start, 2),
-        round(int(status.split()[0]) / 1e3),
-        round(out.stat().st_size / 1e6, 1),
-    )
+    return Row.of(frames, people, len(lifted.people), start, out, "video")
 
 
-def measured(frames: int, people: int) -> Row:
-    """``recorded`` in a process of its own."""
-    command = [sys.executable, "-m", "bench.recordings", str(frames), str(people)]
+def measured(frames: int, people: int, what: str) -> Row:
+    """``recorded`` or ``read`` in a process of its own."""
+    command = [sys.executable, "-m", "bench.recordings", str(frames), str(people), what]
     return Row(**json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def table(rows: list[Row]) -> str:
-    lines = ["  frames  people  identities  seconds  memory, MB  file, MB"]
+    lines = ["of             frames  people  identities  seconds  memory, MB  file, MB"]
     for r in rows:
         lines.append(
-            f"{r.frames:>8}{r.people:>8}{r.identities:>12}{r.seconds:>9.1f}{r.megabytes:>12.0f}{r.file_megabytes:>10.1f}"
+            f"{r.what:<13}{r.frames:>8}{r.people:>8}{r.identities:>12}{r.seconds:>9.1f}{r.megabytes:>12.0f}{r.file_megabytes:>10.1f}"
         )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
-        print(json.dumps(vars(recorded(int(sys.argv[1]), int(sys.argv[2]), Path(made)))))
+        count, together, came = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+        found = recorded(count, together, Path(made)) if came == "video" else read(count, Path(made))
+        print(json.dumps(vars(found)))

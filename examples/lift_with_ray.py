@@ -20,7 +20,7 @@ tasks = [{"source": str(Path(v).resolve()), "outs": [str(Path(out).resolve() / f
 rows = (
     ray.data.from_items(tasks, override_num_blocks=len(tasks))
     .map(Work, fn_constructor_args=(options,), concurrency=2, num_cpus=1)  # each worker loads the networks once
-    .filter(lambda row: row["result"] == "lifted")
+    .filter(lambda row: row["result"] == "lifted", num_cpus=0)  # or it waits where workers hold all processors
 )
 for row in rows.iter_rows():
     print(f"{row['source']}: {row['people']} people in {row['frames']} frames")
