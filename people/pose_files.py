@@ -58,10 +58,13 @@ def write(path: str | Path, lifted: Lifted) -> list[Path]:
     elif suffix == ".c3d":
         with write_aside(path) as aside:
             motion_files.c3d(lifted, aside)
+    elif suffix == ".json":
+        with write_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(as_json(lifted))
     elif suffix == ".trc":
         _write(path, motion_files.trc(lifted, path.name))
     else:
-        _write(path, {".json": as_json, ".glb": motion_files.glb, ".gltf": motion_files.gltf_text}[suffix](lifted))
+        _write(path, {".glb": motion_files.glb, ".gltf": motion_files.gltf_text}[suffix](lifted))
     return [path]
 
 
@@ -151,19 +154,9 @@ def _rounded(values: np.ndarray, digits: int) -> list:
     return values.tolist()
 
 
-def as_json(lifted: Lifted) -> str:
+def as_json(lifted: Lifted) -> Iterator[str]:
+    """The text, piece by piece: as numbers of Python, all of a long recording would take ten times as much."""
     more = lifted.detected_layout
-    people = [
-        {
-            "id": int(p.identity),
-            "keypoints": _rounded(p.over("points", lifted.frames), 2),
-            "scores": _rounded(p.over("scores", lifted.frames), 3),
-            "poses": _rounded(p.over("poses", lifted.frames), 4),
-            "world": _rounded(p.over("world", lifted.frames), 4),
-        }
-        | ({"detected": _rounded(p.over("detected", lifted.frames), 3)} if more else {})
-        for p in lifted.people
-    ]
     about = {
         "format": "posekernels",
         "layout": H36M_17.name,
@@ -175,9 +168,24 @@ def as_json(lifted: Lifted) -> str:
         "source": lifted.source,
         "frames": lifted.frames,
         **({"detected_layout": more, "detected_joints": skeleton(more).joints} if more else {}),
-        "people": people,
     }
-    return json.dumps(about, separators=(",", ":")) + "\n"
+    fields = {"keypoints": ("points", 2), "scores": ("scores", 3), "poses": ("poses", 4), "world": ("world", 4)}
+    fields |= {"detected": ("detected", 3)} if more else {}
+    yield f'{_dense(about)[:-1]},"people":['
+    for index, person in enumerate(lifted.people):
+        yield f'{"," if index else ""}{{"id":{int(person.identity)}'
+        for name, (of, digits) in fields.items():
+            yield f',"{name}":['
+            for rows in cuts(lifted.frames, 256):
+                part = _dense(_rounded(person.over(of, rows.stop, rows.start), digits))
+                yield ("," if rows.start else "") + part[1:-1]
+            yield "]"
+        yield "}"
+    yield "]}\n"
+
+
+def _dense(value) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def read(path: str | Path) -> Lifted:

@@ -13,9 +13,10 @@ PIECE = 8192  # records that are looked at at once
 CUT = 16384  # frames, of arrays that are worked through piece by piece
 
 
-def cuts(count: int) -> list[slice]:
-    """Rows 0 to ``count``, so many at a time that what is made of them takes little memory."""
-    return [slice(start, min(count, start + CUT)) for start in range(0, count, CUT)]
+def cuts(count: int, longest: int | None = None) -> list[slice]:
+    """Rows 0 to ``count``, so many at a time (``CUT``) that what is made of them takes little memory."""
+    longest = longest or CUT
+    return [slice(start, min(count, start + longest)) for start in range(0, count, longest)]
 
 
 class Rows:

@@ -326,6 +326,15 @@ def test_a_forecast_keeps_what_was_detected(tmp_path, monkeypatch, form):
     assert peak < 8e6  # a megabyte of text at a time; 58 MB as numbers of Python
 
 
+def test_json_is_written_piece_by_piece(tmp_path):
+    lifted = Lifted([person(1, range(3000))], 30.0, (640, 480))
+    tracemalloc.start()
+    pose_files.write(tmp_path / "x.json", lifted)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pose_files.read(tmp_path / "x.json").frames == 3000 and peak < 6e6  # 28 MB as numbers of Python
+
+
 def test_keypoints_in_json_are_arrays_at_once(tmp_path):
     """Numbers of Python take ten times as much, which was held for all frames together, beside the text, twice."""
     count = 1500
