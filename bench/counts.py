@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -30,7 +31,7 @@ from posekernels.cli import Parser, run_cli
 from posekernels.files import write_aside
 
 RESULTS = Path(__file__).parent / "results"
-MOST = 6_000_000  # instructions of warps in a launch; more would take minutes here
+MOST = 16_000_000  # instructions of warps in a launch; more would take minutes here
 FLOPS = 1e9  # and no larger case
 
 # An H200, as data sheets and others' measurements have it.
@@ -84,6 +85,7 @@ class Row:
     bound_by: str
     backend: str = "triton"
     occupancy: float | None = None  # of the launch that executes most; None: counted before it was told
+    graph_s: float | None = None  # as ours_s, where one CUDA graph launches all; None likewise
 
 
 def kind_of(op: str) -> str:
@@ -143,6 +145,7 @@ def row(
     """The sums over launches, and the bounds."""
     kinds: collections.Counter[str] = collections.Counter()
     issued = ours = 0.0
+    graph = LAUNCH_S
     distinct = moved = 0
     turns = turns_least = barriers = registers = spills = shared = 0
     by: collections.Counter[str] = collections.Counter()
@@ -173,16 +176,19 @@ def row(
             "cache": 32 * sectors / (CACHE_BYTES_PER_CLOCK * CLOCK),
             "instructions": sum(own.values()) / (PROCESSORS * busy * ISSUED_PER_CLOCK * CLOCK),
             "shared memory": banked / (PROCESSORS * busy * BANK_TURNS_PER_CLOCK * CLOCK),
-            "launch": LAUNCH_S,
         }
+        graph += max(needs.values())
+        needs["launch"] = LAUNCH_S
         longest = max(needs, key=needs.get)
         by[longest] += needs[longest]
         ours += max(needs.values())
+    graph = min(ours, graph)  # a launch alone may hide its work
     least = max(flops / FLOPS_PER_S[precision], least_bytes / BYTES_PER_S, LAUNCH_S)
     bound_by = by.most_common(1)[0][0] if by else ""
     return Row(
         what, size, precision, len(launches), sum(kinds.values()), dict(kinds), issued, flops, distinct, moved,
         least_bytes, turns, turns_least, barriers, registers, spills, shared, least, ours, bound_by, backend, occupied,
+        graph,
     )  # fmt: skip
 
 
@@ -193,14 +199,17 @@ def _moved(i: dict, dtype: torch.dtype) -> dict:
 def count(names: list[str], backends: Sequence[str] = BACKENDS) -> Iterator[Row]:
     """A row for each op case and network that is small enough, in float32 (as TF32) and bfloat16: Triton's kernels,
     and of ops nvcc's."""
+    from posekernels import _triton
     from tests.ptx import nvcc, program
     from tests.ptx.device import gpu
 
     program.FUEL = MOST
     cache: dict[str, tuple[int, int]] = {}
+    sized_for_it = mock.patch.object(_triton, "_multiprocessors", lambda device: PROCESSORS)
 
     def add(what, size, precision, run, flops, least_bytes, backend="triton") -> Iterator[Row]:
-        with gpu(count_memory=True, strict=backend != "cuda") as device:
+        # sums are cut for as many processors as the bounds are made for
+        with sized_for_it, gpu(count_memory=True, strict=backend != "cuda") as device:
             products = torch.backends.cuda.matmul
             before, products.fp32_precision = products.fp32_precision, "tf32"
             try:
@@ -261,6 +270,7 @@ _COLUMNS = [
     "occupancy",
     "least µs",
     "ours µs",
+    "in a graph µs",
     "bound by",
 ]
 _HEAD = (
@@ -282,7 +292,9 @@ spills: ptxas's.
   {CLOCK / 1e9:g} GHz, {LAUNCH_S * 1e6:g} µs a launch; a processor issues {ISSUED_PER_CLOCK} instructions a clock, its
   banks take a turn a clock, the second-level cache gives {CACHE_BYTES_PER_CLOCK} bytes a clock. *least*: what the op
   needs in any form, in one launch. *ours*: launch by launch, the longest of what these kernels ask of each unit, on as
-  many processors as there are blocks. A card takes longer than both.
+  many processors as there are blocks. *in a graph*: the same where all launches are one CUDA graph
+  (`posekernels.graphed`, which takes every network here): one launch, then what the kernels need. A card takes longer
+  than all three.
 - Launches of PyTorch's own between ours (the projections of `transformer_block` and `encoder_layer`) are not counted;
   *least* of a network knows of its weights alone.
 """.splitlines()
@@ -294,6 +306,7 @@ def page(rows: list[Row]) -> str:
     lines = [*_HEAD, "| " + " | ".join(_COLUMNS) + " |", "|---|---|---|---" + "|---:" * (len(_COLUMNS) - 5) + "|---|"]
     for r in rows:
         share = " ".join(f"{100 * r.kinds.get(k, 0) / max(r.instructions, 1):.0f}" for k in ("mma", "float", "integer"))
+        graph = r.ours_s if r.launches == 1 else r.graph_s
         useful = f"{min(r.useful_flops / r.matrix_flops, 1):.0%}" if r.matrix_flops else ""
         cells = [
             r.what,
@@ -314,6 +327,7 @@ def page(rows: list[Row]) -> str:
             "" if r.occupancy is None else f"{r.occupancy:.0%}",
             f"{r.least_s * 1e6:.1f}",
             f"{r.ours_s * 1e6:.1f}",
+            "" if graph is None else f"{graph * 1e6:.1f}",
             r.bound_by,
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")

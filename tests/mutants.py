@@ -134,9 +134,10 @@ TRITON = {
         ("slope = tl.where(constant, 0.0, «along» * inverse", "0.0"),
     ],
     "hierarchy_block": [
-        ("outer = («limb >= 0»)[:, None]", "limb > 0"),
-        ("(column >= 2 * C) & (column < «3 * C»)", "3 * C - 1"),
-        ("return graph_conv.linear(h, layers[2], w[9], «limb»)", "None"),
+        ("outer = «limb >= 0»", "limb > 0"),
+        ("y = (tl.where(«part == 0», y[0], 0.0)", "part == 1"),
+        ("mean = (_total(joint) + «_total(part)» + _total(body))", "0.0"),
+        ("scores = tl.where((place < «J»)[None, :]", "J + 1"),
     ],
     "transformer_block": [
         ('weights, heads, «scale», eps, "triton"', "1.0"),

@@ -1,12 +1,15 @@
 """``python -m bench.counts``: what it makes of counts. What the executor counts is tests/ptx's."""
 
+import contextlib
 import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from bench import counts
+from bench.cases import OpCase
 
 OPS = {
     "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32": ("mma", 4096),
@@ -41,6 +44,7 @@ def test_a_row_adds_up(monkeypatch):
     assert (row.bank_turns, row.bank_turns_least) == (80, 20)  # each of 32 lanes 4 bytes: one turn a warp
     assert row.ours_s == 2 * counts.LAUNCH_S and row.bound_by == "launch" and row.least_s == counts.LAUNCH_S
     assert row.backend == "triton" and row.occupancy == 12 * 4 / 64  # 40 registers of 128 threads, twelve times
+    assert row.graph_s == pytest.approx(counts.LAUNCH_S + 2 * 1000 * 4096 / (790e12 / 2))  # both in one graph
     page = counts.page([row])
     assert "Counted, not timed" in page and "| 50% |" in page
 
@@ -72,6 +76,23 @@ def test_resources_are_of_each_kernel_of_a_file(tmp_path):
     cache: dict = {}
     found = {name: counts.resources(SimpleNamespace(module=module, name=name), cache) for name in ("few", "many")}
     assert found["few"][0] < 16 and found["many"][0] >= 64 and len(cache) == 1
+
+
+def test_sums_are_cut_for_the_gpu_that_bounds_are_made_for(monkeypatch):
+    pytest.importorskip("triton")
+    from posekernels import _triton
+    from tests.ptx import device, program
+
+    def call(given, backend):
+        parts.append(_triton.splits(torch.empty(0), 1000, 4))
+
+    case = OpCase("norm_activation", "rows=1", dict, call, 1.0, lambda size: 1.0)
+    parts: list[int] = []
+    monkeypatch.setattr(program, "FUEL", program.FUEL)  # is set, and not set back
+    monkeypatch.setattr(counts, "op_cases", lambda: [case])
+    monkeypatch.setattr(device, "gpu", lambda **_: contextlib.nullcontext(SimpleNamespace(launches=[])))
+    assert len(list(counts.count(["norm_activation"], ["triton"]))) == 2  # float32 and bfloat16
+    assert parts == [2 * counts.PROCESSORS // 4] * 2
 
 
 def test_a_part_is_counted_anew():

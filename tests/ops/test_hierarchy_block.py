@@ -157,12 +157,12 @@ def test_lesser_instruction_sets(isa):
     printed_by(code, isa)
 
 
-def test_heads_that_only_some_backends_take():
+def test_widths_that_only_some_backends_take():
     require("hierarchy_block", "triton")
     x, weights, options = torch.randn(1, 5, 3 * 130), parameters(5, 130, 8, 8), {"limbs": LIMBS[5], "heads": 1}
     want = hierarchy_block(x.double(), [w.double() for w in weights], **options, backend="reference")
     assert_within_budget(hierarchy_block(x, weights, **options), want)
-    with pytest.raises(BackendError, match="at most 128 channels, got 130"):
+    with pytest.raises(BackendError, match="levels of at most 128 channels, got 130"):
         hierarchy_block(x, weights, **options, backend="triton")
 
 
@@ -178,7 +178,7 @@ def test_constants_kept_on_a_gpu_follow_the_weights():
             assert_within_budget(hierarchy_block(x.to(device), mine, **options, backend="triton"), want, what=name)
 
 
-def test_between_triton_s_kernels_only_products_and_gathers(monkeypatch):
+def test_triton_launches_five_kernels_and_nothing_else(monkeypatch):
     device = require("hierarchy_block", "triton")
     from posekernels.ops.hierarchy_block import triton
 
@@ -186,13 +186,8 @@ def test_between_triton_s_kernels_only_products_and_gathers(monkeypatch):
     kept = triton._keep(weights, LIMBS[17], 17)
     monkeypatch.setattr(triton, "derived", lambda *_: kept)  # under a dispatch mode it keeps nothing
     run = functools.partial(triton.hierarchy_block, x, weights, LIMBS[17], 8)
-    norm, product = "annotated_norm_fwd", "graph_conv_fwd"
-    limb = ["index_select", product, norm, product, product]
-    body = ["part", "addmm", "joint_attention_fwd", "addmm", "body", product, product]
-    assert working_calls(run, triton._joint_kernel, monkeypatch) == [
-        *(norm, product, product, "joint"),
-        *(limb + limb + body),
-    ]
+    product = "graph_conv_fwd"
+    assert working_calls(run, triton._graph_kernel, monkeypatch) == ["graph", "limbs", "body", product, product]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from posekernels import _dispatch, _eight_bits_triton, ops
 from posekernels.eight_bits import quantise, reference
 from posekernels.testing import BUDGET, assert_within_budget
 from tests.ops import table, test_denoise
+from tests.ops.test_hierarchy_block import LIMBS, parameters
 from tests.ptx.device import gpu
 
 DTYPES = {
@@ -131,6 +132,23 @@ def few_rows(dtype: str) -> None:
         got = ops.strided_temporal_conv([x], [weight], backend="cuda")
     assert [launch.grid for launch in device.launches] == [(4, 1, 1), (2, 16, 1)]
     assert_within_budget(got[0], want[0])
+
+
+def shared_hidden() -> None:
+    """A block of HTNet: two poses in a tile, channels in two blocks, hidden ones that programs share, the last fewer.
+
+    Raises:
+        AssertionError: the kernels' answer is wrong, or a launch is at fault.
+    """
+    torch.set_num_threads(1)
+    x, weights = torch.randn(2, 17, 72, generator=torch.Generator().manual_seed(0)), parameters(17, 24, 70, 300)
+    x, weights = x.bfloat16(), [w.bfloat16() for w in weights]
+    options = {"limbs": LIMBS[17], "heads": 2}
+    want = ops.hierarchy_block(x.double(), [w.double() for w in weights], **options, backend="reference")
+    with gpu(strict=True) as device:
+        got = ops.hierarchy_block(x, weights, **options, backend="triton")
+    assert [launch.grid for launch in device.launches[:3]] == [(1, 2, 1), (1, 2, 2), (2, 1, 1)]
+    assert_within_budget(got, want)
 
 
 def eight_bits(dtype: str) -> int:

@@ -64,6 +64,10 @@ def test_few_rows_share_their_depths(pool):
     pool.submit(contract.few_rows, "bfloat16").result()
 
 
+def test_programs_share_hidden_channels(pool):
+    pool.submit(contract.shared_hidden).result()
+
+
 def test_every_gpu_kernel_runs_here():
     run = {(op, backend) for b in ("triton", "cuda") for op, _, backend in contract.cases(b)}
     for raw, kernels in _dispatch.OPS.items():

@@ -26,6 +26,8 @@ from ..._triton import (
     splits,
 )
 
+_MANY = 132  # programs: with fewer a large card is not filled, and they take smaller tiles
+
 
 @triton.jit
 def _load_tile(ptr, first_row, rows, column, columns, J, BLOCK_M: tl.constexpr):
@@ -346,10 +348,11 @@ def _graph_conv_bwd_columns_kernel(
     tl.store(out + 2 * Cout, shift, mask=column < Cout)
 
 
-def _blocks(kernel: str, dtype: torch.dtype, precision: str, Cin: int, Cout: int, rows: int) -> dict[str, int]:
+def _blocks(kernel: str, dtype: torch.dtype, precision: str, Cin: int, Cout: int, rows: int, J: int) -> dict[str, int]:
     """Tile sizes and warps of ``kernel`` ("fwd", "x", "weight", "graph"). A fixed rule: what runs repeats bit for bit.
 
-    The largest tiles that compile without spills for sm_80 and sm_90; no card has tuned them yet.
+    The largest tiles that compile without spills for sm_80 and sm_90, forward no wider than fills them; no card has
+    tuned them yet.
     """
     three = precision == "tf32x3"  # every operand twice in registers
     if kernel == "fwd" and dtype != torch.float32 and Cin >= 256 and rows >= 4096:
@@ -361,7 +364,15 @@ def _blocks(kernel: str, dtype: torch.dtype, precision: str, Cin: int, Cout: int
             N, C = {"fwd": (64, 32), "x": (32, 64), "weight": (64, 64), "graph": (32, 32)}[kernel]
         if three:
             N, C = {"fwd": (32, 32), "x": (32, 32), "weight": (16, 32), "graph": (16, 16)}[kernel]
-    return {"BLOCK_M": M, "BLOCK_N": power_of_2(Cout, 16, N), "BLOCK_C": power_of_2(Cin, 16, C), "num_warps": 8}
+    N = power_of_2(Cout, 16, N)
+    if kernel == "fwd":
+        M = power_of_2(rows, power_of_2(J, 16, 64), M)
+        if J == 1:  # where joints are mixed, narrower tiles pad less, but mix more often: by the counts that is dearer
+            N = min((N, max(N // 2, 16)), key=lambda n: triton.cdiv(Cout, n) * n)
+        if triton.cdiv(rows, M) * triton.cdiv(Cout, N) < _MANY:
+            M, N = M if J > 1 else min(M, 32), min(N, 32)
+    warps = 4 if kernel == "fwd" and M * N <= 1024 else 8
+    return {"BLOCK_M": M, "BLOCK_N": N, "BLOCK_C": power_of_2(Cin, 16, C), "num_warps": warps}
 
 
 def graph_conv(
@@ -376,7 +387,7 @@ def graph_conv(
     h = torch.empty_like(y) if keep else None
     if y.numel():
         precision = dot_precision(x.dtype)
-        plan = _blocks("fwd", x.dtype, precision, Cin, Cout, B * J)
+        plan = _blocks("fwd", x.dtype, precision, Cin, Cout, B * J, J)
         grid = (triton.cdiv(B, plan["BLOCK_M"] // J) * triton.cdiv(Cout, plan["BLOCK_N"]),)
         with launch_on(x):
             _graph_conv_fwd_kernel[grid](
@@ -426,7 +437,7 @@ def graph_conv_backward(
 
     with launch_on(x):
         if need_x:
-            plan = _blocks("x", x.dtype, precision, Cin, Cout, rows)
+            plan = _blocks("x", x.dtype, precision, Cin, Cout, rows, J)
             found["x"] = torch.empty_like(x)
             grid = (triton.cdiv(B, plan["BLOCK_M"] // J) * triton.cdiv(Cin, plan["BLOCK_C"]),)
             _graph_conv_bwd_x_kernel[grid](
@@ -434,7 +445,7 @@ def graph_conv_backward(
                 **options, **plan,
             )  # fmt: skip
         if need_weight:
-            plan = _blocks("weight", x.dtype, precision, Cin, Cout, rows)
+            plan = _blocks("weight", x.dtype, precision, Cin, Cout, rows, J)
             blocks = triton.cdiv(Cin, plan["BLOCK_C"]) * triton.cdiv(Cout, plan["BLOCK_N"])
             S, per_split = cut(plan["BLOCK_M"] // J * J, blocks * K)
             partial = partials(S, K, Cin, Cout)
@@ -447,7 +458,7 @@ def graph_conv_backward(
         for name in ("adjacency", "modulation"):
             if not (need_adjacency if name == "adjacency" else need_modulation):
                 continue
-            plan = _blocks("graph", x.dtype, precision, Cin, Cout, rows)
+            plan = _blocks("graph", x.dtype, precision, Cin, Cout, rows, J)
             blocks, poses = triton.cdiv(Cout, plan["BLOCK_N"]), plan["BLOCK_M"] // J
             S, per_split = cut(poses * J, blocks * K)
             shape = (S * blocks, K, poses, J, J) if name == "adjacency" else (S, K, poses, J, Cout)
@@ -485,7 +496,7 @@ def linear_compilations(op: str, Cin: int, Cout: int, activation: str, residual:
     left_out = ["adjacency_ptr", "modulation_ptr", "scale_ptr", "shift_ptr", "h_ptr"]
     left_out += [] if residual else ["residual_ptr"]
     for dtype, precision in PRECISIONS:
-        plan = _blocks("fwd", dtype, precision, Cin, Cout, 17 * 400)
+        plan = _blocks("fwd", dtype, precision, Cin, Cout, 17 * 400, 1)
         constants = dict.fromkeys(left_out) | {"K": 1, "ACTIVATION": activation, "PRECISION": precision}
         label = f"{op}/linear-{Cin}x{Cout}"
         found.append(_compilation(label, _graph_conv_fwd_kernel, dtype, plan, True, **constants))
@@ -505,7 +516,7 @@ def _compilations() -> list[Compilation]:
             sizes, both = f"{Cin}x{Cout}", options | {"PRECISION": precision}
 
             def blocks(kernel):
-                return _blocks(kernel, dtype, precision, Cin, Cout, 17 * 400)  # noqa: B023
+                return _blocks(kernel, dtype, precision, Cin, Cout, 17 * 400, 17)  # noqa: B023
 
             add(_graph_conv_fwd_kernel, f"fwd-{sizes}", dtype, blocks("fwd"), K=K, **both)
         add(_graph_conv_bwd_x_kernel, "bwd_x", dtype, blocks("x"), K=K, **both)

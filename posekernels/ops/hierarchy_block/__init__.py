@@ -17,6 +17,7 @@ from ...checks import check_integer, check_integers, check_not_empty, check_shap
 from ..joint_attention import MAX_HEAD
 
 MAX_JOINTS = 32
+MAX_CHANNELS = 128  # of a level, in Triton, whose programs keep whole rows
 _CONV = ("weight", "modulation", "offset", "bias")
 _BRANCH = ("norm_weight", "norm_bias", "conv_weight", "conv_bias", "norm_mlp_weight", "norm_mlp_bias")
 _MLP = ("fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias")
@@ -36,17 +37,18 @@ PARAMETERS = (
 ENDS = ("embed_weight", "embed_bias", "position", "norm_weight", "norm_bias", "head_weight", "head_bias")
 
 
-def _too_wide(weights: list[Tensor], heads: int) -> str | None:
-    width = weights[1].shape[0] // heads
-    return f"takes heads of at most {MAX_HEAD} channels, got {width}" if width > MAX_HEAD else None
-
-
-def _not_for_triton(x, weights, joints, heads, *_rest) -> str | None:
-    return _too_wide(weights, heads) or not_for_triton(x, *weights)
+def _not_for_triton(x, weights, *_rest) -> str | None:
+    C = weights[1].shape[0]
+    if C > MAX_CHANNELS:
+        return f"takes levels of at most {MAX_CHANNELS} channels, got {C}"
+    return not_for_triton(x, *weights)
 
 
 def _not_for_cuda(x, weights, joints, heads, *_rest) -> str | None:
-    return _too_wide(weights, heads) or _cuda.refuses(x, *weights)
+    width = weights[1].shape[0] // heads
+    if width > MAX_HEAD:
+        return f"takes heads of at most {MAX_HEAD} channels, got {width}"
+    return _cuda.refuses(x, *weights)
 
 
 _OPTIONS = {

@@ -1,7 +1,9 @@
-"""``hierarchy_block`` in Triton: every norm, sum and activation is in a kernel; PyTorch gathers limbs and projects.
+"""``hierarchy_block`` in Triton: five launches, the last two of which are the MLP on ``graph_conv``'s kernel.
 
-Of the three levels of a row, [joint | part | body], each is written into its place as soon as it is known; the kernel
-that writes it makes the sums and norms that follow. Products with an activation or a residual run on ``graph_conv``'s.
+``graph``: norm and both graph convolutions, the hidden channels shared among programs; ``limbs``: both limb branches,
+their hidden channels shared likewise; ``body``: all that happens in a pose, attention included. Parts of a sum over
+hidden channels are added by who reads them, in order: no atomics, same inputs same bits. What a row's joint level
+comes to, ``limbs`` and ``body`` find again from those parts, which is cheaper than a launch.
 """
 
 from __future__ import annotations
@@ -9,139 +11,378 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import Compilation, compilation, launch_on, layer_norm_rows, load_rows, row_plan, store_rows
+from ..._triton import (
+    PRECISIONS,
+    Compilation,
+    activate,
+    block_diagonal,
+    compilation,
+    dot_precision,
+    launch_on,
+    load_rows,
+    mix_joints,
+    power_of_2,
+    row_vector,
+    splits,
+    store_rows,
+)
 from ...prepared import derived
-from ..annotated_norm.triton import layer_norm, layer_norm_compilations
 from ..graph_conv import triton as graph_conv
-from ..joint_attention import triton as attention
 from . import reference
 
+_HIDDEN = {"graph": 64, "limbs": 128}  # channels that make a program worth its while
+
 
 @triton.jit
-def _joint_kernel(
-    h_ptr,  # [N, C] after both convolutions
+def _columns(LO: tl.constexpr, HI: tl.constexpr):
+    """Channels as two blocks, LO and HI wide: 80 are 64 and 16, not 128. What follows has pairs of tiles."""
+    return tl.arange(0, LO), LO + tl.arange(0, HI)
+
+
+@triton.jit
+def _rows(ptr, stride, row, N, column, C):
+    """Pair of [len(row), LO or HI] float32; 0 outside."""
+    return load_rows(ptr, stride, row, N, column[0], C), load_rows(ptr, stride, row, N, column[1], C)
+
+
+@triton.jit
+def _put(ptr, stride, x, row, N, column, C):
+    """Writes what ``_rows`` reads."""
+    store_rows(ptr, stride, x[0], row, N, column[0], C)
+    store_rows(ptr, stride, x[1], row, N, column[1], C)
+
+
+@triton.jit
+def _vector(ptr, column, C):
+    return row_vector(ptr, column[0], C), row_vector(ptr, column[1], C)
+
+
+@triton.jit
+def _plus(x, y):
+    return x[0] + y[0], x[1] + y[1]
+
+
+@triton.jit
+def _scaled(x, weight_ptr, bias_ptr, mean, inverse, column, C):
+    """(x - mean) * inverse * weight + bias, for [len(row)] mean and inverse."""
+    weight, bias = _vector(weight_ptr, column, C), _vector(bias_ptr, column, C)
+    return (
+        (x[0] - mean[:, None]) * inverse[:, None] * weight[0] + bias[0],
+        (x[1] - mean[:, None]) * inverse[:, None] * weight[1] + bias[1],
+    )
+
+
+@triton.jit
+def _total(x):
+    """[len(row)]"""
+    return tl.sum(x[0], 1) + tl.sum(x[1], 1)
+
+
+@triton.jit
+def _squares(x, mean, column, C):
+    """[len(row)]: the sum of squared distances from the mean."""
+    low, high = (x[0] - mean[:, None]), (x[1] - mean[:, None])
+    low = tl.where((column[0] < C)[None, :], low * low, 0.0)
+    return tl.sum(low, 1) + tl.sum(tl.where((column[1] < C)[None, :], high * high, 0.0), 1)
+
+
+@triton.jit
+def _norm(x, weight_ptr, bias_ptr, column, C, eps):
+    """PyTorch's layer norm."""
+    mean = _total(x) / C
+    return _scaled(x, weight_ptr, bias_ptr, mean, 1.0 / tl.sqrt(_squares(x, mean, column, C) / C + eps), column, C)
+
+
+@triton.jit
+def _matrix(ptr, row, rows, column, columns):
+    """[len(row), len(column)] of a [rows, columns] matrix; 0 outside."""
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    return tl.load((ptr + row * columns)[:, None] + column[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _from(x, weight_ptr, column, C, hidden, H, PRECISION: tl.constexpr):
+    """[len(row), len(hidden)]: a pair times [C, H]."""
+    y = tl.dot(x[0], _matrix(weight_ptr, column[0], C, hidden, H), input_precision=PRECISION)
+    return tl.dot(x[1], _matrix(weight_ptr, column[1], C, hidden, H), y, input_precision=PRECISION)
+
+
+@triton.jit
+def _into(y, h, weight_ptr, hidden, H, column, C, PRECISION: tl.constexpr):
+    """The pair y + h times [H, C]."""
+    return (
+        tl.dot(h, _matrix(weight_ptr, hidden, H, column[0], C), y[0], input_precision=PRECISION),
+        tl.dot(h, _matrix(weight_ptr, hidden, H, column[1], C), y[1], input_precision=PRECISION),
+    )
+
+
+@triton.jit
+def _graph_kernel(
     x_ptr,  # [N, 3 C]
-    norm_weight_ptr, norm_bias_ptr, three_weight_ptr, three_bias_ptr, two_weight_ptr, two_bias_ptr,  # [C]
-    out_ptr,  # [N, 3 C]: joint' = joint + norm(h)
-    u_ptr,  # [N, C]: joint' + part
-    three_ptr,  # [N, C]: norms of u, for both limb branches
-    two_ptr,
-    N, C, eps,
-    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    norm_weight_ptr, norm_bias_ptr,  # [C]
+    weight1_ptr,  # [2, C, G]
+    modulation1_ptr,  # [J, G]
+    mixing1_ptr,  # [2, J, J]: a diagonal matrix, and one with a diagonal of zeros
+    bias1_ptr,  # [G]
+    weight2_ptr,  # [2, G, C]
+    modulation2_ptr,  # [J, C]
+    mixing2_ptr,  # [2, J, J]
+    graph_ptr,  # [parts, N, C] float32: of G2(gelu(G1(norm(joint)))), without its bias
+    N, J, C, G, blocks, eps,
+    BLOCK_M: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, BLOCK_G: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    # grid (blocks of rows,)
-    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    column = tl.arange(0, BLOCK_C)
-    h = load_rows(h_ptr, C, row, N, column, C)
-    joint = load_rows(x_ptr, 3 * C, row, N, column, C)
-    joint += layer_norm_rows(h, norm_weight_ptr, norm_bias_ptr, column, C, eps)
-    store_rows(out_ptr, 3 * C, joint, row, N, column, C)
-    u = joint + load_rows(x_ptr + C, 3 * C, row, N, column, C)
-    store_rows(u_ptr, C, u, row, N, column, C)
-    store_rows(three_ptr, C, layer_norm_rows(u, three_weight_ptr, three_bias_ptr, column, C, eps), row, N, column, C)
-    store_rows(two_ptr, C, layer_norm_rows(u, two_weight_ptr, two_bias_ptr, column, C, eps), row, N, column, C)
+    # grid (tiles of whole poses, parts of G): each part has `blocks` blocks of BLOCK_G
+    place = tl.arange(0, BLOCK_M)
+    joint, whole = place % J, place // J < BLOCK_M // J
+    row = tl.where(whole, tl.program_id(0).to(tl.int64) * (BLOCK_M // J * J) + place, N)
+    column = _columns(LO, HI)
+    x = _norm(_rows(x_ptr, 3 * C, row, N, column, C), norm_weight_ptr, norm_bias_ptr, column, C, eps)
+    dtype = x_ptr.dtype.element_ty
+    x = (x[0].to(dtype), x[1].to(dtype))
+    itself = tl.load(mixing1_ptr + joint * (J + 1)).to(tl.float32)[:, None]
+    matrix, diagonal, dense = block_diagonal(mixing1_ptr + J * J, J, BLOCK_M, False)
+    own = (tl.zeros((BLOCK_M, LO), tl.float32), tl.zeros((BLOCK_M, HI), tl.float32))
+    others = own
+    for block in range(blocks):
+        hidden = (tl.program_id(1) * blocks + block) * BLOCK_G + tl.arange(0, BLOCK_G)
+        modulation = _matrix(modulation1_ptr, joint, J, hidden, G).to(tl.float32)
+        h = _from(x, weight1_ptr, column, C, hidden, G, PRECISION) * (modulation * itself)
+        mixed = _from(x, weight1_ptr + C * G, column, C, hidden, G, PRECISION) * modulation
+        h = mix_joints(h, matrix, diagonal, dense, mixed, J, BLOCK_M, PRECISION) + row_vector(bias1_ptr, hidden, G)
+        h = activate(h, "gelu").to(dtype)
+        own = _into(own, h, weight2_ptr, hidden, G, column, C, PRECISION)
+        others = _into(others, h, weight2_ptr + G * C, hidden, G, column, C, PRECISION)
+    itself = tl.load(mixing2_ptr + joint * (J + 1)).to(tl.float32)[:, None]
+    matrix, diagonal, dense = block_diagonal(mixing2_ptr + J * J, J, BLOCK_M, False)
+    graph_ptr += tl.program_id(1).to(tl.int64) * N * C
+    for half in tl.static_range(2):
+        modulation = _matrix(modulation2_ptr, joint, J, column[half], C).to(tl.float32)
+        y = mix_joints(
+            own[half] * (modulation * itself), matrix, diagonal, dense, others[half] * modulation, J, BLOCK_M, PRECISION
+        )
+        store_rows(graph_ptr, C, y, row, N, column[half], C)
 
 
 @triton.jit
-def _branch(normed_ptr, limb_ptr, limb_of_ptr, row, N, column, C, J, limbs):
-    """[len(row), len(column)] float32: the norm of u, a limb's vector in place of its outer joints."""
-    limb = tl.load(limb_of_ptr + row % J)
-    there = (row < N)[:, None] & (column < C)[None, :]
-    outer = (limb >= 0)[:, None]
-    own = tl.load((normed_ptr + row * C)[:, None] + column[None, :], mask=there & (limb < 0)[:, None], other=0.0)
-    at = (limb_ptr + (row // J * limbs + limb) * C)[:, None] + column[None, :]
-    return own.to(tl.float32) + tl.load(at, mask=there & outer, other=0.0).to(tl.float32)
+def _parts(y, ptr, row, there, column, C, parts, apart):
+    """The pair y + rows of ``parts`` float32 matrices, ``apart`` rows from one to the next; ``row`` is int64."""
+    low, high = there[:, None] & (column[0] < C)[None, :], there[:, None] & (column[1] < C)[None, :]
+    for part in range(parts):
+        at = (ptr + (row + part * apart) * C)[:, None]
+        y = _plus(
+            y,
+            (
+                tl.load(at + column[0][None, :], mask=low, other=0.0),
+                tl.load(at + column[1][None, :], mask=high, other=0.0),
+            ),
+        )
+    return y
 
 
 @triton.jit
-def _part_kernel(
+def _joint(x_ptr, graph_ptr, bias_ptr, weight_ptr, shift_ptr, row, N, column, C, parts, eps):
+    """joint' = joint + norm(h) of rows [len(row)] int64: h is the sum of ``graph_ptr``'s parts and a bias."""
+    x, bias = _rows(x_ptr, 3 * C, row, N, column, C), _vector(bias_ptr, column, C)
+    h = (tl.zeros_like(x[0]) + bias[0], tl.zeros_like(x[1]) + bias[1])
+    h = _parts(h, graph_ptr, row, row < N, column, C, parts, N)
+    return _plus(x, _norm(h, weight_ptr, shift_ptr, column, C, eps))
+
+
+@triton.jit
+def _limbs_kernel(
     x_ptr,  # [N, 3 C]
-    u_ptr,  # [N, C]
-    three_ptr, two_ptr,  # [N, C] norms of u
-    three_limb_ptr, two_limb_ptr,  # [B, limbs, C]
-    three_of_ptr, two_of_ptr,  # [J] int32: the limb whose vector a joint takes, or -1
-    weight_ptr, bias_ptr,  # [C]
-    out_ptr,  # [N, 3 C]: part' = three(u) + two(u) + u
-    t_ptr,  # [N, C]: body + part'
-    normed_ptr,  # [N, C]: norm(t)
-    N, C, J, limbs, eps,
-    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    graph_ptr,  # [graph parts, N, C] float32
+    graph_bias_ptr, norm_out_weight_ptr, norm_out_bias_ptr,  # [C]
+    read_ptr,  # [limbs, 3] int32: joints, of which branch 1 takes the last two
+    norm_weight_ptr, norm_bias_ptr,  # [2, C], of both branches, as all that follows
+    conv_weight_ptr,  # [2, 3, C, C]: of every joint of a limb
+    conv_bias_ptr, norm_mlp_weight_ptr, norm_mlp_bias_ptr,  # [2, C]
+    fc1_weight_ptr,  # [2, C, H]
+    fc1_bias_ptr,  # [2, H]
+    fc2_weight_ptr,  # [2, H, C]
+    fc2_bias_ptr,  # [2, C]
+    limbs_ptr,  # [parts, 2, B limbs, C] float32: of limb + mlp(norm(limb))
+    rows,  # B limbs
+    N, J, C, H, limbs, graph_parts, blocks, eps,
+    BLOCK_R: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, BLOCK_H: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    # grid (blocks of rows,)
+    # grid (blocks of limbs, parts of H, branches): each part has `blocks` blocks of BLOCK_H; the limb, all find
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    column = tl.arange(0, BLOCK_C)
-    part = load_rows(u_ptr, C, row, N, column, C)
-    part += _branch(three_ptr, three_limb_ptr, three_of_ptr, row, N, column, C, J, limbs)
-    part += _branch(two_ptr, two_limb_ptr, two_of_ptr, row, N, column, C, J, limbs)
-    store_rows(out_ptr + C, 3 * C, part, row, N, column, C)
-    t = part + load_rows(x_ptr + 2 * C, 3 * C, row, N, column, C)
-    store_rows(t_ptr, C, t, row, N, column, C)
-    store_rows(normed_ptr, C, layer_norm_rows(t, weight_ptr, bias_ptr, column, C, eps), row, N, column, C)
+    column = _columns(LO, HI)
+    part, branch = tl.program_id(1), tl.program_id(2)
+    own = branch * C
+    dtype = x_ptr.dtype.element_ty
+    limb = (tl.zeros((BLOCK_R, LO), tl.float32), tl.zeros((BLOCK_R, HI), tl.float32))
+    for tap in range(branch, 3):
+        at = tl.where(row < rows, row // limbs * J + tl.load(read_ptr + row % limbs * 3 + tap), N)
+        u = _joint(
+            x_ptr, graph_ptr, graph_bias_ptr, norm_out_weight_ptr, norm_out_bias_ptr, at, N, column, C, graph_parts, eps
+        )
+        u = _plus(u, _rows(x_ptr + C, 3 * C, at, N, column, C))
+        u = _norm(u, norm_weight_ptr + own, norm_bias_ptr + own, column, C, eps)
+        weight_ptr = conv_weight_ptr + (branch * 3 + tap) * C * C
+        limb = _into(limb, u[0].to(dtype), weight_ptr, column[0], C, column, C, PRECISION)
+        limb = _into(limb, u[1].to(dtype), weight_ptr, column[1], C, column, C, PRECISION)
+    limb = _plus(limb, _vector(conv_bias_ptr + own, column, C))
+    limb = (activate(limb[0], "gelu"), activate(limb[1], "gelu"))
+    h = _norm(limb, norm_mlp_weight_ptr + own, norm_mlp_bias_ptr + own, column, C, eps)
+    h = (h[0].to(dtype), h[1].to(dtype))
+    y = _plus(limb, _vector(fc2_bias_ptr + own, column, C))
+    y = (tl.where(part == 0, y[0], 0.0), tl.where(part == 0, y[1], 0.0))
+    for block in range(blocks):
+        hidden = (part * blocks + block) * BLOCK_H + tl.arange(0, BLOCK_H)
+        g = _from(h, fc1_weight_ptr + own * H, column, C, hidden, H, PRECISION)
+        g = activate(g + row_vector(fc1_bias_ptr + branch * H, hidden, H), "gelu").to(dtype)
+        y = _into(y, g, fc2_weight_ptr + own * H, hidden, H, column, C, PRECISION)
+    _put(limbs_ptr + (part * 2 + branch).to(tl.int64) * rows * C, C, y, row, rows, column, C)
+
+
+@triton.jit
+def _branch(u, limbs_ptr, of_ptr, weight_ptr, bias_ptr, branch, pose, joint, J, rows, column, C, limbs, parts, eps):
+    """The norm of u, a limb's vector in place of its outer joints."""
+    limb = tl.load(of_ptr + branch * J + joint, mask=joint < J, other=-1)
+    outer = limb >= 0
+    own = _norm(u, weight_ptr + branch * C, bias_ptr + branch * C, column, C, eps)
+    own = (tl.where(outer[:, None], 0.0, own[0]), tl.where(outer[:, None], 0.0, own[1]))
+    return _parts(own, limbs_ptr, branch * rows + pose * limbs + limb, outer, column, C, parts, 2 * rows)
+
+
+@triton.jit
+def _projected(h, weight_ptr, bias_ptr, first, dim, D, column, C, PRECISION: tl.constexpr):
+    """[len(row), len(dim)] of the dtype of h: a head's queries, keys or values; ``weight_ptr`` [3 C, C]."""
+    low, high = (
+        _matrix(weight_ptr + first * C, dim, D, column[0], C),
+        _matrix(weight_ptr + first * C, dim, D, column[1], C),
+    )
+    found = tl.dot(h[0], tl.trans(low), input_precision=PRECISION)
+    found = tl.dot(h[1], tl.trans(high), found, input_precision=PRECISION)
+    return (found + row_vector(bias_ptr + first, dim, D)).to(h[0].dtype)
 
 
 @triton.jit
 def _body_kernel(
-    t_ptr,  # [N, C]
-    mixed_ptr,  # [N, C], projected
-    weight_ptr, bias_ptr,  # [3 C]
-    out_ptr,  # [N, 3 C]: joint' and part' are there, body' = t + mixed comes
+    x_ptr,  # [N, 3 C]
+    graph_ptr,  # [graph parts, N, C] float32
+    graph_bias_ptr, norm_out_weight_ptr, norm_out_bias_ptr,  # [C]
+    limbs_ptr,  # [limb parts, 2, B limbs, C] float32
+    of_ptr,  # [2, J] int32: the limb whose vector a joint takes in a branch, or -1
+    branch_weight_ptr, branch_bias_ptr,  # [2, C] norms of u
+    body_weight_ptr, body_bias_ptr,  # [C] norm of t
+    qkv_weight_ptr,  # [3 C, C]
+    qkv_bias_ptr,  # [3 C]
+    proj_weight_ptr,  # [C, C], turned
+    proj_bias_ptr,  # [C]
+    weight_ptr, bias_ptr,  # [3 C] norm of the whole row
+    out_ptr,  # [N, 3 C]: joint', part' = three(u) + two(u) + u, body' = t + mixed, for t = body + part'
     normed_ptr,  # [N, 3 C]: norm of the whole row
-    N, C, eps,
-    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    rows,  # B limbs
+    N, J, C, heads, D, limbs, graph_parts, limb_parts, scale, eps, row_eps,
+    BLOCK_J: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    # grid (blocks of rows,)
-    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    column = tl.arange(0, BLOCK_C)
-    of_body = (row < N)[:, None] & ((column >= 2 * C) & (column < 3 * C))[None, :]
-    at = (row * C)[:, None] + (column - 2 * C)[None, :]
-    body = tl.load(t_ptr + at, mask=of_body, other=0.0).to(tl.float32)
-    body += tl.load(mixed_ptr + at, mask=of_body, other=0.0).to(tl.float32)
-    tl.store((out_ptr + row * 3 * C)[:, None] + column[None, :], body, mask=of_body)
-    total = body + load_rows(out_ptr, 3 * C, row, N, column, 2 * C)
-    store_rows(
-        normed_ptr, 3 * C, layer_norm_rows(total, weight_ptr, bias_ptr, column, 3 * C, eps), row, N, column, 3 * C
+    # grid (poses,): a NaN stays in its own
+    pose, place = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_J)
+    row = tl.where(place < J, pose * J + place, N)
+    column = _columns(LO, HI)
+    joint = _joint(
+        x_ptr, graph_ptr, graph_bias_ptr, norm_out_weight_ptr, norm_out_bias_ptr, row, N, column, C, graph_parts, eps
     )
+    _put(out_ptr, 3 * C, joint, row, N, column, C)
+    u = _plus(joint, _rows(x_ptr + C, 3 * C, row, N, column, C))
+    part = u
+    for branch in tl.static_range(2):
+        part = _plus(part, _branch(
+            u, limbs_ptr, of_ptr, branch_weight_ptr, branch_bias_ptr, branch, pose, place, J, rows, column, C, limbs,
+            limb_parts, eps,
+        ))  # fmt: skip
+    _put(out_ptr + C, 3 * C, part, row, N, column, C)
+    body = _plus(part, _rows(x_ptr + 2 * C, 3 * C, row, N, column, C))
+    h = _norm(body, body_weight_ptr, body_bias_ptr, column, C, eps)
+    dtype = x_ptr.dtype.element_ty
+    h = (h[0].to(dtype), h[1].to(dtype))
+    body = _plus(body, _vector(proj_bias_ptr, column, C))
+    dim = tl.arange(0, BLOCK_D)
+    for head in range(heads):
+        q = _projected(h, qkv_weight_ptr, qkv_bias_ptr, head * D, dim, D, column, C, PRECISION)
+        k = _projected(h, qkv_weight_ptr, qkv_bias_ptr, C + head * D, dim, D, column, C, PRECISION)
+        v = _projected(h, qkv_weight_ptr, qkv_bias_ptr, 2 * C + head * D, dim, D, column, C, PRECISION)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        scores = tl.where((place < J)[None, :], scores, float("-inf"))
+        weights = tl.exp(scores - tl.max(scores, 1)[:, None])
+        mixed = tl.dot(weights.to(dtype), v, input_precision=PRECISION) / tl.sum(weights, 1)[:, None]
+        body = _into(body, mixed.to(dtype), proj_weight_ptr + head * D * C, dim, D, column, C, PRECISION)
+    _put(out_ptr + 2 * C, 3 * C, body, row, N, column, C)
+    mean = (_total(joint) + _total(part) + _total(body)) / (3 * C)
+    squares = _squares(joint, mean, column, C) + _squares(part, mean, column, C) + _squares(body, mean, column, C)
+    inverse = 1.0 / tl.sqrt(squares / (3 * C) + row_eps)
+    _put(normed_ptr, 3 * C, _scaled(joint, weight_ptr, bias_ptr, mean, inverse, column, C), row, N, column, C)
+    part = _scaled(part, weight_ptr + C, bias_ptr + C, mean, inverse, column, C)
+    _put(normed_ptr + C, 3 * C, part, row, N, column, C)
+    body = _scaled(body, weight_ptr + 2 * C, bias_ptr + 2 * C, mean, inverse, column, C)
+    _put(normed_ptr + 2 * C, 3 * C, body, row, N, column, C)
 
 
 class _Kept(NamedTuple):
-    """What follows from the weights and the limbs alone. Weights are [in, out], as ``graph_conv.linear`` takes them."""
+    """What follows from the weights and the limbs alone. Matrices are [in, out]."""
 
     mixing: tuple[Tensor, Tensor]
-    read: tuple[Tensor, Tensor]  # of the three- and the two-joint branch
-    limb_of: tuple[Tensor, Tensor]
-    limb_layers: tuple[list[Tensor], list[Tensor]]
+    read: Tensor  # [limbs, 3] int32
+    limb_of: Tensor  # [2, J] int32, of the three- and the two-joint branch, as what follows
+    norm: list[Tensor]  # [2, C] each
+    limb: list[Tensor]  # from the convolution's weight [2, 3, C, C] on, as ``_limbs_kernel`` takes them
+    proj: Tensor
     mlp: list[Tensor]
 
 
 def _keep(weights: list[Tensor], joints: list[int], J: int) -> _Kept:
     given, w = reference.constants(weights, joints), weights[1:]
+    three, two = w[12:22], w[22:32]
+    C, device = w[0].shape[0], w[0].device
+    limb_of = torch.full((2, J), -1, dtype=torch.int32, device=device)
+    for of, limbs, taps in zip(limb_of, given.limbs, (3, 2)):
+        own = torch.arange(len(limbs.read) // taps, dtype=torch.int32, device=device)
+        of[limbs.written] = own.repeat_interleave(taps - 1)
+    conv = w[0].new_zeros(2, 3, C, C)
+    conv[0], conv[1, 1:] = three[2].permute(2, 1, 0), two[2].permute(2, 1, 0)
+    limb = [torch.stack((a.t(), b.t()) if a.dim() == 2 else (a, b)) for a, b in zip(three[3:], two[3:])]
+    return _Kept(
+        given.mixing,
+        given.limbs[0].read.int(),
+        limb_of,
+        [torch.stack((three[i], two[i])) for i in (0, 1)],
+        [conv, *limb],
+        w[36].t().contiguous(),
+        [w[i].t().contiguous() for i in (40, 42)],
+    )
 
-    def turned(*matrices: Tensor) -> list[Tensor]:
-        return [m.t().contiguous() for m in matrices]
 
-    tables = []
-    for limbs, taps in zip(given.limbs, (3, 2)):
-        of = torch.full((J,), -1, dtype=torch.int32, device=w[0].device)
-        of[limbs.written] = torch.arange(
-            len(limbs.read) // taps, dtype=torch.int32, device=of.device
-        ).repeat_interleave(taps - 1)
-        tables.append(of)
-    layers = tuple(turned(limbs.weight, w[i + 6], w[i + 8]) for limbs, i in zip(given.limbs, (12, 22)))
-    return _Kept(given.mixing, tuple(limbs.read for limbs in given.limbs), tuple(tables), layers, turned(w[40], w[42]))
+def _plan(kernel: str, precision: str, C: int, rows: int, J: int, D: int) -> dict[str, int]:
+    """Tile sizes and warps of ``kernel`` ("graph", "limbs", "body"); no card has tuned them.
+
+    Args:
+        rows: of joints, or of limbs.
+    """
+    three, pose = precision == "tf32x3", power_of_2(J, 16, 32)  # every operand twice in registers
+    LO = max(16, triton.next_power_of_2(C + 1) // 2)
+    plan = {"LO": LO, "HI": power_of_2(C - LO, 16, 64), "num_warps": 4, "num_stages": 1, "PRECISION": precision}
+    if kernel == "graph":
+        return plan | {"BLOCK_M": pose if three else power_of_2(rows, pose, 64), "BLOCK_G": 16, "num_warps": 8}
+    if kernel == "limbs":
+        return plan | {
+            "BLOCK_R": 16 if three else power_of_2(rows, 16, 32),
+            "BLOCK_H": 32 if precision == "ieee" else 16,
+        }
+    return plan | {"BLOCK_J": pose, "BLOCK_D": power_of_2(D, 16, 128)}
 
 
-def _limb_vectors(normed: Tensor, read: Tensor, layers: list[Tensor], w: list[Tensor]) -> Tensor:
-    """[B, J, C] -> [B limbs, C]: one vector of all of a limb's joints; ``w`` as for ``reference.limb_branch``."""
-    joined = normed.index_select(1, read).view(-1, layers[0].shape[0])
-    limb = graph_conv.linear(joined, layers[0], w[3], activation="gelu")
-    h, _ = layer_norm(limb, w[4], w[5], 1e-5)
-    h = graph_conv.linear(h, layers[1], w[7], activation="gelu")
-    return graph_conv.linear(h, layers[2], w[9], limb)
+def _shared(like: Tensor, kernel: str, hidden: int, block: int, programs: int) -> tuple[int, int]:
+    """(parts of the hidden channels, blocks of them in each)."""
+    parts = splits(like, triton.cdiv(hidden, _HIDDEN[kernel]), programs)
+    blocks = triton.cdiv(triton.cdiv(hidden, block), parts)
+    return triton.cdiv(hidden, block * blocks), blocks
 
 
 def hierarchy_block(x, weights, joints, heads) -> Tensor:
@@ -150,32 +391,35 @@ def hierarchy_block(x, weights, joints, heads) -> Tensor:
     x, out = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel() == 0:
         return out
-    N, C, limbs = B * J, channels // 3, len(joints) // 3
+    N, C, limbs, precision = B * J, channels // 3, len(joints) // 3, dot_precision(x.dtype)
+    D, rows, G, H = C // heads, B * limbs, w[2].shape[-1], w[40].shape[0]
     kept = derived(("hierarchy_block in Triton", tuple(joints)), lambda: _keep(weights, joints, J), *weights)
-    u, t, h_body = (x.new_empty(N, C) for _ in range(3))
-    three, two = (x.new_empty(B, J, C) for _ in range(2))
-    narrow, wide = row_plan(C), row_plan(channels)
-    grid = (triton.cdiv(N, narrow["BLOCK_R"]),)
+    normed = torch.empty_like(out).view(N, channels)
 
-    h, _ = layer_norm(x.view(N, channels)[:, :C], w[0], w[1], 1e-5)
-    h, _ = graph_conv.graph_conv(h.view(B, J, C), w[2], kept.mixing[0], w[5], w[3], None, None, None, "gelu", False)
-    h, _ = graph_conv.graph_conv(h, w[6], kept.mixing[1], w[9], w[7], None, None, None, "none", False)
+    plan = _plan("graph", precision, C, N, J, D)
+    tiles = triton.cdiv(B, plan["BLOCK_M"] // J)
+    graph_parts, blocks = _shared(x, "graph", G, plan["BLOCK_G"], tiles)
+    graph = torch.empty(graph_parts, N, C, dtype=torch.float32, device=x.device)
+    joint = (graph, w[9], *w[10:12])
     with launch_on(x):
-        _joint_kernel[grid](h, x, *w[10:14], *w[22:24], out, u, three, two, N, C, 1e-5, **narrow)
-    vectors = (
-        _limb_vectors(normed, read, layers, w[i : i + 10])
-        for normed, read, layers, i in zip((three, two), kept.read, kept.limb_layers, (12, 22))
-    )
-    with launch_on(x):
-        _part_kernel[grid](
-            x, u, three, two, *vectors, *kept.limb_of, *w[32:34], out, t, h_body, N, C, J, limbs, 1e-5, **narrow
-        )
-    q, k, v = F.linear(h_body, *w[34:36]).view(B, J, 3, heads, C // heads).unbind(2)
-    mixed = attention.joint_attention(q, k, v, None, (C // heads) ** -0.5).view(N, C)
-    mixed, h = F.linear(mixed, *w[36:38]), torch.empty_like(x).view(N, channels)
-    with launch_on(x):
-        _body_kernel[(triton.cdiv(N, wide["BLOCK_R"]),)](t, mixed, *w[38:40], out, h, N, C, 1e-6, **wide)
-    h = graph_conv.linear(h, kept.mlp[0], w[41], activation="gelu")
+        _graph_kernel[(tiles, graph_parts)](
+            x, *w[0:2], w[2], w[3], kept.mixing[0], w[5], w[6], w[7], kept.mixing[1], graph, N, J, C, G, blocks, 1e-5,
+            **plan,
+        )  # fmt: skip
+        plan = _plan("limbs", precision, C, rows, J, D)
+        tiles = triton.cdiv(rows, plan["BLOCK_R"])
+        limb_parts, blocks = _shared(x, "limbs", H, plan["BLOCK_H"], 2 * tiles)
+        vectors = torch.empty(limb_parts, 2, rows, C, dtype=torch.float32, device=x.device)
+        _limbs_kernel[(tiles, limb_parts, 2)](
+            x, *joint, kept.read, *kept.norm, *kept.limb, vectors, rows, N, J, C, H, limbs, graph_parts, blocks, 1e-5,
+            **plan,
+        )  # fmt: skip
+        _body_kernel[(B,)](
+            x, *joint, vectors, kept.limb_of, *kept.norm, *w[32:34], *w[34:36], kept.proj, w[37], *w[38:40], out,
+            normed, rows, N, J, C, heads, D, limbs, graph_parts, limb_parts, D**-0.5, 1e-5, 1e-6,
+            **_plan("body", precision, C, N, J, D),
+        )  # fmt: skip
+    h = graph_conv.linear(normed, kept.mlp[0], w[41], activation="gelu")
     return graph_conv.linear(h, kept.mlp[1], w[43], out.view(N, channels)).view(x.shape)
 
 
@@ -184,15 +428,15 @@ def hierarchy_network(*args) -> Tensor:
     return reference.hierarchy_network(*args, hierarchy_block)
 
 
-def _compilations(C: int = 80, hidden: int = 1024) -> list[Compilation]:
+def _compilations(C: int = 80, hidden: int = 1024, J: int = 17, D: int = 10) -> list[Compilation]:
     """Every kernel at the published size."""
-    found = layer_norm_compilations("hierarchy_block", C, sums=False)
-    types = dict.fromkeys(("three_of_ptr", "two_of_ptr"), "*i32:16") | {"C": "i32:16", "eps": "fp32"}
-    for dtype in (torch.float32, torch.bfloat16):
-        for name, kernel in (("joint", _joint_kernel), ("part", _part_kernel), ("body", _body_kernel)):
-            plan = row_plan(3 * C if name == "body" else C)
-            label = f"hierarchy_block/{name}"
-            found.append(compilation(label, kernel, dtype, plan, types, matrix_units=False))
+    found = []
+    types = dict.fromkeys(("read_ptr", "of_ptr"), "*i32:16") | dict.fromkeys(("graph_ptr", "limbs_ptr"), "*fp32:16")
+    types |= {"C": "i32:16", "G": "i32:16", "H": "i32:16"} | dict.fromkeys(("eps", "row_eps", "scale"), "fp32")
+    for dtype, precision in PRECISIONS:
+        for name, kernel in (("graph", _graph_kernel), ("limbs", _limbs_kernel), ("body", _body_kernel)):
+            plan = _plan(name, precision, C, 400 * J, J, D)
+            found.append(compilation(f"hierarchy_block/{name}", kernel, dtype, plan, types))
     found += graph_conv.linear_compilations("hierarchy_block", 3 * C, hidden, "gelu", False)
     return found + graph_conv.linear_compilations("hierarchy_block", hidden, 3 * C, "none", True)
 

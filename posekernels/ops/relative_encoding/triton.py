@@ -1,6 +1,9 @@
-"""Triton kernels of ``relative_encoding``: a launch for every part forward, one for all of them backward."""
+"""Triton kernels of ``relative_encoding``: a launch for all parts (for every 16 of them), forward and backward."""
 
 from __future__ import annotations
+
+import dataclasses
+import itertools
 
 import torch
 import triton
@@ -8,36 +11,42 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._tables import table
-from ..._triton import compilation, launch_on, power_of_2
+from ..._triton import Compilation, compilation, launch_on, power_of_2
+from ..strided_temporal_conv.triton import _of as one_of
+
+_MOST = 16  # parts of a launch forward
 
 
 @triton.jit
 def _encoding_fwd_kernel(
     x_ptr,  # [B, T, J, F] contiguous
-    joints_ptr,  # [size] int32: the part
-    out_ptr,  # [B, T, 3 size F]
+    joints_ptr,  # [sum of size] int32: the parts, one after the other
+    out_ptr,  # [B, T, 3 size F]; like first and size a tuple, an entry per part
+    first,  # of the part, in joints_ptr
+    size,
     rows,  # B T
     T,
     JF,  # J F
     F,
-    size,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    # grid (blocks of rows,)
+    # grid (blocks of rows, parts)
+    part = tl.program_id(1)
+    width = one_of(size, part) * F
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
-    mask = (row < rows)[:, None] & (column < 3 * size * F)[None, :]
-    kind = column // (size * F)  # 0 raw, 1 minus the root, 2 minus the middle frame
-    place = column % (size * F)
-    own = tl.load(joints_ptr + place // F, mask=column < 3 * size * F, other=0) * F + place % F
+    mask = (row < rows)[:, None] & (column < 3 * width)[None, :]
+    kind = column // width  # 0 raw, 1 minus the root, 2 minus the middle frame
+    place = column % width
+    own = tl.load(joints_ptr + one_of(first, part) + place // F, mask=column < 3 * width, other=0) * F + place % F
     middle = row // T * T + T // 2
     y = tl.load(x_ptr + (row * JF)[:, None] + own[None, :], mask=mask, other=0.0)
     from_row = tl.where((kind == 1)[None, :], row[:, None], middle[:, None])
     from_column = tl.where(kind == 1, place % F, own)
     taken = tl.load(x_ptr + from_row * JF + from_column[None, :], mask=mask & (kind > 0)[None, :], other=0.0)
     y = y.to(tl.float32) - taken.to(tl.float32)
-    tl.store(out_ptr + (row * (3 * size * F))[:, None] + column[None, :], y, mask=mask)
+    tl.store(one_of(out_ptr, part) + (row * (3 * width))[:, None] + column[None, :], y, mask=mask)
 
 
 @triton.jit
@@ -84,19 +93,18 @@ def relative_encoding(x, joints, sizes) -> list[Tensor]:
     """As ``reference.relative_encoding``."""
     B, T, J, F = x.shape
     x = x.contiguous()
-    results, first = [], 0
-    for size in sizes:
-        out = x.new_empty(B, T, 3 * F * size)
-        if out.numel():
-            part = table(joints[first : first + size], x.device, torch.int32)
-            BLOCK = triton.next_power_of_2(3 * F * size)
-            ROWS = power_of_2(1024 // BLOCK, 1, 64)
-            with launch_on(x):
-                _encoding_fwd_kernel[(triton.cdiv(B * T, ROWS),)](
-                    x, part, out, B * T, T, J * F, F, size, ROWS=ROWS, BLOCK=BLOCK, num_warps=4
-                )
-        results.append(out)
-        first += size
+    results = [x.new_empty(B, T, 3 * F * size) for size in sizes]
+    firsts = list(itertools.accumulate(sizes, initial=0))
+    parts = [i for i, out in enumerate(results) if out.numel()]
+    for some in (parts[i : i + _MOST] for i in range(0, len(parts), _MOST)):
+        out, first, size = (tuple(values[i] for i in some) for values in (results, firsts, sizes))
+        BLOCK = triton.next_power_of_2(3 * F * max(size))
+        ROWS = power_of_2(1024 // BLOCK, 1, 64)
+        with launch_on(x):
+            _encoding_fwd_kernel[(triton.cdiv(B * T, ROWS), len(some))](
+                x, table(joints, x.device, torch.int32), out, first, size, B * T, T, J * F, F, ROWS=ROWS, BLOCK=BLOCK,
+                num_warps=4,
+            )  # fmt: skip
     return results
 
 
@@ -122,12 +130,19 @@ def relative_encoding_backward(grads, x, joints, sizes) -> Tensor:
     return out
 
 
-_TABLES = dict.fromkeys(("joints_ptr", "starts_ptr", "steps_ptr"), "*i32:16")
-AOT = [  # 17 joints
-    compilation(f"relative_encoding/{name}", kernel, dtype, plan, _TABLES, matrix_units=False)
-    for dtype in (torch.float32, torch.bfloat16)
-    for name, kernel, plan in (
-        ("fwd", _encoding_fwd_kernel, {"ROWS": 32, "BLOCK": 32}),
-        ("bwd", _encoding_bwd_kernel, {"BLOCK_T": 16, "BLOCK": 64}),
-    )
-]
+def _compilations() -> list[Compilation]:
+    """RIE's five parts of 17 joints."""
+    found = []
+    tables = dict.fromkeys(("joints_ptr", "starts_ptr", "steps_ptr"), "*i32:16")
+    for dtype in (torch.float32, torch.bfloat16):
+        forward, backward = {"ROWS": 32, "BLOCK": 32}, {"BLOCK_T": 16, "BLOCK": 64}
+        usual = compilation("relative_encoding/fwd", _encoding_fwd_kernel, dtype, forward, tables, matrix_units=False)
+        types = {a: (t,) * 5 if a in ("out_ptr", "first", "size") else t for a, t in usual.types.items()}
+        found.append(dataclasses.replace(usual, types=types))
+        found.append(
+            compilation("relative_encoding/bwd", _encoding_bwd_kernel, dtype, backward, tables, matrix_units=False)
+        )
+    return found
+
+
+AOT = _compilations()

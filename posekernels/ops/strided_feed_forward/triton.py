@@ -13,6 +13,7 @@ import triton.language as tl
 from ..._adapters import contiguous
 from ..._dropout import gpu_arguments, seed_tensor
 from ..._triton import Compilation, compilation, dot_precision, keep_elements, launch_on, power_of_2
+from ...prepared import derived
 from ..dropout.triton import dropout
 from .products import gradients
 
@@ -61,7 +62,7 @@ def _hidden_kernel(
 @triton.jit
 def _conv_kernel(
     hidden_ptr,  # [B, T, N]
-    weight_ptr,  # [O, N, TAPS]
+    weight_ptr,  # [TAPS, O, N]: as it is read
     bias_ptr,  # [O]
     residual_ptr,  # [B, T, O] or None
     y_ptr,  # [B, outputs, O]
@@ -88,7 +89,7 @@ def _conv_kernel(
                 other=0.0,
             )
             weight = tl.load(
-                (weight_ptr + column * N * TAPS)[None, :] + (unit * TAPS + k)[:, None],
+                (weight_ptr + (k * O + column) * N)[None, :] + unit[:, None],
                 mask=(column < O)[None, :] & (unit < N)[:, None],
                 other=0.0,
             )
@@ -145,11 +146,16 @@ def _grad_hidden_kernel(
     tl.store(grad_hidden_ptr + at, tl.where(hidden == 0, 0.0, g * factor), mask=mask)
 
 
-def _plan(precision: str, columns: int, depth: int) -> dict:
-    side = 32 if precision == "tf32x3" else 64
+_MANY = 132  # programs: with fewer a large card is not filled, and they take smaller tiles
+
+
+def _plan(precision: str, rows: int, columns: int, depth: int) -> dict:
+    M, N = 32 if precision == "tf32x3" else 64, power_of_2(columns, 16, 64)
+    if triton.cdiv(rows, M) * triton.cdiv(columns, N) < _MANY:
+        M, N = 32, min(N, 32)
     return {
-        "BLOCK_M": side,
-        "BLOCK_N": power_of_2(columns, 16, 64),
+        "BLOCK_M": M,
+        "BLOCK_N": N,
         "BLOCK_K": power_of_2(depth, 16, 32),
         "num_warps": 4,
         "num_stages": 2,
@@ -162,7 +168,8 @@ def _grid(rows: int, columns: int, plan: dict) -> tuple[int]:
 
 def strided_feed_forward(x, weight1, bias1, weight2, bias2, residual, stride, hidden_rate, rate, seed, keep):
     """As ``reference.strided_feed_forward``."""
-    x, weight1, bias1, weight2, bias2, residual = contiguous(x, weight1, bias1, weight2, bias2, residual)
+    by_tap = derived("strided_feed_forward in Triton", lambda: weight2.permute(2, 0, 1).contiguous(), weight2)
+    x, weight1, bias1, bias2, residual = contiguous(x, weight1, bias1, bias2, residual)
     B, T, C = x.shape
     N, (O, _, TAPS) = weight1.shape[0], weight2.shape
     outputs = (T - 1) // stride + 1
@@ -175,15 +182,15 @@ def strided_feed_forward(x, weight1, bias1, weight2, bias2, residual, stride, hi
         rows = B * outputs * TAPS if sparse else B * T
         seed = seed_tensor(seed, x.device) if hidden_rate or rate else None
         with launch_on(x):
-            plan = _plan(precision, N, C)
+            plan = _plan(precision, rows, N, C)
             _hidden_kernel[_grid(rows, N, plan)](
                 x, weight1, bias1, hidden, T, C, N, rows, outputs, stride,
                 *gpu_arguments(hidden_rate, seed, x.device), SPARSE=sparse, TAPS=TAPS, DROPOUT=hidden_rate > 0,
                 PRECISION=precision, **plan,
             )  # fmt: skip
-            plan = _plan(precision, O, N)
+            plan = _plan(precision, B * outputs, O, N)
             _conv_kernel[_grid(B * outputs, O, plan)](
-                hidden, weight2, bias2, residual, y, T, N, O, B * outputs, outputs, stride,
+                hidden, by_tap, bias2, residual, y, T, N, O, B * outputs, outputs, stride,
                 *gpu_arguments(rate, seed, x.device), TAPS=TAPS, DROPOUT=rate > 0, PRECISION=precision, **plan,
             )  # fmt: skip
     return y, hidden if keep else x.new_empty(0)
@@ -204,7 +211,7 @@ def strided_feed_forward_backward(grad, hidden, x, weight1, weight2, stride, hid
         grad = dropout(grad, rate, seed, stream=1)
     with launch_on(x):
         if grad_hidden is not None:
-            plan = _plan(precision, N, O)
+            plan = _plan(precision, B * T, N, O)
             _grad_hidden_kernel[_grid(B * T, N, plan)](
                 grad, hidden, weight2, grad_hidden, T, N, O, B * T, outputs, stride, 1 / (1 - hidden_rate),
                 TAPS=TAPS, PRECISION=precision, **plan,
@@ -224,7 +231,7 @@ def _compilations() -> list[Compilation]:
                 ("grad_hidden", _grad_hidden_kernel, (512, 256)),
             ):
                 for drops in (False, True)[: 1 if name == "grad_hidden" else 2]:
-                    plan = _plan(precision, *sizes)
+                    plan = _plan(precision, 1 << 20, *sizes)
                     plan |= {"TAPS": taps, "PRECISION": precision, "SPARSE": sparse, "DROPOUT": drops}
                     label = f"strided_feed_forward/{name}-{taps}{'-dropout' if drops else ''}"
                     found.append(compilation(label, kernel, dtype, plan, types))
