@@ -369,7 +369,7 @@ def _blocks(kernel: str, dtype: torch.dtype, precision: str, Cin: int, Cout: int
         M = power_of_2(rows, power_of_2(J, 16, 64), M)
         if J == 1:  # where joints are mixed, narrower tiles pad less, but mix more often: by the counts that is dearer
             N = min((N, max(N // 2, 16)), key=lambda n: triton.cdiv(Cout, n) * n)
-        if triton.cdiv(rows, M) * triton.cdiv(Cout, N) < _MANY:
+        if triton.cdiv(rows, M // J * J) * triton.cdiv(Cout, N) < _MANY:
             M, N = M if J > 1 else min(M, 32), min(N, 32)
     warps = 4 if kernel == "fwd" and M * N <= 1024 else 8
     return {"BLOCK_M": M, "BLOCK_N": N, "BLOCK_C": power_of_2(Cin, 16, C), "num_warps": warps}
