@@ -234,7 +234,9 @@ def _compilations() -> list[Compilation]:
                     plan = _plan(precision, 1 << 20, *sizes)
                     plan |= {"TAPS": taps, "PRECISION": precision, "SPARSE": sparse, "DROPOUT": drops}
                     label = f"strided_feed_forward/{name}-{taps}{'-dropout' if drops else ''}"
-                    found.append(compilation(label, kernel, dtype, plan, types))
+                    two = (name, taps, drops, precision) == ("conv", 3, True, "tf32")  # registers, on sm_90
+                    spills = 8 if two else 0
+                    found.append(compilation(label, kernel, dtype, plan, types, spills_accepted=spills))
     return found
 
 
