@@ -29,6 +29,8 @@ class OpCase:
         peers: other ways to compute the same: name -> (inputs) -> output ("sdpa": PyTorch's own attention).
         unchecked: those of them that draw other random numbers, so that there is nothing to compare.
         dtypes: that it is timed in, beside float32.
+        float32: inputs that stay so when ``bench.counts`` takes the op in 16 bits.
+        counted_only: for ``bench.counts`` alone, and not timed.
         quick: part of ``--quick``.
         gpu_only: too large for a CPU.
         compiles: False where torch.compile takes minutes on the eager form: 50 steps unrolled, Philox in integers.
@@ -44,6 +46,8 @@ class OpCase:
     peers: dict[str, Callable[[dict[str, Tensor]], Tensor]] = field(default_factory=dict)
     unchecked: tuple[str, ...] = ()
     dtypes: tuple[torch.dtype, ...] = ()
+    float32: tuple[str, ...] = ()
+    counted_only: bool = False
     quick: bool = False
     gpu_only: bool = False
     compiles: bool = True

@@ -28,6 +28,7 @@ from bench.cases import model_cases, op_cases
 from posekernels import _dispatch, use_backend
 from posekernels.aot import _tool
 from posekernels.cli import Parser, run_cli
+from posekernels.eight_bits import quantise
 from posekernels.files import write_aside
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,7 +37,8 @@ FLOPS = 1e9  # and no larger case
 
 # An H200, as data sheets and others' measurements have it.
 BYTES_PER_S, LAUNCH_S, PROCESSORS, CLOCK = 4.3e12, 3e-6, 132, 1.7e9
-FLOPS_PER_S = {"bfloat16": 790e12, "float32": 400e12}  # of the matrix units; float32 as TF32
+# Of the matrix units; float32 as TF32, e4m3 twice bfloat16.
+FLOPS_PER_S = {"bfloat16": 790e12, "float32": 400e12, "float8_e4m3fn": 1580e12}
 ISSUED_PER_CLOCK, BANK_TURNS_PER_CLOCK = 4, 1  # by a processor
 CACHE_BYTES_PER_CLOCK = 5120  # of the second level, all processors
 # What a processor of sm_90 holds at once, and in which units registers and shared memory are given out.
@@ -44,8 +46,11 @@ MOST_WARPS, MOST_BLOCKS, REGISTERS, SHARED = 64, 32, 65536, 228 * 1024
 REGISTERS_OF_A_WARP, SHARED_OF_A_BLOCK = 256, 1024
 
 BACKENDS = ("triton", "cuda")
+# Products in FP8 that are counted: rows, depth, columns. MixSTE's projections and the Strided Transformer's hidden
+# layer, each at 243 frames.
+EIGHT_BITS = ((243 * 17, 512, 1536), (243, 256, 512))
 KINDS = (
-    ("mma", r"mma|ldmatrix"),
+    ("mma", r"mma|ldmatrix|wgmma\.mma_async"),
     ("global", r"(ld|st|atom|red)\.global|cp\.async\.c[ag]"),
     ("shared", r"(ld|st)\.shared"),
     (
@@ -53,7 +58,7 @@ KINDS = (
         r"(add|sub|mul|fma|mad|div|max|min|neg|abs|ex2|lg2|sqrt|rcp|rsqrt|copysign)\..*f(16|32|64)|cvt\..*f(16|32)",
     ),
     ("shuffle", r"shfl|redux|vote"),
-    ("barrier", r"bar|cp\.async\.(commit|wait)"),
+    ("barrier", r"bar|cp\.async\.(commit|wait)|wgmma|fence"),
     ("branch", r"bra|ret|setp|selp|.*\.pred"),
     ("integer", r""),
 )
@@ -94,8 +99,10 @@ def kind_of(op: str) -> str:
 
 def matrix_flops(op: str) -> int:
     """Of one instruction of a warp."""
-    shape = re.match(r"mma\..*?m(\d+)n(\d+)k(\d+)", op)
-    return 0 if shape is None else 2 * int(shape[1]) * int(shape[2]) * int(shape[3])
+    shape = re.match(r"(?:wg)?mma\..*?m(\d+)n(\d+)k(\d+)", op)
+    if shape is None:
+        return 0
+    return 2 * int(shape[1]) * int(shape[2]) * int(shape[3]) // (4 if op.startswith("wgmma") else 1)  # by four warps
 
 
 def width(op: str) -> int:
@@ -192,14 +199,17 @@ def row(
     )  # fmt: skip
 
 
-def _moved(i: dict, dtype: torch.dtype) -> dict:
-    return {n: t.to(dtype) if torch.is_tensor(t) and t.is_floating_point() else t for n, t in i.items()}
+def _moved(i: dict, dtype: torch.dtype, kept: Sequence[str] = ()) -> dict:
+    return {
+        name: t.to(dtype) if torch.is_tensor(t) and t.is_floating_point() and name not in kept else t
+        for name, t in i.items()
+    }
 
 
 def count(names: list[str], backends: Sequence[str] = BACKENDS) -> Iterator[Row]:
     """A row for each op case and network that is small enough, in float32 (as TF32) and bfloat16: Triton's kernels,
-    and of ops nvcc's."""
-    from posekernels import _triton
+    and of ops nvcc's. Products in FP8 as sm_90, as older cards have none."""
+    from posekernels import _eight_bits_triton, _triton
     from tests.ptx import nvcc, program
     from tests.ptx.device import gpu
 
@@ -207,9 +217,9 @@ def count(names: list[str], backends: Sequence[str] = BACKENDS) -> Iterator[Row]
     cache: dict[str, tuple[int, int]] = {}
     sized_for_it = mock.patch.object(_triton, "_multiprocessors", lambda device: PROCESSORS)
 
-    def add(what, size, precision, run, flops, least_bytes, backend="triton") -> Iterator[Row]:
+    def add(what, size, precision, run, flops, least_bytes, backend="triton", **options) -> Iterator[Row]:
         # sums are cut for as many processors as the bounds are made for
-        with sized_for_it, gpu(count_memory=True, strict=backend != "cuda") as device:
+        with sized_for_it, gpu(count_memory=True, strict=backend != "cuda", **options) as device:
             products = torch.backends.cuda.matmul
             before, products.fp32_precision = products.fp32_precision, "tf32"
             try:
@@ -231,12 +241,18 @@ def count(names: list[str], backends: Sequence[str] = BACKENDS) -> Iterator[Row]
             continue
         for precision in ("float32", "bfloat16"):
             dtype = getattr(torch, precision)
-            given = _moved(case.make(), dtype)
+            given = _moved(case.make(), dtype, case.float32)
             for backend in [b for b in backends if b in _dispatch.OPS[case.op]]:
                 if backend == "cuda" and nvcc.compiler() is None:
                     continue
                 run = functools.partial(case.call, given, backend)
                 yield from add(case.op, case.size, precision, run, case.flops, case.bytes(dtype.itemsize), backend)
+    for rows, depth, columns in EIGHT_BITS if "triton" in backends and (not names or "fp8" in names) else ():
+        x, (weight, scale) = torch.randn(rows, depth), quantise(torch.randn(columns, depth))
+        run = functools.partial(_eight_bits_triton.product, x.bfloat16(), weight, scale, None)
+        least = rows * (depth + 4 + 2 * columns) + columns * (depth + 4)
+        size = f"rows={rows} {depth}->{columns}"
+        yield from add("fp8", size, "float8_e4m3fn", run, 2.0 * rows * depth * columns, least, architecture=90)
     for case in model_cases() if "triton" in backends else ():
         batch = case.batches[0]
         if (names and case.model not in names) or case.flops(batch) > FLOPS:
@@ -277,8 +293,8 @@ _HEAD = (
     f"""# What the GPU kernels execute
 
 **Counted, not timed.** Made by `python -m bench.counts` on a CPU: Triton's kernels and those of `csrc`, compiled for
-sm_80, run in the executor of `tests/ptx`. Instructions are a warp's, of PTX, before ptxas schedules them; registers,
-spills: ptxas's.
+sm_80 (`fp8`: for sm_90), run in the executor of `tests/ptx`. Instructions are a warp's, of PTX, before ptxas schedules
+them; registers, spills: ptxas's.
 
 - *useful of issued mma*: the op's own work, of what the matrix units are asked to do (padding of tiles, matrices that
   are read as dense, what is computed again).

@@ -50,7 +50,9 @@ def units(
     parts, found = parts or PARTS, []
     if "op" in parts and (ops or not networks):
         for case in op_cases():
-            if (not ops or case.op in ops) and not (case.gpu_only and not device.startswith("cuda")):
+            if case.counted_only or (case.gpu_only and not device.startswith("cuda")):
+                continue
+            if not ops or case.op in ops:
                 found += of_op(case, device, precisions) if case.quick or not quick else ()
     for case in model_cases() if networks or not ops else ():
         if networks and case.model not in networks:

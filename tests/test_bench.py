@@ -47,6 +47,11 @@ def test_a_unit_is_found_again_by_its_name():
         assert (type(found), found.flops, found.bytes) == (type(unit), unit.flops, unit.bytes), str(unit)
 
 
+def test_what_is_only_counted_is_not_timed():
+    counted = {(case.op, case.size) for case in op_cases() if case.counted_only}
+    assert counted and not counted & {unit.group[:2] for unit in plan.units("cpu")}
+
+
 CHEAPEST = {}  # of every op, and of everything done with a network
 for _unit in sorted(plan.units("cpu", precisions=["float32"]), key=lambda u: u.flops):
     if _unit.pass_ in ("forward", "inference") and _unit.timed:

@@ -14,6 +14,8 @@ from bench.cases import OpCase
 OPS = {
     "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32": ("mma", 4096),
     "ldmatrix.sync.aligned.m8n8.x4.shared.b16": ("mma", 0),
+    "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3": ("mma", 131072),  # a warp's quarter
+    "wgmma.wait_group.sync.aligned": ("barrier", 0),
     "ld.global.v4.b32": ("global", 0),
     "cp.async.cg.shared.global": ("global", 0),
     "cp.async.wait_group": ("barrier", 0),

@@ -14,6 +14,7 @@ import posekernels
 from posekernels import BackendError, eight_bits, models
 from posekernels.eight_bits import Fp8Layer, quantise, reference
 from posekernels.testing import device_of
+from tests.eight_bits import trained, unseen_clips
 
 
 def numbers(*shape, seed=0):
@@ -118,6 +119,13 @@ def test_what_is_refused():
     for backend in ("cpu", "cuda"):
         with posekernels.use_backend(backend), pytest.raises(BackendError, match=f"fp8: backend '{backend}'.*no such"):
             low.eval().spatial[0].qkv(numbers(3, 32))
+
+
+def test_what_it_costs_on_trained_weights():
+    """The lifter that ships, on a few of the clips that it has not seen; bounds far from what all of them show."""
+    clips = sorted(unseen_clips(), key=lambda clip: len(clip.keypoints))[:3]
+    plain, low, between = trained(clips)
+    assert 0.1 < between < 20 and abs(low - plain) < 5, (plain, low, between)
 
 
 def test_older_cards_are_refused(monkeypatch):

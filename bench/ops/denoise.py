@@ -77,12 +77,15 @@ def case(B: int, steps: int, **extra) -> OpCase:
         return PARAMETERS * size + 2 * B * 17 * 5 * size
 
     size, peers = f"B={B} S={steps}", {"published": published}
-    return OpCase("denoise", size, make, call, flops, moved, peers=peers, compiles=steps == 1, **extra)
+    rest = ("x", "shifts", "coefficients", *(name for name in TENSORS if not name.endswith("_weight")))
+    options = {"peers": peers, "float32": rest, "compiles": steps == 1}
+    return OpCase("denoise", size, make, call, flops, moved, **options, **extra)
 
 
 CASES = [
     case(1, 50, quick=True),
     case(1, 1),
+    case(32, 1, counted_only=True),
     case(243, 1, quick=True),
     case(1024, 1),
     case(7, 3),
