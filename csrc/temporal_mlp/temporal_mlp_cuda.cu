@@ -4,6 +4,7 @@
 // The state stays in registers: warp w holds the coordinates 16 w to 16 w + 15, all (up to 64) slots. Every map is a
 // product of what the warps put into shared memory (`operand`) with a weight; while one is multiplied, the next weight
 // is copied from L2. A map over time reads its own warp's coordinates alone, one over coordinates everybody's.
+#include "posekernels/gpu_mma_k8.h"
 #include "posekernels/gpu_products.h"
 #include "posekernels/registry.h"
 
@@ -124,6 +125,54 @@ DEVICE void copy_row(T* to, const T* from, int n, int lane) {
     for (int i = lane; i < n; i += 32) to[i] = from[i];
 }
 
+// Depths of a map come in steps of this many.
+template <class Math>
+constexpr int map_step = std::is_same_v<Math, Exact> ? 4 : 8;
+
+// As multiply(), over depths [0, depth), but for the first `count` tiles of 8 columns alone, and in 16 bits with a last
+// step of 8 where 16 would be too many: 50 slots are multiplied as 56, not as 64.
+template <class Math, class T = typename Math::Number>
+DEVICE void multiply_part(Tile& tile, const T* A, int pitch_a, const T* B, int pitch_b, int depth, int count) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const T* a_row = A + (threadIdx.x / 32 * 16 + g) * pitch_a;
+    if constexpr (std::is_same_v<Math, Exact>) {
+        multiply<Math>(tile, A, pitch_a, B, pitch_b, 0, depth);
+    } else if constexpr (std::is_same_v<Math, Tf32>) {
+        for (int k = t; k < depth; k += 8) {
+            const float a[4] = {a_row[k], a_row[8 * pitch_a + k], a_row[k + 4], a_row[8 * pitch_a + k + 4]};
+#pragma unroll
+            for (int n = 0; n < 8; ++n) {
+                if (n >= count) break;
+                const float* b_row = B + (n * 8 + g) * pitch_b + k;
+                const float b[2] = {b_row[0], b_row[4]};
+                mma_tf32(tile.sums[n], a, b);
+            }
+        }
+    } else {
+        auto word = [](const T* p) { return *reinterpret_cast<const uint32_t*>(p); };  // two neighbours
+        const auto add = [&](int k, auto whole) {
+            const T* p = a_row + k + 2 * t;
+            const uint32_t a[2] = {word(p), word(p + 8 * pitch_a)};
+            uint32_t more[2] = {};
+            if constexpr (whole) more[0] = word(p + 8), more[1] = word(p + 8 * pitch_a + 8);
+#pragma unroll
+            for (int n = 0; n < 8; ++n) {
+                if (n >= count) break;
+                const T* q = B + (n * 8 + g) * pitch_b + k + 2 * t;
+                if constexpr (whole) {
+                    const uint32_t all[4] = {a[0], a[1], more[0], more[1]}, b[2] = {word(q), word(q + 8)};
+                    mma(tile.sums[n], all, b, T{});
+                } else {
+                    mma_k8(tile.sums[n], a, word(q), T{});
+                }
+            }
+        };
+        int k = 0;
+        for (; k + 16 <= depth; k += 16) add(k, std::true_type{});
+        if (k < depth) add(k, std::false_type{});
+    }
+}
+
 // What the threads of a block do together.
 template <class Math>
 struct Block {
@@ -153,7 +202,7 @@ struct Block {
     // Begins to copy what the map after this one needs. No barriers.
     DEVICE void prefetch(const Map<T>& map, int to) const {
         if (!map.weight) return;
-        constexpr int step = depth_step<Math>();
+        constexpr int step = map_step<Math>;
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         T* target = weights + to * coordinates * wide;
         const int columns = map.spatial ? wide : narrow;
@@ -187,14 +236,14 @@ struct Block {
         sync();
         turn ^= 1;
         prefetch(next, turn);
-        constexpr int step = depth_step<Math>();
+        constexpr int step = map_step<Math>;
         const int depth = ((map.transposed ? map.out : map.in) + step - 1) / step * step;
+        const int columns = map.spatial ? s.T : map.transposed ? map.in : map.out;
         z.clear();
         if (map.spatial)
-            multiply<Math>(z, weight, wide, operand, wide, 0, depth);
+            multiply_part<Math>(z, weight, wide, operand, wide, depth, (columns + 7) / 8);
         else
-            multiply<Math>(z, operand, narrow, weight, narrow, 0, depth);
-        const int columns = map.spatial ? s.T : map.transposed ? map.in : map.out;
+            multiply_part<Math>(z, operand, narrow, weight, narrow, depth, (columns + 7) / 8);
         const T* bias = vectors + (turn ^ 1) * 3 * coordinates;
         z.each([&](float& v, int row, int column) {
             const bool inside = row < s.C && column < columns;

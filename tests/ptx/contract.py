@@ -8,6 +8,7 @@ from unittest import mock
 import torch
 from triton import knobs
 
+from bench.ops import temporal_mlp as bench_temporal_mlp
 from posekernels import _dispatch, _eight_bits_triton, ops
 from posekernels.eight_bits import quantise, reference
 from posekernels.testing import BUDGET, assert_within_budget
@@ -116,6 +117,21 @@ def denoiser(matrices: str, backend: str) -> None:
     assert len(device.launches) == 1
     for g, w in zip(got, want, strict=True):
         assert_within_budget(g, w.double(), bound=1e-2)
+
+
+def stack(backend: str) -> int:
+    """How many launches a stack of three blocks of PKD takes, of 66 coordinates by 50 slots.
+
+    Raises:
+        AssertionError: the kernel's answer is wrong, or a launch is at fault.
+    """
+    torch.set_num_threads(1)
+    case = next(case for case in bench_temporal_mlp.CASES if case.size.startswith("B=32 66x50 N=4 "))
+    given = {name: t[:2] if name == "x" else t[:3] for name, t in case.make().items()}
+    want = case.call({name: t.double() for name, t in given.items()}, "reference")
+    with gpu(strict=backend != "cuda") as device:
+        assert_within_budget(case.call({n: t.bfloat16() for n, t in given.items()}, backend), want, bound=2e-2)
+    return len(device.launches)
 
 
 def few_rows(dtype: str) -> None:

@@ -45,6 +45,13 @@ def test_denoise_in_cuda_takes_matrices_of_16_bits(pool, matrices):
     pool.submit(contract.denoiser, matrices, "cuda").result()
 
 
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_a_stack_is_one_launch(pool, backend):
+    if backend == "cuda" and nvcc.compiler() is None:
+        pytest.skip("no nvcc here (pip install nvidia-cuda-nvcc nvidia-cuda-cccl)")
+    assert pool.submit(contract.stack, backend).result() == 1
+
+
 @pytest.mark.parametrize("hopper", contract.HOPPER, ids=" ".join)
 def test_kernels_for_sm_90_keep_the_contract(hopper, pool):
     if hopper[2] == "cuda" and nvcc.compiler() is None:

@@ -1,8 +1,8 @@
 """Triton kernels of ``temporal_mlp``. The math they follow is in README.md beside this file.
 
-One program carries one sample through one block, in float32; the state (13 KB a sample) and the weights (20 KB a block)
-stay in the L2 cache from launch to launch. All blocks in one kernel need more registers than there are: such a loop
-spills 50 to 1000 bytes a thread at C = 66, whose 128-row tile is half padding. Tiles are 0 past C rows and T columns.
+One program carries one sample, in float32: forward through the whole stack, backward through one block a launch. The
+state (13 KB a sample) and the weights (20 KB a block) come from the L2 cache, as a state kept in registers is more than
+there are: at C = 66 the 128-row tile is half padding. Tiles are 0 past C rows and T columns.
 """
 
 from __future__ import annotations
@@ -141,9 +141,8 @@ def _first_map(
 
 @triton.jit
 def _temporal_mlp_fwd_kernel(
-    x_ptr,  # [B, C, T] float32: the state before this block
-    again_ptr,  # the same: its addresses are not kept from one reading to the next, which would fill the registers
-    weight_ptr,  # of this block from here on
+    states_ptr,  # [B, C, T] float32, the state before the first block; what follows each lies ``step`` further
+    weight_ptr,  # of N blocks from here on
     bias_ptr,
     scale_ptr,
     shift_ptr,
@@ -152,10 +151,12 @@ def _temporal_mlp_fwd_kernel(
     pre_scale_ptr,
     pre_shift_ptr,
     h_ptr,  # [B, C, T] float32, written: what the second map takes after a first one; else None
-    y_ptr,  # [B, C, T] float32: the state after it; may be x_ptr
+    step,  # 0: in place
     C,
     T,
+    N,
     size,  # how many values the last norm runs over
+    affine,  # numbers in its scale
     eps,
     MIX: tl.constexpr,
     NORM: tl.constexpr,
@@ -166,21 +167,38 @@ def _temporal_mlp_fwd_kernel(
 ):
     # grid (B,)
     b = tl.program_id(0).to(tl.int64)
-    x_ptr += b * C * T
-    source = x_ptr
-    if pre_weight_ptr is not None:
-        source = h_ptr + b * C * T
-        h, _ = _first_map(x_ptr, pre_weight_ptr, pre_bias_ptr, C, T, eps, BLOCK_C, BLOCK_T, DEPTH, PRECISION)
-        h = h * _vector(pre_scale_ptr, T, BLOCK_T)[None, :] + _vector(pre_shift_ptr, T, BLOCK_T)[None, :]
-        _store(source, h + _matrix(x_ptr, C, T, BLOCK_C, BLOCK_T), C, T, BLOCK_C, BLOCK_T)
-        tl.debug_barrier()  # the product reads what other threads wrote
-    z = _second_map(source, weight_ptr, bias_ptr, C, T, BLOCK_C, BLOCK_T, DEPTH, MIX, PRECISION)
-    if NORM != "none":
-        z, _ = _normalise(z, _inside(C, T, BLOCK_C, BLOCK_T, NORM), size, eps, NORM)
-        z = z * _affine(scale_ptr, C, T, BLOCK_C, BLOCK_T, NORM) + _affine(shift_ptr, C, T, BLOCK_C, BLOCK_T, NORM)
-    z += _matrix(again_ptr + b * C * T, C, T, BLOCK_C, BLOCK_T)
-    tl.debug_barrier()  # everybody has read x
-    _store(y_ptr + b * C * T, z, C, T, BLOCK_C, BLOCK_T)
+    state = states_ptr + b * C * T
+    for n in range(N):
+        # 0 both, which the compiler does not see: it would keep addresses and masks, the same for every block and for
+        # both readings of the state, in more registers than there are.
+        nothing, neither = n // N, (n + 1) // (N + 1)
+        c, t, block = C + nothing, T + nothing, tl.full((), n, tl.int64)
+        mixed = t if MIX == "temporal" else c
+        x_ptr = state + nothing
+        source = x_ptr
+        if pre_weight_ptr is not None:
+            source = h_ptr + b * c * t
+            own = block * t
+            h, _ = _first_map(
+                x_ptr, pre_weight_ptr + own * t, pre_bias_ptr + own, c, t, eps, BLOCK_C, BLOCK_T, DEPTH, PRECISION
+            )
+            h = (
+                h * _vector(pre_scale_ptr + own, t, BLOCK_T)[None, :]
+                + _vector(pre_shift_ptr + own, t, BLOCK_T)[None, :]
+            )
+            _store(source, h + _matrix(x_ptr, c, t, BLOCK_C, BLOCK_T), c, t, BLOCK_C, BLOCK_T)
+            tl.debug_barrier()  # the product reads what other threads wrote
+        weight, bias = weight_ptr + block * mixed * mixed, bias_ptr + block * mixed
+        z = _second_map(source, weight, bias, c, t, BLOCK_C, BLOCK_T, DEPTH, MIX, PRECISION)
+        if NORM != "none":
+            z, _ = _normalise(z, _inside(c, t, BLOCK_C, BLOCK_T, NORM), size, eps, NORM)
+            z = z * _affine(scale_ptr + block * affine, c, t, BLOCK_C, BLOCK_T, NORM)
+            z += _affine(shift_ptr + block * affine, c, t, BLOCK_C, BLOCK_T, NORM)
+        z += _matrix(state + neither, c, t, BLOCK_C, BLOCK_T)
+        tl.debug_barrier()  # everybody has read the state
+        state += step
+        _store(state, z, c, t, BLOCK_C, BLOCK_T)
+        tl.debug_barrier()  # the next block reads it
 
 
 @triton.jit
@@ -307,23 +325,19 @@ def _plan(C: int, T: int, mix: str, norm: str, dtype: torch.dtype, precision: st
 
 
 def temporal_mlp(x, *args) -> tuple[Tensor, Tensor]:
-    """As ``reference.temporal_mlp``, a launch per block; keeps every block's input, [N, B, C, T] float32."""
+    """As ``reference.temporal_mlp``, one launch; keeps every block's input, [N, B, C, T] float32."""
     *parameters, mix, norm, eps, keep = args
     parameters = contiguous(*parameters)
     (B, C, T), N = x.shape, parameters[0].shape[0]
-    saved = torch.empty((N, B, C, T) if keep else 0, dtype=torch.float32, device=x.device)
-    state = x.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    if keep and N:
-        saved[0] = state
-    h = None if parameters[4] is None else torch.empty_like(state)
-    plan = _plan(C, T, mix, norm, x.dtype, dot_precision(x.dtype))
-    size = _sizes(C, T, norm)[0]
-    for n in range(N if x.numel() else 0):
-        source, target = (saved[n], saved[n + 1] if n + 1 < N else state) if keep else (state, state)
-        own = [t if t is None else t[n] for t in parameters]
+    states = torch.empty((N + 1 if keep else 1, B, C, T), dtype=torch.float32, device=x.device)
+    states[0] = x
+    h = None if parameters[4] is None else torch.empty_like(states[0])
+    plan, sizes = _plan(C, T, mix, norm, x.dtype, dot_precision(x.dtype)), _sizes(C, T, norm)
+    if N and x.numel():
         with launch_on(x):
-            _temporal_mlp_fwd_kernel[(B,)](source, source, *own, h, target, C, T, size, eps=eps, **plan)
-    return state.to(x.dtype), saved if keep else x.new_empty(0)
+            step = x.numel() if keep else 0
+            _temporal_mlp_fwd_kernel[(B,)](states, *parameters, h, step, C, T, N, *sizes, eps=eps, **plan)
+    return states[-1].to(x.dtype, copy=keep), states[:N] if keep else x.new_empty(0)
 
 
 def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
@@ -372,7 +386,7 @@ def _compilations() -> list[Compilation]:
             ("bwd_second", _temporal_mlp_bwd_second_kernel),
             ("bwd_first", _temporal_mlp_bwd_first_kernel),
         ):
-            wide = ("saved_ptr", "partial_ptr", "x_ptr", "again_ptr", "y_ptr", "grad_ptr", "h_ptr", "dz_ptr", "dy_ptr")
+            wide = ("saved_ptr", "partial_ptr", "states_ptr", "grad_ptr", "h_ptr", "dz_ptr", "dy_ptr")
             narrow = f"*{TYPE_NAMES[dtype]}"  # slices of the stacked weights: not aligned
             types = {a: "*fp32:16" if a in wide else narrow for a in kernel.arg_names if a.endswith("_ptr")}
             plan = _plan(66, 50, "temporal", "spatial", dtype, precision)
