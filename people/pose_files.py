@@ -364,7 +364,7 @@ def _some(rows: Iterable[np.ndarray], kept: np.ndarray) -> tuple[np.ndarray, np.
     found, there, at = [], np.zeros(len(kept), bool), 0
     for some in rows:
         own = slice(at, at + len(some))
-        there[own] = np.isfinite(some.reshape(len(some), -1)).all(1)
+        there[own] = np.isfinite(some).all(tuple(range(1, some.ndim)))
         found.append(some[kept[own]])
         at += len(some)
     if at != len(kept):

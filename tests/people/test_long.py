@@ -302,8 +302,8 @@ def test_a_forecast_reads_the_end_of_a_long_file(tmp_path, monkeypatch, capsys, 
 @pytest.mark.parametrize("form", [".npz", ".json"])
 def test_a_forecast_keeps_what_was_detected(tmp_path, monkeypatch, form):
     """Of the end of a long file too, of which it reads no more."""
-    people = [person(1, range(1500)), person(7, range(400, 1400)), person(9, range(1000, 1500))]
-    lifted = Lifted(people, 10.0, (640, 480), "x.mp4", length=1500, detected_layout="halpe-26")
+    people = [person(1, range(1536)), person(7, range(400, 1400)), person(9, range(1000, 1536))]
+    lifted = Lifted(people, 10.0, (640, 480), "x.mp4", length=1536, detected_layout="halpe-26")
     pose_files.write(tmp_path / f"x{form}", lifted)
     found = []
     for many in (1 << 30, 100):
@@ -317,8 +317,8 @@ def test_a_forecast_keeps_what_was_detected(tmp_path, monkeypatch, form):
         for a, b in zip(one.people, other.people):
             for name in ("points", "scores", "poses", "world", "detected"):
                 np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-    np.testing.assert_array_equal(found[2].people[0].detected[900:1500], people[0].detected[900:])
-    assert np.isnan(found[2].people[0].detected[1500:]).all()
+    np.testing.assert_array_equal(found[2].people[0].detected[936:1536], people[0].detected[936:])
+    assert np.isnan(found[2].people[0].detected[1536:]).all()
     tracemalloc.start()
     pose_files.read_before(tmp_path / f"x{form}", 10.0)
     peak = tracemalloc.get_traced_memory()[1]
