@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from posekernels import _dispatch
 from posekernels.ops import best_hypothesis, merge_hypotheses, procrustes, procrustes_error
 from posekernels.pose.skeleton import H36M_16, H36M_17
 from posekernels.testing import assert_within_budget, guarded, require
@@ -179,3 +180,7 @@ def test_procrustes_gradcheck():
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_auto_takes_the_kernel_that_asks_the_cache_for_less():
+    assert list(_dispatch.OPS["best_hypothesis"]) == ["cpu", "cuda", "triton", "reference"]
