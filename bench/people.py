@@ -5,6 +5,7 @@ Clips with known truth go through what ``posekernels lift`` does: tracks of 2D k
 - synthetic: the starter set's test clips (and with ``--motion`` the subjects of ``train.data.open_motion`` that
   training leaves out), filmed by cameras pitched 0 to 25 degrees, with a detector's errors: as
   ``bench.detector_errors`` measured them, and limbs left for right, elsewhere, or not seen, for some frames;
+- standing: with ``--motion``, five seconds each of those left out who stand, whatever they do above their feet;
 - real: pose2sim's four views (``--wheel``, as in ``bench.pose2sim``).
 
 Measured on the 12 joints of arms and legs, each clip counting the same:
@@ -13,7 +14,10 @@ Measured on the 12 joints of arms and legs, each clip counting the same:
 - bones, mm: standard deviation of a limb's length over a clip. knees, degrees: error of their angle.
 - slide, m/s: speed over the ground of ankles that the truth plants (slower than 0.1 m/s).
 - shaking: 95th percentile of the ankles' acceleration, relative to the truth's.
-- drift, m: 95th percentile of how far the hips' way is off, from its first frame on. tilt, degrees: error of "up".
+- drift, m: 95th percentile of how far the hips' way is off, from its first frame on: of walkers mostly their unknown
+  size. stands, m: the same of people who stand, whose feet and hips the truth keeps within 5 and 10 cm for 5 s;
+  hips, m/s: 95th percentile of the hips' speed meanwhile. tilt, degrees: error of "up"; walkers: of those whose hips
+  come ``WALKS`` metres far.
 - swaps, %: frames in which the legs are nearer to the truth with left and right exchanged.
 
 Beside the shipped weights and those of ``--weights`` stands "flat": the keypoints themselves, without depth.
@@ -50,7 +54,12 @@ BONES = [pair for chain in CHAINS for pair in zip(chain, chain[1:])]
 SIZE, FOCAL, FPS = (1920, 1080), 1700.0, 50.0
 LONGEST = 500  # frames of a clip
 PLANTED = 0.1  # m/s
-COLUMNS = ("MPJPE", "P-MPJPE", "bones", "knees", "slide", "shaking", "drift", "tilt", "swaps")
+STANDS, WITHIN = 5.0, (0.05, 0.1)  # seconds; metres: whose feet and hips stay there for so long stands
+WALKS = 1.5  # metres
+COLUMNS = (
+    *("MPJPE", "P-MPJPE", "bones", "knees", "slide", "shaking"),
+    *("drift", "stands", "hips", "tilt", "walkers", "swaps"),
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,15 @@ def synthetic(recordings: list[tuple[str, np.ndarray]]) -> Iterator[Case]:
         yield Case(name, Track(1, points, scores), truth, up, SIZE, FOCAL, FPS)
 
 
+def standers(held: list[open_motion.Recording]) -> list[tuple[str, np.ndarray]]:
+    """Of each recording in which somebody stands, the first ``STANDS`` seconds of that."""
+    found = []
+    for number, recording in enumerate(held):
+        stretches = standing(recording.points, np.ones(len(recording.points) - 1, bool), FPS)
+        found += [(f"{recording.subject} {number}", recording.points[part]) for part in stretches[:1]]
+    return found
+
+
 def real(wheel: Path) -> Iterator[Case]:
     """pose2sim's four views; the track nearest to the projected truth."""
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +153,10 @@ def real(wheel: Path) -> Iterator[Case]:
             pixels = pose2sim.project(world, camera)
             tracks = [in_h36m(track, keypoints.layout) for track in keypoints.people]
             tracks = [t for t in tracks if (t.scores > 0).any(1).sum() > len(pixels) / 2]
-            off = [np.nanmedian(np.linalg.norm(t.points[: len(pixels)] - pixels, axis=-1)) for t in tracks]
+            off = []
+            for track in tracks:
+                both = track.frames < len(pixels)
+                off.append(np.nanmedian(np.linalg.norm(track.points[both] - pixels[track.frames[both]], axis=-1)))
             up = camera["turn"][:, 2] * (1, -1, -1)
             track, focal = tracks[int(np.nanargmin(off))], float(camera["focal"][0])
             yield Case(f"pose2sim view {number}", track, truth, up, (1088, 1920), focal, 60.0)
@@ -161,6 +182,21 @@ class _Flat:
         return np.pad(person.numpy() * 0.5, ((0, 0), (0, 0), (0, 1)))
 
 
+def standing(world: np.ndarray, follows: np.ndarray, fps: float) -> list[slice]:
+    """Stretches of ``STANDS`` seconds, half a second apart, in which somebody stands.
+
+    Args:
+        world: [T, 17, 3] metres, of the truth. follows: [T - 1] whether a frame is the next one of the recording.
+    """
+    length, found = round(STANDS * fps), []
+    for start in range(0, len(world) - length + 1, round(fps / 2)):
+        part = world[start : start + length, [3, 6, 0]]
+        feet, hips = np.split(np.linalg.norm(part - np.median(part, 0), axis=-1), [2], 1)
+        if feet.max() < WITHIN[0] and hips.max() < WITHIN[1] and follows[start : start + length - 1].all():
+            found.append(slice(start, start + length))
+    return found
+
+
 def knee_angles(points: np.ndarray) -> np.ndarray:
     """[T, 2] degrees between thigh and shin; 180 is straight."""
     angles = []
@@ -173,20 +209,23 @@ def knee_angles(points: np.ndarray) -> np.ndarray:
 
 def figures(case: Case, person: Person) -> dict[str, float]:
     """The columns for one clip. ``person.world`` comes from ``stand`` with the camera's size and focal length."""
-    T = min(len(case.truth), len(person.poses))
-    there = np.flatnonzero(person.present[:T])
-    truth, poses = case.truth[there], person.poses[there].astype(np.float64)
+    own = np.flatnonzero(person.present & (person.frames < len(case.truth)))
+    there = person.frames[own]
+    truth, poses = case.truth[there], person.poses[own].astype(np.float64)
     relative = truth - truth[:, :1]
     off = np.linalg.norm(poses - poses[:, :1] - relative, axis=-1)[:, LIMBS]
     aligned = p_mpjpe(torch.from_numpy(poses[:, LIMBS]), torch.from_numpy(relative[:, LIMBS]))
     lengths = np.stack([np.linalg.norm(poses[:, a] - poses[:, b], axis=-1) for a, b in BONES], -1)
-    world, true_world = person.world[there].astype(np.float64), truth @ level(case.up).T
+    world, true_world = person.world[own].astype(np.float64), truth @ level(case.up).T
     ankles, true_ankles = world[:, [3, 6]], true_world[:, [3, 6]]
     follows = np.diff(there) == 1
     speed = np.linalg.norm(np.diff(ankles, axis=0), axis=-1) * case.fps
     planted = (np.linalg.norm(np.diff(true_ankles, axis=0), axis=-1) * case.fps < PLANTED) & follows[:, None]
     shaking = [np.percentile(np.linalg.norm(np.diff(a, 2, axis=0), axis=-1), 95) for a in (ankles, true_ankles)]
     way = (world[:, 0] - world[0, 0]) - (true_world[:, 0] - true_world[0, 0])
+    hips = np.linalg.norm(np.diff(world[:, 0], axis=0), axis=-1) * case.fps
+    still = standing(true_world, follows, case.fps)
+    stands = [np.percentile(np.linalg.norm(way[part] - way[part.start], axis=-1), 95) for part in still]
     legs = list(LIMBS[:6])
     direct = np.linalg.norm(poses[:, legs] - relative[:, legs], axis=-1).mean(1)
     crossed = np.linalg.norm(poses[:, [*legs[3:], *legs[:3]]] - relative[:, legs], axis=-1).mean(1)
@@ -202,7 +241,10 @@ def figures(case: Case, person: Person) -> dict[str, float]:
         "slide": speed[planted].mean() if planted.any() else np.nan,
         "shaking": shaking[0] / shaking[1],
         "drift": np.percentile(np.linalg.norm(way, axis=-1), 95),
+        "stands": np.mean(stands) if stands else np.nan,
+        "hips": np.mean([np.percentile(hips[part][:-1], 95) for part in still]) if still else np.nan,
         "tilt": tilt,
+        "walkers": tilt if np.ptp(true_world[:, 0], axis=0).max() > WALKS else np.nan,
         "swaps": (crossed < 0.8 * direct).mean() * 100,
     }
 
@@ -215,11 +257,18 @@ def measured(case: Case, lifter: Lifter | None, smooth: int) -> dict[str, float]
     return figures(case, person)
 
 
+def mean(values: list[float]) -> float | None:
+    """Of those there are."""
+    there = [float(v) for v in values if np.isfinite(v)]
+    return sum(there) / len(there) if there else None
+
+
 def table(title: str, rows: dict[str, dict[str, float]]) -> str:
     width = max(map(len, rows)) + 2
     lines = [title, " " * width + "".join(f"{c:>9}" for c in COLUMNS)]
     for name, row in rows.items():
-        lines.append(f"{name:<{width}}" + "".join(f"{row[c]:>9.{1 if row[c] >= 10 else 2}f}" for c in COLUMNS))
+        cells = ("-" if v is None or np.isnan(v) else f"{v:.{1 if v >= 10 else 2}f}" for v in map(row.get, COLUMNS))
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>9}" for cell in cells))
     return "\n".join(lines)
 
 
@@ -241,12 +290,14 @@ def main() -> int:
         ]
         recordings += [(f"{r.subject} {n}", r.points) for n, r in enumerate(held[:: max(1, len(held) // 12)])]
     groups = {"synthetic": list(synthetic(recordings))}
+    if options.motion:
+        groups["standing"] = list(synthetic(standers(held)))
     if options.wheel:
         groups["pose2sim"] = list(real(options.wheel))
     result = {}
     for group, cases in groups.items():
         rows = {name: [measured(case, lifter, options.smooth) for case in cases] for name, lifter in lifters.items()}
-        means = {name: {c: float(np.nanmean([f[c] for f in found])) for c in COLUMNS} for name, found in rows.items()}
+        means = {name: {c: mean([f[c] for f in found]) for c in COLUMNS} for name, found in rows.items()}
         result[group] = {"clips": len(cases), "means": means}
         print(table(f"{group}: {len(cases)} clips, {sum(len(c.truth) for c in cases)} frames", means))
         if options.each:

@@ -10,79 +10,33 @@ import numpy as np
 from posekernels.pose.smoothing import savitzky_golay
 
 from .bodies import path_equations, root_path
-from .lifter import LONGEST, MARGIN, Person, focal_of, pieces, runs
+from .lifter import MARGIN, Person, focal_of, pieces, runs
 from .rows import cuts
+from .steady import footholds_of, planted, steadied, still_feet
 
-STILL = 0.3  # m/s: an ankle that is slower in the image, and not much faster in space, stands
-FOOT = 0.07  # m/s: how still feet that stand are
-OFF = 0.06  # metres: how far a lifted joint is from where the image shows it
-PUSH = 5.0  # m/s^2: accelerations of the root
-ANKLES = [3, 6]
-LEAN = 0.1  # about 6 degrees: how far people lean on average
-UNEVEN = 0.2  # metres: of footholds, errors that many of them share included
-
-
-def still_feet(points: np.ndarray, placed: np.ndarray, focal: float, fps: float) -> np.ndarray:
-    """[T - 1, 2] bool: which ankles (right, left) stand from a frame to the next.
-
-    Args:
-        points: [T, 17, 2] pixels. placed: [T, 17, 3] metres, camera axes. focal: pixels.
-    """
-    span = 2 * max(1, round(0.08 * fps)) + 1
-    seen = savitzky_golay(points[:, ANKLES].astype(np.float32), span, 1)
-    space = savitzky_golay(placed[:, ANKLES].astype(np.float32), span, 1)
-    across = np.linalg.norm(np.diff(seen, axis=0), axis=-1) / focal * placed[:-1, ANKLES, 2] * fps
-    speed = np.linalg.norm(np.diff(space, axis=0), axis=-1) * fps
-    return (across < STILL) & (speed < 3 * STILL)
-
-
-def steadied(normal: np.ndarray, right: np.ndarray, poses: np.ndarray, still: np.ndarray, fps: float) -> np.ndarray:
-    """[T, 3] metres: the smooth way of the root that agrees with the image and with feet that stand.
-
-    A Kalman smoother (Rauch, Tung and Striebel) over place and speed.
-
-    Args:
-        normal, right: of ``path_equations``.
-        poses: [T, 17, 3] metres, root at 0. still: [T - 1, 2], of ``still_feet``.
-    """
-    T = len(poses)
-    step = np.eye(6)
-    step[:3, 3:] = np.eye(3)
-    push = (PUSH / fps**2) ** 2 * np.kron(np.array([[1 / 3, 1 / 2], [1 / 2, 1]]), np.eye(3))
-    moved = -np.diff(poses[:, ANKLES], axis=0)  # of the root, if the foot stands
-    means, spreads, ahead = np.zeros((T, 6)), np.zeros((T, 6, 6)), np.zeros((T, 6, 6))
-    mean, spread = np.zeros(6), np.diag([1e4] * 3 + [(3 / fps) ** 2] * 3)
-    for t in range(T):
-        if t:
-            mean, spread = step @ means[t - 1], step @ spreads[t - 1] @ step.T + push
-        ahead[t] = spread
-        gain = np.zeros((6, 6))
-        pull = np.zeros(6)
-        gain[:3, :3], pull[:3] = normal[t] / OFF**2, right[t] / OFF**2
-        if t < T - 1 and still[t].any():
-            weight = still[t].sum() / (FOOT / fps) ** 2
-            gain[3:, 3:] += weight * np.eye(3)
-            pull[3:] += weight * moved[t, still[t]].mean(0)
-        before = np.linalg.inv(spread)
-        spreads[t] = np.linalg.inv(before + gain)
-        means[t] = spreads[t] @ (before @ mean + pull)
-    for t in range(T - 2, -1, -1):
-        back = spreads[t] @ step.T @ np.linalg.inv(ahead[t + 1])
-        means[t] = means[t] + back @ (means[t + 1] - step @ means[t])
-    return means[:, :3]
+LEAN = (0.05, 0.15)  # about 3 and 9 degrees: how far "up" by the bodies is off, sideways and along the view
+UNEVEN = 0.1  # metres: how far footholds are off a level
+SEGMENTS = (  # of a body: from joint, to joint, share of its weight, how far along (Winter, 2009)
+    *((0, 8, 0.497, 0.5), (8, 10, 0.081, 0.7), (1, 2, 0.1, 0.433), (4, 5, 0.1, 0.433), (2, 3, 0.061, 0.606)),
+    *((5, 6, 0.061, 0.606), (11, 12, 0.028, 0.436), (14, 15, 0.028, 0.436), (12, 13, 0.022, 0.682)),
+    (15, 16, 0.022, 0.682),
+)
+SOLVED = 2048  # frames at once, of which each takes 10 kB
+LEGS = [2, 3, 5, 6]  # what may move, to where feet stand
+ARCH = 0.05  # metres: how far ahead of the ankles people stand
 
 
 def upright(people: Sequence[Person], footholds: list[np.ndarray] | None = None) -> np.ndarray:
     """[3, 3] rotation from camera axes to z-up axes, so that people stand upright on average and face as filmed.
 
-    Up is the median direction from ankles to neck, which gravity decides for whoever walks or stands, to within some
-    degrees; the places where feet stood, which lie on one level for each person, then decide as far as they spread.
+    Up is the median direction from the feet to the body's centre of mass, which gravity decides for whoever walks or
+    stands, to within some degrees; the places where feet stood, which lie on one level for each person, then decide as
+    far as they spread.
 
     Args:
         footholds: [N, 3] metres, camera axes, for each person.
     """
-    spine = np.concatenate([_spine(p) for p in people])
-    up = np.median(spine / np.maximum(np.linalg.norm(spine, axis=-1, keepdims=True), 1e-9), axis=0)
+    up = np.median(np.concatenate([_unit(_balance(p)) for p in people]), axis=0)
     if up[1] > -0.5:  # lying or upside down on average: no telling; a level camera then
         up = np.array([0.0, -1, 0])
     turn = _facing(up / np.linalg.norm(up))
@@ -91,13 +45,20 @@ def upright(people: Sequence[Person], footholds: list[np.ndarray] | None = None)
     return turn
 
 
-def _spine(person: Person) -> np.ndarray:
-    """[T, 3] from the middle of the ankles to the neck, in the frames with a pose."""
+def _balance(person: Person) -> np.ndarray:
+    """[T, 3] from between the feet to the centre of mass, in the frames with a pose."""
     there, found = person.present, [np.zeros((0, 3), np.float32)]
     for rows in cuts(len(there)):
         poses = person.poses[rows][there[rows]]
-        found.append(poses[:, 8] - (poses[:, 3] + poses[:, 6]) / 2)
+        ankles = (poses[:, 3] + poses[:, 6]) / 2
+        ahead = np.cross(_unit(poses[:, 4] - poses[:, 1]), _unit(poses[:, 8] - ankles))
+        mass = sum(share * (poses[:, a] + along * (poses[:, b] - poses[:, a])) for a, b, share, along in SEGMENTS)
+        found.append(mass - ankles - ARCH * ahead)
     return np.concatenate(found)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
 
 
 def _facing(up: np.ndarray) -> np.ndarray:
@@ -111,7 +72,7 @@ def _facing(up: np.ndarray) -> np.ndarray:
 def _slope(footholds: list[np.ndarray], turn: np.ndarray) -> np.ndarray:
     """[2] how far up leans along x and y of ``turn``, so that every person's footholds are on one level.
 
-    Least squares with the spine's verdict as a prior; footholds on a stair or a box count less and less (Cauchy).
+    Least squares with the bodies' verdict as a prior; footholds on a stair or a box count less and less (Cauchy).
     """
     at = np.concatenate(footholds) @ turn.T
     rows, heights = at[:, :2], at[:, 2]
@@ -127,26 +88,13 @@ def _slope(footholds: list[np.ndarray], turn: np.ndarray) -> np.ndarray:
     for _ in range(10):
         pull = weight / UNEVEN**2
         normal = np.diag(np.r_[0, 0, of_each(pull)] + 1e-9)
-        normal[:2, :2] += (rows.T * pull) @ rows + np.eye(2) / LEAN**2
+        normal[:2, :2] += (rows.T * pull) @ rows + np.diag(1 / np.square(LEAN))
         normal[:2, 2:] = -np.stack([of_each(pull * rows[:, axis]) for axis in (0, 1)])
         normal[2:, :2] = normal[:2, 2:].T
         right = np.r_[-(rows.T * pull) @ heights, of_each(pull * heights)]
         found = np.linalg.solve(normal, right)
         weight = 1 / (1 + ((heights + rows @ found[:2] - found[2:][owners]) / (2 * UNEVEN)) ** 2)
     return found[:2]
-
-
-def footholds_of(placed: np.ndarray, still: np.ndarray) -> np.ndarray:
-    """[N, 3] metres: where an ankle stood, once for each time that it stood for three frames or more.
-
-    Args:
-        placed: [T, 17, 3], of one stretch of frames. still: [T - 1, 2], of ``still_feet``.
-    """
-    found = []
-    for side, ankle in enumerate(ANKLES):
-        edges = np.flatnonzero(np.diff(np.r_[0, still[:, side], 0]))
-        found += [np.median(placed[a : b + 1, ankle], 0) for a, b in zip(edges[::2], edges[1::2]) if b - a >= 2]
-    return np.array(found).reshape(-1, 3)
 
 
 def stand(
@@ -166,43 +114,27 @@ def stand(
             "none" keeps heights relative to the camera.
         tilt: of the camera, degrees downwards; "auto" decides by the people and where they stand (``upright``).
         smooth: frames of the Savitzky-Golay window over the path, which is rougher than the pose; 1 for none.
-        fps: frames per second. Where they are known and the path is to be smooth, feet that stand keep it still.
+        fps: frames per second. Where they are known and the path is to be smooth, feet that stand keep their place, and
+            ``poses`` get legs that reach there.
     """
     reach = focal_of(size, focal)
+    camera = None if size is None or reach is None else (size, reach)
+    steady = fps if fps and smooth > 1 and camera else None
     paths, footholds = [], []
     for person in people:
-        path, stood = np.zeros((len(person.frames), 3)), [np.zeros((0, 3))]
-        person.off = None
-
-        def seen(rows: slice, person: Person = person) -> tuple:
-            return person.poses[rows], person.points[rows], person.scores[rows], size, reach
-
-        if size is not None and reach is not None:
-            for rows in cuts(len(path)):
-                path[rows] = root_path(*seen(rows))
-            for part in _parts(person):
-                path[part] = savitzky_golay(path[part], smooth, 1)
-                if not fps or smooth <= 1:
-                    continue
-                steady = np.empty_like(path[part])
-                for whole, own in pieces(part, LONGEST, MARGIN):
-                    poses = person.poses[whole]
-                    still = still_feet(person.points[whole], poses + path[whole][:, None], reach, fps)
-                    found = steadied(*path_equations(*seen(whole)), poses, still, fps)
-                    keep = slice(own.start - whole.start, own.stop - whole.start)
-                    steady[own.start - part.start : own.stop - part.start] = found[keep]
-                    stood.append(footholds_of((poses + found[:, None])[keep], still[keep][: own.stop - own.start - 1]))
-                path[part] = steady
-            path[..., 2] = np.maximum(path[..., 2], 0.5)
-            person.off = _off(person, path, size, reach)
+        path, stood = _way(person, camera, smooth, steady)
         paths.append(path)
-        footholds.append(np.concatenate(stood))
+        footholds.append(stood)
     if tilt == "auto":
         turn = upright(people, footholds)
     else:
         a = np.radians(float(tilt))
         turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])
-    for person, path in zip(people, paths):
+    for person, path, stood in zip(people, paths, footholds):
+        if steady and len(stood):
+            level = float(np.median(stood @ turn[2]))
+            path[:], _ = _way(person, camera, smooth, steady, (turn[2], level))
+        person.off = _off(person, path, *camera) if camera else None
         parts = cuts(len(path))
 
         def placed(own: slice, person: Person = person, path: np.ndarray = path) -> np.ndarray:
@@ -216,6 +148,50 @@ def stand(
             if ground != "none":
                 world[..., 2] -= floor[own, None]
             person.world[own] = world
+
+
+def _way(
+    person: Person,
+    camera: tuple[tuple[int, int], float] | None,
+    smooth: int,
+    fps: float | None,
+    ground: tuple[np.ndarray, float] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The root's way [N, 3] and, with ``fps``, where feet stood [M, 3]; metres, camera axes.
+
+    Args:
+        camera: size and focal length, pixels; None where unknown, and everybody stays at 0.
+        ground: of ``steadied``; with it, the person's legs are made to reach where the feet stand.
+    """
+    path, stood = np.zeros((len(person.frames), 3)), [np.zeros((0, 3))]
+    if camera is None:
+        return path, stood[0]
+
+    def seen(rows: slice) -> tuple:
+        return person.poses[rows], person.points[rows], person.scores[rows], *camera
+
+    for rows in cuts(len(path)):
+        path[rows] = root_path(*seen(rows))
+    for part in _parts(person):
+        path[part] = savitzky_golay(path[part], smooth, 1)
+        if not fps:
+            continue
+        steady, legs = np.empty_like(path[part]), np.empty((part.stop - part.start, len(LEGS), 3), np.float32)
+        for whole, own in pieces(part, SOLVED, MARGIN):
+            poses = person.poses[whole]
+            still = still_feet(person.points[whole], poses + path[whole][:, None], camera[1], fps)
+            found, places = steadied(*path_equations(*seen(whole)), poses, still, fps, ground)
+            keep = slice(own.start - whole.start, own.stop - whole.start)
+            into = slice(own.start - part.start, own.stop - part.start)
+            steady[into] = found[keep]
+            stood.append(footholds_of(places[keep], still[keep][: own.stop - own.start - 1]))
+            if ground is not None:
+                legs[into] = planted(poses, found, places, still, fps)[keep][:, LEGS]
+        path[part] = steady
+        if ground is not None:  # now that no piece needs the legs as they were lifted
+            person.poses[part][:, LEGS] = legs
+    path[..., 2] = np.maximum(path[..., 2], 0.5)
+    return path, np.concatenate(stood)
 
 
 def _parts(person: Person) -> list[slice]:

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from posekernels.people.bodies import path_equations, root_path
 from posekernels.people.lifter import Person
-from posekernels.people.world import footholds_of, stand, still_feet, upright
+from posekernels.people.steady import chained, footholds_of, planted, steadied, still_feet
+from posekernels.people.world import stand, upright
 from posekernels.pose.keypoints import STANDING
 
 SIZE, FOCAL, FPS = (1280, 720), 1000.0, 30.0
@@ -103,9 +105,87 @@ def test_footholds_tell_which_way_is_up(pitch):
 
 
 def test_footholds_are_counted_once_each():
-    placed = np.zeros((30, 17, 3))
-    placed[:, 3, 0] = np.repeat([0.0, 1.0, 2.0], 10)
+    places = np.zeros((30, 2, 3))
+    places[:, 0, 0] = np.repeat([0.0, 1.0, 2.0], 10)
     still = np.zeros((29, 2), bool)
     still[:9, 0], still[10:19, 0], still[20:22, 0], still[25, 0] = True, True, True, True
-    np.testing.assert_array_equal(footholds_of(placed, still)[:, 0], [0, 1, 2])
-    assert footholds_of(placed, still[:, ::-1] & False).shape == (0, 3)
+    np.testing.assert_array_equal(footholds_of(places, still)[:, 0], [0, 1, 2])
+    assert footholds_of(places, still[:, ::-1] & False).shape == (0, 3)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 7, 16, 33])
+def test_chained_equations_are_solved(frames):
+    random, n = np.random.default_rng(frames), 3
+    lower = np.kron(np.eye(frames) + np.eye(frames, k=-1), np.ones((n, n))) * random.normal(
+        size=(n * frames, n * frames)
+    )
+    whole = lower @ lower.T + np.eye(n * frames)
+    blocks = whole.reshape(frames, n, frames, n).swapaxes(1, 2)
+    at, wanted = np.arange(frames), random.normal(size=(frames, n))
+    found = chained(blocks[at, at], blocks[at[:-1], at[1:]], wanted)
+    np.testing.assert_allclose(found.ravel(), np.linalg.solve(whole, wanted.ravel()), rtol=1e-6, atol=1e-9)
+
+
+def test_whoever_stands_does_not_drift_with_the_lean_of_the_pose():
+    """For a second and a half the whole body is lifted leaning, and the image's scale agrees with it."""
+    poses = standing(150)
+    person = seen(poses, np.repeat([[0.3, 0.2, 4.0]], 150, 0))
+    lean = 0.12 * np.sin(np.clip((np.arange(150) - 50) / 45, 0, 1) * np.pi)
+    person.poses[..., 2] -= (lean[:, None] * poses[..., 1]).astype(np.float32)
+    stand([person], SIZE, FOCAL, tilt=0, smooth=15, fps=FPS)
+    assert np.linalg.norm(person.world[:, 0] - np.median(person.world[:, 0], 0), axis=-1).max() < 0.05
+    ankles = person.world[:, [3, 6]]
+    assert np.linalg.norm(ankles - np.median(ankles, 0), axis=-1).max() < 0.05
+
+
+def test_feet_stay_where_they_stand_and_legs_keep_their_lengths():
+    poses = standing(60)
+    still = np.zeros((59, 2), bool)
+    still[10:40, 0] = True
+    path, places = np.zeros((60, 3)), poses[:, [3, 6]].copy()
+    places[:, 0] += (0.02, 0, 0.1)
+    found = planted(poses, path, places, still, FPS)
+    np.testing.assert_allclose(np.delete(found, [2, 3], 1), np.delete(poses, [2, 3], 1), atol=1e-6)
+    for a, b in ((1, 2), (2, 3)):
+        long = [np.linalg.norm(p[:, a] - p[:, b], axis=-1) for p in (found, poses)]
+        np.testing.assert_allclose(*long, atol=1e-9)
+    off = np.linalg.norm(found[:, 3] - places[:, 0], axis=-1)
+    assert off[10:41].max() < 0.02 < 0.09 < off[0]
+    assert np.linalg.norm(np.diff(found[:, 3], axis=0), axis=-1).max() < 0.05, "no leap at either end"
+
+
+def test_a_floor_that_is_known_holds_feet_that_are_on_it_and_lets_stairs_be():
+    """Somebody who climbs 1.2 m, a foot after the other, before a camera that looks down."""
+    frames, a = 160, np.radians(20)
+    turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])  # camera axes to z up
+    poses = standing(frames) @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]).T @ np.diag([1, -1, 1]) @ turn
+
+    def climbed(rise: float, known: bool) -> np.ndarray:
+        stair = np.minimum(np.arange(frames) // 40, 3)
+        place = np.stack((0.3 * stair, 6 + 0 * stair, -1.5 + rise * stair), -1) @ turn
+        person = seen(poses, place)
+        size = SIZE, FOCAL
+        path = root_path(person.poses, person.points, person.scores, *size)
+        equations = path_equations(person.poses, person.points, person.scores, *size)
+        still = np.repeat((np.arange(frames - 1) % 40 < 38)[:, None], 2, 1)
+        floor = float((place[0] + poses[0, [3, 6]]).mean(0) @ turn[2])
+        assert np.isfinite(path).all()
+        return steadied(*equations, person.poses, still, FPS, (turn[2], floor) if known else None)[1] @ turn[2] - floor
+
+    flat = [np.abs(climbed(0.0, known)).mean() for known in (False, True)]
+    assert flat[1] < 0.6 * flat[0]
+    stairs = climbed(0.4, True)
+    for number in range(4):
+        assert stairs[40 * number + 10 : 40 * number + 30].mean() == pytest.approx(0.4 * number, abs=0.12)
+
+
+def test_up_is_where_the_mass_stands_above_the_feet():
+    """Somebody who bends at the hips, which go back, so as not to fall."""
+    pose = standing(1)[0] @ np.diag([1, -1, 1])  # y up
+    bend = np.radians(-50)
+    turn = np.array([[1, 0, 0], [0, np.cos(bend), -np.sin(bend)], [0, np.sin(bend), np.cos(bend)]])
+    upper = [7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+    pose[upper] = pose[upper] @ turn.T
+    pose[[2, 3, 5, 6], 2] += (-0.08, -0.16, -0.08, -0.16)
+    person = Person(1, np.zeros((30, 17, 2)), np.ones((30, 17)), np.repeat((pose * (1, -1, 1))[None], 30, 0))
+    assert np.degrees(np.arccos(upright([person])[2] @ (0, -1, 0))) < 4
