@@ -7,6 +7,7 @@ import numpy as np
 from posekernels.pose.smoothing import savitzky_golay
 
 STILL = 0.3  # m/s: an ankle that is slower in the image, and not much faster in space, stands
+MOMENT, BACK = 0.25, 0.05  # seconds, metres: a foot that is back so soon, so near, stood all the while
 CREEP = 0.02  # m/s: how still feet that stand are
 OFF = 0.06  # metres: how far a lifted joint is from where the image shows it
 LEG = 0.04  # metres: how far a lifted ankle is from where it is, seen from the root
@@ -32,7 +33,13 @@ def still_feet(points: np.ndarray, placed: np.ndarray, focal: float, fps: float)
     space = savitzky_golay(placed[:, ANKLES].astype(np.float32), span, 1)
     across = np.linalg.norm(np.diff(seen, axis=0), axis=-1) / focal * placed[:-1, ANKLES, 2] * fps
     speed = np.linalg.norm(np.diff(space, axis=0), axis=-1) * fps
-    return (across < STILL) & (speed < 3 * STILL)
+    still = (across < STILL) & (speed < 3 * STILL)
+    for side, foot in enumerate(still.T):
+        for a, b in stretches(~foot, 1):  # a moment in which a foot that is back at once only seemed to move
+            back = np.linalg.norm(seen[b, side] - seen[a, side]) / focal * placed[a, ANKLES[side], 2] < BACK
+            if a > 0 and b < len(foot) and b - a <= MOMENT * fps and back:
+                foot[a:b] = True
+    return still
 
 
 def standing(still: np.ndarray) -> np.ndarray:

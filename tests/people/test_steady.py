@@ -113,6 +113,21 @@ def test_footholds_are_counted_once_each():
     assert footholds_of(places, still[:, ::-1] & False).shape == (0, 3)
 
 
+def test_a_foot_that_seems_to_move_for_a_moment_stands_all_the_while():
+    """A detector's error of two frames is no step; a foot that goes elsewhere, or away for long, is not held."""
+    placed = standing(90) + (0, 0, 4.0)
+    moved = {"error": placed.copy(), "step": placed.copy(), "long": placed.copy()}
+    moved["error"][40:42, 3, 0] += 0.12
+    moved["step"][42:, 3, 0] += 0.25
+    moved["long"][35:50, 3, 0] += 0.3 * np.sin(np.linspace(0, np.pi, 15))
+    still = {}
+    for name, there in moved.items():
+        still[name] = still_feet(there[..., :2] / there[..., 2:] * FOCAL, there, FOCAL, FPS)
+    assert still["error"].all()
+    assert not still["step"][39:43, 0].any() and not still["long"][36:40, 0].any()
+    assert still["step"][:35].all() and still["long"][60:].all() and all(s[:, 1].all() for s in still.values())
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 7, 16, 33])
 def test_chained_equations_are_solved(frames):
     random, n = np.random.default_rng(frames), 3
