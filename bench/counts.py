@@ -121,7 +121,10 @@ def resources(kernel, cache: dict[str, dict[str, tuple[int, int]]]) -> tuple[int
     if text not in cache:
         target = re.search(r"\.target\s+(sm_\w+)", text)[1]
         beside = Path((nvcc.compiler() or ("",))[0]).with_name("ptxas")  # Triton's may be older than nvcc, and refuse
-        ptxas = str(beside) if "NVVM Compiler" in text and beside.is_file() else _tool("ptxas")
+        ptxas = str(beside) if "NVVM Compiler" in text and beside.is_file() else None
+        ptxas = ptxas or _tool(
+            "ptxas" if target == "sm_80" else "ptxas-blackwell"
+        )  # as Triton, whose PTX is newer there
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "kernel.ptx").write_text(text)
             command = [ptxas, "-v", f"-arch={target}", "kernel.ptx", "-o", "kernel.cubin"]
