@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posekernels._dropout import draw_seed
+from posekernels.arrays import in_autocast_dtype
 from posekernels.checks import check_sizes
 from posekernels.ops import Layer, TemporalNetworks, dropout, encoder_layer, temporal_attention, temporal_networks
 from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
@@ -257,7 +258,7 @@ class StridedTransformer(LiftsWindows):
         """[B, T, J, 2] -> [B, T, C]: linear, batch norm, ReLU, dropout; each frame by itself in eval mode."""
         made, x = made or self._evaluated(self), keypoints.flatten(2)
         if made is not None:
-            return temporal_networks([x], made.embedding)[0]
+            return temporal_networks([in_autocast_dtype(x)], made.embedding)[0]
         if peculiar(self.embed, self.training) or peculiar(self.embed_norm, self.training):
             e = F.relu(batch_norm(self.embed_norm, self.embed(x.mT).mT))
             return dropout(e, self.embedding_dropout, self.training)
@@ -273,6 +274,8 @@ class StridedTransformer(LiftsWindows):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """What ``forward`` does after the embedding: [B, F, C] -> [B, L, J, 3], and [B, F, J, 3] if ``full``."""
         made = made or self._evaluated(self)
+        if made is not None:
+            embedded = in_autocast_dtype(embedded)
 
         def run(i: int, layer: EncoderLayer, z: Tensor, position: Tensor | None) -> Tensor:
             return layer(z, position) if made is None else layer.in_one_call(z, position, made.layers[i])

@@ -44,7 +44,7 @@ def still_feet(points: np.ndarray, placed: np.ndarray, focal: float, fps: float)
 
 def standing(still: np.ndarray) -> np.ndarray:
     """[T, ...] bool: the frames at both ends of the steps [T - 1, ...]."""
-    nobody = np.zeros_like(still[:1])
+    nobody = np.zeros((1, *still.shape[1:]), bool)
     return np.concatenate((still, nobody)) | np.concatenate((nobody, still))
 
 

@@ -22,6 +22,7 @@ SEGMENTS = (  # of a body: from joint, to joint, share of its weight, how far al
     (15, 16, 0.022, 0.682),
 )
 SOLVED = 2048  # frames at once, of which each takes 10 kB
+FASTEST = 1000  # frames per second; beyond, the equations of feet that stand lose their digits
 LEGS = [2, 3, 5, 6]  # what may move, to where feet stand
 ARCH = 0.05  # metres: how far ahead of the ankles people stand
 
@@ -114,12 +115,12 @@ def stand(
             "none" keeps heights relative to the camera.
         tilt: of the camera, degrees downwards; "auto" decides by the people and where they stand (``upright``).
         smooth: frames of the Savitzky-Golay window over the path, which is rougher than the pose; 1 for none.
-        fps: frames per second. Where they are known and the path is to be smooth, feet that stand keep their place, and
-            ``poses`` get legs that reach there.
+        fps: frames per second. Where they are known, at most ``FASTEST``, and the path is to be smooth, feet that stand
+            keep their place, and ``poses`` get legs that reach there.
     """
     reach = focal_of(size, focal)
     camera = None if size is None or reach is None else (size, reach)
-    steady = fps if fps and smooth > 1 and camera else None
+    steady = fps if fps and fps <= FASTEST and smooth > 1 and camera else None
     paths, footholds = [], []
     for person in people:
         path, stood = _way(person, camera, smooth, steady)

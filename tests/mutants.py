@@ -37,8 +37,8 @@ CPP = {
         ("mix<true>(G, s.J, t.n, poses, C, t.h, «w.fc2_bias + l * C»);", "nullptr"),
     ],
     "encoder_layer": [
-        ("frame, tile, «position»);", "static_cast<const E*>(nullptr)"),
-        ("read = o * stride + tap - «taps / 2»;", "0"),
+        ("frame, tile, «position», T);", "static_cast<const E*>(nullptr)"),
+        ("read = o % outputs * stride + tap - «taps / 2»;", "0"),
         ("read >= 0 && read < «T»;", "T + 1"),
     ],
     "strided_feed_forward": [

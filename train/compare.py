@@ -54,8 +54,8 @@ class FullLength(StridedTransformer):
     def target(self) -> int:
         return self.frames // 2
 
-    def encode(self, embedded: Tensor, full: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        result = super().encode(embedded, full)
+    def encode(self, embedded: Tensor, full: bool = False, made=None) -> Tensor | tuple[Tensor, Tensor]:
+        result = super().encode(embedded, full, made)
         single = (result[0] if full else result)[:, self.frames // 2, None]
         return (single, result[1]) if full else single
 

@@ -50,7 +50,7 @@ def test_networks_infer_under_autocast(name):
                 assert (a.float() - b).norm() < 0.02 * b.norm()
 
 
-@pytest.mark.parametrize("name", ["htnet", "mixste", "rie"])
+@pytest.mark.parametrize("name", ["htnet", "mixste", "rie", "strided_transformer"])
 def test_networks_whose_first_product_is_in_an_op_answer_in_autocast_s_dtype(name):
     net = models.create(name, **SMALL.get(name, {})).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

@@ -204,3 +204,21 @@ def test_up_is_where_the_mass_stands_above_the_feet():
     pose[[2, 3, 5, 6], 2] += (-0.08, -0.16, -0.08, -0.16)
     person = Person(1, np.zeros((30, 17, 2)), np.ones((30, 17)), np.repeat((pose * (1, -1, 1))[None], 30, 0))
     assert np.degrees(np.arccos(upright([person])[2] @ (0, -1, 0))) < 4
+
+
+@pytest.mark.parametrize("frames", [[0], [5, 6], [0, 1, 2, 3, 10, 20, 21], [*range(30), 60]])
+def test_whoever_is_seen_for_a_frame_is_placed_too(frames):
+    poses = standing(61)
+    whole = seen(poses, np.repeat([[0.3, 0.2, 4.0]], 61, 0))
+    own = {name: getattr(whole, name)[frames] for name in ("points", "scores", "poses")}
+    person = Person(1, **own, frames=np.array(frames))
+    stand([person], SIZE, FOCAL, smooth=7, fps=FPS)
+    assert np.isfinite(person.world).all() and person.off < 5
+
+
+@pytest.mark.parametrize("fps", [240.0, 1000.0, 10_000.0])
+def test_many_frames_a_second_lose_nobody(fps):
+    poses = standing(600)
+    person = seen(poses, np.repeat([[0.3, 0.2, 4.0]], 600, 0))
+    stand([person], SIZE, FOCAL, smooth=2 * int(fps // 8) + 1, fps=fps)
+    assert person.off < 5

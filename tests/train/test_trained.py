@@ -156,7 +156,9 @@ def test_mixste_lifts_in_chunks_of_its_own_length(tmp_path, frames):
     clip = SimpleNamespace(keypoints=normalise_screen(torch.from_numpy(points), 100, 100).numpy())
     recipe.model.eval()
     recipe.data = SimpleNamespace(sides=[(H36M_17.left, H36M_17.right)] * 2)
-    np.testing.assert_allclose(poses, recipe.predict(clip).numpy(), atol=1e-6)
+    want = recipe.predict(clip).numpy()
+    want[:, 0] = 0  # what is measured has the root's own prediction; what is lifted is relative to the root
+    np.testing.assert_allclose(poses, want, atol=1e-6)
 
 
 @pytest.mark.parametrize("setting", ["frame", "video"])
