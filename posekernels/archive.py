@@ -326,8 +326,8 @@ class OpenJson:
                 if self._more():  # perhaps it only goes on
                     continue
                 raise
-            long, last = end - self.at, end == len(self.text)
-            if last and self._more():  # so may a number
+            long, last = end - self.at, end + 2 >= len(self.text)
+            if last and self._more():  # so may a number: of one cut behind ".", "e" or "e-", these are not taken
                 continue
             self.at += long
             return found

@@ -458,6 +458,19 @@ def test_json_read_on_the_way_is_what_reading_it_whole_gives(tmp_path):
         assert found == whole
 
 
+@pytest.mark.parametrize("number", ["1.5", "12e5", "1e-7", "-3.25", "1.5E+10"])
+def test_json_read_on_the_way_cuts_no_number(tmp_path, number):
+    """Where the end of what is read at once is behind any of its characters."""
+    head = '{"predictions":[],"stamps":[0'
+    for offset in range(len(number) + 2):
+        text = head + " " * ((1 << 20) - len(head) - 1 - offset) + f",{number},2]}}"
+        (tmp_path / "x.json").write_text(text)
+        with open_json(tmp_path / "x.json") as content:
+            found = {name: [content.value() for _ in content.items()] for name in content.names()}
+            content.end()
+        assert found == json.loads(text)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
