@@ -136,7 +136,7 @@ def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known
 def _of_frames(path: Path, content: dict, **known) -> Reading:
     """What ``posekernels lift`` writes of a long recording: [N, ...] of all who are there."""
     try:
-        at, who = (np.asarray(content[name]).astype(np.int64, casting="safe") for name in ("frame", "identity"))
+        at, who = (_whole(name, content[name]) for name in ("frame", "identity"))
         points, scores, count = content["keypoints"], content["scores"], int(content["frames"])
         if not at.shape == who.shape == points.shape[:1] or points.shape[:2] != scores.shape or points.ndim != 3:
             raise ValueError(f"{len(at)} frames of {list(points.shape)} keypoints and {list(scores.shape)} scores")
@@ -150,6 +150,18 @@ def _of_frames(path: Path, content: dict, **known) -> Reading:
         raise DataError(f"{path}: not as posekernels lift writes it ({type(error).__name__}: {error})") from error
     more = detected(path, content, at.shape)
     return Reading(path, [], table, ranked=False, numbered=True, detected=more and (more[0][order], more[1]), **known)
+
+
+def _whole(name: str, values: np.ndarray) -> np.ndarray:
+    """Whole numbers as int64, also those that another program wrote as decimal ones."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{name} of {values.dtype}, expected whole numbers")
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.int64)
+    if (whole != values).any():
+        raise ValueError(f"{name}: {values[whole != values].flat[0]} is no whole number")
+    return whole
 
 
 def _by_frames(found: tuple[np.ndarray, str] | None) -> tuple[np.ndarray, str] | None:
@@ -304,12 +316,14 @@ def _content(path: Path):
             found = [_numbers(content.value()) for _ in content.items()]
         elif first == "{":
             for name in content.names():
-                if name == "people" and found.get("format") == "posekernels":
-                    found[name] = [_our_person(path, content) for _ in content.items()]
-                elif content.peek() == "[":
-                    found[name] = [content.value() for _ in content.items()]
-                else:
+                ours = name == "people" and found.get("format") == "posekernels"
+                if content.peek() != "[":
                     found[name] = content.value()
+                    continue
+                found[name] = [
+                    _our_person(path, content) if ours and content.peek() == "{" else content.value()
+                    for _ in content.items()
+                ]
         else:
             found = content.value()
         content.end()

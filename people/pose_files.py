@@ -286,9 +286,11 @@ def _json_before(path: Path, seconds: float, at: float | None) -> tuple[Lifted, 
                 continue
             try:
                 length, fps, layout = int(about["frames"]), float(about["fps"]), about.get("detected_layout")
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 return None
-            if about.get("format") != "posekernels" or not 0 < fps < float("inf") or length < 1:
+            if about.get("format") != "posekernels" or not 0 < fps < float("inf"):
+                return None
+            if not 1 <= length <= path.stat().st_size:  # a frame takes more than a byte
                 return None
             if layout is not None and layout not in SKELETONS:
                 return None
@@ -309,7 +311,11 @@ def _json_before(path: Path, seconds: float, at: float | None) -> tuple[Lifted, 
                     return None
                 there = np.flatnonzero(parts["world"][1])
                 end.add(identity, there, np.flatnonzero(kept), {of: part for of, (part, _) in parts.items()})
-    return end and end.lifted(fps, tuple(about.get("size") or ()), about.get("source", ""), layout)
+        content.end()
+    size = about.get("size") or []
+    if not isinstance(size, list) or len(size) not in (0, 2) or not all(type(n) is int for n in size):
+        return None
+    return end and end.lifted(fps, tuple(size), about.get("source", ""), layout)
 
 
 def _fields(layout: str | None) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -353,7 +359,10 @@ def _rows(content: OpenJson, width: tuple[int, ...]) -> Iterator[np.ndarray]:
 
 
 def _row(some: list, width: tuple[int, ...]) -> np.ndarray:
-    rows = np.array(some, np.float32).reshape(len(some), *(width if not some else np.shape(some)[1:]))
+    try:
+        rows = np.array(some, np.float32).reshape(len(some), *(width if not some else np.shape(some)[1:]))
+    except (TypeError, OverflowError) as error:
+        raise ValueError("frames are not lists of numbers") from error
     if rows.shape[1:] != width:
         raise ValueError(f"frames of {list(rows.shape[1:])}, expected {list(width)}")
     return rows
@@ -364,9 +373,11 @@ def _some(rows: Iterable[np.ndarray], kept: np.ndarray) -> tuple[np.ndarray, np.
     found, there, at = [], np.zeros(len(kept), bool), 0
     for some in rows:
         own = slice(at, at + len(some))
+        at = own.stop
+        if at > len(kept):
+            continue  # only to tell how many there are
         there[own] = np.isfinite(some).all(tuple(range(1, some.ndim)))
         found.append(some[kept[own]])
-        at += len(some)
     if at != len(kept):
         raise ValueError(f"{at} frames of {len(kept)}")
     return np.concatenate(found), there
@@ -419,9 +430,10 @@ def _of_json(path: Path) -> dict:
             arrays["detected"] = np.array([p["detected"] for p in people], np.float32)
             arrays["detected_layout"] = content["detected_layout"]
         found = arrays | {"identities": [int(p["id"]) for p in people], "fps": float(content["fps"])}
-    except (KeyError, TypeError, ValueError) as error:
+        size = [int(n) for n in np.ravel(content.get("size") or ())]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not as posekernels lift writes it ({type(error).__name__}: {error})") from error
-    return found | {"size": content.get("size") or (), "source": content.get("source", "")}
+    return found | {"size": size, "source": content.get("source", "")}
 
 
 def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lifted:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from posekernels import models
+from posekernels.archive import DataError, read_npz
 from posekernels.people import detect, keypoint_files, lifter, pose_files, rows, world
 from posekernels.people.commands import forecast
 from posekernels.people.commands import lift as command
@@ -324,6 +325,69 @@ def test_a_forecast_keeps_what_was_detected(tmp_path, monkeypatch, form):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8e6  # a megabyte of text at a time; 58 MB as numbers of Python
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("size", 7, None),  # as of a short file: no size
+        ("size", {"w": 640}, "not as posekernels lift writes it"),
+        ("scores", [[{}]], "frames are not lists of numbers"),
+        ("frames", 70_000_000_000_000, None),  # as of a short file, which does not ask
+        ("frames", float("inf"), None),
+        ("frames", 100, "150 frames of 100"),
+        ("after", " x", "'x' after its end"),
+    ],
+)
+def test_a_long_json_that_is_not_ours_is_told_in_a_line(tmp_path, monkeypatch, field, value, message):
+    monkeypatch.setattr(pose_files, "MANY", 100)
+    path = tmp_path / "x.json"
+    content = json.loads("".join(pose_files.as_json(Lifted([person(1, range(150))], 30.0, (640, 480)))))
+    (content["people"][0] if field == "scores" else content)[field] = value
+    people = content.pop("people")  # behind everything else, as it is written
+    path.write_text(json.dumps({**content, "people": people}) + (value if field == "after" else ""))
+    if message is None:
+        told, outline = pose_files.read_before(path, 1.0)
+        assert told is outline and told.frames == 150 and told.size == (None if field == "size" else (640, 480))
+    else:
+        with pytest.raises(DataError, match=message):
+            pose_files.read_before(path, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("people", "message"),
+    [
+        ("null", "nobody in it"),
+        ('{"1": {}}', "not as posekernels lift writes it"),
+        ('"Ann"', "not as posekernels lift writes it"),
+        ('["Ann"]', "not as posekernels lift writes it"),
+        ("[null]", "not as posekernels lift writes it"),
+    ],
+)
+def test_json_of_ours_with_other_people_is_json(tmp_path, people, message):
+    (tmp_path / "x.json").write_text(f'{{"format":"posekernels","fps":30,"people":{people}}}')
+    with pytest.raises(DataError, match=message):
+        keypoint_files.read(tmp_path / "x.json")
+
+
+def test_whole_numbers_may_come_as_decimal_ones(tmp_path, monkeypatch):
+    """As MATLAB and pandas write them."""
+    monkeypatch.setattr(pose_files, "DENSE", 1000)
+    people = [person(1, range(60)), *(person(n, range(n, n + 9)) for n in range(2, 12))]
+    pose_files.write(tmp_path / "x.npz", Lifted(people, 30.0, (640, 480)))
+    content = read_npz(tmp_path / "x.npz", "frame", "identity")
+    before = keypoint_files.read(tmp_path / "x.npz")
+    decimal = {name: content[name].astype(np.float64) for name in ("frame", "identity")}
+    np.savez(tmp_path / "y.npz", **(content | decimal))
+    after = keypoint_files.read(tmp_path / "y.npz")
+    assert [t.identity for t in after.people] == [t.identity for t in before.people]
+    for one, other in zip(before.people, after.people, strict=True):
+        np.testing.assert_array_equal(one.frames, other.frames)
+    for wrong in (0.5, np.nan):
+        decimal["frame"][0] = wrong
+        np.savez(tmp_path / "y.npz", **(content | decimal))
+        with pytest.raises(DataError, match=f"frame: {wrong} is no whole number"):
+            keypoint_files.read(tmp_path / "y.npz")
 
 
 def test_json_is_written_piece_by_piece(tmp_path):
