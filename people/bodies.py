@@ -13,10 +13,11 @@ import numpy as np
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import savitzky_golay
 
-LEGS, ARMS = ((1, 2, 3), (4, 5, 6)), ((11, 12, 13), (14, 15, 16))
+LEGS, ARMS = ((1, 2, 3), (4, 5, 6)), ((14, 15, 16), (11, 12, 13))  # right, left
 EXCHANGED = 0.03  # cost of a frame with left and right exchanged, units of the person for each joint
 CHANGE = 0.1  # cost of beginning or ending that
 FAR = 0.5  # units: a joint that leaps farther costs no more
+TWIST = 0.5  # cost of hips that face the other way than shoulders, for each unit that the narrower of them is wide
 RIGID = (1, 2, 3, 4, 5, 6, 12, 13, 15, 16)  # hips and limbs; the back bends, and shoulders go up and down
 ROUNDS = 3  # of agreeing with the image, then with the skeleton
 AGREE = 0.6  # of the way from where a joint is to where the image shows it
@@ -28,8 +29,8 @@ DEPTH = 2.0  # how much rather a bone gives way in depth, which an image does no
 def unswapped(points: np.ndarray) -> np.ndarray:
     """Keypoints with left and right as they were before and after, where a detector exchanged them for some frames.
 
-    Legs and arms are decided apart, and each over all frames at once (Viterbi): joints go on at the speed they have, so
-    limbs that pass each other stay who they are. Most of the frames stay as they are.
+    Legs and arms are decided over all frames at once (Viterbi): joints go on at the speed they have, so limbs that pass
+    each other stay who they are, and hips face the way that shoulders do. Most of the frames stay as they are.
 
     Args:
         points: [T, 17, 2] pixels, H36M-17; NaN where not seen.
@@ -41,36 +42,47 @@ def unswapped(points: np.ndarray) -> np.ndarray:
     if len(points) < 3 or not np.isfinite(size).any():
         return points
     unit = max(float(np.nanmedian(size)), 1e-6)
-    for right, left in (LEGS, ARMS):
-        order = np.array([*right, *left])
-        exchanged = _exchanged(points[:, order] / unit)
-        points[np.ix_(exchanged, order)] = points[np.ix_(exchanged, np.array([*left, *right]))]
+    orders = [np.array([*right, *left]) for right, left in (LEGS, ARMS)]
+    for exchanged, order in zip(_exchanged(*(points[:, order] / unit for order in orders)), orders):
+        points[np.ix_(exchanged, order)] = points[np.ix_(exchanged, np.roll(order, 3))]
     return points
 
 
-def _exchanged(limbs: np.ndarray) -> np.ndarray:
-    """[T] bool: the frames in which [T, 6, 2], right limb then left, are to be exchanged."""
-    T = len(limbs)
-    ways = np.stack((limbs, np.roll(limbs, 3, 1)))  # [2, T, 6, 2]: as they are, exchanged
-    # cost[a, b, c, t]: how far frame t in way c is from where frames t - 2 and t - 1 in ways a and b lead
-    leads = 2 * ways[None, :, 1:-1] - ways[:, None, :-2]
-    off = np.linalg.norm(ways[None, None, :, 2:] - leads[:, :, None], axis=-1)
-    off = np.minimum(np.where(np.isfinite(off), off, 0), FAR).mean(-1)
-    price = np.array([0, EXCHANGED])
-    best = np.array([[0.0, CHANGE + EXCHANGED], [CHANGE + EXCHANGED, 2 * EXCHANGED]])  # of ways (t - 1, t)
-    back = np.zeros((T, 2, 2), np.int64)
-    turn = CHANGE * (1 - np.eye(2))
+def _exchanged(legs: np.ndarray, arms: np.ndarray) -> np.ndarray:
+    """[2, T] bool: the frames in which legs, and arms, [T, 6, 2], right limb then left, are to be exchanged."""
+    T, ways = len(legs), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])  # of both, which are exchanged
+    # off[a, b, c, t]: how far frame t + 2 in way c is from where frames t and t + 1 in ways a and b lead
+    off = sum(_leaps(limbs)[np.ix_(way, way, way)] for limbs, way in ((legs, ways[:, 0]), (arms, ways[:, 1])))
+    hips, shoulders = legs[:, 0, 0] - legs[:, 3, 0], arms[:, 0, 0] - arms[:, 3, 0]  # how wide, in the image
+    wide = np.nan_to_num(np.minimum(abs(hips), abs(shoulders)))
+    same = hips * shoulders > 0
+    apart, along = np.where(same, 0, wide), np.where(same, wide, 0)
+    twisted = TWIST * np.where((ways[:, 0] == ways[:, 1])[:, None], apart, along)  # [way, T]
+    price = EXCHANGED * ways.sum(1)[:, None] + twisted
+    turn = CHANGE * abs(ways[:, None] - ways[None]).sum(-1)
+    best = price[:, None, 0] + price[None, :, 1] + turn  # of ways (t - 1, t)
+    back = np.zeros((T, 4, 4), np.int64)
     for t in range(2, T):
-        options = best[:, :, None] + off[..., t - 2] + turn[None] + price  # [a, b, c]
+        options = best[:, :, None] + off[..., t - 2] + turn[None] + price[:, t]  # [a, b, c]
         back[t] = options.argmin(0)
         best = options.min(0)
-    found = np.zeros(T, bool)
-    b, c = np.unravel_index(best.argmin(), (2, 2))
-    found[-1], found[-2] = c, b
+    path = np.zeros(T, np.int64)
+    b, c = np.unravel_index(best.argmin(), (4, 4))
+    path[-1], path[-2] = c, b
     for t in range(T - 1, 1, -1):
         b, c = back[t, b, c], b
-        found[t - 2] = b
+        path[t - 2] = b
+    found = ways[path].T == 1
     return found if found.mean() <= 0.5 else ~found
+
+
+def _leaps(limbs: np.ndarray) -> np.ndarray:
+    """[2, 2, 2, T - 2]: how far [T, 6, 2] is, for each joint, from where the two frames before lead; each of the three
+    as it is or exchanged."""
+    ways = np.stack((limbs, np.roll(limbs, 3, 1)))
+    leads = 2 * ways[None, :, 1:-1] - ways[:, None, :-2]
+    off = np.linalg.norm(ways[None, None, :, 2:] - leads[:, :, None], axis=-1)
+    return np.minimum(np.where(np.isfinite(off), off, 0), FAR).mean(-1)
 
 
 def bone_lengths(poses: np.ndarray | Iterable[np.ndarray]) -> np.ndarray:
