@@ -1,7 +1,7 @@
 """``posekernels demo``: fetch a short video (9 MB, once) and lift the people in it.
 
-Options are those of ``posekernels lift``. Without -o it writes demo.html, which plays; the video, demo.mp4, goes beside
-the first file written.
+Options are those of ``posekernels lift``, --people being 2. Without -o it writes demo.html, which plays; the video,
+demo.mp4, goes beside the first file written.
 """
 
 from __future__ import annotations
