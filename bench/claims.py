@@ -128,7 +128,7 @@ def video_table(rows: Rows) -> str:
 
 def load_tables(results: list[Results]) -> str:
     """The networks while the machine has other work, against every peer."""
-    found = [f"With {r.load}, {_threads(r)}:\n\n{speed_tables(Rows([r]))}" for r in results if r.load]
+    found = [f"With {r.load}, {_threads(r)}:\n\n{speed_tables(Rows([r]), peak=False)}" for r in results if r.load]
     return "\n\n".join(found)
 
 
@@ -205,20 +205,22 @@ def best_table(rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def speed_tables(rows: Rows) -> str:
-    """Every network against every peer, in inference and training."""
+def speed_tables(rows: Rows, peak: bool = True) -> str:
+    """Every network against every peer, in inference (with ``peak`` also by what the processor can) and training."""
     tables = []
     for pass_, dtype in (("inference", "float32"), ("inference", "bfloat16"), ("training", "float32")):
         ours = _ours(rows, pass_, dtype, tuple(NAMES))
         peers = [p for p in PEERS if any(peer_time(rows, row, p) for row in ours)]
-        head = [f"{pass_}, {dtype}", *(PEERS[p] for p in peers), "ours", "× the best", "of peak"]
+        head = [f"{pass_}, {dtype}", *(PEERS[p] for p in peers), "ours", "× the best"]
+        of_peak = peak and pass_ == "inference"
+        head += ["of peak"] if of_peak else []
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         for row in ours:
             times = [peer_time(rows, row, peer) for peer in peers]
             found = best_peer(rows, row)
             cells = [f"{NAMES[row.what]}, {row.size}", *(_milliseconds(t) if t else "" for t in times)]
             cells += [f"**{_milliseconds(row.median_us)}**", f"{found[1] / row.median_us:.2f}" if found else ""]
-            cells.append(f"{row.of_peak:.0%}" if row.of_peak else "")
+            cells += [f"{row.of_peak:.0%}" if row.of_peak else ""] if of_peak else []
             lines.append(f"| {' | '.join(cells)} |")
         if ours:
             tables.append("\n".join(lines))
