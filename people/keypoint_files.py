@@ -60,7 +60,8 @@ def read(
 def holds_a_video(path: Path) -> bool:
     """Whether a .json holds more than one frame, so that a folder of such is no clip."""
     try:
-        return len(_json(path).frames) > 1
+        reading = _json(path)
+        return len(reading.frames) > 1 or reading.table is not None  # arrays, and what posekernels lift writes
     except (DataError, RecursionError):
         return False
 
@@ -71,6 +72,8 @@ def _reading(path: Path) -> Reading:
         reading = _folder(path)
     elif not path.is_file():
         raise DataError(f"{path}: no such file or folder")
+    elif path.stat().st_size == 0:
+        raise DataError(f"{path}: an empty file, expected 2D keypoints")
     elif path.suffix.lower() == ".npy":
         reading = _arrays(path, read_npy(path))
     elif path.suffix.lower() == ".npz":
@@ -118,7 +121,7 @@ def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known
         array = array.swapaxes(0, 1)
     people, length = array.shape[:2]
     if not people or not length:
-        raise DataError(f"{path}: no frames: {list(array.shape)}")
+        raise DataError(f"{path}: no frames: {list(array.shape)}; expected keypoints [people, frames, joints, 2 or 3]")
     if scores is not None:
         scores = _floats(path, scores).reshape(-1)
         if scores.size != array[..., 0].size:
@@ -355,13 +358,7 @@ def _our_person(path: Path, content: OpenJson) -> dict:
     found = {}
     for name in content.names():
         if name in ("keypoints", "scores", "detected") and content.peek() == "[":
-            parts, some = [], []
-            for _ in content.items():
-                some.append(content.value())
-                if len(some) == 64:
-                    parts.append(_floats(path, some))
-                    some = []
-            found[name] = np.concatenate([*parts, _floats(path, some)] if some or not parts else parts)
+            found[name] = np.concatenate([_floats(path, some) for some in content.pieces()])
         elif name in ("poses", "world"):
             content.skip()
         else:
@@ -501,6 +498,9 @@ def _ours(path: Path, content: dict) -> Reading:
     if not people:
         raise DataError(f"{path}: nobody in it")
     try:
+        for name in ("layout", "source"):
+            if not isinstance(content.get(name, ""), str):
+                raise TypeError(f"{name}: expected a name, got {content[name]!r:.40}")
         points = np.stack([_floats(path, p["keypoints"]) for p in people])
         scores = np.stack([_floats(path, p["scores"]) for p in people]) if "scores" in people[0] else None
         size = tuple(int(n) for n in content["size"]) if content.get("size") else None
@@ -543,6 +543,10 @@ def _folder(path: Path) -> Reading:
     frames, sided = [], False
     for file in files:
         content = read_json(file)
+        if isinstance(content, dict) and content.get("format") == "posekernels":
+            raise DataError(
+                f"{file}: posekernels lift wrote it; files in a folder hold one frame each, give it by itself"
+            )
         found = _frames(file, content)
         if len(found) != 1:
             raise DataError(f"{file}: {len(found)} frames; files in a folder hold one each, give the file itself")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posekernels.archive import DataError, OpenJson, open_json, open_npz, read_json, read_npy, read_npz
+from posekernels.archive import DataError, OpenJson, check_file, open_json, open_npz, read_json, read_npy, read_npz
 from posekernels.extras import needs
 from posekernels.files import write_aside
 from posekernels.pose.layouts import LAYOUTS, to_h36m
@@ -23,6 +23,7 @@ from .world import Lifted
 
 SUFFIXES = (".npz", ".json", ".trc", ".c3d", ".bvh", ".glb", ".gltf")
 READ = (".npz", ".json")
+OURS = "people as posekernels lift writes them"
 DENSE = 256 << 20  # bytes up to which every frame of everybody is written, there or not
 MOST = 4e9  # bytes of a file in another form than .npz
 BYTES = {".json": 600, ".trc": 450, ".c3d": 272, ".bvh": 400, ".glb": 280, ".gltf": 370, ".html": 230}  # of a frame
@@ -197,6 +198,7 @@ def read(path: str | Path) -> Lifted:
     path = Path(path)
     if path.suffix.lower() not in READ:
         raise DataError(f"{path}: lifted people are read from the .npz or .json that posekernels lift writes")
+    check_file(path, OURS)
     content = _of_json(path) if path.suffix.lower() == ".json" else read_npz(path)
     missing = [k for k in ("keypoints", "scores", "poses", "world", "identities", "fps") if k not in content]
     if missing:
@@ -204,15 +206,13 @@ def read(path: str | Path) -> Lifted:
             f"{path}: no 3D people in it (missing: {', '.join(missing)}); expected a file of posekernels lift"
         )
     arrays = [np.asarray(content[k], np.float32) for k in FIELDS]
+    if not arrays[0].size:
+        raise DataError(f"{path}: nobody in it; expected {OURS}")
     detected, layout = keypoint_files.detected(path, content, arrays[0].shape[:-2]) or (None, None)
     if "frame" in content:
         return replace(_of_frames(path, content, arrays, detected), detected_layout=layout)
     people, frames = arrays[0].shape[:2] if arrays[0].ndim == 4 else (0, 0)
-    if (
-        not people
-        or not frames
-        or any(a.shape != (people, frames, 17, *rest) for a, rest in zip(arrays, ((2,), (), (3,), (3,))))
-    ):
+    if any(a.shape != (people, frames, 17, *rest) for a, rest in zip(arrays, ((2,), (), (3,), (3,)))):
         raise DataError(f"{path}: expected [P, T, 17, ...], got {[list(a.shape) for a in arrays]}")
     identities, fps = np.ravel(content["identities"]).tolist(), float(content["fps"])
     if len(identities) != people or not 0 < fps < float("inf"):
@@ -234,6 +234,7 @@ def read_before(path: str | Path, seconds: float, at: float | None = None) -> tu
         DataError: as ``read``.
     """
     path = Path(path)
+    check_file(path, OURS)
     found = (_json_before if path.suffix.lower() == ".json" else _npz_before)(path, seconds, at)
     if found is None:
         return (whole := read(path)), whole
@@ -292,7 +293,7 @@ def _json_before(path: Path, seconds: float, at: float | None) -> tuple[Lifted, 
                 return None
             if not 1 <= length <= path.stat().st_size:  # a frame takes more than a byte
                 return None
-            if layout is not None and layout not in SKELETONS:
+            if layout is not None and (not isinstance(layout, str) or layout not in SKELETONS):
                 return None
             end, fields = _End(length, fps, seconds, at), _fields(layout)
             kept = np.zeros(length, bool)
@@ -312,10 +313,12 @@ def _json_before(path: Path, seconds: float, at: float | None) -> tuple[Lifted, 
                 there = np.flatnonzero(parts["world"][1])
                 end.add(identity, there, np.flatnonzero(kept), {of: part for of, (part, _) in parts.items()})
         content.end()
-    size = about.get("size") or []
+    size, source = about.get("size") or [], about.get("source", "")
     if not isinstance(size, list) or len(size) not in (0, 2) or not all(type(n) is int for n in size):
         return None
-    return end and end.lifted(fps, tuple(size), about.get("source", ""), layout)
+    if not isinstance(source, str):
+        return None
+    return end and end.lifted(fps, tuple(size), source, layout)
 
 
 def _fields(layout: str | None) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -349,13 +352,8 @@ class _End:
 
 def _rows(content: OpenJson, width: tuple[int, ...]) -> Iterator[np.ndarray]:
     """[N, *width] of a list of rows, some at a time."""
-    some = []
-    for _ in content.items():
-        some.append(content.value())
-        if len(some) == 64:
-            yield _row(some, width)
-            some = []
-    yield _row(some, width)
+    for some in content.pieces():
+        yield _row(some, width)
 
 
 def _row(some: list, width: tuple[int, ...]) -> np.ndarray:
@@ -430,10 +428,12 @@ def _of_json(path: Path) -> dict:
             arrays["detected"] = np.array([p["detected"] for p in people], np.float32)
             arrays["detected_layout"] = content["detected_layout"]
         found = arrays | {"identities": [int(p["id"]) for p in people], "fps": float(content["fps"])}
-        size = [int(n) for n in np.ravel(content.get("size") or ())]
+        size, source = [int(n) for n in np.ravel(content.get("size") or ())], content.get("source", "")
+        if not isinstance(source, str):
+            raise TypeError(f"source: expected a name, got {source!r:.40}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not as posekernels lift writes it ({type(error).__name__}: {error})") from error
-    return found | {"size": size, "source": content.get("source", "")}
+    return found | {"size": size, "source": source}
 
 
 def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lifted:

@@ -39,9 +39,12 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path, wanted: str) -> None:
+    """Raises DataError where there is no such file, or nothing in it."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: an empty file, expected {wanted}")
 
 
 def _gib(size: int) -> str:
@@ -76,7 +79,7 @@ def read_pickle(path: str | Path, most: int = MOST_BYTES):
         DataError: missing, truncated, or holding anything but arrays, dicts, lists, tuples, strings and numbers.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path, "a pickle")
     with path.open("rb") as stream:
         return _unpickle(stream, path.stat().st_size, str(path), most)
 
@@ -117,7 +120,7 @@ def read_npy(path: str | Path, most: int = MOST_BYTES) -> np.ndarray:
         DataError: missing, another kind of file, truncated, or an object array that is no data.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path, "a .npy array")
     size = path.stat().st_size
     if size > most:
         raise _too_large(str(path), size, most)
@@ -157,7 +160,7 @@ def read_npz(path: str | Path, *required: str, most: int = MOST_BYTES) -> dict[s
         DataError: missing, not an archive, truncated, too large, a key absent, or pickled objects that are not data.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path, "an .npz archive")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {n: info for n, info in _members(archive, str(path), most).items() if n.endswith(".npy")}
@@ -182,7 +185,7 @@ def names_in(path: str | Path) -> list[str]:
     Raises:
         DataError: missing, or not an archive.
     """
-    _check_file(Path(path))
+    check_file(Path(path), "an .npz archive")
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
@@ -197,7 +200,7 @@ def open_npz(path: str | Path, most: int = MOST_BYTES) -> Iterator[OpenNpz]:
     Raises:
         DataError: as ``read_npz``, also for what is read of it.
     """
-    _check_file(Path(path))
+    check_file(Path(path), "an .npz archive")
     try:
         with zipfile.ZipFile(path) as archive:
             yield OpenNpz(archive, _members(archive, str(path), most), str(path), most)
@@ -261,7 +264,7 @@ def read_json(path: str | Path, most: int = MOST_BYTES):
         DataError: missing, too large, not JSON, or nested too deeply.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path, "JSON")
     if path.stat().st_size > most:
         raise _too_large(str(path), path.stat().st_size, most)
     try:
@@ -284,7 +287,7 @@ def open_json(
         DataError: as ``read_json``, also for what is read of it; a ValueError of the block.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path, "JSON")
     if path.stat().st_size > most:
         raise _too_large(str(path), path.stat().st_size, most)
     try:
@@ -357,6 +360,17 @@ class OpenJson:
             yield key
             if self._take(",}") == "}":
                 return
+
+    def pieces(self, count: int = 64) -> Iterator[list]:
+        """The values of a list, up to ``count`` at a time; of an empty one, an empty piece."""
+        some, last = [], None
+        for _ in self.items():
+            some.append(self.value())
+            if len(some) == count:
+                yield (last := some)
+                some = []
+        if some or last is None:
+            yield some
 
     def skip(self) -> None:
         """Goes on behind the value, of which no more than a part is in memory."""

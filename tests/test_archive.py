@@ -478,7 +478,8 @@ def test_json_read_on_the_way_cuts_no_number(tmp_path, number):
         ("[1 2]", "expected , or ], got 2"),
         ("[1, 2] 3", "'3' after its end"),
         ("[1, tru]", "Expecting value"),
-        ("", "expected [, got the end"),
+        ("", "an empty file, expected JSON"),
+        (" ", "expected [, got the end"),
         ("[" * 200000, "nested too deeply"),
     ],
 )

@@ -32,7 +32,7 @@ VIDEO = Pinned(
 
 
 def main(arguments: list[str]) -> int:
-    parser = lift.parser()
+    parser = lift.parser(own=True)
     parser.prog, parser.description = "posekernels demo", __doc__
     parser.usage = "posekernels demo [-o OUT] [options of posekernels lift]"
     given = [a.partition("=")[0] for a in arguments]

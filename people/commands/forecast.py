@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from posekernels import models
-from posekernels.archive import DataError, names_in
+from posekernels.archive import DataError, check_file, names_in
 from posekernels.cli import Parser
 from posekernels.models.forecasting import FPS, with_path, without_path
 from posekernels.models.pkd import roll_out
@@ -188,6 +188,7 @@ def _is_lifted(source: str) -> bool:
     path = Path(source)
     if not path.is_file() or path.suffix.lower() not in pose_files.READ:
         return False
+    check_file(path, f"{pose_files.OURS}, or 2D keypoints")
     return "world" in names_in(path) if path.suffix.lower() == ".npz" else pose_files.is_ours(path)
 
 

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import time
-from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
+from argparse import SUPPRESS, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
@@ -91,14 +91,13 @@ def moment(text: str) -> tuple[int, float]:
         raise ArgumentTypeError(f"expected a person's number and seconds, such as 3@61.5, got {text!r}") from None
 
 
-def parser() -> Parser:
+def parser(own: bool = False) -> Parser:
+    """Args: own: of a command that brings its own input, which its help then leaves out."""
     p = Parser(prog="posekernels lift", description=__doc__)
-    p.add_argument(
-        "input",
-        metavar="INPUT",
-        help="video, folder of pictures, camera number, or 2D keypoints: .npz, .npy, .json, folder of .json",
-    )
-    p.add_argument("more", nargs="*", metavar="INPUT", help="further ones, or a folder of them: -o is a folder then")
+    one = "video, folder of pictures, camera number, or 2D keypoints: .npz, .npy, .json, folder of .json"
+    further = "further ones, or a folder of them: -o is a folder then"
+    p.add_argument("input", metavar="INPUT", help=SUPPRESS if own else one)
+    p.add_argument("more", nargs="*", metavar="INPUT", help=SUPPRESS if own else further)
     p.add_argument(
         "-o",
         "--out",

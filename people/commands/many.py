@@ -93,7 +93,8 @@ def targets(options: Namespace, found: list[Path]) -> dict[Path, list[Path]]:
         ValueError: -o is no folder or not just one; it cannot be written to; two sources of one name.
     """
     if len(options.out) > 1 or Path(options.out[0]).suffix and not _is_folder(options.out[0]):
-        raise ValueError(f"-o {' -o '.join(options.out)}: of {len(found)} files, -o is the folder for what is written")
+        of = f"{len(found)} files" if len(found) > 1 else f"the files of a folder ({found[0].name})"
+        raise ValueError(f"-o {' -o '.join(options.out)}: of {of}, -o is the folder for what is written")
     forms = [form if form.startswith(".") else f".{form}" for form in options.form]
     for form in forms:
         if form not in (*pose_files.SUFFIXES, *pictures.SUFFIXES):

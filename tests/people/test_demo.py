@@ -96,11 +96,14 @@ def test_npm_has_what_the_index_of_wheels_has_not(pinned, tmp_path, monkeypatch,
     assert both.get() == [path]  # the variable takes either package
 
 
-def test_demo_lifts_the_video_beside_what_it_writes(pinned, tmp_path, monkeypatch):
+def test_demo_lifts_the_video_beside_what_it_writes(pinned, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "VIDEO", pinned)
     monkeypatch.chdir(tmp_path)
     asked = []
     monkeypatch.setattr(demo.lift, "run", lambda options, outs, beside: asked.append((options, outs)) or options)
+    with pytest.raises(SystemExit):
+        demo.main(["--help"])
+    assert "INPUT" not in capsys.readouterr().out, "it brings its own"
     assert demo.main([]) == 0
     options, outs = asked[-1]
     assert (options.input, options.people, [str(o) for o in outs]) == ("demo.mp4", 2, ["demo.html"])

@@ -611,6 +611,17 @@ def test_bad_inputs_are_one_clear_line(folder, tmp_path):
     (tmp_path / "empty.mp4").touch()
     weak = np.load(folder / "two.npy")
     np.save(tmp_path / "weak.npy", np.concatenate((weak, np.full((*weak.shape[:-1], 1), 0.01, np.float32)), -1))
+    for name in ("empty.json", "empty.npz"):
+        (tmp_path / name).touch()
+        for word, wanted in (("render", ""), ("forecast", ", or 2D keypoints")):
+            said = f"^[^ ]*{name}: an empty file, expected people as posekernels lift writes them{wanted}$"
+            with pytest.raises(ValueError, match=said):
+                go(word, tmp_path / name, "-o", tmp_path / "x.gif")
+    np.savez(
+        tmp_path / "nobody.npz", **dict.fromkeys(("keypoints", "scores", "poses", "world", "identities"), []), fps=9
+    )
+    with pytest.raises(ValueError, match="nobody.npz: nobody in it; expected people as posekernels lift writes them"):
+        go("render", tmp_path / "nobody.npz", "-o", tmp_path / "x.gif")
     for source, message in (
         ("nothing.mp4", "no such video"),
         ("empty.mp4", "an empty file"),

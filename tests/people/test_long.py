@@ -337,6 +337,8 @@ def test_a_forecast_keeps_what_was_detected(tmp_path, monkeypatch, form):
         ("frames", float("inf"), None),
         ("frames", 100, "150 frames of 100"),
         ("after", " x", "'x' after its end"),
+        ("detected_layout", ["halpe-26"], "not as posekernels lift writes it"),
+        ("source", ["clip.mp4"], r"source: expected a name, got \['clip.mp4'\]"),
     ],
 )
 def test_a_long_json_that_is_not_ours_is_told_in_a_line(tmp_path, monkeypatch, field, value, message):
@@ -346,6 +348,9 @@ def test_a_long_json_that_is_not_ours_is_told_in_a_line(tmp_path, monkeypatch, f
     (content["people"][0] if field == "scores" else content)[field] = value
     people = content.pop("people")  # behind everything else, as it is written
     path.write_text(json.dumps({**content, "people": people}) + (value if field == "after" else ""))
+    if field in ("detected_layout", "source"):
+        with pytest.raises(DataError, match=message):
+            pose_files.read(path)
     if message is None:
         told, outline = pose_files.read_before(path, 1.0)
         assert told is outline and told.frames == 150 and told.size == (None if field == "size" else (640, 480))
@@ -362,6 +367,8 @@ def test_a_long_json_that_is_not_ours_is_told_in_a_line(tmp_path, monkeypatch, f
         ('"Ann"', "not as posekernels lift writes it"),
         ('["Ann"]', "not as posekernels lift writes it"),
         ("[null]", "not as posekernels lift writes it"),
+        ('[{}], "source": 7', "source: expected a name, got 7"),
+        ('[{}], "layout": ["coco-17"]', "layout: expected a name"),
     ],
 )
 def test_json_of_ours_with_other_people_is_json(tmp_path, people, message):

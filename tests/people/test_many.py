@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import torch
 
 from posekernels import models
 from posekernels.__main__ import run
+from posekernels.archive import DataError
 from posekernels.models.load import About, save_weights
-from posekernels.people import pose_files
+from posekernels.people import keypoint_files, pose_files
 from posekernels.people.commands import many
 from posekernels.people.commands.lift import parser
+from posekernels.people.lifter import Person
+from posekernels.people.world import Lifted
 from posekernels.pose.layouts import from_h36m
 from posekernels.train.data.motion import load_starter
 
@@ -109,6 +113,15 @@ def test_json_of_whole_videos_in_a_folder_are_one_work_each(tmp_path):
         (tmp_path / "videos" / name).write_text(json.dumps(video))
     assert [p.name for p in many.inside(tmp_path / "videos")] == ["a.json", "b.json"]
     assert [p.name for p in many.inside(tmp_path)] == []
+    one = Person(1, *(np.ones((9, 17, *width), np.float32) for width in ((2,), (), (3,), (3,))))
+    (tmp_path / "found").mkdir()
+    pose_files.write(tmp_path / "found" / "ours.json", Lifted([one], 30.0, (640, 480)))
+    assert many.inside(tmp_path) == [], "what lift wrote is no folder of frames"
+    assert [p.name for p in many.inside(tmp_path / "found")] == ["ours.json"]
+    (tmp_path / "found" / "1.json").write_text('{"people": []}')
+    with pytest.raises(DataError, match="ours.json: posekernels lift wrote it; files in a folder hold one frame each"):
+        keypoint_files.read(tmp_path / "found")
+    shutil.rmtree(tmp_path / "found")
     (tmp_path / "frames").mkdir()
     for name in ("1.json", "2.json"):
         (tmp_path / "frames" / name).write_text(json.dumps({"people": [{"pose_keypoints_2d": person["keypoints"]}]}))
