@@ -1,10 +1,23 @@
-"""How does a detector err? ``python -m bench.detector_errors WHEEL``: what ``train/recipes/any_camera.py`` imitates.
+"""How does a detector err? ``python -m bench.detector_errors WHEEL ...``: what ``train.recipes.any_camera`` imitates.
 
-WHEEL is pose2sim-0.8.4-py3-none-any.whl from PyPI (BSD-3): two people seen by four calibrated cameras, and OpenPose's
-detections in each view (100 frames, 60 Hz). The people are matched between the views, each joint triangulated from the
-views that agree on it, and smoothed over time. What a view's detections differ from the projection is that detector's
-error, in units of the person (mean distance of the joints from the middle of the hips, half a metre). Another recording
-than the one that ``bench.pose2sim`` measures on.
+Four calibrated cameras see a person, whose joints are triangulated from all views that agree on them, and smoothed over
+time. What a view's detections differ from the projection, each view moved and scaled as a whole as it fits best (the
+lifter sees neither place nor size), is that detector's error, in units of the person (mean distance of the joints from
+the middle of the hips, half a metre). WHEEL is one or both of these from PyPI (BSD-3), of one studio:
+
+- pose2sim-0.10.49-py3-none-any.whl: videos of two people (100 frames, 60 Hz). Measured is the guest, who moves her
+  arms, by BlazePose as ``posekernels lift`` runs it, or by the networks of ``--rtmpose``.
+- pose2sim-0.8.4-py3-none-any.whl: one picture of a man who stands, by OpenPose's detections in it. One picture shows a
+  bias and nothing else.
+
+The other person of the videos is the one of ``bench.pose2sim``, in the same moments, and so are OpenPose's detections
+of "two participants" in 0.8.4 (whose second one is nobody: no picture shows them). These are left out, since that
+recording must choose nothing.
+
+Columns: bias of a joint in a view, all along; lasting, deviation of errors that stay for a while; white, of those that
+are new in each frame; far and unseen, percent of the frames in which something else was taken for the joint, or
+nothing. Bias and lasting are made larger by what the triangulation takes of them, which fits 3 numbers to 2 of each
+view.
 """
 
 from __future__ import annotations
@@ -15,37 +28,68 @@ import json
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from posekernels.archive import DataError
 from posekernels.cli import Parser, run_cli
-from posekernels.pose.keypoints import one_trunk
-from posekernels.pose.layouts import to_h36m
+from posekernels.files import write_aside
+from posekernels.people.detect import BlazePose, Detector
+from posekernels.people.keypoint_files import read
+from posekernels.people.lifter import in_h36m
+from posekernels.people.rtmpose import RTMPose
+from posekernels.people.tracking import Sighting, Track
+from posekernels.people.video import Video
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import savitzky_golay
 
 from .pose2sim import cameras, project
 
-SHA256 = "d16e9bbbc38cdd210ff7ce7c4dea91ce4274012f05a27951dd33d4db95588e81"
-SESSION = "Pose2Sim/S00_Demo_BatchSession"
-CALIBRATION = f"{SESSION}/S00_Calibration/Calib.qca.txt"
-TRIAL = f"{SESSION}/S00_P01_MultiParticipants/S00_P01_T02_Participants1-2/pose"
+VIDEOS_SHA256 = "403e0dc4065898ba6a595e72a8970950310979253d60e24c2e00b16b36bf21e1"
+VIDEOS = "Pose2Sim/Demo_MultiPerson"
+PICTURE_SHA256 = "d16e9bbbc38cdd210ff7ce7c4dea91ce4274012f05a27951dd33d4db95588e81"
+PICTURE = "Pose2Sim/S00_Demo_BatchSession"
+STANDS = f"{PICTURE}/S00_P00_SingleParticipant/S00_P00_T00_StaticTrial/pose"
+FPS = 60.0
 AGREE = 0.15  # units: a view whose joint is farther off is left out of its triangulation
 SAME = 0.2  # units: views whose joints are farther off (median) show somebody else
-SHORTEST = 30  # frames of a track
+SHORTEST = 8  # frames of a track
 FAR = 0.25  # units: something else was taken for the joint
+LAGS = np.arange(1, 7)  # frames, from which is told how long errors last
+GUEST = 0.6  # metres: how near to the studio's middle the guest stands; the test recording's person is behind it
+LIMBS = {
+    name: [H36M_17.joints.index(f"{side}_{joint}") for side in ("right", "left")]
+    for name, joint in (
+        *(("hips", "hip"), ("knees", "knee"), ("ankles", "ankle")),
+        *(("shoulders", "shoulder"), ("elbows", "elbow"), ("wrists", "wrist")),
+    )
+}
+GROUPS = LIMBS | {"nose": [9], "head": [10]}
+SIDES = {"legs": ([1, 2, 3], [4, 5, 6]), "arms": ([14, 15, 16], [11, 12, 13])}
+People = list[list[np.ndarray]]  # of each frame of a view, [17, 2] pixels of everybody; NaN where not seen
 
 
-def people_of(path: Path) -> list[np.ndarray]:
-    """[17, 2] pixels of each person in a file of OpenPose's 25 joints; NaN where not seen."""
-    rows = [person["pose_keypoints_2d"] for person in json.loads(path.read_text())["people"]]
-    found = []
-    for row in (r for r in rows if r):
-        points = np.array(row, np.float32).reshape(-1, 3)
-        points[points[:, 2] <= 0, :2] = np.nan
-        found.append(one_trunk(to_h36m(points[:, :2], "body-25b")))
+def by_openpose(folder: Path) -> People:
+    """People in the files of OpenPose's 25 joints of one view."""
+    tracks = [in_h36m(track, "body-25b") for track in read(folder, "body-25b").people]
+    last = max(int(track.frames[-1]) for track in tracks)
+    found: People = [[] for _ in range(last + 1)]
+    for track in tracks:
+        for frame, points, scores in zip(track.frames, track.points, track.scores):
+            if (scores > 0).any():
+                found[frame].append(points)
     return found
+
+
+def by_network(detector: Detector, video: Path) -> People:
+    """People in a video, with the joints that ``posekernels lift`` believes."""
+
+    def joints(seen: Sighting) -> np.ndarray:
+        return in_h36m(Track(0, seen.points[None], seen.scores[None]), detector.layout).points[0]
+
+    return [[joints(seen) for seen in detector(image)] for image in Video(video)]
 
 
 def unit_of(points: np.ndarray) -> np.ndarray:
@@ -123,64 +167,146 @@ def tracks(frames: list[list[tuple]]) -> list[tuple[list, np.ndarray]]:
     return found
 
 
-def errors(folder: Path) -> list[np.ndarray]:
-    """[T, 17, 2] units for each person in each view; NaN where a joint was not seen."""
-    rig = cameras(folder / CALIBRATION)
-    files = [sorted((folder / TRIAL).glob(f"cam0{n}_json/*.json")) for n in range(1, len(rig) + 1)]
-    found = []
-    for views, joints in tracks([matched([people_of(path) for path in at], rig) for at in zip(*files)]):
-        for n, camera in enumerate(rig):
-            seen = np.stack([np.full((17, 2), np.nan) if at[n] is None else at[n] for at in views])
-            if np.isfinite(seen).all(-1).any(1).sum() >= SHORTEST:
-                pixels = project(joints, camera)
-                found.append((seen - pixels) / unit_of(pixels)[:, None, None])
+def errors(joints: np.ndarray, views: list[People], rig: list[dict]) -> np.ndarray:
+    """[V, T, 17, 2] units: how far each view's detections of a person are from the joints [T, 17, 3]; NaN if unseen."""
+    found = np.full((len(rig), *joints.shape[:2], 2), np.nan)
+    for n, camera in enumerate(rig):
+        pixels = project(joints, camera)
+        units = unit_of(pixels)
+        for t, people in enumerate(views[n][: len(joints)]):
+            off = [np.nanmedian(np.linalg.norm(points - pixels[t], axis=-1)) / units[t] for points in people]
+            if off and np.nanmin(off) < SAME:
+                found[n, t] = (people[int(np.nanargmin(off))] - pixels[t]) / units[t]
     return found
 
 
-def summary(found: list[np.ndarray]) -> list[dict]:
-    """Per joint: median and 90th percentile of the error, spread of its mean over a view and around it, and more."""
-    rows = []
-    for joint, name in enumerate(H36M_17.joints):
-        off = [np.linalg.norm(e[:, joint], axis=-1) for e in found]
-        close = [np.where(o[:, None] < FAR, e[:, joint], np.nan) for o, e in zip(off, found)]
-        means = [np.nanmean(c, 0) for c in close]
-        around = np.concatenate([c - m for c, m in zip(close, means)])
-        pairs = [(c - m)[1:] * (c - m)[:-1] for c, m in zip(close, means)]
-        every = np.concatenate(off)
-        rows.append(
-            {
-                "joint": name,
-                "median": np.nanmedian(every),
-                "p90": np.nanquantile(every, 0.9),
-                "bias": np.sqrt(np.nanmean(np.square(means))),
-                "tremor": np.nanstd(around),
-                "lasts": np.nanmean(np.concatenate(pairs)) / np.nanmean(np.square(around)),
-                "far": np.nanmean(np.where(np.isnan(every), np.nan, every > FAR)),
-            }
-        )
-    return rows
+def own_bias(errors: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """[17, 2] mean error of each joint in a view, without what moves or scales the whole person.
+
+    Args:
+        errors: [T, 17, 2] units. pixels: [T, 17, 2] of the projection.
+    """
+    bias = np.nanmean(errors, 0)
+    shape = np.nanmean((pixels - pixels.mean(1, keepdims=True)) / unit_of(pixels)[:, None, None], 0)
+    known = np.isfinite(bias).all(-1)
+    bias = bias - bias[known].mean(0)
+    shape = shape - shape[known].mean(0)
+    return bias - (bias * shape)[known].sum() / (shape * shape)[known].sum() * shape
+
+
+def summary(errors: np.ndarray, pixels: np.ndarray) -> dict:
+    """What the columns are, for each group of joints; swaps; how long errors last.
+
+    Args:
+        errors: [V, T, 17, 2] units. pixels: [V, T, 17, 2] of the projections.
+    """
+    size = np.linalg.norm(errors, axis=-1)
+    close = np.where(size[..., None] < FAR, errors, np.nan)
+    around = close - np.nanmean(close, 1, keepdims=True)
+    bias = np.stack([own_bias(e, p) for e, p in zip(close, pixels)])
+    swallowed = np.sqrt(2 * len(errors) / (2 * len(errors) - 3))
+    T, limbs = errors.shape[1], sum(LIMBS.values(), [])
+    still = 2 * LAGS[-1] >= T or not np.nanmax(np.abs(around)) > 1e-6  # one picture
+    variance = np.nanmean(np.square(around), (0, 1, 3))
+    lasting, lasts = np.full(17, np.nan), np.nan
+    if not still:  # errors that fade as exp(-time / lasts), and others that are gone in the next frame
+        alike = np.stack([np.nanmean(around[:, k:] * around[:, : T - k], (0, 1, 3)) for k in LAGS])
+        slope = np.polyfit(LAGS, np.log(np.maximum(alike[:, limbs].sum(1), 1e-9)), 1)[0]
+        lasts = -1 / slope
+        lasting = np.clip((alike[:3] * np.exp(LAGS[:3, None] / lasts)).mean(0), 0, variance)
+    rows = {}
+    for name, group in GROUPS.items():
+        white = np.nan if still else np.sqrt((variance - lasting)[group].mean())
+        rows[name] = {
+            "bias": swallowed * np.sqrt(np.nanmean(np.square(bias[:, group]))),
+            "lasting": swallowed * np.sqrt(lasting[group].mean()),
+            "white": white,
+            "far": 100 * np.nanmean(np.where(np.isnan(size[..., group]), np.nan, size[..., group] > FAR)),
+            "unseen": 100 * np.isnan(size[..., group]).mean(),
+        }
+    return {"joints": rows, "lasts_ms": 1000 * lasts / FPS, "swapped": swapped(errors, pixels)}
+
+
+def swapped(errors: np.ndarray, pixels: np.ndarray) -> dict[str, float]:
+    """Percent of the frames in which a pair of limbs is nearer to the truth with left and right exchanged."""
+    units = unit_of(pixels)[..., None, None]
+    seen, found = pixels + errors * units, {}
+    for name, (right, left) in SIDES.items():
+        as_is = np.linalg.norm(errors[:, :, [*right, *left]], axis=-1).mean(-1)
+        exchanged = (seen[:, :, [*left, *right]] - pixels[:, :, [*right, *left]]) / units
+        crossed = np.linalg.norm(exchanged, axis=-1).mean(-1)
+        found[name] = 100 * float(np.nanmean(np.where(np.isnan(as_is), np.nan, crossed < 0.8 * as_is)))
+    return found
+
+
+def measured(views: list[People], rig: list[dict], who: Callable[[np.ndarray], bool]) -> dict:
+    """The figures of the person seen longest of those for whose joints [T, 17, 3] ``who`` is true."""
+    people = [joints for _, joints in tracks([matched(list(at), rig) for at in zip(*views)]) if who(joints)]
+    if not people:
+        raise DataError("the person to measure is in none of three views at once for long enough")
+    joints = max(people, key=len)
+    off, pixels = errors(joints, views, rig), np.stack([project(joints, camera) for camera in rig])
+    shown = np.isfinite(off).any((2, 3)).mean(1) > 0.5  # others are of somebody who stands behind somebody else
+    return {"frames": len(joints), "views": int(shown.sum())} | summary(off[shown], pixels[shown])
+
+
+def is_guest(joints: np.ndarray) -> bool:
+    return float(np.linalg.norm(np.median(joints[:, 0, :2], 0))) < GUEST
+
+
+def of_wheel(wheel: Path, detector: Callable[[], Detector], name: str) -> tuple[str, dict]:
+    """What was measured, and its figures. Raises ValueError for another wheel."""
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel.is_file() else ""
+    if digest not in (VIDEOS_SHA256, PICTURE_SHA256):
+        raise ValueError(f"{wheel}: neither pose2sim-0.10.49-py3-none-any.whl nor pose2sim-0.8.4-py3-none-any.whl")
+    videos = digest == VIDEOS_SHA256
+    wanted = (VIDEOS,) if videos else (STANDS, f"{PICTURE}/S00_Calibration")
+    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of joints that a view never shows
+        folder = Path(place)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder, [member for member in archive.namelist() if member.startswith(wanted)])
+        rig = cameras(next(folder.rglob("Calib.qca.txt")))
+        if videos:
+            files = [folder / VIDEOS / f"videos/cam0{n}.mp4" for n in range(1, len(rig) + 1)]
+            views = [by_network(detector(), file) for file in files]
+            return f"{name}, who moves her arms", measured(views, rig, is_guest)
+        files = [folder / STANDS / f"cam0{n}_json" for n in range(1, len(rig) + 1)]
+        return "OpenPose, a picture of who stands", measured([by_openpose(file) for file in files], rig, lambda _: True)
 
 
 def main() -> int:
     parser = Parser(prog="python -m bench.detector_errors", description=__doc__.split("\n\n")[0])
-    parser.add_argument("wheel", metavar="WHEEL", type=Path, help="pose2sim-0.8.4-py3-none-any.whl")
-    wheel = parser.parse_args().wheel
-    if not wheel.is_file() or hashlib.sha256(wheel.read_bytes()).hexdigest() != SHA256:
-        raise ValueError(f"{wheel}: not pose2sim-0.8.4-py3-none-any.whl (sha256 {SHA256[:16]}...)")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # means of joints that a view never shows
-        with zipfile.ZipFile(wheel) as archive:
-            for member in archive.namelist():
-                if member == CALIBRATION or member.startswith(TRIAL):
-                    archive.extract(member, folder)
-        found = errors(Path(folder))
-        rows = summary(found)
-    print(f"{len(found)} people in views, {sum(map(len, found))} frames; units of the person (about half a metre)")
-    columns = [key for key in rows[0] if key != "joint"]
-    print(f"{'joint':<15}" + "".join(f"{c:>8}" for c in columns))
-    for row in rows:
-        print(f"{row['joint']:<15}" + "".join(f"{row[c]:>8.3f}" for c in columns))
+    parser.add_argument("wheels", nargs="+", metavar="WHEEL", type=Path, help="pose2sim's 0.10.49 or 0.8.4")
+    parser.add_argument("--rtmpose", nargs=2, metavar="ONNX", help="person detector and pose network, for BlazePose")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    options = parser.parse_args()
+    if options.rtmpose:
+        detector, name = lambda: RTMPose(*options.rtmpose), "RTMPose"
+    else:
+        detector, name = BlazePose, "BlazePose"
+    result = dict(of_wheel(wheel, detector, name) for wheel in options.wheels)
+    for title, found in result.items():
+        swaps = ", ".join(f"{limbs} {share:.1f} %" for limbs, share in found["swapped"].items())
+        print(f"{title}: {found['frames']} frames of {found['views']} views; errors last {found['lasts_ms']:.0f} ms; ")
+        print(f"left for right: {swaps}; units of the person (about half a metre), and %")
+        columns = list(next(iter(found["joints"].values())))
+        print(f"{'':<10}" + "".join(f"{c:>9}" for c in columns))
+        for joint, row in found["joints"].items():
+            print(f"{joint:<10}" + "".join(f"{row[c]:>9.{1 if c in ('far', 'unseen') else 3}f}" for c in columns))
+    if options.out:
+        with write_aside(options.out) as aside:
+            aside.write_text(json.dumps(rounded(result), indent=1) + "\n")
     return 0
+
+
+def rounded(value):
+    """Numbers to four digits, for a file; None where there is none."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if np.isfinite(value) else None
+    return value
 
 
 if __name__ == "__main__":

@@ -90,11 +90,37 @@ def test_joints_are_triangulated_from_the_views_that_agree():
         assert np.isfinite(joints).all()
 
 
-def test_summary_tells_bias_from_tremor():
+def test_a_detectors_errors_are_told_apart():
+    """Bias, what lasts, what is new in each frame; of a view that is moved and scaled as a whole, no error."""
     random = np.random.default_rng(0)
-    error = random.normal(0, 0.05, (4, 1, 17, 2)) + random.normal(0, 0.01, (4, 200, 17, 2))
+    V, T = 4, 400
+    shape = random.uniform(-1, 1, (V, 1, 17, 2))
+    shape -= shape[:, :, :1]
+    pixels = 100.0 * np.broadcast_to(shape, (V, T, 17, 2)) + 500
+    bias = random.normal(0, 0.03, (V, 1, 17, 2))
+    lasting = random.normal(0, 0.04, (V, T, 17, 2))
+    for t in range(1, T):
+        lasting[:, t] = 0.8 * lasting[:, t - 1] + 0.6 * lasting[:, t]
+    error = bias + lasting + random.normal(0, 0.02, (V, T, 17, 2))
+    unit = detector_errors.unit_of(pixels)[..., None, None]
+    error += 0.05 + 0.04 * (pixels - 500) / unit  # somewhere else, and larger
     error[0, :20, 13] = 1.0
-    rows = {row["joint"]: row for row in detector_errors.summary(list(error))}
-    assert 0.005 < rows["left_knee"]["tremor"] < 0.02 and abs(rows["left_knee"]["lasts"]) < 0.2
-    assert rows["left_wrist"]["far"] == pytest.approx(20 / 800, abs=0.01) and rows["left_knee"]["far"] < 0.01
-    assert 0.01 < rows["right_hip"]["bias"] < 0.15
+    error[1, :40, 16] = np.nan
+    found = detector_errors.summary(error, pixels)
+    rows, swallowed = found["joints"], (8 / 5) ** 0.5
+    assert rows["knees"]["lasting"] == pytest.approx(0.04 * swallowed, rel=0.15)
+    assert rows["knees"]["white"] == pytest.approx(0.02, rel=0.25)
+    assert rows["wrists"]["far"] == pytest.approx(100 * 20 / (2 * V * T - 40), abs=0.3) and rows["knees"]["far"] < 1
+    assert rows["wrists"]["unseen"] == pytest.approx(100 * 40 / (2 * V * T))
+    assert 0.02 < np.mean([row["bias"] for row in rows.values()]) / swallowed < 0.04
+    assert found["lasts_ms"] == pytest.approx(-1000 / np.log(0.8) / 60, rel=0.2)
+    assert found["swapped"] == {"legs": 0, "arms": 0}
+
+
+def test_left_for_right_is_counted():
+    random = np.random.default_rng(1)
+    pixels = np.broadcast_to(500 + 100 * random.uniform(-1, 1, (1, 1, 17, 2)), (1, 10, 17, 2))
+    seen = pixels.copy()
+    seen[0, :3, [1, 2, 3, 4, 5, 6]] = pixels[0, :3, [4, 5, 6, 1, 2, 3]]
+    unit = detector_errors.unit_of(pixels)[..., None, None]
+    assert detector_errors.swapped((seen - pixels) / unit, pixels) == {"legs": 30, "arms": 0}
