@@ -53,6 +53,7 @@ CHILD[LEGS], CHILD[[9, 10]] = 0.9, 1.2
 
 # How much a detector errs, relative to the mean over joints, per joint
 ROUGH = torch.tensor([0, 0.9, 1, 1.3, 0.9, 1, 1.3, 0, 0, 0.7, 0.8, 0.8, 1.1, 1.5, 0.8, 1.1, 1.5])[:, None]
+NETWORKS = "strided_transformer", "mixste", "rie", "htnet"
 CHAINS = ((1, 2, 3), (4, 5, 6), (11, 12, 13), (14, 15, 16))
 ASTRAY = torch.zeros(4, 17)  # how far each joint goes along when a limb is taken for something else
 for _limb, _chain in enumerate(CHAINS):
@@ -212,7 +213,8 @@ class Views:
         """Keypoints [B, F, 17, 2] on the person, and poses [B, F, 17, 3] in metres, root at 0."""
         draw = Draws(random, self.batch_size)
         image, poses = self.seen(draw)
-        keypoints, _, _ = centre_on_person(self.detected(image, draw), spread=self.frames)
+        image, poses = self.ended(self.detected(image, draw), poses, draw)
+        keypoints, _, _ = centre_on_person(image, spread=self.frames)
         return keypoints * draw.uniform(0.9, 1.1, 1, 1, 1), poses
 
     def bodies(self, draw: Draws) -> tuple[Tensor, Tensor]:
@@ -299,6 +301,16 @@ class Views:
         pixels = image.clone()
         return one_trunk(guess_unseen(pixels, ~gone[:, None].expand(B, F, 17)))
 
+    def ended(self, image: Tensor, poses: Tensor, draw: Draws) -> tuple[Tensor, Tensor]:
+        """Both as at the ends of a clip, and live: frames that never were, or are yet to come, repeat the nearest."""
+        middle = self.frames // 2
+        ahead = torch.where(draw.chance(0.25), (draw.uniform(0, 1) ** 2 * (middle + 1)).long(), middle)
+        behind = torch.where(draw.chance(0.08), (draw.uniform(0, 1) * (middle + 1)).long(), middle)
+        rows = torch.arange(self.frames).expand(len(image), -1)
+        rows = torch.minimum(torch.maximum(rows, middle - behind[:, None]), middle + ahead[:, None])
+        which = torch.arange(len(image))[:, None]
+        return image[which, rows], poses[which, rows]
+
     def during(self, draw: Draws, shortest: float, longest: float, kinds: int) -> Tensor:
         """[B, F, kinds] bool: one stretch of each kind, of so many frames, that touches the window."""
         length = draw.uniform(shortest, longest, 1, kinds)
@@ -359,11 +371,19 @@ def as_detected(clip: Clip, projected: bool) -> Clip:
     return replace(clip, positions=world.numpy(), keypoints=np.asarray(keypoints))
 
 
+def error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean distance of joints [..., 3]."""
+    return (predicted - target).norm(dim=-1).mean()
+
+
 class AnyCameraRecipe(Recipe):
-    network = "strided_transformer"
     sees = "person"
-    architecture = ("strides", "layers", "channels", "hidden", "heads")
+    architecture = ("network", "strides", "layers", "channels", "hidden", "heads")
     clip_norm = 1.0
+
+    @property
+    def network(self) -> str:
+        return self.options.network
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
@@ -371,8 +391,9 @@ class AnyCameraRecipe(Recipe):
             "--motion", metavar="DIR", help="what python -m train.data.open_motion wrote, beside the rest"
         )
         parser.add_argument("--add-starter", action="store_true", help="the starter set beside --data-root")
+        parser.add_argument("--network", choices=NETWORKS, default="strided_transformer")
         parser.add_argument("--strides", type=int, nargs="+", default=[3, 3, 3], help="their product is the window")
-        parser.add_argument("--layers", type=int, default=2, help="vanilla layers before the strided ones")
+        parser.add_argument("--layers", type=int, default=2, help="before the strided ones, or in all")
         parser.add_argument("--channels", type=int, default=64)
         parser.add_argument("--hidden", type=int, default=192)
         parser.add_argument("--heads", type=int, default=4)
@@ -396,16 +417,19 @@ class AnyCameraRecipe(Recipe):
         return open_motion.load(self.options.motion) if self.options.motion else []
 
     def config(self) -> dict:
+        """Sizes of the network. No dropout: the windows never repeat, so few parameters have nothing to overfit with."""
         o = self.options
-        return {
-            "strides": list(o.strides),
-            "layers": o.layers,
-            "channels": o.channels,
-            "hidden": o.hidden,
-            "heads": o.heads,
-            "dropout": 0.0,  # the windows never repeat: nothing to overfit with so few parameters
-            "embedding_dropout": 0.0,
-        }
+        if o.network == "rie":
+            sizes = {"filter_widths": tuple(o.strides), "stage": 2, "latent": o.hidden, "channels": o.channels}
+            return sizes | {"dropout": 0.0, "fc_dropout": 0.0}
+        if o.network == "htnet":
+            return {"depth": o.layers, "channels": o.channels, "hidden": o.hidden, "dropout": 0.0, "drop_path": 0.0}
+        sizes = {"channels": o.channels, "heads": o.heads}
+        if o.network == "mixste":
+            ratio = o.hidden / o.channels
+            return sizes | {"frames": math.prod(o.strides), "depth": o.layers, "mlp_ratio": ratio}
+        sizes |= {"strides": list(o.strides), "layers": o.layers, "hidden": o.hidden}
+        return sizes | {"dropout": 0.0, "embedding_dropout": 0.0}
 
     def make_model(self) -> nn.Module:
         net = models.create(self.network, **self.config())
@@ -427,7 +451,7 @@ class AnyCameraRecipe(Recipe):
                 sets.setdefault(recording.set, []).append(recording.points)
         recordings = [recording for found in sets.values() for recording in found]
         often = shares(sets.values())
-        return Views(recordings, math.prod(o.strides), o.batch_size, o.steps, o.seed, rank, world, often)
+        return Views(recordings, self.model.frames, o.batch_size, o.steps, o.seed, rank, world, often)
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -440,9 +464,12 @@ class AnyCameraRecipe(Recipe):
 
     def loss_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         keypoints, poses = (tensor.to(self.place.device) for tensor in batch)
-        single, full = self.model(keypoints, full=True)
-        middle = poses[:, poses.shape[1] // 2]
-        return (single[:, 0] - middle).norm(dim=-1).mean() + 0.5 * (full - poses).norm(dim=-1).mean()
+        middle = poses[:, poses.shape[1] // 2, None]
+        if self.network == "strided_transformer":
+            single, full = self.model(keypoints, full=True)
+            return error(single, middle) + 0.5 * error(full, poses)
+        found = self.model(keypoints)
+        return error(found, poses if found.shape[1] == poses.shape[1] else middle)
 
     @torch.no_grad()
     def predict(self, clip: Clip) -> Tensor:
@@ -460,7 +487,8 @@ class AnyCameraRecipe(Recipe):
         frames = self.model.frames
         scores = PoseScores()
         for keypoints, poses in Views(held, frames, 128, batches, 1234, 0, 1):
-            found = lift_both_ways(self.model, keypoints.to(self.place.device), H36M_17.mirror)[:, 0].cpu()
+            found = lift_both_ways(self.model, keypoints.to(self.place.device), H36M_17.mirror).cpu()
+            found = found[:, found.shape[1] // 2]
             found[:, 0] = 0
             scores.add(found, poses[:, frames // 2], "held-out")
         return scores
