@@ -90,7 +90,7 @@ def test_trunk_and_head_are_where_detectors_see_them(recordings):
 
 
 def test_errors_are_a_detectors(recordings):
-    """Measured on RTMPose and OpenPose: 0.05 units of the person in the middle, more at the ends of limbs."""
+    """Measured on BlazePose: 0.05 units of the person in the middle, more along the arms."""
     views = Views(recordings, 27, 256, 1, 1, 0, 1)
     draw = Draws(torch.Generator().manual_seed(0), 256)
     image, _ = views.seen(draw)
@@ -99,7 +99,7 @@ def test_errors_are_a_detectors(recordings):
     error = (found - image).norm(dim=-1) / unit
     assert 0.03 < error.median() < 0.07
     joint = error.flatten(0, 1).median(0).values
-    assert joint[[3, 6, 13, 16]].mean() > 1.3 * joint[[1, 4, 11, 14]].mean()
+    assert joint[[12, 13, 15, 16]].mean() > 1.15 * joint[[1, 4, 11, 14]].mean()
     assert 0.02 < (error > 0.25).float().mean() < 0.15, "now and then something else is taken for a joint"
     ankles = (found[:, :, 3] - image[:, :, 6]).norm(dim=-1) < 0.3 * (image[:, :, 3] - image[:, :, 6]).norm(dim=-1)
     swapped = ankles & ((image[:, :, 3] - image[:, :, 6]).norm(dim=-1) > 0.5 * unit[..., 0])
@@ -107,6 +107,42 @@ def test_errors_are_a_detectors(recordings):
     # what is wrong stays wrong for a while
     rest = error - error.mean(1, keepdim=True)
     assert (rest[:, 1:] * rest[:, :-1]).sum() / rest.square().sum() > 0.6
+
+
+def test_some_windows_end_early_or_begin_late(recordings):
+    """As live, and at the ends of a clip: the nearest frame stands for those that are not there, in 2D and in 3D."""
+    views = Views(recordings, 9, 2000, 1, 1, 0, 1)
+    draw = Draws(torch.Generator().manual_seed(0), 2000)
+    frames = torch.arange(9.0).view(1, 9, 1, 1).expand(2000, 9, 17, 1)
+    image, poses = views.ended(frames, frames, draw)
+    assert torch.equal(image, poses) and (image[:, 4] == 4).all()
+    first, last = image[:, 0, 0, 0].long(), image[:, -1, 0, 0].long()
+    assert torch.equal(image[:, :, 0, 0], torch.arange(9.0).expand(2000, 9).clamp(first[:, None], last[:, None]))
+    assert 0.08 < (last == 4).float().mean() < 0.16 and 0.15 < (last < 8).float().mean() < 0.28
+    assert 0.04 < (first > 0).float().mean() < 0.1
+
+
+@pytest.mark.parametrize("network", ["mixste", "rie", "htnet"])
+def test_other_networks_learn_alike(network, tmp_path, capsys):
+    sizes = [
+        "--network",
+        network,
+        "--strides",
+        "3",
+        "--channels",
+        "24",
+        "--hidden",
+        "16",
+        "--heads",
+        "2",
+        "--layers",
+        "1",
+    ]
+    options = [*sizes, "-e", "1", "--steps", "2", "-b", "4", "-a", "Walk", "--out", str(tmp_path / "run")]
+    assert h36m.main(["--model", "any_camera", *options]) == 0
+    assert "P1" in capsys.readouterr().out
+    lifter = load_lifter(None, tmp_path / "run" / "best.pt")
+    assert lifter.net.created[0] == network and lifter.net.sees == "person"
 
 
 def test_rare_sets_are_drawn_as_often_as_their_share(recordings):

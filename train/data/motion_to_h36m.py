@@ -9,8 +9,8 @@ Reads what ``train.data.open_motion`` wrote and writes ``data_3d_h36m.npz``, ``d
   (``open_motion.HELD_OUT``) go to S9 and S11. These are names for splits and cameras, not people.
 - Space: people stand where the subject's four cameras look, each stretch turned another way; what does not fit into
   all four images is left out. Trunk and head are where detectors see them, so that skeletons agree.
-- ``detected``: keypoints with a detector's errors, of the sizes that ``bench.detector_errors`` measured and
-  ``train.recipes.any_camera`` imitates: larger at wrists and ankles, some that last, a bias, limbs gone astray.
+- ``detected``: keypoints with errors like a detector's: larger at wrists and ankles, some that last, a bias, limbs gone
+  astray.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from posekernels.cli import Parser, run_cli
 from posekernels.pose.camera import denormalise_screen, h36m_cameras, project, world_to_camera
 from posekernels.pose.skeleton import H36M_17
 
-from ..recipes.any_camera import ASTRAY, ROUGH, detectors_joints
+from ..recipes.any_camera import ASTRAY, detectors_joints
 from . import open_motion
 from .cmu_to_h36m import takes, to_32_joints
 from .h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
 from .motion import FPS
 
 STRETCH = 250  # frames
+# How much a joint is off, relative to the mean over joints
+ROUGH = np.array([0, 0.9, 1, 1.3, 0.9, 1, 1.3, 0, 0, 0.7, 0.8, 0.8, 1.1, 1.5, 0.8, 1.1, 1.5])[:, None]
 
 
 def stretches(recordings: list[open_motion.Recording], minutes: float) -> Iterator[np.ndarray]:
@@ -45,7 +47,7 @@ def stretches(recordings: list[open_motion.Recording], minutes: float) -> Iterat
 
 
 def detected(keypoints: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Keypoints [T, 17, 2], any unit, as a detector might see them: the sizes are those of ``any_camera.Views``."""
+    """Keypoints [T, 17, 2], any unit, as a detector might see them: much as in ``any_camera.Views``."""
     T = len(keypoints)
     unit = np.linalg.norm(keypoints - keypoints[:, :1], axis=-1).mean()
     kept = math.exp(-1 / random.choice([0.2, 1, 3, 8, 20]))  # an error lasts so many frames
@@ -56,7 +58,7 @@ def detected(keypoints: np.ndarray, random: np.random.Generator) -> np.ndarray:
     error = lasting * heavy * np.exp(random.uniform(math.log(0.006), math.log(0.07)))
     error += random.normal(size=(T, 17, 2)) * np.exp(random.uniform(math.log(0.002), math.log(0.012)))
     error += 0.04 * random.uniform(0, 1.5) * random.normal(size=(17, 2))
-    error *= ROUGH.numpy()
+    error *= ROUGH
     for limb in ASTRAY.numpy():  # a limb taken for something else, for a while
         if random.random() < 0.04 * T / 27:
             start, length = random.integers(T), random.integers(2, 28)

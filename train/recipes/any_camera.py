@@ -51,10 +51,14 @@ LEGS, ARMS, TRUNK = [2, 3, 5, 6], [12, 13, 15, 16], [7, 8, 9, 10]
 CHILD = torch.ones(17)  # legs are shorter and heads larger for their size
 CHILD[LEGS], CHILD[[9, 10]] = 0.9, 1.2
 
-# How much a detector errs, relative to the mean over joints, per joint
-ROUGH = torch.tensor([0, 0.9, 1, 1.3, 0.9, 1, 1.3, 0, 0, 0.7, 0.8, 0.8, 1.1, 1.5, 0.8, 1.1, 1.5])[:, None]
+# How much a detector errs, per joint, as ``bench.detector_errors`` measured BlazePose: errors that stay, that last for
+# some frames, and of a single frame; relative to the sizes in ``Views.detected``
+STAYS = torch.tensor([0, 1.3, 0.9, 0.9, 1.3, 0.9, 0.9, 0, 0, 0.5, 0.5, 0.9, 1.1, 0.9, 0.9, 1.1, 0.9])[:, None]
+LASTS = torch.tensor([0, 0.8, 1, 1, 0.8, 1, 1, 0, 0, 0.7, 0.8, 0.95, 1.3, 1.3, 0.95, 1.3, 1.3])[:, None]
+SHAKES = torch.tensor([0, 0.7, 0.6, 1, 0.7, 0.6, 1, 0, 0, 0.9, 0.9, 0.7, 1.3, 2, 0.7, 1.3, 2])[:, None]
 NETWORKS = "strided_transformer", "mixste", "rie", "htnet"
 CHAINS = ((1, 2, 3), (4, 5, 6), (11, 12, 13), (14, 15, 16))
+OFTEN = torch.tensor([0.04, 0.04, 0.1, 0.1])  # of windows, a leg or an arm is taken for something else, or not seen
 ASTRAY = torch.zeros(4, 17)  # how far each joint goes along when a limb is taken for something else
 for _limb, _chain in enumerate(CHAINS):
     ASTRAY[_limb, list(_chain)] = torch.tensor([0.15, 0.6, 1.0])
@@ -149,7 +153,7 @@ class Draws:
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(self.batch, *shape, generator=self.random)
 
-    def chance(self, of: float, *shape: int) -> Tensor:
+    def chance(self, of: float | Tensor, *shape: int) -> Tensor:
         return torch.rand(self.batch, *shape, generator=self.random) < of
 
 
@@ -194,7 +198,7 @@ class Views:
         apart = (torch.arange(frames)[:, None] - torch.arange(frames)).abs()
         # errors that last a frame, some, or all of a window; each turns white noise into itself
         self.lasting = torch.stack(
-            [torch.linalg.cholesky(torch.exp(-apart / tau) + 1e-4 * torch.eye(frames)) for tau in (0.2, 1, 3, 8, 20)]
+            [torch.linalg.cholesky(torch.exp(-apart / tau) + 1e-4 * torch.eye(frames)) for tau in (0.5, 2, 3.5, 7, 20)]
         )
 
     def set_epoch(self, epoch: int) -> None:
@@ -272,13 +276,13 @@ class Views:
         white = draw.normal(F, 2 * 17)
         error = (self.lasting[torch.randint(len(self.lasting), (B,), generator=draw.random)] @ white).view(B, F, 17, 2)
         heavy = (0.5 * draw.normal(1, 17, 1)).exp()  # in this recording, of this joint
-        error = error * heavy * draw.log_uniform(0.006, 0.07)[:, None, None, None]
-        error = error + draw.log_uniform(0.002, 0.012)[:, None, None, None] * draw.normal(F, 17, 2)
-        error = error + 0.04 * draw.uniform(0, 1.5, 1, 1, 1) * draw.normal(1, 17, 2)
-        image = image + unit * ROUGH * error
+        error = LASTS * error * heavy * draw.log_uniform(0.01, 0.08)[:, None, None, None]
+        error = error + SHAKES * draw.log_uniform(0.002, 0.02)[:, None, None, None] * draw.normal(F, 17, 2)
+        error = error + STAYS * 0.035 * draw.uniform(0, 1.5, 1, 1, 1) * draw.normal(1, 17, 2)
+        image = image + unit * error
         # a limb taken for something else, for a while
         during = self.during(draw, 2, F, 4)  # [B, F, 4]
-        lost = during & draw.chance(0.04, 1, 4)
+        lost = during & draw.chance(OFTEN, 1, 4)
         drift = 0.35 * draw.normal(1, 4, 2) + 0.1 * draw.normal(F, 4, 2)
         image = image + unit * torch.einsum("bflc,lj->bfjc", drift * lost[..., None], ASTRAY)
         # left and right exchanged for some frames, of legs, arms or both; or both limbs seen on one of the two
@@ -321,7 +325,7 @@ class Views:
     def bridged(self, image: Tensor, draw: Draws) -> Tensor:
         """Limbs that are not seen for a while: their offset from the joint above goes straight from before to after."""
         B, F = image.shape[:2]
-        gone = self.during(draw, 2, 15, 4) & draw.chance(0.04, 1, 4)
+        gone = self.during(draw, 2, 15, 4) & draw.chance(OFTEN, 1, 4)
         if not gone.any():
             return image
         times = torch.arange(F)[:, None].expand(F, 4)
@@ -417,13 +421,14 @@ class AnyCameraRecipe(Recipe):
         return open_motion.load(self.options.motion) if self.options.motion else []
 
     def config(self) -> dict:
-        """Sizes of the network. No dropout: the windows never repeat, so few parameters have nothing to overfit with."""
+        """Sizes of the network. No dropout: windows never repeat, so there is nothing to overfit with."""
         o = self.options
         if o.network == "rie":
             sizes = {"filter_widths": tuple(o.strides), "stage": 2, "latent": o.hidden, "channels": o.channels}
             return sizes | {"dropout": 0.0, "fc_dropout": 0.0}
         if o.network == "htnet":
-            return {"depth": o.layers, "channels": o.channels, "hidden": o.hidden, "dropout": 0.0, "drop_path": 0.0}
+            sizes = {"depth": o.layers, "channels": o.channels, "hidden": o.hidden}
+            return sizes | {"dropout": 0.0, "drop_path": (0.0, 0.0)}
         sizes = {"channels": o.channels, "heads": o.heads}
         if o.network == "mixste":
             ratio = o.hidden / o.channels
