@@ -384,6 +384,7 @@ class AnyCameraRecipe(Recipe):
     sees = "person"
     architecture = ("network", "strides", "layers", "channels", "hidden", "heads")
     clip_norm = 1.0
+    held_out: tuple[str, ...] = open_motion.HELD_OUT  # subjects that nothing is learnt from
 
     @property
     def network(self) -> str:
@@ -417,7 +418,7 @@ class AnyCameraRecipe(Recipe):
         return test
 
     @functools.cached_property
-    def open_motion(self) -> list[open_motion.Recording]:
+    def recordings(self) -> list[open_motion.Recording]:
         return open_motion.load(self.options.motion) if self.options.motion else []
 
     def config(self) -> dict:
@@ -451,8 +452,8 @@ class AnyCameraRecipe(Recipe):
         sets = {"": motions(self.data.train)}
         if o.add_starter and o.data_root is not None:
             sets["starter"] = motions(load_starter().train)
-        for recording in self.open_motion:
-            if recording.subject not in open_motion.HELD_OUT:
+        for recording in self.recordings:
+            if recording.subject not in self.held_out:
                 sets.setdefault(recording.set, []).append(recording.points)
         recordings = [recording for found in sets.values() for recording in found]
         often = shares(sets.values())
@@ -486,9 +487,9 @@ class AnyCameraRecipe(Recipe):
         return looking_at(poses, (centre - principal[:2]) / focal)
 
     @torch.no_grad()
-    def detected_scores(self, batches: int = 8) -> PoseScores:
-        """Of random views, with a detector's errors, of the subjects that training leaves out."""
-        held = [r.points for r in self.open_motion if r.subject in open_motion.HELD_OUT]
+    def detected_scores(self, subjects: tuple[str, ...] = open_motion.HELD_OUT, batches: int = 8) -> PoseScores:
+        """Of random views of these subjects, with a detector's errors."""
+        held = [r.points for r in self.recordings if r.subject in subjects]
         frames = self.model.frames
         scores = PoseScores()
         for keypoints, poses in Views(held, frames, 128, batches, 1234, 0, 1):
@@ -500,7 +501,7 @@ class AnyCameraRecipe(Recipe):
 
     def evaluate(self, place) -> Report:
         report = Report.of(evaluate_clips(self.predict, self.test_clips, place))
-        if any(r.subject in open_motion.HELD_OUT for r in self.open_motion):
+        if any(r.subject in open_motion.HELD_OUT for r in self.recordings):
             rows = Report.of(self.detected_scores()).rows  # of frames that do not follow each other
             report.rows |= {name: row | {"MPJVE": math.nan} for name, row in rows.items()}
         return report
