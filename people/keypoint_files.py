@@ -196,10 +196,11 @@ def _npz(path: Path) -> Reading:
         size = tuple(int(v) for v in content["size"]) if "size" in content and np.size(content["size"]) == 2 else None
         fps = float(content["fps"]) if "fps" in content else None
         own = str(content["layout"]) if "layout" in content else None
+        source = str(content.get("source", "")) if ours else ""
         if "frame" in content:
-            return _of_frames(path, content, layout=own, fps=fps, size=size)
+            return _of_frames(path, content, layout=own, fps=fps, size=size, source=source)
         of = content.get("scores"), content.get("identities")
-        known = {"layout": own, "fps": fps, "size": size, "numbered": ours}
+        known = {"layout": own, "fps": fps, "size": size, "numbered": ours, "source": source}
         known["detected"] = _by_frames(detected(path, content, np.shape(content["keypoints"])[:-2]))
         return _arrays(path, content["keypoints"], *of, **known)
     if "reconstruction" in content:  # the Strided Transformer demo: already Human3.6M's joints
@@ -508,7 +509,8 @@ def _ours(path: Path, content: dict) -> Reading:
         more = {"detected": _floats(path, [p["detected"] for p in people]), "detected_layout": layout} if layout else {}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not as posekernels lift writes it ({error})") from error
-    known = {"layout": content.get("layout"), "fps": content.get("fps"), "size": size}
+    known = {name: content.get(name) for name in ("layout", "fps")} | {"size": size}
+    known["source"] = content.get("source", "")
     known["detected"] = _by_frames(detected(path, more, points.shape[:-2]))
     return _arrays(path, points, scores, [p.get("id") for p in people], numbered=True, **known)
 

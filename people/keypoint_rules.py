@@ -53,6 +53,7 @@ class Keypoints:
         notes: what was guessed or left out, in words for the user.
         numbered: whether people have the numbers by which the user knows them.
         detected_layout: of the tracks' ``detected``; None where they have none.
+        source: what people were found in, where the file is one of ours that says so.
     """
 
     people: Sequence[Track]
@@ -63,6 +64,7 @@ class Keypoints:
     notes: list[str] = field(default_factory=list)
     numbered: bool = False
     detected_layout: str | None = None
+    source: str = ""
 
     @property
     def found(self) -> str:
@@ -118,6 +120,7 @@ class Reading:
         sided: coordinates from -1 to 1 would span the image's width and its height (OpenPose, Ultralytics), and not
             both its width. ranked: people are put in order, the most prominent first. numbered: as for ``Keypoints``.
         detected: [N, K, 3] of a file of ours, as for ``Track``, and the layout of these joints; None where it has none.
+        source: as for ``Keypoints``.
     After the rule ``joints``, of all N detections together:
         points [N, J, C], scores [N, J] or None; identities and frame numbers ``at``, N of each; ``count`` frames.
     """
@@ -133,6 +136,7 @@ class Reading:
     ranked: bool = True
     numbered: bool = False
     detected: tuple[np.ndarray, str] | None = None
+    source: str = ""
     notes: list[str] = field(default_factory=list)
     points: np.ndarray = field(init=False)
     scores: np.ndarray | None = field(init=False)
@@ -161,7 +165,7 @@ def believed(reading: Reading) -> Keypoints:
     r = reading
     people = _people(r)  # which may leave ``detected`` out
     more = None if r.detected is None else r.detected[1]
-    return Keypoints(people, r.layout, r.count, r.fps, r.size, r.notes, r.numbered, more)
+    return Keypoints(people, r.layout, r.count, r.fps, r.size, r.notes, r.numbered, more, r.source)
 
 
 # -- frames ----------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from posekernels.files import write_aside
 from posekernels.limits import processors
 from posekernels.pose.camera import camera_to_world, rotate
 from posekernels.pose.skeleton import Skeleton
+from posekernels.pose.smoothing import savitzky_golay
 
 from . import paint, player
 from .video import Video
@@ -39,6 +40,9 @@ from .video import Video
 BACKGROUND = "#ffffff"
 CUBE = 1.7  # metres: side of the space drawn, which follows the root
 SUFFIXES = (".gif", ".mp4", ".html")
+CALM = 31  # frames over which a view goes up or down
+FILLED = 0.88  # of a view's height by what it holds
+RAISED = 0.3  # metres: feet that much above the floor are on something
 GIF_PIECE = 64  # pictures of a .gif that are held at once
 ENOUGH = 24  # pictures from which on all cores draw
 
@@ -62,7 +66,8 @@ class Panel:
         pale: on a page, drawn faintly: what another panel is compared with.
         hypotheses: [T, S, J, 3] on a page, a cloud around the points; none by default.
 
-    Joints that are NaN, and bones to them, are left out.
+    Joints that are NaN, and bones to them, are left out. In 3D the view goes up and down with whoever is on a roof or a
+    stair: ``heights`` [T], metres, is where it looks.
     """
 
     title: str
@@ -99,6 +104,7 @@ class Panel:
             self.focus = held(np.asarray(root, np.float32))
             if self.focus.shape != (len(self.points), 2):
                 raise ValueError(f"panel {self.title!r}: focus must be [T, 2], got {list(self.focus.shape)}")
+            self.heights = _heights(self.points, min(self.side, CUBE) / 2, self.side / self.zoom / 2)
 
     @property
     def is_3d(self) -> bool:
@@ -111,6 +117,34 @@ def held(track: np.ndarray) -> np.ndarray:
     if not len(good):
         return np.zeros_like(track)
     return track[good[np.maximum(np.searchsorted(good, np.arange(len(track)), side="right") - 1, 0)]]
+
+
+def _heights(points: np.ndarray, middle: float, half: float) -> np.ndarray:
+    """[T] metres: where a view of ``half`` a metre up and down looks, so that it holds points [T, J, 3].
+
+    ``middle`` above the floor for whoever stands or jumps there, as much above a roof for whoever is on one; calm.
+    """
+    low, high = _levels(points)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(low, CALM // 2, mode="edge"), CALM)
+    level = np.median(around, -1)
+    wanted = middle + np.where(np.abs(level) > RAISED, level, 0)
+    calm = savitzky_golay(wanted[:, None], CALM // 2, 1)[:, 0]
+    room = np.maximum(FILLED * half - (high - low) / 2, 0)  # to go up and down in
+    return np.clip(calm, (low + high) / 2 - room, (low + high) / 2 + room)
+
+
+def _levels(points: np.ndarray) -> np.ndarray:
+    """[2, T] metres: the lowest and the highest of points [T, J, 3]; of a frame without any, those before."""
+    z = points[..., 2]
+    there = np.isfinite(z)
+    both = np.stack((np.where(there, z, np.inf).min(1), np.where(there, z, -np.inf).max(1)), 1)
+    return held(np.where(there.any(1)[:, None], both, np.nan)).T
+
+
+def height_of(points: np.ndarray) -> float:
+    """Metres up and down that a view needs to hold points [T, J, 3] of any one frame."""
+    low, high = _levels(points)
+    return float((high - low).max()) / FILLED
 
 
 def crowd(body: Skeleton, people: int) -> Skeleton:
@@ -175,7 +209,7 @@ def downsample(points: np.ndarray, n: int) -> np.ndarray:
 # -- single pictures -------------------------------------------------------------------------------------------------
 def _draw_3d(image: Image.Image, panel: Panel, t: int) -> None:
     x, y = panel.focus[t].tolist()
-    middle, tall = (x, y, min(panel.side, CUBE) / 2), panel.side / panel.zoom
+    middle, tall = (x, y, float(panel.heights[t])), panel.side / panel.zoom
     eye = paint.Eye(middle, panel.azimuth, tall, *image.size)
     paint.floor(image, eye, middle, min(7.0, 1.8 * tall))
     skeleton = panel.skeleton or dots(panel.points.shape[1])

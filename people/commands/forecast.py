@@ -166,12 +166,12 @@ def panels(lifted: Lifted, end: int) -> list[pictures.Panel]:
     both = np.concatenate((past, future), 1)
     both[..., 2] -= min(np.nanmin(both[..., 2]), 0)  # joints of one's own may be relative to the root: on the floor
     focus = roots.mean(0)  # the view goes along, so that people fill it
-    reach = float(np.nanmax(np.abs(both[..., :2] - focus[:, None])))
+    reach, zoom = float(np.nanmax(np.abs(both[..., :2] - focus[:, None]))), 0.9
     seconds = (np.arange(len(both)) - end + 1) / lifted.fps
     shared = {
         "focus": focus,
-        "side": min(max(pictures.CUBE, 2.1 * reach), 8.0),
-        "zoom": 0.9,
+        "side": min(max(pictures.CUBE, 2.1 * reach, zoom * pictures.height_of(both)), 8.0),
+        "zoom": zoom,
         "faded": tuple(range(len(people) * 17)),
         "persons": tuple(range(len(people))) * 2,
         "captions": [when(s) for s in seconds.tolist()],

@@ -28,12 +28,24 @@ from posekernels.pose.smoothing import savitzky_golay
 
 from .. import detect, keypoint_files, pictures, player, pose_files
 from ..keypoint_files import Keypoints
-from ..lifter import SLOW, SURE, Lifter, Shelf, denser, in_h36m, lift_all, load_lifter, more_than_lifted
+from ..lifter import (
+    FOCAL,
+    SLOW,
+    SURE,
+    Lifter,
+    Shelf,
+    denser,
+    focal_of,
+    in_h36m,
+    lift_all,
+    load_lifter,
+    more_than_lifted,
+)
 from ..live import Live, frames_of, pushed
 from ..numbers import put_right
 from ..rows import PIECE, Rows, cuts
 from ..tracking import Sighting, Track, Tracker
-from ..video import Backgrounds, Video
+from ..video import VIDEOS, Backgrounds, Video
 from ..world import Lifted, stand
 from . import many
 
@@ -476,13 +488,15 @@ def together(worlds: list[np.ndarray]) -> pictures.Panel:
     focus = savitzky_golay(pictures.held(focus)[:, None], 15, 1)[:, 0]
     if some.any():
         reach = float(np.nanmax(np.linalg.norm(roots - focus, axis=-1)))
-    side = min(pictures.CUBE + reach, 9.0)
+    everybody, zoom = np.concatenate(world, 1), 0.95
+    tall = pictures.height_of(everybody)  # of those on a roof and those below, together
+    side = min(max(pictures.CUBE + reach, zoom * tall), 9.0)
     return pictures.Panel(
         "Together",
-        np.concatenate(world, 1),
+        everybody,
         pictures.crowd(H36M_17, len(worlds)),
         azimuth=-65,
-        zoom=0.95,
+        zoom=zoom,
         focus=focus,
         side=side,
         aspect=1.3,
@@ -533,6 +547,19 @@ def save(
     return [pictures.save(out, shown, lifted.fps / step, size=panel, progress=progress)]
 
 
+def filmed(lifted: Lifted, path: str | Path) -> str | None:
+    """The video of people that were read from ``path``: where it was, or beside it; None where it is gone."""
+    source, path = Path(lifted.source), Path(path)
+    if source.suffix.lower() not in VIDEOS:
+        return None
+    for place in (source, path.parent / source, path.parent / source.name):
+        if place.is_file():
+            say(f"the page plays {place}, in which the people of {path} were found")
+            return str(place)
+    say(f"{source}, in which the people of {path} were found, is not here: posekernels render --video FILE shows it")
+    return None
+
+
 def playable(source: str | None) -> Path | None:
     """The video that a page plays; None for what is no video to a browser, which is said."""
     if source is None:
@@ -557,6 +584,27 @@ def told(out: Path, write: Callable[[], list[Path]]) -> list[Path]:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def assumed(lifted: Lifted, options: Namespace) -> str:
+    """What nobody told and nothing shows, in a line."""
+    focal, parts = focal_of(lifted.size, options.focal), []
+    if focal is not None and options.focal is None:
+        parts.append(f"focal length {focal:.0f} px, {FOCAL:g} times the longer side (--focal)")
+    if options.tilt == "auto":
+        tilt = tilt_of(lifted)
+        parts.append(f"camera {abs(tilt):.0f} degrees {'down' if tilt >= 0 else 'up'}, as people stand (--tilt)")
+    floors = {"clip": "each person's lowest feet on one floor", "frame": "everybody on the floor in every frame"}
+    parts += [f"{floors[options.ground]} (--ground)"] if options.ground in floors else []
+    return f"assumed: {'; '.join([*parts, 'people about 1.7 m tall'])}"
+
+
+def tilt_of(lifted: Lifted) -> float:
+    """Degrees that the camera looks down, of the world that people were put into."""
+    person = lifted.people[0]
+    row = int(np.flatnonzero(person.present)[0])
+    turn = np.linalg.lstsq(person.poses[row], person.world[row] - person.world[row, :1], rcond=None)[0].T
+    return float(np.degrees(np.arcsin(np.clip(-turn[2, 2], -1, 1))))
 
 
 def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
@@ -796,23 +844,28 @@ def finish(
     stand(
         people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span, fps=keypoints.fps
     )
+    source = keypoints.source or options.input  # what was lifted before is of the same video
     lifted = Lifted(
         people,
         keypoints.fps,
         keypoints.size,
-        options.input,
+        source,
         keypoints.notes,
         length=keypoints.frames,
         detected_layout=keypoints.found if more_than_lifted(keypoints.found) else None,
     )
-    for note in (*keypoints.notes, *describe(lifted, live is not None)):
+    for note in (*keypoints.notes, assumed(lifted, options), *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
+    of_page = under
+    if keypoints.source and options.overlay and any(out.suffix.lower() == ".html" for out in outs):
+        of_page = filmed(lifted, options.input)
     written: list[Path] = []
     failures: list[Exception] = []
     for out in pages_last(outs):
         with clock.stage("drawing" if out.suffix.lower() in pictures.SUFFIXES else "writing", lifted.frames):
-            how = under, options.panel, options.picture_fps, options.embed, written, options.progress
+            shown = of_page if out.suffix.lower() == ".html" else under
+            how = shown, options.panel, options.picture_fps, options.embed, written, options.progress
             try:
                 written += told(out, partial(save, out, lifted, *how))
             except Exception as error:  # whatever it is, the other files may still be written

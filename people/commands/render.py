@@ -9,7 +9,7 @@ from posekernels.cli import Parser
 from posekernels.files import check_writable
 
 from .. import pictures, pose_files
-from .lift import pages_last, save, told
+from .lift import filmed, pages_last, save, told
 
 
 def main(arguments: list[str]) -> int:
@@ -17,7 +17,9 @@ def main(arguments: list[str]) -> int:
     p.add_argument("input", metavar="PEOPLE", help=".npz or .json written by posekernels lift or forecast")
     kinds = ".gif, .mp4 or .html; other suffixes convert"
     p.add_argument("-o", "--out", required=True, type=Path, action="append", metavar="OUT", help=kinds)
-    p.add_argument("--video", metavar="FILE", help="to show under the 2D skeletons")
+    p.add_argument(
+        "--video", metavar="FILE", help="to show under the 2D skeletons (a page finds that of PEOPLE where it is)"
+    )
     p.add_argument("--embed", action="store_true", help="the video inside the page (default: a link to its file)")
     p.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
     p.add_argument("--picture-fps", type=float, metavar="F", help="pictures per second of .gif and .mp4")
@@ -29,11 +31,15 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--panel must be at least 32 pixels and --picture-fps positive")
     if options.video is not None and not Path(options.video).exists():
         raise ValueError(f"--video {options.video}: no such video")
-    if options.embed and options.video is None:
-        raise ValueError("--embed puts a video inside the page, but --video FILE is missing")
     lifted = pose_files.read(options.input)
+    of_page = options.video
+    if of_page is None and any(out.suffix.lower() == ".html" for out in options.out):
+        of_page = filmed(lifted, options.input)
+    if options.embed and of_page is None:
+        raise ValueError("--embed puts a video inside the page, but --video FILE is missing")
     written: list[Path] = []
     for out in pages_last(options.out):
-        how = options.video, options.panel, options.picture_fps, options.embed, written
+        video = of_page if out.suffix.lower() == ".html" else options.video
+        how = video, options.panel, options.picture_fps, options.embed, written
         written += told(out, partial(save, out, lifted, *how))
     return 0

@@ -9,6 +9,7 @@ class Chart {
     this.canvas = element.querySelector("canvas");
     this.cursor = element.querySelector(".cursor");
     this.values = element.querySelector(".values");
+    this.whose = element.querySelector(".whose");
     element.hidden = !series.length;
     const buttons = series.map(({ name }, i) => {
       const button = document.createElement("button");
@@ -61,6 +62,8 @@ class Chart {
   show(body, frame, theme) {
     if (this.element.hidden) return;
     Object.assign(this, { body, frame, theme });
+    this.whose.textContent = many ? body.name : "";
+    this.whose.style.setProperty("--whose", colourOf(body.index));
     const width = this.canvas.clientWidth,
       span = Math.min(this.film.frames, Math.round(WINDOW * this.film.fps));
     if (this.from === undefined || frame < this.from || frame >= this.to)

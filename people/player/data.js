@@ -70,6 +70,21 @@ class Body {
     return pose;
   }
 
+  // How high joint `j` is around frame t: the mean over a second, which does not go up and down with steps; NaN where nobody is.
+  level(t, j, fps) {
+    const half = Math.round(fps / 2),
+      step = Math.max(1, Math.round(fps / 10));
+    let sum = 0,
+      count = 0;
+    for (let at = t - half; at <= t + half; at += step) {
+      const height = this.pose(at)?.[3 * j + 2] ?? NaN;
+      if (Number.isNaN(height)) continue;
+      sum += height;
+      count++;
+    }
+    return sum / count;
+  }
+
   pixelsAt(t) {
     return this.pixels && this.pixels.read(t, this.points) ? this.points : null;
   }

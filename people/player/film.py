@@ -299,12 +299,11 @@ def _track(values: np.ndarray, step: float) -> dict | None:
 def _body(body: Body, skeleton: Skeleton, size: tuple[int, int] | None) -> dict:
     world = np.asarray(body.world, np.float64)
     there = np.isfinite(world).all(2).any(1)
-    reach, scale, middle = 1.0, 1.0, 0.9
+    reach, scale = 1.0, 1.0
     if there.any():
         root = world[there][:, skeleton.root]
         away = np.linalg.norm(world[there] - root[:, None], axis=2)
         reach = float(np.nanpercentile(away, 99)) or 1.0
-        middle = float(np.nanmedian(root[:, 2])) if np.isfinite(root[:, 2]).any() else middle
         if {"pelvis", "thorax"} <= set(skeleton.joints):
             ends = [world[there][:, skeleton.joints.index(name)] for name in ("pelvis", "thorax")]
             torso = float(np.nanmedian(np.linalg.norm(ends[1] - ends[0], axis=1)))
@@ -318,7 +317,6 @@ def _body(body: Body, skeleton: Skeleton, size: tuple[int, int] | None) -> dict:
         "pale": body.pale,
         "present": _stretches(there),
         "reach": round(reach, 3),
-        "middle": round(middle, 3),
         "scale": round(scale, 3),
         "world": _track(world, 0.001),
         "pixels": None if body.pixels is None else _track(body.pixels, 0.1),

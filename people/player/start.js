@@ -11,8 +11,15 @@ function button(text, press, parent) {
 
 function build() {
   const people = film.bodies.length === 1 ? "1 person" : `${film.bodies.length} people`;
-  $("about").textContent =
-    `${people}, ${film.frames} frame${film.frames === 1 ? "" : "s"}, ${film.seconds.toFixed(1)} s`;
+  const frames = document.createElement("span");
+  frames.textContent = `, ${film.frames} frame${film.frames === 1 ? "" : "s"}`;
+  $("about").append(people, frames, `, ${film.seconds.toFixed(1)} s`);
+  for (const [name, words] of meanings()) {
+    const item = document.createElement("li");
+    item.className = name;
+    item.textContent = words;
+    $("meaning").append(item);
+  }
   $("scrub").max = film.frames - 1;
   $("clock").append(document.createTextNode(""), document.createElement("small"));
   for (const speed of [0.1, 0.25, 0.5, 1, 2])
@@ -47,6 +54,7 @@ function build() {
   $("stage").classList.toggle("bare", !film.video);
   $("line").style.setProperty("--lanes", `${Math.min(52, Math.max(34, 12 + 3.3 * film.bodies.length))}px`);
   if (flat) $("stage").style.setProperty("--shape", Math.min(2.2, Math.max(0.5, film.size[0] / film.size[1])));
+  $("stage").classList.toggle("told", $("meaning").hasChildNodes());
   for (const { name, href } of film.files) {
     const link = document.createElement("a");
     link.href = href;
@@ -54,6 +62,24 @@ function build() {
     link.textContent = name;
     $("files").append($("files").childNodes.length ? " " : "Beside this page: ", link);
   }
+}
+
+// What is drawn otherwise than people who are seen, and what that means.
+function meanings() {
+  const found = [];
+  if (film.now !== null)
+    found.push(
+      ["full", "seen"],
+      ["ahead", "lighter: forecast"],
+      ["pale", "pale: as last seen, at “now”"],
+      ["dots", "dots: the way forecast, on the floor"],
+    );
+  if (film.bodies.some((b) => b.pale)) {
+    const names = film.bodies.filter((b) => b.pale).map((b) => b.name);
+    found.push(["pale", `pale, ${names.join(", ")}: to compare with`]);
+  }
+  if (film.bodies.some((b) => b.cloud)) found.push(["cloud", "cloud: other poses that fit the image as well"]);
+  return found;
 }
 
 // Heads and shoulders of three, for "everybody".

@@ -11,31 +11,32 @@ function wanted() {
     const near = looked()
       .map((b) => b.nearest(frame))
       .filter((t) => t >= 0);
-    if (!near.length) return { centre: [0, 0, 0.9], across: 0, reach: 1 };
+    if (!near.length) return EMPTY;
     frame = near.sort((a, b) => Math.abs(a - frame) - Math.abs(b - frame))[0];
   }
-  const roots = [],
-    low = [Infinity, Infinity],
-    high = [-Infinity, -Infinity];
-  let reach = 0,
-    middle = 0;
+  const roots = [];
+  let reach = 0;
   for (const body of looked()) {
     const pose = body.pose(frame),
       root = pose && film.joint(pose, film.root);
     if (!root || Number.isNaN(root[0])) continue;
-    for (const axis of [0, 1]) {
-      low[axis] = Math.min(low[axis], root[axis]);
-      high[axis] = Math.max(high[axis], root[axis]);
-    }
+    // One who jumps is looked at calmly, as long as they are wholly in view.
+    const level = body.level(frame, film.root, film.fps),
+      off = 0.12 * body.reach;
+    root[2] = Math.min(root[2] + off, Math.max(root[2] - off, level));
     roots.push(root);
     reach = Math.max(reach, body.reach);
-    middle += body.middle;
   }
-  if (!roots.length) return { centre: [0, 0, 0.9], across: 0, reach: 1 };
-  const [x, y] = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
-  const across = Math.max(...roots.map((root) => Math.hypot(root[0] - x, root[1] - y)));
-  return { centre: [x, y, middle / roots.length], across, reach };
+  if (!roots.length) return EMPTY;
+  const centre = [0, 1, 2].map((axis) => {
+    const places = roots.map((root) => root[axis]);
+    return (Math.min(...places) + Math.max(...places)) / 2;
+  });
+  const across = Math.max(...roots.map((root) => Math.hypot(root[0] - centre[0], root[1] - centre[1])));
+  const rise = Math.max(...roots.map((root) => Math.abs(root[2] - centre[2])));
+  return { centre, across, rise, reach };
 }
+const EMPTY = { centre: [0, 0, 0.9], across: 0, rise: 0, reach: 1 };
 
 function goal(dt) {
   const now = wanted(),
@@ -46,16 +47,21 @@ function goal(dt) {
       : {
           centre: mix(follow.centre, now.centre, share),
           across: follow.across + share * (now.across - follow.across),
+          rise: follow.rise + share * (now.rise - follow.rise),
           reach: follow.reach + share * (now.reach - follow.reach),
         };
   const box = $("space"),
     aspect = box.clientWidth / Math.max(1, box.clientHeight);
   if (state.preset === "Camera") return own(aspect);
   const slope = Math.tan((FIELD * Math.PI) / 360),
-    lean = Math.abs(Math.sin((state.elevation * Math.PI) / 180));
-  const tall = 1.16 * (follow.reach + follow.across * lean),
-    wide = 1.08 * (follow.across + 0.75 * follow.reach);
-  const distance = (Math.max(tall / slope, wide / (slope * aspect)) + 0.6 * follow.across + 0.2) * state.zoom;
+    angle = (state.elevation * Math.PI) / 180,
+    lean = Math.abs(Math.sin(angle));
+  const [x, y, z] = minus(now.centre, follow.centre); // of somebody who is faster than the view
+  const behind = Math.max(0, Math.hypot(x, y) - 0.5) + Math.max(0, Math.abs(z) - 0.1);
+  const tall = 1.16 * (follow.reach + follow.across * lean + follow.rise * Math.cos(angle)) + behind,
+    wide = 1.08 * (follow.across + 0.75 * follow.reach) + behind;
+  const near = 0.6 * follow.across + follow.rise * lean + 0.2; // how far somebody stands in front of the middle
+  const distance = (Math.max(tall / slope, wide / (slope * aspect)) + near) * state.zoom;
   return View.orbit(plus(follow.centre, state.pan), state.azimuth, state.elevation, distance);
 }
 

@@ -557,6 +557,48 @@ def test_a_page_shows_the_video_or_says_why_not(folder, tmp_path, capsys):
         go(*arguments[:-1], "--embed")
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_a_page_of_lifted_people_finds_their_video(folder, tmp_path, monkeypatch, capsys, suffix):
+    """Where it was, or beside the file; also where the people were lifted again in between."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    lift(folder, tmp_path / "x.npz")
+    people = pose_files.read(tmp_path / "x.npz")
+    people.source = "clips/walk.mp4"
+    pose_files.write(tmp_path / "a" / f"x{suffix}", people)
+    again = ["lift", f"a/x{suffix}", "--weights", folder / "lifter.safetensors", "-o", "b.npz", "-o", "x.html"]
+    for arguments in (["render", f"a/x{suffix}", "-o", "x.html"], again, ["render", "b.npz", "-o", "x.html"]):
+        assert go(*arguments) == 0
+        said = f"clips/walk.mp4, in which the people of {arguments[1]} were found, is not here: posekernels render"
+        assert said in capsys.readouterr().err and film_in(tmp_path / "x.html")["video"] is None
+    for place in ("a/walk.mp4", "a/clips/walk.mp4", "clips/walk.mp4"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(b"a film")
+        for arguments in (["render", f"a/x{suffix}", "-o", "x.html", "-o", "x.trc"], again):
+            assert go(*arguments) == 0
+            assert f"the page plays {place}, in which the people of a/x{suffix} were found" in capsys.readouterr().err
+            assert film_in(tmp_path / "x.html")["video"] == {"name": "walk.mp4", "src": place}
+    assert go("render", f"a/x{suffix}", "-o", "x.html", "--embed") == 0
+    assert film_in(tmp_path / "x.html")["video"]["src"] is None
+
+
+def test_what_is_assumed_is_one_line(folder, tmp_path, capsys):
+    common = ["lift", folder / "two.npy", "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    for options, wanted in (
+        (
+            ["--size", "1000x800"],
+            "assumed: focal length 1200 px, 1.2 times the longer side .--focal.; camera .* (up|down),",
+        ),
+        (
+            ["--size", "1000x800", "--tilt", "20"],
+            "assumed: focal length 1200 px[^;]*; each person's lowest feet on one",
+        ),
+        (["--size", "999x999", "--focal", "9", "--tilt", "5", "--ground", "none"], "assumed: people about 1.7 m tall"),
+    ):
+        assert go(*common, *options) == 0
+        assert re.search(wanted, capsys.readouterr().err)
+
+
 def test_convert_weights_keeps_the_function(folder, tmp_path, capsys):
     source, out = folder / "lifter.safetensors", tmp_path / "half.safetensors"
     assert go("convert-weights", source, "-o", out, "--half") == 0

@@ -202,6 +202,64 @@ def test_people_leave_and_come_back(tmp_path):
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [390, 820, 1280])
+def test_people_on_other_heights_are_in_view(tmp_path, width):
+    """One hops on a roof, is not seen for a moment, and walks on the ground then; another is below all the time."""
+    first, second = walker(120, 30, (0, 0), 0.4, 0.5), walker(120, 30, (2, 1), 2.6, 0.5)
+    first[:60, :, 2] += 2.4
+    first[60:66] = np.nan
+    out = """(b, t) => {
+      const { clientWidth: w, clientHeight: h } = $('space');
+      const project = shown.projector(w, h), pose = film.bodies[b].pose(t);
+      const seen = film.joints.map((_, j) => project(film.joint(pose, j)));
+      return seen.filter(([x, y]) => !(x > 0 && x < w && y > 0 && y < h)).length;
+    }"""
+    both = Film("x", 30, H36M_17, [body(1, first), body(2, second)], SIZE)
+    with Opened(write(tmp_path / "x.html", both), width) as o:
+        for t in (0, 30, 58, 67, 75, 119):
+            for picked in ("null", "0", "1"):
+                o.run(f"pick({picked})")
+                o.seek(t)
+                for who in (0, 1) if picked == "null" else (int(picked),):
+                    assert o.run(f"({out})({who}, {t})") == 0, (t, picked, who)
+        o.run("pick(0)")
+        for t in range(50, 90):  # as it plays
+            if not 60 <= t < 66:
+                o.run(f"state.playing = true; state.frame = {t}; last = null; draw(1 / 30); state.playing = false")
+                assert o.run(f"({out})(0, {t})") == 0, t
+
+
+@needs_browser
+def test_what_is_drawn_how_and_whose_curves_they_are(tmp_path):
+    with Opened(write(tmp_path / "x.html", film(3, now=60))) as opened:
+        told = opened.page.locator("#meaning").inner_text()
+        for words in ("seen", "lighter: forecast", "pale: as last seen", "dots: the way forecast"):
+            assert words in told
+        assert opened.page.locator("#angles .whose").inner_text() == "Person 1"
+        opened.page.get_by_role("button", name="Person 2").click()
+        opened.settle()
+        assert opened.page.locator("#speeds .whose").inner_text() == "Person 2"
+        assert (
+            opened.run("getComputedStyle($('speeds').querySelector('.whose')).getPropertyValue('--whose')") == "#0e8a6d"
+        )
+    with Opened(write(tmp_path / "x.html", film(1))) as opened:
+        assert opened.page.locator("#meaning").inner_text() == opened.page.locator("#angles .whose").inner_text() == ""
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 820])
+def test_fingers_find_every_target(tmp_path, width):
+    with Opened(write(tmp_path / "x.html", film(2, now=60, files=[tmp_path / "x.npz"])), width, 844) as opened:
+        small = "[...document.querySelectorAll('button, select, summary, a')].filter((e) => e.offsetParent)"
+        small += ".filter((e) => e.getBoundingClientRect().height < 32).map((e) => e.textContent)"
+        assert opened.run(small) == []
+        cut = "[...document.querySelectorAll('h1, h2, #about, #clock, .values, .whose, #meaning li')]"
+        assert opened.run(f"{cut}.filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.outerHTML)") == []
+        views, badge = (opened.page.locator(name).bounding_box() for name in ("#views", "#badge"))
+        assert badge["y"] >= views["y"] + views["height"] or badge["x"] + badge["width"] <= views["x"]
+
+
+@needs_browser
 def test_keys(tmp_path):
     with Opened(write(tmp_path / "x.html", film(2))) as opened:
         press, state = opened.page.keyboard.press, lambda name: opened.run(f"state.{name}")

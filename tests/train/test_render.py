@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 
 from posekernels.people import paint, pictures
+from posekernels.people.commands.lift import together
 from posekernels.pose.skeleton import H36M_17, Skeleton
 from posekernels.train import render
 from posekernels.train.evaluate import target_of
 from posekernels.train.lifting import LiftingJob
 from posekernels.train.place import Place
-from tests.people.films import film_in, numbers
+from tests.people.films import film_in, numbers, walker
 from tests.train.synthetic import synthetic, world_of
 
 MOTION = world_of(synthetic(40).test[0])
@@ -63,6 +64,29 @@ def test_height_is_up_left_is_left_from_behind_and_near_is_large():
     assert head[1] < 150 and left[0] > 200 and near[2] < middle[2] and near[3] > middle[3]
     assert middle[3] == pytest.approx(300 / 2.5), "2.5 metres fill the height"
     assert np.isnan(eye((50, 0, 0.9))[0]), "behind the eye"
+
+
+def on_a_roof() -> np.ndarray:
+    """[120, 17, 3]: somebody who hops on a roof for 2 s, is not seen, and then walks on the ground."""
+    world = walker(120, 30, (0, 0), 0.4)
+    world[:60, :, 2] += 2.2 + 0.15 * np.abs(np.sin(np.arange(60) / 3))[:, None]
+    world[60:68] = np.nan
+    return world
+
+
+def test_the_view_goes_up_to_a_roof_and_does_not_hop():
+    world = on_a_roof()
+    low = world - np.where(np.arange(120) < 60, 2.2, 0)[:, None, None] * (0, 0, 1)
+    for points in (world, low):
+        panel = pictures.Panel("", points, H36M_17)
+        for t in (t for t in range(120) if not 60 <= t < 68):
+            middle = (*panel.focus[t], panel.heights[t])
+            seen = paint.Eye(middle, panel.azimuth, panel.side / panel.zoom, 200, 200)(points[t])
+            assert (seen[:, :2] > 0).all() and (seen[:, :2] < 200).all(), t
+        assert np.abs(np.diff(panel.heights[:40])).max() < 0.015 < 0.04 < np.abs(np.diff(points[:40, 0, 2])).max()
+    assert panel.heights == pytest.approx(pictures.CUBE / 2, abs=0.01), "on the ground the view stays"
+    both = together([world, walker(120, 30, (2, 3), 3.0)])
+    assert np.nanmax(world[..., 2]) < both.heights[0] + both.side / both.zoom / 2
 
 
 def test_all_cores_draw_what_one_draws(tmp_path, monkeypatch):
