@@ -14,8 +14,9 @@ from .lifter import MARGIN, Person, focal_of, pieces, runs
 from .rows import cuts
 from .steady import footholds_of, planted, steadied, still_feet
 
-LEAN = (0.05, 0.15)  # about 3 and 9 degrees: how far "up" by the bodies is off, sideways and along the view
-UNEVEN = 0.1  # metres: how far footholds are off a level
+LEAN = (0.05, 0.07)  # 3 and 4 degrees: how far "up" by the bodies is off, sideways and along the view
+UNEVEN, BOBBING = 0.1, 0.15  # metres: how far footholds, and hips, are off a level
+APART = 0.5  # seconds between the frames in which the hips' height counts
 SEGMENTS = (  # of a body: from joint, to joint, share of its weight, how far along (Winter, 2009)
     *((0, 8, 0.497, 0.5), (8, 10, 0.081, 0.7), (1, 2, 0.1, 0.433), (4, 5, 0.1, 0.433), (2, 3, 0.061, 0.606)),
     *((5, 6, 0.061, 0.606), (11, 12, 0.028, 0.436), (14, 15, 0.028, 0.436), (12, 13, 0.022, 0.682)),
@@ -25,29 +26,32 @@ SOLVED = 2048  # frames at once, of which each takes 10 kB
 FASTEST = 1000  # frames per second; beyond, the equations of feet that stand lose their digits
 LEGS = [2, 3, 5, 6]  # what may move, to where feet stand
 ARCH = 0.05  # metres: how far ahead of the ankles people stand
+Levels = Sequence[np.ndarray]
 
 
-def upright(people: Sequence[Person], footholds: list[np.ndarray] | None = None) -> np.ndarray:
+def upright(people: Sequence[Person], footholds: Levels = (), hips: Levels = ()) -> np.ndarray:
     """[3, 3] rotation from camera axes to z-up axes, so that people stand upright on average and face as filmed.
 
     Up is the median direction from the feet to the body's centre of mass, which gravity decides for whoever walks or
-    stands, to within some degrees; the places where feet stood, which lie on one level for each person, then decide as
-    far as they spread.
+    stands, to within some degrees; the places where feet stood, and the hips, which lie on one level each for each
+    person, then decide as far as they spread.
 
     Args:
-        footholds: [N, 3] metres, camera axes, for each person.
+        footholds, hips: [N, 3] metres, camera axes, for each person.
     """
     up = np.median(np.concatenate([_unit(_balance(p)) for p in people]), axis=0)
     if up[1] > -0.5:  # lying or upside down on average: no telling; a level camera then
         up = np.array([0.0, -1, 0])
     turn = _facing(up / np.linalg.norm(up))
-    if footholds and any(len(f) > 2 for f in footholds):
-        turn = _facing(turn[2] + _slope(footholds, turn) @ turn[:2])
-    return turn
+    levels = [(places, off) for of, off in ((footholds, UNEVEN), (hips, BOBBING)) for places in of if len(places) > 2]
+    return _facing(turn[2] + _slope(levels, turn) @ turn[:2]) if levels else turn
 
 
 def _balance(person: Person) -> np.ndarray:
-    """[T, 3] from between the feet to the centre of mass, in the frames with a pose."""
+    """[T, 3] from between the feet to the centre of mass, in half of the frames with a pose: in which it is highest.
+
+    Of those who crouch, jump or kneel it tells less.
+    """
     there, found = person.present, [np.zeros((0, 3), np.float32)]
     for rows in cuts(len(there)):
         poses = person.poses[rows][there[rows]]
@@ -55,7 +59,9 @@ def _balance(person: Person) -> np.ndarray:
         ahead = np.cross(_unit(poses[:, 4] - poses[:, 1]), _unit(poses[:, 8] - ankles))
         mass = sum(share * (poses[:, a] + along * (poses[:, b] - poses[:, a])) for a, b, share, along in SEGMENTS)
         found.append(mass - ankles - ARCH * ahead)
-    return np.concatenate(found)
+    lines = np.concatenate(found)
+    heights = np.linalg.norm(lines, axis=-1)
+    return lines[heights >= np.median(heights)] if len(lines) else lines
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -70,31 +76,33 @@ def _facing(up: np.ndarray) -> np.ndarray:
     return np.stack((np.cross(away, up), away, up))
 
 
-def _slope(footholds: list[np.ndarray], turn: np.ndarray) -> np.ndarray:
-    """[2] how far up leans along x and y of ``turn``, so that every person's footholds are on one level.
+def _slope(levels: Sequence[tuple[np.ndarray, float]], turn: np.ndarray) -> np.ndarray:
+    """[2] how far up leans along x and y of ``turn``, so that places that belong together are on one level.
 
     Least squares with the bodies' verdict as a prior; footholds on a stair or a box count less and less (Cauchy).
+
+    Args:
+        levels: [N, 3] metres, camera axes, and how far these are off their level, metres.
     """
-    at = np.concatenate(footholds) @ turn.T
+    at = np.concatenate([places for places, _ in levels]) @ turn.T
     rows, heights = at[:, :2], at[:, 2]
-    owners = np.repeat(
-        np.arange(len(footholds)), [len(places) for places in footholds]
-    )  # each has a level of their own
+    owners = np.repeat(np.arange(len(levels)), [len(places) for places, _ in levels])
+    uneven = np.array([off for _, off in levels])[owners]
 
     def of_each(values: np.ndarray) -> np.ndarray:
-        return np.bincount(owners, values, len(footholds))
+        return np.bincount(owners, values, len(levels))
 
     # height + lean . place = level: the equations of lean and levels, of which no two levels meet in one
-    weight, found = np.ones(len(at)), np.zeros(2 + len(footholds))
+    weight, found = np.ones(len(at)), np.zeros(2 + len(levels))
     for _ in range(10):
-        pull = weight / UNEVEN**2
+        pull = weight / uneven**2
         normal = np.diag(np.r_[0, 0, of_each(pull)] + 1e-9)
         normal[:2, :2] += (rows.T * pull) @ rows + np.diag(1 / np.square(LEAN))
         normal[:2, 2:] = -np.stack([of_each(pull * rows[:, axis]) for axis in (0, 1)])
         normal[2:, :2] = normal[:2, 2:].T
         right = np.r_[-(rows.T * pull) @ heights, of_each(pull * heights)]
         found = np.linalg.solve(normal, right)
-        weight = 1 / (1 + ((heights + rows @ found[:2] - found[2:][owners]) / (2 * UNEVEN)) ** 2)
+        weight = 1 / (1 + ((heights + rows @ found[:2] - found[2:][owners]) / (2 * uneven)) ** 2)
     return found[:2]
 
 
@@ -127,7 +135,8 @@ def stand(
         paths.append(path)
         footholds.append(stood)
     if tilt == "auto":
-        turn = upright(people, footholds)
+        hips = [path[:: max(1, round(APART * steady))] if steady else path[:0] for path in paths]
+        turn = upright(people, footholds, [at[np.isfinite(at).all(-1)] for at in hips])
     else:
         a = np.radians(float(tilt))
         turn = np.array([[1, 0, 0], [0, -np.sin(a), np.cos(a)], [0, -np.cos(a), -np.sin(a)]])

@@ -219,7 +219,7 @@ def test_the_level_of_many_people_takes_the_memory_of_their_steps():
     for level, some in enumerate(places):
         some[:, 2] = 0.05 * some[:, 0] - 0.02 * some[:, 1] + level + generator.normal(0, 0.01, 100)
     tracemalloc.start()
-    found = world._slope(places, turn)
+    found = world._slope([(some, 0.1) for some in places], turn)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_allclose(found, (-0.05, 0.02), atol=2e-3)

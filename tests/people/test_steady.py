@@ -90,15 +90,17 @@ def test_footholds_tell_which_way_is_up(pitch):
     places = np.stack((np.sin(np.arange(16)), np.linspace(4, 9, 16), np.full(16, -1.5)), -1)
     places[:, 2] += np.random.default_rng(0).normal(0, 0.03, 16)
 
-    def off(footholds: list[np.ndarray] | None) -> float:
-        up = upright([person], footholds)[2]
+    def off(*levels: list[np.ndarray]) -> float:
+        up = upright([person], *levels)[2]
         return float(np.degrees(np.arccos(np.clip(up @ turn[2], -1, 1))))
 
-    assert off(None) > 6
+    assert off() > 6
     assert off([places @ turn]) < 3
+    hips = np.stack((np.zeros(12), np.linspace(4, 9, 12), 0.05 * np.sin(np.arange(12.0))), -1)
+    assert off([], [hips @ turn]) < 3, "hips that go on at one height tell it too"
     places[7:9, 2] += 0.4
     assert off([places @ turn]) < 3
-    assert off([places[:2] @ turn]) == off(None), "two places tell nothing"
+    assert off([places[:2] @ turn]) == off(), "two places tell nothing"
     upstairs = places + (0, 0, 2.5)  # somebody else, a floor higher
     both = upright([person, person], [places @ turn, upstairs @ turn])[2]
     assert np.degrees(np.arccos(both @ turn[2])) < 3
@@ -204,6 +206,16 @@ def test_up_is_where_the_mass_stands_above_the_feet():
     pose[[2, 3, 5, 6], 2] += (-0.08, -0.16, -0.08, -0.16)
     person = Person(1, np.zeros((30, 17, 2)), np.ones((30, 17)), np.repeat((pose * (1, -1, 1))[None], 30, 0))
     assert np.degrees(np.arccos(upright([person])[2] @ (0, -1, 0))) < 4
+
+
+def test_who_crouches_for_more_than_half_of_the_time_does_not_tilt_the_world():
+    poses = np.repeat(standing(1), 60, 0)
+    low = np.arange(60) % 20 < 11
+    poses[np.ix_(low, [3, 6])] = (0.0, 0.2, 0.3)  # ankles near the hips, to the back
+    poses[low, 3, 2] += np.linspace(0, 0.05, low.sum())
+    person = Person(1, np.zeros((60, 17, 2)), np.ones((60, 17)), poses.astype(np.float32))
+    alone = Person(1, np.zeros((27, 17, 2)), np.ones((27, 17)), poses[~low].astype(np.float32))
+    np.testing.assert_allclose(upright([person])[2], upright([alone])[2], atol=1e-6)
 
 
 @pytest.mark.parametrize("frames", [[0], [5, 6], [0, 1, 2, 3, 10, 20, 21], [*range(30), 60]])
