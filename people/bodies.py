@@ -85,24 +85,42 @@ def _leaps(limbs: np.ndarray) -> np.ndarray:
     return np.minimum(np.where(np.isfinite(off), off, 0), FAR).mean(-1)
 
 
-def bone_lengths(poses: np.ndarray | Iterable[np.ndarray]) -> np.ndarray:
-    """[17] the person's bones, from each joint's parent, over [T, 17, 3] poses in camera axes; left as right.
+class Bones:
+    """The lengths of a person's bones by all poses so far: ``add`` poses, read ``lengths``.
 
     Frames in which a bone lies across the view tell its length, those in which it points at the camera do not.
+    """
+
+    def __init__(self):
+        self.total, self.weight = np.zeros(17), np.full(17, 1e-12)
+
+    def add(self, poses: np.ndarray) -> None:
+        """Poses [T, 17, 3] in camera axes."""
+        bones = poses - poses[:, [max(parent, 0) for parent in H36M_17.parents]]
+        lengths = np.linalg.norm(bones, axis=-1)
+        across = (np.linalg.norm(bones[..., :2], axis=-1) / np.maximum(lengths, 1e-9)) ** 4 + 1e-6
+        self.total = self.total + (across * lengths).sum(0)
+        self.weight = self.weight + across.sum(0)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[17] from each joint's parent; left as right."""
+        found = self.total / self.weight
+        return (found + found[list(H36M_17.mirrored)]) / 2
+
+
+def bone_lengths(poses: np.ndarray | Iterable[np.ndarray]) -> np.ndarray:
+    """[17] the person's bones (``Bones``) over [T, 17, 3] poses in camera axes.
 
     Args:
         poses: all of them, or piece by piece.
     """
-    total, weight = 0.0, 0.0
+    found = Bones()
     if isinstance(poses, np.ndarray):
         poses = [poses[start : start + PIECE] for start in range(0, len(poses), PIECE)]
     for some in poses:
-        bones = some - some[:, [max(parent, 0) for parent in H36M_17.parents]]
-        lengths = np.linalg.norm(bones, axis=-1)
-        across = (np.linalg.norm(bones[..., :2], axis=-1) / np.maximum(lengths, 1e-9)) ** 4 + 1e-6
-        total, weight = total + (across * lengths).sum(0), weight + across.sum(0)
-    found = total / weight
-    return (found + found[list(H36M_17.mirrored)]) / 2
+        found.add(some)
+    return found.lengths
 
 
 def one_skeleton(poses: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
@@ -186,6 +204,7 @@ def agreeing(
     size: tuple[int, int],
     focal: float,
     smooth: int = 1,
+    lengths: np.ndarray | None = None,
 ) -> np.ndarray:
     """Poses that agree with the image, and have the same limbs in every frame.
 
@@ -195,8 +214,9 @@ def agreeing(
     Args:
         poses: [T, 17, 3] metres, camera axes, root at 0, of one stretch of frames. points, scores: its keypoints; a
             joint with a score of 0 was not seen. smooth: frames of the Savitzky-Golay window; 1 for none.
+        lengths: [17] of the bones, where earlier frames tell them; by default of these frames.
     """
-    found = one_skeleton(poses.astype(np.float64))
+    found = one_skeleton(poses.astype(np.float64), lengths)
     ray = (savitzky_golay(points.astype(np.float64), smooth) - np.array(size) / 2) / focal
     for _ in range(ROUNDS):
         path = savitzky_golay(root_path(found, points, scores, size, focal), smooth, 1)
@@ -204,6 +224,6 @@ def agreeing(
         off = ray * placed[..., 2:] - placed[..., :2]
         trust = AGREE * np.clip(scores, 0, 1)[..., None] / (1 + (off**2).sum(-1, keepdims=True) / ASTRAY**2)
         placed[..., :2] += trust * off
-        found = one_skeleton(placed - placed[:, :1])
-    found = one_skeleton(savitzky_golay(found, smooth))
+        found = one_skeleton(placed - placed[:, :1], lengths)
+    found = one_skeleton(savitzky_golay(found, smooth), lengths)
     return found.astype(poses.dtype)

@@ -14,16 +14,25 @@ from torch import Tensor
 from posekernels import models
 from posekernels.pose.camera import normalise_screen
 from posekernels.pose.keypoints import centre_on_person
-from posekernels.pose.smoothing import OneEuro
+from posekernels.pose.smoothing import OneEuro, savitzky_golay
 
+from .bodies import Bones, agreeing, one_skeleton, unswapped
 from .keypoint_files import Keypoints
-from .lifter import ENOUGH, Lifter, Person, Shelf, filled, in_h36m, turned_to_camera
+from .lifter import ENOUGH, Lifter, Person, Shelf, filled, focal_of, in_h36m, turned_to_camera
 from .rows import Rows
 from .tracking import Track
+
+LOOK_BACK = 40  # frames that tell left from right
+HALF = 0.125  # seconds before and after a frame over which its points are smoothed, where these frames are there
+AHEAD = 3  # frames; a network that sees so many shakes less
+CALM, QUICK = (1.5, 3.0), (3.0, 8.0)  # the filter's Hz at rest, and what it gains per m/s, without and with them
 
 
 class LivePerson:
     """One person's frames as they come; each pose ``latency`` frames late.
+
+    What ``lift_person`` does with all frames is done with those so far: left and right by the last second, joints where
+    the image shows them, bones as long as all poses tell.
 
     Args:
         latency: frames that the network may look ahead, 0 to half its window.
@@ -41,22 +50,36 @@ class LivePerson:
         smooth: bool,
     ):
         lifter.check_size(size)
-        self.lifter, self.size, self.focal = lifter, size, focal
+        self.lifter, self.size, self.focal, self.latency = lifter, size, focal, latency
+        self.ours = lifter.net.sees == "person"  # published ones answer as published
         self.stream = models.stream(lifter.net, latency)
-        self.filter = OneEuro(fps) if smooth else None
+        self.filter = None if not smooth else OneEuro(fps, *(CALM if latency < AHEAD else QUICK))
         self.recent: list[float] = []  # sizes of the person in the latest frames
-        self.waiting: list[np.ndarray] = []  # roots of frames not yet answered
+        self.came: list[np.ndarray] = []  # the latest frames, as they came
+        self.points: list[np.ndarray] = []  # of frames not yet answered, and as many before
+        self.waiting: list[np.ndarray] = []  # scores of frames not yet answered
+        self.half = min(latency, round(HALF * fps)) if smooth else 0
+        self.bones = Bones()
 
-    def push(self, points: np.ndarray) -> np.ndarray | None:
-        """[17, 2] pixels without NaN; [17, 3] metres, camera axes, of ``latency`` frames ago, or None at first."""
+    def push(self, points: np.ndarray, scores: np.ndarray | None = None) -> np.ndarray | None:
+        """The next frame; the pose of ``latency`` frames ago, [17, 3] metres, camera axes, or None at first.
+
+        Args:
+            points: [17, 2] pixels without NaN. scores: [17], 0 where a joint was not seen; by default all were.
+        """
+        scores = np.ones(len(points), np.float32) if scores is None else scores
+        if self.ours:
+            self.came = [*self.came[1 - LOOK_BACK :], points]
+            points = unswapped(np.stack(self.came))[-1]
+        self.points = [*self.points[-2 * self.latency :], points] if self.latency else [points]
+        self.waiting.append(scores)
         keypoints = torch.from_numpy(np.ascontiguousarray(points, np.float32))
-        if self.lifter.net.sees == "screen":
-            seen = normalise_screen(keypoints, *self.size)
-        else:
+        if self.ours:
             person, _, own = centre_on_person(keypoints[None], spread=1)
             self.recent = [*self.recent[1 - self.lifter.net.frames :], float(own[0])]
             seen = person[0] * (float(own[0]) / max(float(np.mean(self.recent)), 1e-9))
-        self.waiting.append(points[0])
+        else:
+            seen = normalise_screen(keypoints, *self.size)
         return self._answer(self.stream.push(seen.to(self.lifter.device)))
 
     def finish(self) -> list[np.ndarray]:
@@ -66,10 +89,19 @@ class LivePerson:
     def _answer(self, pose: Tensor | None) -> np.ndarray | None:
         if pose is None:
             return None
-        found, root = pose.float().cpu().numpy(), self.waiting.pop(0)
-        if self.lifter.net.sees == "person":
-            found = turned_to_camera(found[None], root[None], self.size, self.focal)[0]
-        return self.filter(found) if self.filter else found
+        at, found = len(self.points) - len(self.waiting), pose.float().cpu().numpy()[None]
+        reach = min(at, len(self.waiting) - 1, self.half)
+        around = np.stack(self.points[at - reach : at + reach + 1])
+        points, scores = savitzky_golay(around, 2 * reach + 1)[reach], self.waiting.pop(0)
+        if self.ours:
+            found = turned_to_camera(found, points[None, 0], self.size, self.focal)
+            self.bones.add(found)
+            focal, bones = focal_of(self.size, self.focal), self.bones.lengths
+            if focal is None or self.size is None:
+                found = one_skeleton(found, bones)
+            else:
+                found = agreeing(found, points[None], scores[None], self.size, focal, lengths=bones)
+        return self.filter(found[0]) if self.filter else found[0]
 
 
 POSE = [("frame", "<i8"), ("points", "<f4", (17, 2)), ("scores", "<f4", (17,)), ("pose", "<f4", (17, 3))]
@@ -121,7 +153,8 @@ class Live:
             if lifter is None:
                 lifter = self.lifters[identity] = LivePerson(self.lifter, self.latency, **self.how)
             self.asked.setdefault(identity, []).append(self.frame)
-            self._answer(identity, lifter.push(points))
+            seen = self.seen.get(identity, {}).get(self.frame)
+            self._answer(identity, lifter.push(points, np.zeros(17, np.float32) if seen is None else seen["scores"]))
         self.frame += 1
 
     def _answer(self, identity: int, pose: np.ndarray | None) -> None:

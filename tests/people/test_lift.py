@@ -179,14 +179,29 @@ def test_live_with_full_latency_is_the_offline_result(folder, walk, sees):
     still = np.repeat(walk[:1], 30, 0)  # of one size, so that a running mean of the size is the mean around
     frames = walk if sees == "screen" else still
     live = LivePerson(lifter, 4, size=(1000, 1000), focal=1000.0, fps=30, smooth=False)
-    poses = [pose for frame in frames if (pose := live.push(frame)) is not None]
-    assert len(poses) == len(frames) - 4
-    poses = np.array(poses + live.finish())
     lift = models.lift
-    with pytest.MonkeyPatch.context() as patch:  # live, the mirrored copy is left out
+    with pytest.MonkeyPatch.context() as patch:  # live, the mirrored copy is left out; of the network's pose alone
+        patch.setattr("posekernels.people.live.agreeing", lambda poses, *_, **__: poses)
         patch.setattr(models, "lift", lambda net, keypoints: lift(net, keypoints, mirrored=False))
+        poses = [pose for frame in frames if (pose := live.push(frame)) is not None]
+        assert len(poses) == len(frames) - 4
+        poses = np.array(poses + live.finish())
         wanted = lifter(frames, (1000, 1000), 1000.0)
     np.testing.assert_allclose(poses, wanted, atol=1e-5)
+
+
+def test_live_people_are_bodies_too(folder, walk):
+    """Limbs as long on both sides, and no leap where left and right are exchanged."""
+    lifter, found = load_lifter(None, folder / "lifter.safetensors"), {}
+    for exchanged in (False, True):
+        frames = walk.copy()
+        if exchanged:
+            frames[20:23, [1, 2, 3, 4, 5, 6]] = walk[20:23, [4, 5, 6, 1, 2, 3]]
+        live = LivePerson(lifter, 0, size=(1000, 1000), focal=1000.0, fps=30, smooth=False)
+        found[exchanged] = np.array([live.push(frame) for frame in frames])
+    np.testing.assert_allclose(found[True], found[False], atol=1e-5)
+    limbs = [np.linalg.norm(found[True][:, a] - found[True][:, b], axis=-1) for a, b in ((1, 2), (4, 5))]
+    np.testing.assert_allclose(*limbs, rtol=1e-3)
 
 
 def test_live_keeps_people_apart_and_frames_in_place(folder, tmp_path):
