@@ -6,7 +6,7 @@
 // depths that its own 16 rows touch. A diagonal A_k is an element-wise scale. Sums over poses go to partial results,
 // one per split, added up by the caller: no atomics, same inputs same bits.
 #include "posekernels/activation.h"
-#include "posekernels/gpu.h"
+#include "posekernels/gpu_products.h"
 #include "posekernels/registry.h"
 
 POSEKERNELS_BEGIN
@@ -19,6 +19,9 @@ struct Sizes {
     DEVICE int poses() const { return Tile::size / J; }  // of a tile
     DEVICE int used() const { return poses() * J; }      // rows of a tile
     DEVICE bool holds(int64_t first, int row) const { return row < used() && first + row < rows; }
+    // Whether a tile has rows for this warp.
+    DEVICE bool mine(int64_t first) const { return holds(first, threadIdx.x / 32 * 16); }
+    DEVICE int columns(int first) const { return Cout - first < Tile::size ? Cout - first : Tile::size; }
 };
 
 constexpr int chunk = Tile::chunk, side = Tile::size;
@@ -37,20 +40,39 @@ template <class T>
 DEVICE bool stage_matrix(T* matrix, const T* A, const Sizes& s, bool transposed) {
     bool dense = false;
     sync();
-    stage(matrix, pitch<T>(side), side, side, [&](int row, int column) {
-        const int pose = row / s.J, i = row % s.J, j = column - pose * s.J;
-        if (pose >= s.poses() || j < 0 || j >= s.J) return from_float<T>(0.f);
-        const T v = transposed ? A[j * s.J + i] : A[i * s.J + j];
-        dense |= i != j && to_float(v) != 0.f;
-        return v;
-    });
+    int row = threadIdx.x / 32 * 16, pose = row / s.J, i = row % s.J;  // a warp writes the rows that it reads
+    const int down = transposed ? s.J : 1, across = transposed ? 1 : s.J;
+    for (const int end = row + 16; row < end; ++row) {
+        Packet<T, 2> v;
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const int j = threadIdx.x % 32 * 2 + e - pose * s.J;
+            const bool inside = pose < s.poses() && j >= 0 && j < s.J;
+            v.v[e] = inside ? A[i * across + j * down] : from_float<T>(0.f);
+            dense |= i != j && to_float(v.v[e]) != 0.f;
+        }
+        packet<2>(matrix + row * pitch<T>(side) + threadIdx.x % 32 * 2) = v;
+        if (++i == s.J) i = 0, ++pose;
+    }
     return any(dense);
 }
 
-// out += matrix @ values, values transposed: [column][row]. The poses of a tile must not see each other and 0 * NaN is
-// NaN: where a value is not finite (`broken`), and for exact float32, every pose is mixed on its own.
+// Sums as the right side of a mix: values[row][column].
+template <class T>
+DEVICE void put_values(T* values, const Tile& tile) {
+#pragma unroll
+    for (int n = 0; n < 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; e += 2)
+            packet<2>(values + Tile::row(e) * across_pitch + Tile::column(n, e)) =
+                Packet<T, 2>{{from_float<T>(tile.sums[n][e]), from_float<T>(tile.sums[n][e + 1])}};
+}
+
+// out += matrix @ values, for `columns` of them, across_pitch numbers between rows of values. The poses of a tile must
+// not see each other and 0 * NaN is NaN: where a value is not finite (`broken`), and for exact float32, every pose is
+// mixed on its own.
 template <class Math, class T = typename Math::Number>
-DEVICE void mix(Tile& out, const T* matrix, const T* values, bool dense, bool broken, const Sizes& s) {
+DEVICE void mix(Tile& out, const T* matrix, const T* values, bool dense, bool broken, int columns, const Sizes& s) {
     constexpr int wide = pitch<T>(side);
     if (!dense) {
         for (int n = 0; n < 8; ++n)
@@ -58,42 +80,32 @@ DEVICE void mix(Tile& out, const T* matrix, const T* values, bool dense, bool br
             for (int e = 0; e < 4; ++e) {
                 const int row = Tile::row(e);
                 out.sums[n][e] +=
-                    to_float(matrix[row * (wide + 1)]) * to_float(values[Tile::column(n, e) * wide + row]);
+                    to_float(matrix[row * (wide + 1)]) * to_float(values[row * across_pitch + Tile::column(n, e)]);
             }
     } else if (broken || std::is_same_v<Math, Exact>) {
         out.each([&](float& sum, int row, int column) {
             const int first = row / s.J * s.J;
             if (row >= s.used()) return;
-            const T *a = matrix + row * wide + first, *v = values + column * wide + first;
-            for (int j = 0; j < s.J; ++j) sum += to_float(a[j]) * to_float(v[j]);
+            const T *a = matrix + row * wide + first, *v = values + first * across_pitch + column;
+            for (int j = 0; j < s.J; ++j) sum += to_float(a[j]) * to_float(v[j * across_pitch]);
         });
-    } else {
+    } else if (threadIdx.x / 32 * 16 < s.used()) {
         const int row = threadIdx.x / 32 * 16;  // first of this warp
         const int first = row / s.J * s.J / 16 * 16;
         const int end = ((row + 15) / s.J + 1) * s.J;
-        multiply<Math>(out, matrix, wide, values, wide, first, end < side ? (end + 15) / 16 * 16 : side);
+        multiply_across<Math>(out, matrix, wide, values, first, end < side ? (end + 15) / 16 * 16 : side,
+                              (columns + 7) / 8);
     }
 }
 
-// tile += x W_k for the rows from `first_row` and the columns from `column`. X and W are working memory of `side` rows
-// of `chunk`. A barrier before; none after.
+// tile += x W_k for the rows from `first_row` and the columns from `column`. A barrier before; none after.
 template <class Math, class T = typename Math::Number>
-DEVICE void add_product(Tile& tile, T* X, T* W, const T* x, const T* weight, int64_t first_row, int column,
+DEVICE void add_product(Tile& tile, Operands<T>& held, const T* x, const T* weight, int64_t first_row, int column,
                         const Sizes& s) {
-    constexpr int narrow = pitch<T>(chunk);
-    for (int start = 0; start < s.Cin; start += chunk) {
-        sync();
-        stage(X, narrow, side, chunk, [&](int row, int c) {
-            const bool inside = s.holds(first_row, row) && start + c < s.Cin;
-            return inside ? x[(first_row + row) * s.Cin + start + c] : from_float<T>(0.f);
-        });
-        stage_transposed(W, narrow, chunk, side, [&](int c, int n) {
-            const bool inside = start + c < s.Cin && column + n < s.Cout;
-            return inside ? weight[int64_t(start + c) * s.Cout + column + n] : from_float<T>(0.f);
-        });
-        sync();
-        multiply<Math>(tile, X, narrow, W, narrow, 0, chunk);
-    }
+    const auto rows = [&](int row) -> const T* {
+        return s.holds(first_row, row) ? x + (first_row + row) * s.Cin : nullptr;
+    };
+    add_columns_product<Math>(tile, held, s.Cin, rows, weight + column, s.Cout, s.columns(column), s.mine(first_row));
 }
 
 template <class T>
@@ -119,13 +131,13 @@ struct LinearGradient {
     }
 };
 
-// values[column][row] = the gradient that reaches h. Returns whether one is not finite; a barrier before and after.
+// values[row][column] = the gradient that reaches h. Returns whether one is not finite; a barrier before and after.
 template <class T>
 DEVICE bool stage_gradient(T* values, const LinearGradient<T>& gradient, int64_t first_row, int column,
                            const Sizes& s) {
     bool broken = false;
     sync();
-    stage_transposed(values, pitch<T>(side), side, side, [&](int row, int c) {
+    stage(values, across_pitch, side, side, [&](int row, int c) {
         const bool inside = s.holds(first_row, row) && column + c < s.Cout;
         const T v = from_float<T>(inside ? gradient(first_row + row, column + c, s) : 0.f);
         broken |= infinite(to_float(v));
@@ -137,27 +149,22 @@ DEVICE bool stage_gradient(T* values, const LinearGradient<T>& gradient, int64_t
 template <class Math, class T = typename Math::Number>
 KERNEL void graph_conv_fwd_kernel(const T* x, const T* weight, const T* adjacency, const T* bias, const T* modulation,
                                   const T* scale, const T* shift, const T* residual, T* y, T* h_out, Sizes s) {
-    constexpr int wide = pitch<T>(side), narrow = pitch<T>(chunk);
-    alignas(16) SHARED T operands[2 * side * narrow];  // chunks of x and W_k; then the product
-    alignas(16) SHARED T matrix[side * wide];
-    static_assert(2 * narrow >= wide);
+    SHARED Operands<T> held;
+    alignas(16) SHARED T matrix[side * pitch<T>(side)];
+    T* values = held.numbers;
     const int blocks = blocks_of(s.Cout), column = blockIdx.x % blocks * side;
     const int64_t first_row = int64_t(blockIdx.x / blocks) * s.used();
     Tile h;
     for (int k = 0; k < s.K; ++k) {
         Tile product;
-        add_product<Math>(product, operands, operands + side * narrow, x, weight + int64_t(k) * s.Cin * s.Cout,
-                          first_row, column, s);
+        add_product<Math>(product, held, x, weight + int64_t(k) * s.Cin * s.Cout, first_row, column, s);
         modulate(product, modulation, column, s);
         const bool dense = stage_matrix(matrix, adjacency + k * s.J * s.J, s, false);
         bool broken = false;
-        product.each([&](float v, int row, int c) {
-            const T rounded = from_float<T>(v);
-            broken |= infinite(to_float(rounded));
-            operands[c * wide + row] = rounded;
-        });
+        product.each([&](float v, int, int) { broken |= infinite(to_float(from_float<T>(v))); });
+        put_values(values, product);
         broken = any(broken);
-        mix<Math>(h, matrix, operands, dense, broken, s);
+        mix<Math>(h, matrix, values, dense, broken, s.columns(column), s);
     }
     h.each([&](float v, int row, int c) {
         c += column;
@@ -177,7 +184,7 @@ template <class Math, class T = typename Math::Number>
 KERNEL void graph_conv_bwd_x_kernel(LinearGradient<T> gradient, const T* weight, const T* adjacency,
                                     const T* modulation, T* grad_x, Sizes s) {
     constexpr int wide = pitch<T>(side), narrow = pitch<T>(chunk);
-    alignas(16) SHARED T values[side * wide];
+    alignas(16) SHARED T values[side * across_pitch];
     alignas(16) SHARED T matrix[side * wide];
     alignas(16) SHARED T W[side * narrow];
     const int blocks = blocks_of(s.Cin), channel = blockIdx.x % blocks * side;
@@ -188,7 +195,7 @@ KERNEL void graph_conv_bwd_x_kernel(LinearGradient<T> gradient, const T* weight,
         for (int column = 0; column < s.Cout; column += side) {
             const bool broken = stage_gradient(values, gradient, first_row, column, s);
             Tile mixed;
-            mix<Math>(mixed, matrix, values, dense, broken, s);
+            mix<Math>(mixed, matrix, values, dense, broken, s.columns(column), s);
             modulate(mixed, modulation, column, s);
             sync();
             mixed.each([&](float v, int row, int c) { values[row * wide + c] = from_float<T>(v); });
@@ -215,7 +222,7 @@ template <class Math, class T = typename Math::Number>
 KERNEL void graph_conv_bwd_weight_kernel(LinearGradient<T> gradient, const T* x, const T* adjacency,
                                          const T* modulation, float* partial, int tiles, Sizes s) {
     constexpr int wide = pitch<T>(side), narrow = pitch<T>(chunk);
-    alignas(16) SHARED T values[side * wide];
+    alignas(16) SHARED T values[side * across_pitch];
     alignas(16) SHARED T matrix[side * wide];
     alignas(16) SHARED T X[side * narrow];
     const int blocks = blocks_of(s.Cout), column = blockIdx.x % blocks * side, channel = blockIdx.x / blocks * side;
@@ -226,7 +233,7 @@ KERNEL void graph_conv_bwd_weight_kernel(LinearGradient<T> gradient, const T* x,
         const int64_t first_row = (int64_t(blockIdx.z) * tiles + tile) * s.used();
         const bool broken = stage_gradient(values, gradient, first_row, column, s);
         Tile mixed;
-        mix<Math>(mixed, matrix, values, dense, broken, s);
+        mix<Math>(mixed, matrix, values, dense, broken, s.columns(column), s);
         modulate(mixed, modulation, column, s);
         sync();
         mixed.each([&](float v, int row, int c) { values[c * wide + row] = from_float<T>(v); });
@@ -250,16 +257,16 @@ KERNEL void graph_conv_bwd_weight_kernel(LinearGradient<T> gradient, const T* x,
 template <class Math, class T = typename Math::Number>
 KERNEL void graph_conv_bwd_adjacency_kernel(LinearGradient<T> gradient, const T* x, const T* weight,
                                             const T* modulation, float* partial, int tiles, Sizes s) {
-    constexpr int wide = pitch<T>(side), narrow = pitch<T>(chunk);
-    alignas(16) SHARED T operands[2 * side * narrow];  // chunks of x and W_k; then the product
+    constexpr int wide = pitch<T>(side);
+    SHARED Operands<T> held;
     alignas(16) SHARED T grads[side * wide];
+    T* operands = held.numbers;
     const int column = blockIdx.x * side, k = blockIdx.y;
     Tile total;
     for (int tile = 0; tile < tiles; ++tile) {
         const int64_t first_row = (int64_t(blockIdx.z) * tiles + tile) * s.used();
         Tile product;
-        add_product<Math>(product, operands, operands + side * narrow, x, weight + int64_t(k) * s.Cin * s.Cout,
-                          first_row, column, s);
+        add_product<Math>(product, held, x, weight + int64_t(k) * s.Cin * s.Cout, first_row, column, s);
         modulate(product, modulation, column, s);
         sync();
         product.each([&](float v, int row, int c) { operands[row * wide + c] = from_float<T>(v); });
@@ -282,19 +289,18 @@ KERNEL void graph_conv_bwd_adjacency_kernel(LinearGradient<T> gradient, const T*
 template <class Math, class T = typename Math::Number>
 KERNEL void graph_conv_bwd_modulation_kernel(LinearGradient<T> gradient, const T* x, const T* weight,
                                              const T* adjacency, float* partial, int tiles, Sizes s) {
-    constexpr int wide = pitch<T>(side), narrow = pitch<T>(chunk);
-    alignas(16) SHARED T operands[2 * side * narrow];  // chunks of x and W_k; then the gradient
-    alignas(16) SHARED T matrix[side * wide];
+    SHARED Operands<T> held;
+    alignas(16) SHARED T matrix[side * pitch<T>(side)];
+    T* values = held.numbers;
     const int column = blockIdx.x * side, k = blockIdx.y;
     const bool dense = stage_matrix(matrix, adjacency + k * s.J * s.J, s, true);
     Tile total;
     for (int tile = 0; tile < tiles; ++tile) {
         const int64_t first_row = (int64_t(blockIdx.z) * tiles + tile) * s.used();
         Tile product, mixed;
-        add_product<Math>(product, operands, operands + side * narrow, x, weight + int64_t(k) * s.Cin * s.Cout,
-                          first_row, column, s);
-        const bool broken = stage_gradient(operands, gradient, first_row, column, s);
-        mix<Math>(mixed, matrix, operands, dense, broken, s);
+        add_product<Math>(product, held, x, weight + int64_t(k) * s.Cin * s.Cout, first_row, column, s);
+        const bool broken = stage_gradient(values, gradient, first_row, column, s);
+        mix<Math>(mixed, matrix, values, dense, broken, s.columns(column), s);
 #pragma unroll
         for (int n = 0; n < 8; ++n)
 #pragma unroll

@@ -29,6 +29,7 @@ class Mutant:
         message: what the rejection says, a regular expression.
         ptx: what the kernel's name begins with after any mangling, PTX -> PTX.
         source: (marked text of the op's ``triton.py``, what stands there instead), as ``tests.mutants`` has them.
+        gradients: backward too, which is where it is broken.
     """
 
     op: str
@@ -38,6 +39,7 @@ class Mutant:
     source: tuple[str, str] | None = None
     backend: str = "triton"
     architecture: int = 80
+    gradients: bool = False
 
 
 def nth(pattern: str, new: str, n: int = 0) -> Callable[[str], str]:
@@ -114,6 +116,14 @@ MUTANTS = {
         _RACE,
         ptx=("graph_conv_fwd_kernelINS_4Bf16", nth(_BARRIER, "")),
         backend="cuda",
+    ),
+    "a missing barrier of a warp of nvcc's": Mutant(
+        "joint_attention",
+        "bfloat16",
+        _RACE,
+        ptx=("joint_attention_bwd_kernelINS_4Bf16ELi3", every(r"bar\.warp\.sync[^;]*;", "")),
+        backend="cuda",
+        gradients=True,
     ),
     "cp.async of nvcc's that nobody waits for": Mutant(
         "temporal_mlp",
@@ -192,7 +202,12 @@ def rejected(name: str) -> str | None:
     with broken:
         try:
             contract.check(
-                mutant.op, mutant.dtype, mutant.backend, gradients=False, architecture=mutant.architecture, **options
+                mutant.op,
+                mutant.dtype,
+                mutant.backend,
+                gradients=mutant.gradients,
+                architecture=mutant.architecture,
+                **options,
             )
         except AssertionError as error:
             return str(error)

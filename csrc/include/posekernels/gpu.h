@@ -128,6 +128,16 @@ DEVICE float floats_of(uint32_t bits) {
     return __uint_as_float(bits);
 }
 
+// Four matrices of 8 x 8 numbers of 16 bits in shared memory, turned over: lane 8 i + r says where row r of matrix i
+// begins, a multiple of 16 bytes; this lane gets rows 2 t and 2 t + 1 of column g of each.
+DEVICE void load_turned(uint32_t (&to)[4], const void* row) {
+    const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(address)
+                 : "memory");
+}
+
 // C += A B on a warp: A is 16 x 16, B is 16 x 8, two halves to a word, laid out as PTX's mma.m16n8k16 says.
 DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], half_t) {
     asm volatile(
@@ -313,6 +323,66 @@ DEVICE void multiply(Tile& tile, const typename Math::Number* A, int pitch_a, co
                 const Number* q = B + (n * 8 + g) * pitch_b + k + 2 * t;
                 const uint32_t b[2] = {word(q), word(q + 8)};
                 mma(tile.sums[n], a, b, Number{});
+            }
+        }
+    }
+}
+
+// Numbers between rows of an operand that is staged with a row to a depth: read without conflicts, too.
+constexpr int across_pitch = Tile::size + 8;
+
+// sums += A B over depths [first, last), B a row to a depth, [depth][64 columns], across_pitch numbers apart; of its
+// columns alone the first `tiles` times 8.
+template <class Math>
+DEVICE void multiply_across(Tile& tile, const typename Math::Number* A, int pitch_a, const typename Math::Number* B,
+                            int first, int last, int tiles) {
+    using Number = typename Math::Number;
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const Number* a_row = A + (threadIdx.x / 32 * 16 + g) * pitch_a;
+    if constexpr (std::is_same_v<Math, Exact>) {
+#pragma unroll 1
+        for (int k = first; k < last; k += 4) {
+            const Packet<float, 4> a0 = packet<4>(a_row + k), a1 = packet<4>(a_row + 8 * pitch_a + k);
+#pragma unroll
+            for (int n = 0; n < 8; ++n) {
+                if (n >= tiles) break;
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const Packet<float, 2> b = packet<2>(B + (k + i) * across_pitch + n * 8 + 2 * t);
+                    tile.sums[n][0] += a0.v[i] * b.v[0];
+                    tile.sums[n][1] += a0.v[i] * b.v[1];
+                    tile.sums[n][2] += a1.v[i] * b.v[0];
+                    tile.sums[n][3] += a1.v[i] * b.v[1];
+                }
+            }
+        }
+    } else if constexpr (std::is_same_v<Math, Tf32>) {
+#pragma unroll 1
+        for (int k = first; k < last; k += 8) {
+            const float a[4] = {a_row[k + t], a_row[8 * pitch_a + k + t], a_row[k + t + 4],
+                                a_row[8 * pitch_a + k + t + 4]};
+#pragma unroll
+            for (int n = 0; n < 8; ++n) {
+                if (n >= tiles) break;
+                const float* from = B + (k + t) * across_pitch + n * 8 + g;
+                const float b[2] = {from[0], from[4 * across_pitch]};
+                mma_tf32(tile.sums[n], a, b);
+            }
+        }
+    } else {
+        auto word = [](const Number* p) { return *reinterpret_cast<const uint32_t*>(p); };  // two neighbours
+        const Number* b_row = B + lane % 16 * across_pitch + lane / 16 * 8;
+#pragma unroll 1
+        for (int k = first; k < last; k += 16) {
+            const Number* p = a_row + k + 2 * t;
+            const uint32_t a[4] = {word(p), word(p + 8 * pitch_a), word(p + 8), word(p + 8 * pitch_a + 8)};
+#pragma unroll
+            for (int n = 0; n < 8; n += 2) {
+                if (n >= tiles) break;
+                uint32_t b[4];
+                load_turned(b, b_row + k * across_pitch + n * 8);
+                mma(tile.sums[n], a, {b[0], b[1]}, Number{});
+                if (n + 1 < tiles) mma(tile.sums[n + 1], a, {b[2], b[3]}, Number{});
             }
         }
     }

@@ -129,6 +129,21 @@ inline float floats_of(uint32_t word) {
     return v;
 }
 
+inline void load_turned(uint32_t (&to)[4], const void* row) {
+    const auto address = reinterpret_cast<uintptr_t>(row);
+    const emulation::Fragments& all = emulation::exchange({uint32_t(address), uint32_t(address >> 32), 0, 0, 0, 0});
+    const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    for (int i = 0; i < 4; ++i) {
+        uint16_t pair[2];
+        for (int e = 0; e < 2; ++e) {
+            const uint32_t* of = all.words[8 * i + 2 * t + e];
+            const auto* from = reinterpret_cast<const uint16_t*>(uintptr_t(of[0]) | uintptr_t(of[1]) << 32);
+            std::memcpy(&pair[e], from + g, sizeof pair[e]);
+        }
+        std::memcpy(&to[i], pair, sizeof pair);
+    }
+}
+
 // PTX ISA, "Matrix fragments for mma.m16n8k16": lane = 4 g + t. A word i: row g + 8 (i & 1), columns 2 t + 8 (i >> 1)
 // and the next; B word i: rows 2 t + 8 i and the next, column g; C: rows g, g, g + 8, g + 8, columns 2 t, 2 t + 1.
 template <class T>

@@ -72,6 +72,61 @@ DEVICE void add_rows_product(Tile& tile, Operands<T>& held, int depth, A a, B b)
     }
 }
 
+// Depths [start, start + chunk) of `columns` <= 64 columns begin to be copied into `to`, across_pitch numbers apart;
+// behind the ends, zeros. Row k of them begins at from + k * stride.
+template <class T>
+DEVICE void fill_columns(T* to, const T* from, int64_t stride, int start, int depth, int columns) {
+    constexpr int each = 16 / sizeof(T), abreast = Tile::size / each, chunk = Operands<T>::chunk;
+    const int at = threadIdx.x % abreast * each;
+#pragma unroll
+    for (int i = 0; i < chunk; i += Tile::threads / abreast) {
+        const int k = i + threadIdx.x / abreast;
+        T* target = to + k * across_pitch + at;
+        const T* source = from + (start + k) * stride + at;
+        const int left = start + k < depth ? columns - at : 0;
+        if (left >= each && reinterpret_cast<uintptr_t>(source) % 16 == 0) {
+            copy_async<16>(target, source);
+        } else {
+            Packet<T, each> numbers;
+#pragma unroll
+            for (int e = 0; e < each; ++e) numbers.v[e] = e < left ? source[e] : from_float<T>(0.f);
+            packet<each>(target) = numbers;
+        }
+    }
+}
+
+// tile += A B over depths [0, depth), for `columns` <= 64 of it: a(row) as above, row k of B at b + k * stride. mine:
+// whether the rows of this warp are wanted. `held` as above.
+template <class Math, class T = typename Math::Number, class A>
+DEVICE void add_columns_product(Tile& tile, Operands<T>& held, int depth, A a, const T* b, int64_t stride, int columns,
+                                bool mine) {
+    using O = Operands<T>;
+    static_assert(O::chunk * across_pitch <= O::side, "fits");
+    constexpr int step = depth_step<Math>();
+    const int first = threadIdx.x / 4;
+    const T* const left[2] = {a(first), a(first + 32)};
+    const auto fill = [&](int start, int stage) {
+        if (start < depth) {
+            fill_rows(held.left(stage), left, start, depth);
+            fill_columns(held.right(stage), b, stride, start, depth, columns);
+        }
+        copies_end_group();
+    };
+    sync();
+    for (int stage = 0; stage + 1 < O::stages; ++stage) fill(stage * O::chunk, stage);
+    int stage = 0, next = O::stages - 1;
+#pragma unroll 1
+    for (int start = 0; start < depth; start += O::chunk) {
+        copies_wait_but<O::stages - 2>();
+        sync();
+        fill(start + (O::stages - 1) * O::chunk, next);
+        const int deep = depth - start < O::chunk ? (depth - start + step - 1) / step * step : O::chunk;
+        if (mine) multiply_across<Math>(tile, held.left(stage), O::row, held.right(stage), 0, deep, (columns + 7) / 8);
+        next = stage;
+        stage = stage + 1 == O::stages ? 0 : stage + 1;
+    }
+}
+
 // tile += P B', P [64][pitch<T>(64)] in shared memory, for `depth` <= 64 columns of it; b(column, k) as numbers.
 template <class Math, class T = typename Math::Number, class B>
 DEVICE void add_staged_product(Tile& tile, const T* P, Operands<T>& held, B b) {
