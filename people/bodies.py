@@ -1,7 +1,7 @@
 """Bodies, not points: what a person's keypoints and poses must keep over time.
 
 ``unswapped`` decides, before lifting, in which frames a detector took left for right. ``one_skeleton`` gives lifted
-poses the same limbs in every frame, and ``agreeing`` makes them agree with the image too.
+poses the same bones in every frame, and ``agreeing`` makes them agree with the image too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ EXCHANGED = 0.03  # cost of a frame with left and right exchanged, units of the 
 CHANGE = 0.1  # cost of beginning or ending that
 FAR = 0.5  # units: a joint that leaps farther costs no more
 TWIST = 0.5  # cost of hips that face the other way than shoulders, for each unit that the narrower of them is wide
-RIGID = (1, 2, 3, 4, 5, 6, 12, 13, 15, 16)  # hips and limbs; the back bends, and shoulders go up and down
 ROUNDS = 3  # of agreeing with the image, then with the skeleton
 AGREE = 0.6  # of the way from where a joint is to where the image shows it
 ASTRAY = 0.12  # metres: what is farther off is more and more held for the detector's error
@@ -124,7 +123,7 @@ def bone_lengths(poses: np.ndarray | Iterable[np.ndarray]) -> np.ndarray:
 
 
 def one_skeleton(poses: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
-    """Poses [T, 17, 3] metres in camera axes, root at 0, with hips and limbs as long in every frame.
+    """Poses [T, 17, 3] metres in camera axes, root at 0, with every bone as long in every frame.
 
     Each bone becomes the nearest one of its length, where a way in depth counts less than one across the image.
 
@@ -140,7 +139,7 @@ def one_skeleton(poses: np.ndarray, lengths: np.ndarray | None = None) -> np.nda
     for joint, parent in enumerate(H36M_17.parents):
         if parent >= 0:
             bone = poses[:, joint] - poses[:, parent]
-            found[:, joint] = found[:, parent] + (_as_long(bone, float(lengths[joint])) if joint in RIGID else bone)
+            found[:, joint] = found[:, parent] + _as_long(bone, float(lengths[joint]))
     return found.astype(dtype)
 
 
@@ -206,7 +205,7 @@ def agreeing(
     smooth: int = 1,
     lengths: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Poses that agree with the image, and have the same limbs in every frame.
+    """Poses that agree with the image, and have the same bones in every frame.
 
     A network knows an image's two axes less well than the image does. By turns, joints go most of the way to where
     they are seen, across the view, and bones become as long as they are, which turns them in depth.

@@ -82,11 +82,11 @@ def test_bones_are_as_long_in_every_frame(clip):
     assert found.dtype == np.float32 and (found[:, 0] == 0).all()
     np.testing.assert_allclose(found[:, 1], -found[:, 4], atol=1e-6, err_msg="the root is the middle of the hips")
     lengths = np.linalg.norm(found - found[:, [max(p, 0) for p in H36M_17.parents]], axis=-1)
-    limbs = [1, 2, 3, 4, 5, 6, 12, 13, 15, 16]
+    limbs = list(range(1, 17))  # neck, head, back and shoulders too
     assert lengths[:, limbs].std(0).max() < 1e-4
     np.testing.assert_allclose(lengths[0, limbs], bone_lengths(stretched)[limbs], atol=1e-4)
     assert np.abs(lengths[0] - wanted)[limbs].max() < 0.02, "of the person's own length"
-    assert np.linalg.norm(found - poses, axis=-1).mean() < np.linalg.norm(stretched - poses, axis=-1).mean() * 1.2
+    assert np.linalg.norm(found - poses, axis=-1).mean() < np.linalg.norm(stretched - poses, axis=-1).mean() * 1.25
 
 
 def test_a_bone_gives_way_in_depth():
@@ -127,4 +127,4 @@ def test_poses_agree_with_the_image(clip):
     lengths = np.linalg.norm(found[:, 3] - found[:, 2], axis=-1)
     assert lengths.std() < 1e-6 and (found[:, 0] == 0).all()
     path_found = root_path(found, points, scores, size, focal)
-    assert np.abs(path_found - path).mean() < 0.3
+    assert np.abs(path_found - path).mean() < 0.33
