@@ -135,8 +135,8 @@ TRITON = {
     ],
     "hierarchy_block": [
         ("outer = «limb >= 0»", "limb > 0"),
-        ("y = (tl.where(«part == 0», y[0], 0.0)", "part == 1"),
-        ("mean = (_total(joint) + «_total(part)» + _total(body))", "0.0"),
+        ("y = _where(«part == 0», _plus(limb", "part == 1"),
+        ("mean += _total(_rows(out_ptr + «level * C», 3 * C", "0"),
         ("scores = tl.where((place < «J»)[None, :]", "J + 1"),
     ],
     "transformer_block": [

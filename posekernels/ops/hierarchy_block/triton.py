@@ -35,62 +35,111 @@ from ..graph_conv import triton as graph_conv
 from . import reference
 
 _HIDDEN = {"graph": 64, "limbs": 128}  # channels that make a program worth its while
-# Bytes of a thread, and where float32 is three TF32 products: what a loop does not change stays in registers, operands
-# of matrix units too, then twice. About 1 us of the first-level cache; the launches that this saves are twelve.
-_SPILLS = {"graph": (24, 312), "limbs": (168, 1048), "body": (24, 312)}
+# Bytes of a thread where float32 is three TF32 products: operands of the matrix units are there twice. Else none.
+_SPILLS = {"graph": 216, "limbs": 32, "body": 56}
 
 
 @triton.jit
-def _columns(LO: tl.constexpr, HI: tl.constexpr):
-    """Channels as two blocks, LO and HI wide: 80 are 64 and 16, not 128. What follows has pairs of tiles."""
-    return tl.arange(0, LO), LO + tl.arange(0, HI)
+def _columns(C: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr):
+    """Channels in pieces, the first LO wide, the others HI: 80 are 64 and 16, not 128. What follows has pieces too."""
+    column = (tl.arange(0, LO),)
+    for i in tl.static_range((C - LO + HI - 1) // HI):
+        column = column + (LO + i * HI + tl.arange(0, HI),)
+    return column
+
+
+@triton.jit
+def _zeros(M: tl.constexpr, column):
+    y = ()
+    for i in tl.static_range(len(column)):
+        y = y + (tl.zeros((M, column[i].shape[0]), tl.float32),)
+    return y
 
 
 @triton.jit
 def _rows(ptr, stride, row, N, column, C):
-    """Pair of [len(row), LO or HI] float32; 0 outside."""
-    return load_rows(ptr, stride, row, N, column[0], C), load_rows(ptr, stride, row, N, column[1], C)
+    """[len(row), len(piece)] float32 of each piece; 0 outside."""
+    y = ()
+    for i in tl.static_range(len(column)):
+        y = y + (load_rows(ptr, stride, row, N, column[i], C),)
+    return y
 
 
 @triton.jit
 def _put(ptr, stride, x, row, N, column, C):
     """Writes what ``_rows`` reads."""
-    store_rows(ptr, stride, x[0], row, N, column[0], C)
-    store_rows(ptr, stride, x[1], row, N, column[1], C)
+    for i in tl.static_range(len(column)):
+        store_rows(ptr, stride, x[i], row, N, column[i], C)
 
 
 @triton.jit
 def _vector(ptr, column, C):
-    return row_vector(ptr, column[0], C), row_vector(ptr, column[1], C)
+    y = ()
+    for i in tl.static_range(len(column)):
+        y = y + (row_vector(ptr, column[i], C),)
+    return y
 
 
 @triton.jit
-def _plus(x, y):
-    return x[0] + y[0], x[1] + y[1]
+def _rounded(x, TYPE: tl.constexpr):
+    y = ()
+    for i in tl.static_range(len(x)):
+        y = y + (x[i].to(TYPE),)
+    return y
+
+
+@triton.jit
+def _where(there, x):
+    """x, and 0 elsewhere."""
+    y = ()
+    for i in tl.static_range(len(x)):
+        y = y + (tl.where(there, x[i], 0.0),)
+    return y
+
+
+@triton.jit
+def _gelu(x):
+    y = ()
+    for i in tl.static_range(len(x)):
+        y = y + (activate(x[i], "gelu"),)
+    return y
+
+
+@triton.jit
+def _plus(x, z):
+    y = ()
+    for i in tl.static_range(len(x)):
+        y = y + (x[i] + z[i],)
+    return y
 
 
 @triton.jit
 def _scaled(x, weight_ptr, bias_ptr, mean, inverse, column, C):
     """(x - mean) * inverse * weight + bias, for [len(row)] mean and inverse."""
-    weight, bias = _vector(weight_ptr, column, C), _vector(bias_ptr, column, C)
-    return (
-        (x[0] - mean[:, None]) * inverse[:, None] * weight[0] + bias[0],
-        (x[1] - mean[:, None]) * inverse[:, None] * weight[1] + bias[1],
-    )
+    y = ()
+    for i in tl.static_range(len(x)):
+        weight, bias = row_vector(weight_ptr, column[i], C), row_vector(bias_ptr, column[i], C)
+        y = y + ((x[i] - mean[:, None]) * inverse[:, None] * weight + bias,)
+    return y
 
 
 @triton.jit
 def _total(x):
     """[len(row)]"""
-    return tl.sum(x[0], 1) + tl.sum(x[1], 1)
+    total = tl.sum(x[0], 1)
+    for i in tl.static_range(1, len(x)):
+        total += tl.sum(x[i], 1)
+    return total
 
 
 @triton.jit
 def _squares(x, mean, column, C):
     """[len(row)]: the sum of squared distances from the mean."""
-    low, high = (x[0] - mean[:, None]), (x[1] - mean[:, None])
-    low = tl.where((column[0] < C)[None, :], low * low, 0.0)
-    return tl.sum(low, 1) + tl.sum(tl.where((column[1] < C)[None, :], high * high, 0.0), 1)
+    total = tl.zeros_like(mean)
+    for i in tl.static_range(len(x)):
+        apart = tl.where((column[i] < C)[None, :], x[i] - mean[:, None], 0.0)
+        total += tl.sum(apart * apart, 1)
+    return total
 
 
 @triton.jit
@@ -109,18 +158,20 @@ def _matrix(ptr, row, rows, column, columns):
 
 @triton.jit
 def _from(x, weight_ptr, column, C, hidden, H, PRECISION: tl.constexpr):
-    """[len(row), len(hidden)]: a pair times [C, H]."""
-    y = tl.dot(x[0], _matrix(weight_ptr, column[0], C, hidden, H), input_precision=PRECISION)
-    return tl.dot(x[1], _matrix(weight_ptr, column[1], C, hidden, H), y, input_precision=PRECISION)
+    """[len(row), len(hidden)]: pieces times [C, H]."""
+    y = tl.zeros((x[0].shape[0], hidden.shape[0]), tl.float32)
+    for i in tl.static_range(len(x)):
+        y = tl.dot(x[i], _matrix(weight_ptr, column[i], C, hidden, H), y, input_precision=PRECISION)
+    return y
 
 
 @triton.jit
 def _into(y, h, weight_ptr, hidden, H, column, C, PRECISION: tl.constexpr):
-    """The pair y + h times [H, C]."""
-    return (
-        tl.dot(h, _matrix(weight_ptr, hidden, H, column[0], C), y[0], input_precision=PRECISION),
-        tl.dot(h, _matrix(weight_ptr, hidden, H, column[1], C), y[1], input_precision=PRECISION),
-    )
+    """The pieces y + h times [H, C]."""
+    z = ()
+    for i in tl.static_range(len(y)):
+        z = z + (tl.dot(h, _matrix(weight_ptr, hidden, H, column[i], C), y[i], input_precision=PRECISION),)
+    return z
 
 
 @triton.jit
@@ -135,24 +186,29 @@ def _graph_kernel(
     modulation2_ptr,  # [J, C]
     mixing2_ptr,  # [2, J, J]
     graph_ptr,  # [parts, N, C] float32: of G2(gelu(G1(norm(joint)))), without its bias
-    N, J, C, G, blocks, eps,
+    N, G, blocks, eps,
+    J: tl.constexpr, C: tl.constexpr,
     BLOCK_M: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, BLOCK_G: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     # grid (tiles of whole poses, parts of G): each part has `blocks` blocks of BLOCK_G
     place = tl.arange(0, BLOCK_M)
     joint, whole = place % J, place // J < BLOCK_M // J
     row = tl.where(whole, tl.program_id(0).to(tl.int64) * (BLOCK_M // J * J) + place, N)
-    column = _columns(LO, HI)
-    x = _norm(_rows(x_ptr, 3 * C, row, N, column, C), norm_weight_ptr, norm_bias_ptr, column, C, eps)
+    column = _columns(C, LO, HI)
     dtype = x_ptr.dtype.element_ty
-    x = (x[0].to(dtype), x[1].to(dtype))
+    x = _rows(x_ptr, 3 * C, row, N, column, C)
+    mean = _total(x) / C
+    inverse = 1.0 / tl.sqrt(_squares(x, mean, column, C) / C + eps)
+    x = _rounded(_scaled(x, norm_weight_ptr, norm_bias_ptr, mean, inverse, column, C), dtype)
     itself = tl.load(mixing1_ptr + joint * (J + 1)).to(tl.float32)[:, None]
     matrix, diagonal, dense = block_diagonal(mixing1_ptr + J * J, J, BLOCK_M, False)
-    own = (tl.zeros((BLOCK_M, LO), tl.float32), tl.zeros((BLOCK_M, HI), tl.float32))
-    others = own
-    for block in range(blocks):
+    own, others = _zeros(BLOCK_M, column), _zeros(BLOCK_M, column)
+    for block in tl.range(0, blocks, disable_licm=True):
         hidden = (tl.program_id(1) * blocks + block) * BLOCK_G + tl.arange(0, BLOCK_G)
         modulation = _matrix(modulation1_ptr, joint, J, hidden, G).to(tl.float32)
+        if PRECISION == "tf32x3":  # its parts would fill the registers: read again, from where no compiler can know
+            x = _rows(x_ptr + block // blocks, 3 * C, row, N, column, C)
+            x = _scaled(x, norm_weight_ptr, norm_bias_ptr, mean, inverse, column, C)
         h = _from(x, weight1_ptr, column, C, hidden, G, PRECISION) * (modulation * itself)
         mixed = _from(x, weight1_ptr + C * G, column, C, hidden, G, PRECISION) * modulation
         h = mix_joints(h, matrix, diagonal, dense, mixed, J, BLOCK_M, PRECISION) + row_vector(bias1_ptr, hidden, G)
@@ -162,37 +218,33 @@ def _graph_kernel(
     itself = tl.load(mixing2_ptr + joint * (J + 1)).to(tl.float32)[:, None]
     matrix, diagonal, dense = block_diagonal(mixing2_ptr + J * J, J, BLOCK_M, False)
     graph_ptr += tl.program_id(1).to(tl.int64) * N * C
-    for half in tl.static_range(2):
-        modulation = _matrix(modulation2_ptr, joint, J, column[half], C).to(tl.float32)
+    for i in tl.static_range(len(column)):
+        modulation = _matrix(modulation2_ptr, joint, J, column[i], C).to(tl.float32)
         y = mix_joints(
-            own[half] * (modulation * itself), matrix, diagonal, dense, others[half] * modulation, J, BLOCK_M, PRECISION
+            own[i] * (modulation * itself), matrix, diagonal, dense, others[i] * modulation, J, BLOCK_M, PRECISION
         )
-        store_rows(graph_ptr, C, y, row, N, column[half], C)
+        store_rows(graph_ptr, C, y, row, N, column[i], C)
 
 
 @triton.jit
 def _parts(y, ptr, row, there, column, C, parts, apart):
-    """The pair y + rows of ``parts`` float32 matrices, ``apart`` rows from one to the next; ``row`` is int64."""
-    low, high = there[:, None] & (column[0] < C)[None, :], there[:, None] & (column[1] < C)[None, :]
-    for part in range(parts):
-        at = (ptr + (row + part * apart) * C)[:, None]
-        y = _plus(
-            y,
-            (
-                tl.load(at + column[0][None, :], mask=low, other=0.0),
-                tl.load(at + column[1][None, :], mask=high, other=0.0),
-            ),
-        )
+    """The pieces y + rows of ``parts`` float32 matrices, ``apart`` rows from one to the next; ``row`` is int64."""
+    for part in tl.range(0, parts, disable_licm=True):
+        z = ()
+        for i in tl.static_range(len(y)):
+            mask = there[:, None] & (column[i] < C)[None, :]
+            at = (ptr + (row + part * apart) * C)[:, None] + column[i][None, :]
+            z = z + (y[i] + tl.load(at, mask=mask, other=0.0),)
+        y = z
     return y
 
 
 @triton.jit
 def _joint(x_ptr, graph_ptr, bias_ptr, weight_ptr, shift_ptr, row, N, column, C, parts, eps):
     """joint' = joint + norm(h) of rows [len(row)] int64: h is the sum of ``graph_ptr``'s parts and a bias."""
-    x, bias = _rows(x_ptr, 3 * C, row, N, column, C), _vector(bias_ptr, column, C)
-    h = (tl.zeros_like(x[0]) + bias[0], tl.zeros_like(x[1]) + bias[1])
-    h = _parts(h, graph_ptr, row, row < N, column, C, parts, N)
-    return _plus(x, _norm(h, weight_ptr, shift_ptr, column, C, eps))
+    h = _plus(_zeros(row.shape[0], column), _vector(bias_ptr, column, C))
+    h = _norm(_parts(h, graph_ptr, row, row < N, column, C, parts, N), weight_ptr, shift_ptr, column, C, eps)
+    return _plus(_rows(x_ptr, 3 * C, row, N, column, C), h)
 
 
 @triton.jit
@@ -210,33 +262,32 @@ def _limbs_kernel(
     fc2_bias_ptr,  # [2, C]
     limbs_ptr,  # [parts, 2, B limbs, C] float32: of limb + mlp(norm(limb))
     rows,  # B limbs
-    N, J, C, H, limbs, graph_parts, blocks, eps,
+    N, H, limbs, graph_parts, blocks, eps,
+    J: tl.constexpr, C: tl.constexpr,
     BLOCK_R: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, BLOCK_H: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     # grid (blocks of limbs, parts of H, branches): each part has `blocks` blocks of BLOCK_H; the limb, all find
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    column = _columns(LO, HI)
+    column = _columns(C, LO, HI)
     part, branch = tl.program_id(1), tl.program_id(2)
     own = branch * C
     dtype = x_ptr.dtype.element_ty
-    limb = (tl.zeros((BLOCK_R, LO), tl.float32), tl.zeros((BLOCK_R, HI), tl.float32))
-    for tap in range(branch, 3):
+    limb = _zeros(BLOCK_R, column)
+    for tap in tl.range(branch, 3, disable_licm=True):
         at = tl.where(row < rows, row // limbs * J + tl.load(read_ptr + row % limbs * 3 + tap), N)
         u = _joint(
             x_ptr, graph_ptr, graph_bias_ptr, norm_out_weight_ptr, norm_out_bias_ptr, at, N, column, C, graph_parts, eps
         )
         u = _plus(u, _rows(x_ptr + C, 3 * C, at, N, column, C))
         u = _norm(u, norm_weight_ptr + own, norm_bias_ptr + own, column, C, eps)
-        weight_ptr = conv_weight_ptr + (branch * 3 + tap) * C * C
-        limb = _into(limb, u[0].to(dtype), weight_ptr, column[0], C, column, C, PRECISION)
-        limb = _into(limb, u[1].to(dtype), weight_ptr, column[1], C, column, C, PRECISION)
-    limb = _plus(limb, _vector(conv_bias_ptr + own, column, C))
-    limb = (activate(limb[0], "gelu"), activate(limb[1], "gelu"))
+        for i in tl.static_range(len(column)):
+            weight_ptr = conv_weight_ptr + (branch * 3 + tap) * C * C
+            limb = _into(limb, u[i].to(dtype), weight_ptr, column[i], C, column, C, PRECISION)
+    limb = _gelu(_plus(limb, _vector(conv_bias_ptr + own, column, C)))
     h = _norm(limb, norm_mlp_weight_ptr + own, norm_mlp_bias_ptr + own, column, C, eps)
-    h = (h[0].to(dtype), h[1].to(dtype))
-    y = _plus(limb, _vector(fc2_bias_ptr + own, column, C))
-    y = (tl.where(part == 0, y[0], 0.0), tl.where(part == 0, y[1], 0.0))
-    for block in range(blocks):
+    h = _rounded(h, dtype)
+    y = _where(part == 0, _plus(limb, _vector(fc2_bias_ptr + own, column, C)))
+    for block in tl.range(0, blocks, disable_licm=True):
         hidden = (part * blocks + block) * BLOCK_H + tl.arange(0, BLOCK_H)
         g = _from(h, fc1_weight_ptr + own * H, column, C, hidden, H, PRECISION)
         g = activate(g + row_vector(fc1_bias_ptr + branch * H, hidden, H), "gelu").to(dtype)
@@ -250,19 +301,18 @@ def _branch(u, limbs_ptr, of_ptr, weight_ptr, bias_ptr, branch, pose, joint, J, 
     limb = tl.load(of_ptr + branch * J + joint, mask=joint < J, other=-1)
     outer = limb >= 0
     own = _norm(u, weight_ptr + branch * C, bias_ptr + branch * C, column, C, eps)
-    own = (tl.where(outer[:, None], 0.0, own[0]), tl.where(outer[:, None], 0.0, own[1]))
-    return _parts(own, limbs_ptr, branch * rows + pose * limbs + limb, outer, column, C, parts, 2 * rows)
+    return _parts(
+        _where(~outer[:, None], own), limbs_ptr, branch * rows + pose * limbs + limb, outer, column, C, parts, 2 * rows
+    )
 
 
 @triton.jit
 def _projected(h, weight_ptr, bias_ptr, first, dim, D, column, C, PRECISION: tl.constexpr):
     """[len(row), len(dim)] of the dtype of h: a head's queries, keys or values; ``weight_ptr`` [3 C, C]."""
-    low, high = (
-        _matrix(weight_ptr + first * C, dim, D, column[0], C),
-        _matrix(weight_ptr + first * C, dim, D, column[1], C),
-    )
-    found = tl.dot(h[0], tl.trans(low), input_precision=PRECISION)
-    found = tl.dot(h[1], tl.trans(high), found, input_precision=PRECISION)
+    found = tl.zeros((h[0].shape[0], dim.shape[0]), tl.float32)
+    for i in tl.static_range(len(h)):
+        weight = _matrix(weight_ptr + first * C, dim, D, column[i], C)
+        found = tl.dot(h[i], tl.trans(weight), found, input_precision=PRECISION)
     return (found + row_vector(bias_ptr + first, dim, D)).to(h[0].dtype)
 
 
@@ -283,13 +333,14 @@ def _body_kernel(
     out_ptr,  # [N, 3 C]: joint', part' = three(u) + two(u) + u, body' = t + mixed, for t = body + part'
     normed_ptr,  # [N, 3 C]: norm of the whole row
     rows,  # B limbs
-    N, J, C, heads, D, limbs, graph_parts, limb_parts, scale, eps, row_eps,
+    N, heads, limbs, graph_parts, limb_parts, scale, eps, row_eps,
+    J: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
     BLOCK_J: tl.constexpr, LO: tl.constexpr, HI: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     # grid (poses,): a NaN stays in its own
     pose, place = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_J)
     row = tl.where(place < J, pose * J + place, N)
-    column = _columns(LO, HI)
+    column = _columns(C, LO, HI)
     joint = _joint(
         x_ptr, graph_ptr, graph_bias_ptr, norm_out_weight_ptr, norm_out_bias_ptr, row, N, column, C, graph_parts, eps
     )
@@ -305,10 +356,10 @@ def _body_kernel(
     body = _plus(part, _rows(x_ptr + 2 * C, 3 * C, row, N, column, C))
     h = _norm(body, body_weight_ptr, body_bias_ptr, column, C, eps)
     dtype = x_ptr.dtype.element_ty
-    h = (h[0].to(dtype), h[1].to(dtype))
+    h = _rounded(h, dtype)
     body = _plus(body, _vector(proj_bias_ptr, column, C))
     dim = tl.arange(0, BLOCK_D)
-    for head in range(heads):
+    for head in tl.range(0, heads, disable_licm=True):
         q = _projected(h, qkv_weight_ptr, qkv_bias_ptr, head * D, dim, D, column, C, PRECISION)
         k = _projected(h, qkv_weight_ptr, qkv_bias_ptr, C + head * D, dim, D, column, C, PRECISION)
         v = _projected(h, qkv_weight_ptr, qkv_bias_ptr, 2 * C + head * D, dim, D, column, C, PRECISION)
@@ -318,14 +369,20 @@ def _body_kernel(
         mixed = tl.dot(weights.to(dtype), v, input_precision=PRECISION) / tl.sum(weights, 1)[:, None]
         body = _into(body, mixed.to(dtype), proj_weight_ptr + head * D * C, dim, D, column, C, PRECISION)
     _put(out_ptr + 2 * C, 3 * C, body, row, N, column, C)
-    mean = (_total(joint) + _total(part) + _total(body)) / (3 * C)
-    squares = _squares(joint, mean, column, C) + _squares(part, mean, column, C) + _squares(body, mean, column, C)
+    tl.debug_barrier()  # joint' and part' are read again: kept through the attention, registers would not be enough
+    mean, squares = tl.zeros((BLOCK_J,), tl.float32), tl.zeros((BLOCK_J,), tl.float32)
+    for level in tl.range(0, 3, disable_licm=True):
+        mean += _total(_rows(out_ptr + level * C, 3 * C, row, N, column, C))
+    mean = mean / (3 * C)
+    for level in tl.range(0, 3, disable_licm=True):
+        squares += _squares(_rows(out_ptr + level * C, 3 * C, row, N, column, C), mean, column, C)
     inverse = 1.0 / tl.sqrt(squares / (3 * C) + row_eps)
-    _put(normed_ptr, 3 * C, _scaled(joint, weight_ptr, bias_ptr, mean, inverse, column, C), row, N, column, C)
-    part = _scaled(part, weight_ptr + C, bias_ptr + C, mean, inverse, column, C)
-    _put(normed_ptr + C, 3 * C, part, row, N, column, C)
-    body = _scaled(body, weight_ptr + 2 * C, bias_ptr + 2 * C, mean, inverse, column, C)
-    _put(normed_ptr + 2 * C, 3 * C, body, row, N, column, C)
+    for level in tl.range(0, 3, disable_licm=True):
+        own = level * C
+        y = _scaled(
+            _rows(out_ptr + own, 3 * C, row, N, column, C), weight_ptr + own, bias_ptr + own, mean, inverse, column, C
+        )
+        _put(normed_ptr + own, 3 * C, y, row, N, column, C)
 
 
 class _Kept(NamedTuple):
@@ -369,16 +426,17 @@ def _plan(kernel: str, precision: str, C: int, rows: int, J: int, D: int) -> dic
         rows: of joints, or of limbs.
     """
     three, pose = precision == "tf32x3", power_of_2(J, 16, 32)  # every operand twice in registers
-    LO = max(16, triton.next_power_of_2(C + 1) // 2)
-    plan = {"LO": LO, "HI": power_of_2(C - LO, 16, 64), "num_warps": 4, "num_stages": 1, "PRECISION": precision}
+    LO = 16 if three else max(16, triton.next_power_of_2(C + 1) // 2)
+    HI = 16 if three else power_of_2(C - LO, 16, 64)
+    plan = {"J": J, "C": C, "LO": LO, "HI": HI, "num_stages": 1, "PRECISION": precision}
     if kernel == "graph":
-        return plan | {"BLOCK_M": pose if three else power_of_2(rows, pose, 64), "BLOCK_G": 16, "num_warps": 8}
-    if kernel == "limbs":
-        return plan | {
-            "BLOCK_R": 16 if three else power_of_2(rows, 16, 32),
-            "BLOCK_H": 32 if precision == "ieee" else 16,
-        }
-    return plan | {"BLOCK_J": pose, "BLOCK_D": power_of_2(D, 16, 128)}
+        tile = {"BLOCK_M": pose if three else power_of_2(rows, pose, 64), "BLOCK_G": 16}
+    elif kernel == "limbs":
+        tile = {"BLOCK_R": power_of_2(rows, 16, 32), "BLOCK_H": 32 if precision == "ieee" else 16}
+    else:
+        tile = {"BLOCK_J": pose, "D": D, "BLOCK_D": power_of_2(D, 16, 128)}
+    # 16 rows a warp: more warps would repeat each other's products, as Triton lays them along the rows of a chain.
+    return plan | tile | {"num_warps": next(iter(tile.values())) // 16}
 
 
 def _shared(like: Tensor, kernel: str, hidden: int, block: int, programs: int) -> tuple[int, int]:
@@ -406,7 +464,7 @@ def hierarchy_block(x, weights, joints, heads) -> Tensor:
     joint = (graph, w[9], *w[10:12])
     with launch_on(x):
         _graph_kernel[(tiles, graph_parts)](
-            x, *w[0:2], w[2], w[3], kept.mixing[0], w[5], w[6], w[7], kept.mixing[1], graph, N, J, C, G, blocks, 1e-5,
+            x, *w[0:2], w[2], w[3], kept.mixing[0], w[5], w[6], w[7], kept.mixing[1], graph, N, G, blocks, 1e-5,
             **plan,
         )  # fmt: skip
         plan = _plan("limbs", precision, C, rows, J, D)
@@ -414,12 +472,12 @@ def hierarchy_block(x, weights, joints, heads) -> Tensor:
         limb_parts, blocks = _shared(x, "limbs", H, plan["BLOCK_H"], 2 * tiles)
         vectors = torch.empty(limb_parts, 2, rows, C, dtype=torch.float32, device=x.device)
         _limbs_kernel[(tiles, limb_parts, 2)](
-            x, *joint, kept.read, *kept.norm, *kept.limb, vectors, rows, N, J, C, H, limbs, graph_parts, blocks, 1e-5,
+            x, *joint, kept.read, *kept.norm, *kept.limb, vectors, rows, N, H, limbs, graph_parts, blocks, 1e-5,
             **plan,
         )  # fmt: skip
         _body_kernel[(B,)](
             x, *joint, vectors, kept.limb_of, *kept.norm, *w[32:34], *w[34:36], kept.proj, w[37], *w[38:40], out,
-            normed, rows, N, J, C, heads, D, limbs, graph_parts, limb_parts, D**-0.5, 1e-5, 1e-6,
+            normed, rows, N, heads, limbs, graph_parts, limb_parts, D**-0.5, 1e-5, 1e-6,
             **_plan("body", precision, C, N, J, D),
         )  # fmt: skip
     h = graph_conv.linear(normed, kept.mlp[0], w[41], activation="gelu")
@@ -435,10 +493,11 @@ def _compilations(C: int = 80, hidden: int = 1024, J: int = 17, D: int = 10) -> 
     """Every kernel at the published size."""
     found = []
     types = dict.fromkeys(("read_ptr", "of_ptr"), "*i32:16") | dict.fromkeys(("graph_ptr", "limbs_ptr"), "*fp32:16")
-    types |= {"C": "i32:16", "G": "i32:16", "H": "i32:16"} | dict.fromkeys(("eps", "row_eps", "scale"), "fp32")
+    types |= {"G": "i32:16", "H": "i32:16"} | dict.fromkeys(("eps", "row_eps", "scale"), "fp32")
     for dtype, precision in PRECISIONS:
         for name, kernel in (("graph", _graph_kernel), ("limbs", _limbs_kernel), ("body", _body_kernel)):
-            plan, spills = _plan(name, precision, C, 400 * J, J, D), _SPILLS[name][precision == "tf32x3"]
+            plan = _plan(name, precision, C, 400 * J, J, D)
+            spills = _SPILLS[name] if precision == "tf32x3" else 0
             found.append(compilation(f"hierarchy_block/{name}", kernel, dtype, plan, types, spills_accepted=spills))
     found += graph_conv.linear_compilations("hierarchy_block", 3 * C, hidden, "gelu", False)
     return found + graph_conv.linear_compilations("hierarchy_block", hidden, 3 * C, "none", True)
