@@ -93,7 +93,8 @@ struct Moments {
 template <class T, int width>
 KERNEL void moments_kernel(const T* x, float* partial, int64_t rows, int64_t each, int C) {
     using P = Part<width>;
-    SHARED Moments<width> shared[warps][P::lanes];
+    alignas(32) SHARED float means[warps][P::columns], squares[warps][P::columns];
+    SHARED float counts[warps][P::lanes];
     const P part(rows, each, C);
     Moments<width> moments;
     moments.clear();
@@ -105,10 +106,20 @@ KERNEL void moments_kernel(const T* x, float* partial, int64_t rows, int64_t eac
 #pragma unroll
     for (int lanes = P::lanes; lanes < 32; lanes *= 2) moments.add_all(moments.of_lane(lanes));
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    if (lane < P::lanes) shared[warp][lane] = moments;
+    if (lane < P::lanes) {
+        write(means[warp] + lane * width, moments.mean);
+        write(squares[warp] + lane * width, moments.squares);
+        counts[warp][lane] = moments.count;
+    }
     sync();
     if (!part.there || part.row) return;
-    for (int w = 1; w < warps; ++w) moments.add_all(shared[w][lane]);
+    for (int w = 1; w < warps; ++w) {
+        Moments<width> others;
+        read(others.mean, means[w] + lane * width);
+        read(others.squares, squares[w] + lane * width);
+        others.count = counts[w][lane];
+        moments.add_all(others);
+    }
     float* out = partial + part.first / each * 2 * C + part.column;
     write(out, moments.mean);
     write(out + C, moments.squares);
@@ -212,31 +223,38 @@ KERNEL void norm_activation_fwd_kernel(Norm<T> norm, T* y, int64_t each) {
 template <class T, int width>
 KERNEL void norm_activation_sums_kernel(Norm<T> norm, const T* grad, float* partial, int64_t each) {
     using P = Part<width>;
-    SHARED float shared[warps][P::lanes][2 * width];
+    alignas(32) SHARED float shared[2][warps][P::columns];
     const P part(norm.rows, each, norm.C);
     const Columns<T, width> columns(norm, part);
-    float sums[2 * width] = {};  // of weight, of bias
+    float sums[2][width] = {};  // of weight, of bias
     part.each_row([&](int64_t r) {
         float unit[width], g[width];
         columns.units(unit, r);
         columns.gradients(g, grad, unit, r);
 #pragma unroll
-        for (int e = 0; e < width; ++e) sums[e] += g[e] * unit[e], sums[width + e] += g[e];
+        for (int e = 0; e < width; ++e) sums[0][e] += g[e] * unit[e], sums[1][e] += g[e];
     });
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
-    for (int i = 0; i < 2 * width; ++i) {
+    for (int i = 0; i < 2; ++i) {
 #pragma unroll
-        for (int lanes = P::lanes; lanes < 32; lanes *= 2) sums[i] += shuffle_xor(sums[i], lanes);
-        if (lane < P::lanes) shared[warp][lane][i] = sums[i];
+        for (int lanes = P::lanes; lanes < 32; lanes *= 2)
+#pragma unroll
+            for (int e = 0; e < width; ++e) sums[i][e] += shuffle_xor(sums[i][e], lanes);
+        if (lane < P::lanes) write(shared[i][warp] + lane * width, sums[i]);
     }
     sync();
     if (!part.there || part.row) return;
     float* out = partial + part.first / each * 2 * norm.C + part.column;
 #pragma unroll
-    for (int i = 0; i < 2 * width; ++i) {
-        for (int w = 1; w < warps; ++w) sums[i] += shared[w][lane][i];
-        out[i / width * int64_t(norm.C) + i % width] = sums[i];
+    for (int i = 0; i < 2; ++i) {
+        for (int w = 1; w < warps; ++w) {
+            float others[width];
+            read(others, shared[i][w] + lane * width);
+#pragma unroll
+            for (int e = 0; e < width; ++e) sums[i][e] += others[e];
+        }
+        write(out + i * int64_t(norm.C), sums[i]);
     }
 }
 
