@@ -239,6 +239,7 @@ class Person:
         frames: [N] their numbers in the video, in order; by default all from 0 on.
         detected: [N, J, 3] x, y and score of all J joints that were detected, as they came, where these are more than
             the 17 lifted (feet, hands, a face); NaN where the person was not seen.
+        planted: whether the legs of ``poses`` reach for where feet stand already; from ``stand``.
     """
 
     identity: int
@@ -249,6 +250,7 @@ class Person:
     off: float | None = None
     frames: np.ndarray | None = None
     detected: np.ndarray | None = None
+    planted: bool = False
 
     def __post_init__(self):
         if self.frames is None:
@@ -286,7 +288,7 @@ class Person:
         world = None if self.world is None else self.world[rows]
         detected = None if self.detected is None else self.detected[rows]
         of = self.points[rows], self.scores[rows], self.poses[rows]
-        return Person(self.identity, *of, world, self.off, self.frames[rows], detected)
+        return Person(self.identity, *of, world, self.off, self.frames[rows], detected, self.planted)
 
 
 class Kept(Person):

@@ -124,11 +124,19 @@ def stand(
         tilt: of the camera, degrees downwards; "auto" decides by the people and where they stand (``upright``).
         smooth: frames of the Savitzky-Golay window over the path, which is rougher than the pose; 1 for none.
         fps: frames per second. Where they are known, at most ``FASTEST``, and the path is to be smooth, feet that stand
-            keep their place, and ``poses`` get legs that reach there.
+            keep their place, and ``poses`` get legs that reach there. That is done once: legs would bend again.
+    Raises:
+        ValueError: somebody whose feet would be held a second time.
     """
     reach = focal_of(size, focal)
     camera = None if size is None or reach is None else (size, reach)
     steady = fps if fps and fps <= FASTEST and smooth > 1 and camera else None
+    for person in people if steady else ():
+        if person.planted:
+            raise ValueError(
+                f"stand: the legs of person {person.identity} reach for where the feet stand already; lift them anew, "
+                "or give no fps"
+            )
     paths, footholds = [], []
     for person in people:
         path, stood = _way(person, camera, smooth, steady)
@@ -144,6 +152,7 @@ def stand(
         if steady and len(stood):
             level = float(np.median(stood @ turn[2]))
             path[:], _ = _way(person, camera, smooth, steady, (turn[2], level))
+            person.planted = True
         person.off = _off(person, path, *camera) if camera else None
         parts = cuts(len(path))
 

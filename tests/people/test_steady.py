@@ -208,6 +208,19 @@ def test_up_is_where_the_mass_stands_above_the_feet():
     assert np.degrees(np.arccos(upright([person])[2] @ (0, -1, 0))) < 4
 
 
+def test_legs_are_bent_to_the_feet_once():
+    person = seen(standing(60), np.repeat([[0.0, 0, 4.0]], 60, 0))
+    stand([person], SIZE, FOCAL, smooth=15, fps=FPS)
+    poses, world = person.poses.copy(), person.world.copy()
+    for again in (person, person.since(10)):
+        with pytest.raises(ValueError, match="person 1 reach for where the feet stand already"):
+            stand([again], SIZE, FOCAL, smooth=15, fps=FPS)
+    np.testing.assert_array_equal(person.poses, poses)
+    np.testing.assert_array_equal(person.world, world)
+    stand([person], SIZE, FOCAL, smooth=15)  # the way alone
+    np.testing.assert_array_equal(person.poses, poses)
+
+
 def test_who_crouches_for_more_than_half_of_the_time_does_not_tilt_the_world():
     poses = np.repeat(standing(1), 60, 0)
     low = np.arange(60) % 20 < 11
