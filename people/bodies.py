@@ -135,21 +135,23 @@ def one_skeleton(poses: np.ndarray, lengths: np.ndarray | None = None) -> np.nda
     across = (poses[:, 4] - poses[:, 1]) / 2  # the root is the middle of the hips
     poses = poses.copy()
     poses[:, 1], poses[:, 4] = poses[:, 0] - across, poses[:, 0] + across
+    bones = poses - poses[:, [max(parent, 0) for parent in H36M_17.parents]]
+    bones[:, 1:] = _as_long(bones[:, 1:], np.asarray(lengths)[1:, None])
     found = poses.copy()
     for joint, parent in enumerate(H36M_17.parents):
         if parent >= 0:
-            bone = poses[:, joint] - poses[:, parent]
-            found[:, joint] = found[:, parent] + _as_long(bone, float(lengths[joint]))
+            found[:, joint] = found[:, parent] + bones[:, joint]
     return found.astype(dtype)
 
 
-def _as_long(bones: np.ndarray, length: float) -> np.ndarray:
-    """[T, 3] vectors of one length nearest to ``bones``: |x|, |y| and |z| / DEPTH of the difference count.
+def _as_long(bones: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """[T, B, 3] vectors as long as ``length`` [B, 1] nearest to ``bones``: |x|, |y| and |z| / DEPTH of the difference
+    count.
 
     They are (x / (1 + l), y / (1 + l), z / (1 + l DEPTH^2)) for the l that makes them as long; found by halving.
     """
     weight = np.array([1, 1, DEPTH**2])
-    low, high = np.full((len(bones), 1), -1 / DEPTH**2 + 1e-6), np.full((len(bones), 1), 20.0)
+    low, high = (np.full((*bones.shape[:-1], 1), value) for value in (-1 / DEPTH**2 + 1e-6, 20.0))
     for _ in range(40):
         middle = (low + high) / 2
         long = np.linalg.norm(bones / (1 + middle * weight), axis=-1, keepdims=True) > length
