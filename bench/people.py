@@ -21,13 +21,16 @@ Measured on the 12 joints of arms and legs, each clip counting the same:
 - swaps, %: frames in which the legs are nearer to the truth with left and right exchanged.
 
 Beside the shipped weights and those of ``--weights`` stands "flat": the keypoints themselves, without depth.
+
+``--latency`` measures live lifting (``lift --latency``) beside this instead, on the synthetic clips: the same errors of
+poses; delay, ms: how long ago the pose that a live one is nearest to was filmed, without the frames it waits for.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +42,7 @@ from posekernels.cli import Parser, run_cli
 from posekernels.files import write_aside
 from posekernels.people.keypoint_files import read
 from posekernels.people.lifter import Lifter, Person, in_h36m, lift_person, load_lifter
+from posekernels.people.live import Live
 from posekernels.people.tracking import Track
 from posekernels.people.world import stand
 from posekernels.pose.keypoints import centre_on_person, one_trunk
@@ -54,6 +58,8 @@ BONES = [pair for chain in CHAINS for pair in zip(chain, chain[1:])]
 SIZE, FOCAL, FPS = (1920, 1080), 1700.0, 50.0
 LONGEST = 500  # frames of a clip
 PLANTED = 0.1  # m/s
+LATENCIES = (0, 5, 13)  # frames
+LATEST = 10  # frames: as late as a live pose may be
 STANDS, WITHIN = 5.0, (0.05, 0.1)  # seconds; metres: whose feet and hips stay there for so long stands
 WALKS = 1.5  # metres
 COLUMNS = (
@@ -257,17 +263,53 @@ def measured(case: Case, lifter: Lifter | None, smooth: int) -> dict[str, float]
     return figures(case, person)
 
 
+def live_figures(case: Case, lifter: Lifter, latency: int | None, smooth: int) -> dict[str, float]:
+    """Errors of poses as they come, ``latency`` frames late; None for offline. Units as of the columns."""
+    how = {"size": case.size, "focal": case.focal, "fps": case.fps}
+    if latency is None:
+        person = lift_person(lifter, case.track, bridge=15, smooth=smooth, **how)
+    else:
+        live = Live(lifter, latency, 15, smooth=smooth > 1, **how)
+        for points, scores in zip(case.track.points, case.track.scores):
+            live.push([(1, points, scores)])
+        person = live.finish()[0]
+    there = person.frames[person.present]
+    poses, truth = person.poses[person.present].astype(np.float64), case.truth - case.truth[:, :1]
+    poses = poses - poses[:, :1]
+    late = np.arange(0, LATEST + 0.1, 0.5)
+    own = there >= LATEST
+    off = [np.linalg.norm(poses[own] - at(truth, there[own] - frames), axis=-1)[:, LIMBS].mean() for frames in late]
+    aligned = p_mpjpe(torch.from_numpy(poses[:, LIMBS]), torch.from_numpy(truth[there][:, LIMBS]))
+    lengths = np.stack([np.linalg.norm(poses[:, a] - poses[:, b], axis=-1) for a, b in BONES], -1)
+    ankles = [np.linalg.norm(np.diff(p[:, [3, 6]], 2, axis=0), axis=-1) for p in (poses, truth[there])]
+    return {
+        "MPJPE": np.linalg.norm(poses - truth[there], axis=-1)[:, LIMBS].mean() * 1000,
+        "P-MPJPE": float(aligned) * 1000,
+        "bones": lengths.std(0).mean() * 1000,
+        "knees": np.abs(knee_angles(poses) - knee_angles(truth[there])).mean(),
+        "shaking": np.percentile(ankles[0], 95) / np.percentile(ankles[1], 95),
+        "delay": late[int(np.argmin(off))] / case.fps * 1000,
+    }
+
+
+def at(motion: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Motion [T, ...] between its frames, at [N] times in frames."""
+    before = np.floor(times).astype(int)
+    part = (times - before).reshape(-1, *[1] * (motion.ndim - 1))
+    return motion[before] * (1 - part) + motion[np.minimum(before + 1, len(motion) - 1)] * part
+
+
 def mean(values: list[float]) -> float | None:
     """Of those there are."""
     there = [float(v) for v in values if np.isfinite(v)]
     return sum(there) / len(there) if there else None
 
 
-def table(title: str, rows: dict[str, dict[str, float]]) -> str:
+def table(title: str, rows: dict[str, dict[str, float]], columns: Sequence[str] = COLUMNS) -> str:
     width = max(map(len, rows)) + 2
-    lines = [title, " " * width + "".join(f"{c:>9}" for c in COLUMNS)]
+    lines = [title, " " * width + "".join(f"{c:>9}" for c in columns)]
     for name, row in rows.items():
-        cells = ("-" if v is None or np.isnan(v) else f"{v:.{1 if v >= 10 else 2}f}" for v in map(row.get, COLUMNS))
+        cells = ("-" if v is None or np.isnan(v) else f"{v:.{1 if v >= 10 else 2}f}" for v in map(row.get, columns))
         lines.append(f"{name:<{width}}" + "".join(f"{cell:>9}" for cell in cells))
     return "\n".join(lines)
 
@@ -278,6 +320,7 @@ def main() -> int:
     parser.add_argument("--motion", metavar="DIR", help="what python -m train.data.open_motion wrote")
     parser.add_argument("--wheel", type=Path, metavar="WHEEL", help="pose2sim-0.3.9-py3-none-any.whl")
     parser.add_argument("--smooth", type=int, default=15, metavar="N", help="as of lift (default: %(default)s)")
+    parser.add_argument("--latency", type=int, nargs="*", metavar="N", help="live lifting, so many frames late")
     parser.add_argument("--each", action="store_true", help="every clip too")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
@@ -290,6 +333,10 @@ def main() -> int:
         ]
         recordings += [(f"{r.subject} {n}", r.points) for n, r in enumerate(held[:: max(1, len(held) // 12)])]
     groups = {"synthetic": list(synthetic(recordings))}
+    if options.latency is not None:
+        result = latencies(groups["synthetic"], load_lifter(), options.latency or LATENCIES, options.smooth)
+        written(options.out, {"latency": result})
+        return 0
     if options.motion:
         groups["standing"] = list(synthetic(standers(held)))
     if options.wheel:
@@ -303,10 +350,28 @@ def main() -> int:
         if options.each:
             for n, case in enumerate(cases):
                 print(table(case.name, {name: found[n] for name, found in rows.items()}))
-    if options.out:
-        with write_aside(options.out) as aside:
-            aside.write_text(json.dumps(result, indent=1) + "\n")
+    written(options.out, result)
     return 0
+
+
+def latencies(cases: list[Case], lifter: Lifter, frames: Sequence[int], smooth: int) -> dict[str, dict]:
+    """The figures of live lifting at each latency, and offline; printed."""
+    rows = {}
+    for latency in (*frames, None):
+        found = [live_figures(case, lifter, latency, smooth) for case in cases]
+        name = "offline" if latency is None else f"latency {latency}"
+        rows[name] = {c: mean([f[c] for f in found]) for c in found[0]}
+    print(table(f"live: {len(cases)} clips, {sum(len(c.truth) for c in cases)} frames", rows, list(rows["offline"])))
+    return {"clips": len(cases), "means": rows}
+
+
+def written(out: Path | None, result: dict) -> None:
+    """Figures as JSON into a file; those of other groups stay."""
+    if out is None:
+        return
+    kept = json.loads(out.read_text()) if out.is_file() else {}
+    with write_aside(out) as aside:
+        aside.write_text(json.dumps(kept | result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,14 @@ def test_flat_goes_through_and_errors_are_measured(case):
     assert table.splitlines()[0] == "title" and f"{found['P-MPJPE']:.1f}" in table
 
 
+def test_live_lifting_is_measured_beside_offline(case, capsys):
+    found = people.latencies([case], people.load_lifter(), [0], smooth=15)["means"]
+    assert list(found) == ["latency 0", "offline"] and found["offline"]["delay"] <= 20 < found["latency 0"]["delay"]
+    assert found["latency 0"]["P-MPJPE"] < 200 and "latency 0" in capsys.readouterr().out
+    motion_ = np.arange(12.0).reshape(6, 2)
+    np.testing.assert_allclose(people.at(motion_, np.array([1.5, 4.0])), [[3, 4], [8, 9]])
+
+
 def camera(x: float, y: float) -> dict:
     """At (x, y, 1), looking at the middle of the floor's square, z up."""
     away = -np.array([x, y, 0.0]) / np.hypot(x, y)
