@@ -147,11 +147,18 @@ def chained(diagonal: np.ndarray, above: np.ndarray, wanted: np.ndarray) -> np.n
     return found[:T]
 
 
-def planted(poses: np.ndarray, path: np.ndarray, places: np.ndarray, still: np.ndarray, fps: float) -> np.ndarray:
+def planted(
+    poses: np.ndarray,
+    path: np.ndarray,
+    places: np.ndarray,
+    still: np.ndarray,
+    fps: float,
+    stretch: float = STRETCH,
+) -> np.ndarray:
     """Poses [T, 17, 3], root at 0, whose feet are where they stand; legs bend and turn for it, as long as before.
 
     Args:
-        path, places, still: of ``steadied``.
+        path, places, still: of ``steadied``. stretch: how far legs bend or straighten for it, from 0 to 1.
     """
     stands, ramp, times = standing(still), max(1, round(RAMP * fps)), np.arange(len(poses))
     found = poses.copy()
@@ -163,18 +170,20 @@ def planted(poses: np.ndarray, path: np.ndarray, places: np.ndarray, still: np.n
         shift = (
             np.stack([np.interp(times, times[known], axis[known]) for axis in shift.T], -1) if known.any() else shift
         )
-        found[:, knee], found[:, ankle] = _reaching(*(poses[:, j] for j in (hip, knee, ankle)), shift)
+        found[:, knee], found[:, ankle] = _reaching(*(poses[:, j] for j in (hip, knee, ankle)), shift, stretch)
     return found
 
 
-def _reaching(hip: np.ndarray, knee: np.ndarray, ankle: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Knee and ankle [T, 3] of a leg that points to ``ankle + shift``, and is ``STRETCH`` of the way as long."""
+def _reaching(
+    hip: np.ndarray, knee: np.ndarray, ankle: np.ndarray, shift: np.ndarray, stretch: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Knee and ankle [T, 3] of a leg that points to ``ankle + shift``, and is ``stretch`` of the way as long."""
     thigh, shin = (np.linalg.norm(a - b, axis=-1, keepdims=True) for a, b in ((knee, hip), (ankle, knee)))
     line = ankle + shift - hip
     long = np.linalg.norm(line, axis=-1, keepdims=True)
     was = np.linalg.norm(ankle - hip, axis=-1, keepdims=True)
     straight = np.maximum(thigh + shin - 1e-4, was)
-    reach = np.clip(was + STRETCH * (long - was), np.abs(thigh - shin) + 1e-3, straight)
+    reach = np.clip(was + stretch * (long - was), np.abs(thigh - shin) + 1e-3, straight)
     line = line / np.maximum(long, 1e-9)
     along = (reach**2 + thigh**2 - shin**2) / (2 * reach)
     bent = knee - hip

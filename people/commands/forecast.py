@@ -21,6 +21,7 @@ from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17
 
 from .. import pictures, player, pose_files
+from ..future import believable
 from ..lifter import LONGEST, Person, runs, stretches
 from ..world import Lifted
 from . import lift
@@ -102,8 +103,9 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
     origin = world[:, -1, 0]
     steps = int(np.ceil(seconds * rate))
     with torch.no_grad():
-        found = without_path(roll_out(net, with_path(world, net.history - 1), steps), origin)
-    joined = torch.cat((world[:, -1:], found), 1).numpy()  # from the last frame seen on
+        found = without_path(roll_out(net, with_path(world, net.history - 1), steps), origin).numpy()
+    found = np.stack([believable(past, future, rate) for past, future in zip(world.numpy(), found)])
+    joined = np.concatenate((world[:, -1:].numpy(), found), 1)  # from the last frame seen on
     shown = []
     for person, future in zip(people, joined):
         at = (np.arange(1, ahead + 1) / lifted.fps * rate).clip(0, steps)
