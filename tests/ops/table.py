@@ -463,7 +463,7 @@ def _stack(choose: Choices, C: int, T: int) -> tuple[dict, dict]:
 
 @_op(torch.bfloat16, torch.float16)
 def temporal_mlp(choose: Choices) -> Problem:
-    C, T = choose.size(21, 70, 5), choose.size(18, 50, 5)
+    C, T = choose.size(35, 70, 5), choose.size(18, 50, 5)
     made, options = _stack(choose, C, T)
     x = choose.normal(choose.batch(3), C, T, mean=choose.of(0.0, 100.0))
     options["eps"] = 1e-5
