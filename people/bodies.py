@@ -18,6 +18,7 @@ EXCHANGED = 0.03  # cost of a frame with left and right exchanged, units of the 
 CHANGE = 0.1  # cost of beginning or ending that
 FAR = 0.5  # units: a joint that leaps farther costs no more
 TWIST = 0.5  # cost of hips that face the other way than shoulders, for each unit that the narrower of them is wide
+TURNED = 25  # frames: where they do in most of so many, somebody turns, and it costs nothing
 ROUNDS = 3  # of agreeing with the image, then with the skeleton
 AGREE = 0.6  # of the way from where a joint is to where the image shows it
 ASTRAY = 0.12  # metres: what is farther off is more and more held for the detector's error
@@ -55,6 +56,8 @@ def _exchanged(legs: np.ndarray, arms: np.ndarray) -> np.ndarray:
     hips, shoulders = legs[:, 0, 0] - legs[:, 3, 0], arms[:, 0, 0] - arms[:, 3, 0]  # how wide, in the image
     wide = np.nan_to_num(np.minimum(abs(hips), abs(shoulders)))
     same = hips * shoulders > 0
+    around = np.convolve(hips * shoulders < 0, np.ones(TURNED))[TURNED // 2 :][:T]
+    wide[around > TURNED / 2] = 0
     apart, along = np.where(same, 0, wide), np.where(same, wide, 0)
     twisted = TWIST * np.where((ways[:, 0] == ways[:, 1])[:, None], apart, along)  # [way, T]
     price = EXCHANGED * ways.sum(1)[:, None] + twisted

@@ -72,6 +72,17 @@ def test_hips_face_the_way_that_shoulders_do():
     assert np.flatnonzero(legs).tolist() == [5, 6] and np.flatnonzero(arms).tolist() == [4, 5, 6]
 
 
+def test_somebody_who_looks_back_stays(clip):
+    """Hips seen from the side seem to face the other way than shoulders, for seconds: nothing is exchanged."""
+    points = np.zeros((200, 17, 2))
+    points[:, [*LEGS, *ARMS], 1] = [0, 45, 88, 0, 45, 88, -50, -22, 3, -54, -80, -99]  # one arm hangs, one is up
+    turn = np.clip(np.linspace(-1, 3, 200), 0, 1)[:, None]  # the trunk turns, the feet stay
+    points[:, [1, 2, 3], 0], points[:, [4, 5, 6], 0] = 11 - 5 * turn, -11 + 5 * turn
+    points[:, [14, 15, 16], 0], points[:, [11, 12, 13], 0] = 20 - 40 * turn, -20 + 40 * turn
+    points += np.random.default_rng(0).normal(0, 0.5, points.shape)
+    np.testing.assert_array_equal(unswapped(points), points)
+
+
 def test_bones_are_as_long_in_every_frame(clip):
     poses = clip.positions.copy()
     poses[:, 0] = 0
