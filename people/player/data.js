@@ -72,12 +72,12 @@ class Body {
 
   // How high joint `j` is around frame t: the mean over a second, which does not go up and down with steps; NaN where nobody is.
   level(t, j, fps) {
-    const half = Math.round(fps / 2),
-      step = Math.max(1, Math.round(fps / 10));
+    const step = Math.max(1, Math.round(fps / 10)),
+      steps = Math.round(fps / 2 / step);
     let sum = 0,
       count = 0;
-    for (let at = t - half; at <= t + half; at += step) {
-      const height = this.pose(at)?.[3 * j + 2] ?? NaN;
+    for (let i = -steps; i <= steps; i++) { // frame t is one of them
+      const height = this.pose(t + i * step)?.[3 * j + 2] ?? NaN;
       if (Number.isNaN(height)) continue;
       sum += height;
       count++;

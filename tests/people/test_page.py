@@ -230,6 +230,18 @@ def test_people_on_other_heights_are_in_view(tmp_path, width):
 
 
 @needs_browser
+@pytest.mark.parametrize("fps", [1, 25, 29.97])
+def test_somebody_seen_for_a_frame_is_in_view(tmp_path, fps):
+    """Of whom nothing tells how high they are a moment before or after."""
+    once = walker(60, fps, (0, 0), 0.4, 0.5)
+    once[np.arange(60) != 30] = np.nan
+    with Opened(write(tmp_path / "x.html", Film("x", fps, H36M_17, [body(1, once)], SIZE))) as opened:
+        opened.seek(30)
+        middle = opened.run("shown.projector(100, 100)(film.joint(film.bodies[0].pose(30), film.root))")
+        assert all(0 < v < 100 for v in middle[:2]), middle
+
+
+@needs_browser
 def test_what_is_drawn_how_and_whose_curves_they_are(tmp_path):
     with Opened(write(tmp_path / "x.html", film(3, now=60))) as opened:
         told = opened.page.locator("#meaning").inner_text()
