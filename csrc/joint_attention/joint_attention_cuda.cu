@@ -140,7 +140,7 @@ struct Pair {
     }
 
     // Scores to exponentials, 0 where a query sees nothing; inverse: what makes a row's sum 1; seen: a bit a column of
-    // this thread's, 2 j + e, for those that the mask allows.
+    // this thread's, 2 j + e, for those that the mask allows; none where there is no query.
     DEVICE void softmax(Scores& c, float (&inverse)[tiles], uint32_t (&seen)[tiles]) const {
         const float factor = s.scale * log2_e;
 #pragma unroll
@@ -152,7 +152,7 @@ struct Pair {
                 float& v = row[i / 2][first + i % 2];
                 v = there(i / 2, 2 * t + i % 2) ? v * factor : -INFINITY;
             }
-            seen[r] = ~0u;
+            seen[r] = there(r, g) ? ~0u : 0u;
             if (s.mask && there(r, g)) {
                 const uint8_t* allowed = s.mask + b * s.mask_b + (8 * r + g) * s.mask_q;
 #pragma unroll

@@ -46,11 +46,15 @@ def test_joint_attention_keeps_nan_in_its_head_and_takes_views(device):
     assert y[2, :, 1].isnan().all() and y.isnan().sum() == 17 * 10
 
 
-def test_joint_attention_passes_nan_to_no_key_that_is_masked(device):
+@pytest.mark.parametrize("of", ["query", "key"])
+def test_joint_attention_passes_nan_to_no_key_that_is_masked(device, of):
     cuda, reference = modules("joint_attention")
     q, k, v, grad = (draw(2, 17, 2, 10, seed=i, device=device) for i in range(4))
     mask = draw(2, 17, 17, seed=5, device=device) > 0
-    q[1, 3, 0, 2] = torch.nan
+    if of == "query":
+        q[1, 3, 0, 2] = torch.nan
+    else:  # which no query sees, nor the 7 rows of a tile that are none
+        k[1, 3, 0, 2], mask[1, :, 3] = torch.nan, False
     got = cuda.joint_attention_backward(grad, q, k, v, mask, 0.3)
     want = reference.joint_attention_backward(*exact(grad, q, k, v), mask, 0.3)
     assert [torch.equal(g.isnan(), w.isnan()) for g, w in zip(got, want)] == [True] * 3

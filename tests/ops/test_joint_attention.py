@@ -82,12 +82,16 @@ def test_nan_stays_in_its_sample(backend):
     assert got[2, :, 1].isnan().all() and not got[[0, 1, 3]].isnan().any() and not got[2, :, 0].isnan().any()
 
 
+@pytest.mark.parametrize("of", ["query", "key"])
 @pytest.mark.parametrize("backend", BACKENDS[1:])
-def test_nan_of_a_query_goes_to_no_key_that_is_masked(backend):
+def test_nan_goes_to_no_key_that_is_masked(backend, of):
     device = require("joint_attention_backward", backend)
     q, k, v = inputs(2, 17, 2, 10)
-    q[1, 3, 0, 2] = torch.nan
     mask = torch.rand(2, 17, 17, generator=torch.Generator().manual_seed(5)) < 0.5
+    if of == "query":
+        q[1, 3, 0, 2] = torch.nan
+    else:  # which no query sees
+        k[1, 3, 0, 2], mask[1, :, 3] = torch.nan, False
     grads = []
     for name, there in ((backend, device), ("reference", "cpu")):
         leaves = [t.to(there).requires_grad_() for t in (q.clone(), k.clone(), v.clone())]
