@@ -22,8 +22,8 @@ Measured on the 12 joints of arms and legs, each clip counting the same:
 
 Beside the shipped weights and those of ``--weights`` stands "flat": the keypoints themselves, without depth.
 
-``--latency`` measures live lifting (``lift --latency``) beside this instead, on the synthetic clips: the same errors of
-poses; delay, ms: how long ago the pose that a live one is nearest to was filmed, without the frames it waits for.
+``--latency`` measures live lifting (``lift --latency``) instead, of the shipped weights on the synthetic clips: errors
+of poses; delay, ms: how long ago the pose that a live one is nearest to was filmed, without the frames it waits for.
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ def table(title: str, rows: dict[str, dict[str, float]], columns: Sequence[str] 
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m bench.people", description=__doc__.split("\n\n")[0])
     parser.add_argument("--weights", nargs="+", default=[], metavar="FILE", help="beside the shipped ones")
     parser.add_argument("--motion", metavar="DIR", help="what python -m train.data.open_motion wrote")
@@ -323,7 +323,9 @@ def main() -> int:
     parser.add_argument("--latency", type=int, nargs="*", metavar="N", help="live lifting, so many frames late")
     parser.add_argument("--each", action="store_true", help="every clip too")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
+    if options.latency is not None and (options.weights or options.wheel or options.each):
+        raise ValueError("--latency is of the shipped weights on synthetic clips: no --weights, --wheel or --each")
     lifters = {"flat": None, "shipped": load_lifter()} | {Path(w).name: load_lifter(None, w) for w in options.weights}
     starter = load_starter().test
     recordings = [(f"starter {n}", world) for n, world in enumerate(motions(starter))]

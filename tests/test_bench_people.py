@@ -61,6 +61,9 @@ def test_live_lifting_is_measured_beside_offline(case, capsys):
     found = people.latencies([case], people.load_lifter(), [0], smooth=15)["means"]
     assert list(found) == ["latency 0", "offline"] and found["offline"]["delay"] <= 20 < found["latency 0"]["delay"]
     assert found["latency 0"]["P-MPJPE"] < 200 and "latency 0" in capsys.readouterr().out
+    for more in (["--weights", "x"], ["--wheel", "x"], ["--each"]):
+        with pytest.raises(ValueError, match="--latency is of the shipped weights"):
+            people.main(["--latency", *more])
     motion_ = np.arange(12.0).reshape(6, 2)
     np.testing.assert_allclose(people.at(motion_, np.array([1.5, 4.0])), [[3, 4], [8, 9]])
 
