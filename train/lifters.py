@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from posekernels.archive import DataError
 from posekernels.cli import Parser, run_cli
 from posekernels.files import write_aside
 
@@ -56,6 +57,8 @@ def run(name: str, given: Namespace, place: Place) -> dict:
     """Train one network, and what came of it."""
     options, found = JOB.parse(["--model", "any_camera", "--motion", given.motion, *NETWORKS[name].split()])
     recipe = found(options, JOB.load(options))
+    if not any(r.subject in CHOSEN_ON for r in recipe.recordings):
+        raise DataError(f"--motion {given.motion}: none of {', '.join(CHOSEN_ON)} in it, on whom networks are tested")
     recipe.held_out = (*open_motion.HELD_OUT, *CHOSEN_ON)
     prepare(recipe, options, place)
     batches = train(recipe, 0, None, given.seconds)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from posekernels.archive import DataError
 from posekernels.train import lifters
 from posekernels.train.data import open_motion
 from posekernels.train.data.motion import load_starter
@@ -38,3 +39,7 @@ def test_networks_are_compared_on_subjects_that_they_did_not_learn_from(tmp_path
     assert all(np.isfinite(r["P1"]) and r["P1"] >= r["P2"] > 0 and r["ms"] > 0 for r in found.values())
     with pytest.raises(ValueError, match="of 1 s"):
         lifters.main([*given[:-3], "2", *given[-2:]])
+    monkeypatch.setattr(lifters, "CHOSEN_ON", ("SNU-s_006",))
+    with pytest.raises(DataError, match="none of SNU-s_006 in it, on whom networks are tested"):  # before it trains
+        lifters.main([*given[:-1], str(tmp_path / "other"), "--networks", "one"])
+    assert len(learnt) == 2
