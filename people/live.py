@@ -31,8 +31,8 @@ CALM, QUICK = (1.5, 3.0), (3.0, 8.0)  # the filter's Hz at rest, and what it gai
 class LivePerson:
     """One person's frames as they come; each pose ``latency`` frames late.
 
-    What ``lift_person`` does with all frames is done with those so far: left and right by the last second, joints where
-    the image shows them, bones as long as all poses tell.
+    What ``lift_person`` does with all frames is done with those so far: left and right by the last ``LOOK_BACK``,
+    joints where the image shows them, bones as long as all poses tell.
 
     Args:
         latency: frames that the network may look ahead, 0 to half its window.
