@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import json
+import os
 import re
 import sys
 import time
@@ -553,7 +554,7 @@ def filmed(lifted: Lifted, path: str | Path) -> str | None:
     if source.suffix.lower() not in VIDEOS:
         return None
     for place in (source, path.parent / source, path.parent / source.name):
-        if place.is_file():
+        if os.path.isfile(place):  # a name too long for a file is told as one that is gone
             say(f"the page plays {place}, in which the people of {path} were found")
             return str(place)
     say(f"{source}, in which the people of {path} were found, is not here: posekernels render --video FILE shows it")

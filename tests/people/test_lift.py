@@ -595,6 +595,10 @@ def test_a_page_of_lifted_people_finds_their_video(folder, tmp_path, monkeypatch
             assert film_in(tmp_path / "x.html")["video"] == {"name": "walk.mp4", "src": place}
     assert go("render", f"a/x{suffix}", "-o", "x.html", "--embed") == 0
     assert film_in(tmp_path / "x.html")["video"]["src"] is None
+    people.source = "x" * 300 + ".mp4"  # longer than a file's name may be
+    pose_files.write(tmp_path / f"long{suffix}", people)
+    assert go("render", f"long{suffix}", "-o", "x.html") == 0
+    assert "x.mp4, in which the people of long" in capsys.readouterr().err
 
 
 def test_what_is_assumed_is_one_line(folder, tmp_path, capsys):
