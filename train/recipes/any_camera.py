@@ -51,11 +51,19 @@ LEGS, ARMS, TRUNK = [2, 3, 5, 6], [12, 13, 15, 16], [7, 8, 9, 10]
 CHILD = torch.ones(17)  # legs are shorter and heads larger for their size
 CHILD[LEGS], CHILD[[9, 10]] = 0.9, 1.2
 
-# How much a detector errs, per joint, as ``bench.detector_errors`` measured BlazePose: errors that stay, that last for
-# some frames, and of a single frame; relative to the sizes in ``Views.detected``
-STAYS = torch.tensor([0, 1.3, 0.9, 0.9, 1.3, 0.9, 0.9, 0, 0, 0.5, 0.5, 0.9, 1.1, 0.9, 0.9, 1.1, 0.9])[:, None]
-LASTS = torch.tensor([0, 0.8, 1, 1, 0.8, 1, 1, 0, 0, 0.7, 0.8, 0.95, 1.3, 1.3, 0.95, 1.3, 1.3])[:, None]
-SHAKES = torch.tensor([0, 0.7, 0.6, 1, 0.7, 0.6, 1, 0, 0, 0.9, 0.9, 0.7, 1.3, 2, 0.7, 1.3, 2])[:, None]
+# How much detectors err, per joint, as ``bench.detector_errors`` measured them: errors that stay, that last for some
+# frames, and of a single frame; relative to the sizes in ``Views.detected``. Every window is of one of the two.
+BLAZEPOSE = (
+    (0, 1.3, 0.9, 0.9, 1.3, 0.9, 0.9, 0, 0, 0.5, 0.5, 0.9, 1.1, 0.9, 0.9, 1.1, 0.9),
+    (0, 0.8, 1, 1, 0.8, 1, 1, 0, 0, 0.7, 0.8, 0.95, 1.3, 1.3, 0.95, 1.3, 1.3),
+    (0, 0.7, 0.6, 1, 0.7, 0.6, 1, 0, 0, 0.9, 0.9, 0.7, 1.3, 2, 0.7, 1.3, 2),
+)
+OPENPOSE = (  # of pictures only: how long its errors last is BlazePose's
+    (0, 0.2, 0.5, 0.9, 0.2, 0.5, 0.9, 0, 0, 0.6, 0.7, 0.4, 0.3, 0.4, 0.4, 0.3, 0.4),
+    (0, 0.5, 0.6, 0.9, 0.5, 0.6, 0.9, 0, 0, 0.5, 0.5, 0.5, 0.6, 0.8, 0.5, 0.6, 0.8),
+    (0, 0.5, 0.5, 0.7, 0.5, 0.5, 0.7, 0, 0, 0.5, 0.5, 0.5, 0.7, 1, 0.5, 0.7, 1),
+)
+ERRORS = torch.tensor([BLAZEPOSE, OPENPOSE])
 NETWORKS = "strided_transformer", "mixste", "rie", "htnet"
 CHAINS = ((1, 2, 3), (4, 5, 6), (11, 12, 13), (14, 15, 16))
 OFTEN = torch.tensor([0.04, 0.04, 0.1, 0.1])  # of windows, a leg or an arm is taken for something else, or not seen
@@ -276,9 +284,11 @@ class Views:
         white = draw.normal(F, 2 * 17)
         error = (self.lasting[torch.randint(len(self.lasting), (B,), generator=draw.random)] @ white).view(B, F, 17, 2)
         heavy = (0.5 * draw.normal(1, 17, 1)).exp()  # in this recording, of this joint
-        error = LASTS * error * heavy * draw.log_uniform(0.01, 0.08)[:, None, None, None]
-        error = error + SHAKES * draw.log_uniform(0.002, 0.02)[:, None, None, None] * draw.normal(F, 17, 2)
-        error = error + STAYS * 0.035 * draw.uniform(0, 1.5, 1, 1, 1) * draw.normal(1, 17, 2)
+        detector = ERRORS[torch.randint(len(ERRORS), (B,), generator=draw.random)]
+        stays, lasts, shakes = detector[:, :, None, :, None].unbind(1)  # [B, 1, 17, 1]
+        error = lasts * error * heavy * draw.log_uniform(0.01, 0.08)[:, None, None, None]
+        error = error + shakes * draw.log_uniform(0.002, 0.02)[:, None, None, None] * draw.normal(F, 17, 2)
+        error = error + stays * 0.035 * draw.uniform(0, 1.5, 1, 1, 1) * draw.normal(1, 17, 2)
         image = image + unit * error
         # a limb taken for something else, for a while
         during = self.during(draw, 2, F, 4)  # [B, F, 4]
