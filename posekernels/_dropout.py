@@ -13,8 +13,8 @@ _DOMAIN = 0x44524F50  # "DROP": keeps these counters apart from those of other o
 
 
 def threshold(rate: float) -> int:
-    """Words below this are dropped: round(rate * 2**32)."""
-    return round(rate * 2**32)
+    """Words below this are dropped: round(rate * 2**32), and what 32 bits hold."""
+    return min(round(rate * 2**32), 2**32 - 1)
 
 
 def kernel_arguments(rate: float, seed: Seed) -> tuple[int, int, float]:

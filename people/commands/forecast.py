@@ -6,6 +6,7 @@ INPUT is lifted people, anything ``lift`` takes, or, with ``--joints LAYOUT``, 3
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -268,7 +269,8 @@ def main(arguments: list[str]) -> int:
 
     def write(out: Path) -> list[Path]:
         if out.suffix.lower() in pose_files.SUFFIXES:
-            return pose_files.write(out, done)
+            named_so = f"{Path(done.source).stem}, forecast"  # no video shows it
+            return pose_files.write(out, replace(done, source=named_so))
         if out.suffix.lower() == ".html":
             return [player.write(out, player.film_of(done, files=beside, start=beginning(done, end), now=end))]
         return [pictures.save(out, panels(done, end), done.fps, size=options.panel, title=title)]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from posekernels._dropout import keep_mask
+from posekernels._dropout import keep_mask, threshold
 from posekernels.ops import dropout
 from posekernels.testing import device_of, require
 from tests.cuda_emulation import cuda_device, modules
@@ -17,6 +17,15 @@ def test_the_mask_is_the_definitions():
     want = torch.where(keep_mask(tuple(x.shape), 0.3, 11, 0, "cpu"), x / 0.7, torch.zeros(()))
     torch.testing.assert_close(dropout(x, 0.3, seed=11, backend="cpu"), want)
     torch.testing.assert_close(dropout(x, 0.3, seed=11, backend="reference"), want)
+
+
+def test_a_rate_next_to_one_drops_nearly_everything():
+    """Its share of 2**32 rounds to 2**32, which 32 bits do not hold."""
+    rate = 1 - 2.0**-34
+    assert 0 < threshold(rate) < 2**32
+    require("dropout", "cpu")
+    for backend in ("cpu", "reference"):
+        assert not dropout(torch.ones(1000), rate, seed=3, backend=backend).any()
 
 
 @pytest.mark.parametrize("seed", [0, 16, 2**62 + 1, -3])

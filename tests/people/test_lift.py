@@ -296,6 +296,9 @@ def test_forecast_walks_on_from_the_last_frame(folder, tmp_path, capsys):
     film = film_in(tmp_path / "f.html")
     assert [b["name"] for b in film["bodies"]] == ["Person 1", "Person 2"] and (film["now"], film["frames"]) == (24, 54)
     assert [f["name"] for f in film["files"]] == ["f.json"], "what lies beside it"
+    assert pose_files.read(out).source == pose_files.read(tmp_path / "f.json").source != past.source, (
+        "no video shows it"
+    )
 
 
 def test_forecast_tells_whom_and_from_when_and_draws_nothing_else(folder, tmp_path, capsys):
