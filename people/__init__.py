@@ -60,4 +60,4 @@ def forecast(lifted: Lifted, seconds: float = 1.0, *, at: float | None = None, n
 
     net = net or models.load("forecaster")
     whole = lifted if at is None else command.until(lifted, at)
-    return command.forecast(net, whole, seconds, net.about.fps or models.forecasting.FPS)[0]
+    return command.forecast(net, whole, seconds, net.about.fps or models.forecasting.FPS, at)[0]

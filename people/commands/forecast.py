@@ -68,11 +68,14 @@ def named(people: list[int]) -> str:
     return f"{'person' if len(people) == 1 else 'people'} {', '.join(map(str, people))}"
 
 
-def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) -> tuple[Lifted, int, list[str]]:
+def forecast(
+    net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float, at: float | None = None
+) -> tuple[Lifted, int, list[str]]:
     """Past and future of everybody who is there at the end, and notes on those who are not.
 
     Args:
         net: a forecaster of 17 joints. rate: frames per second it expects.
+        at: the second that the people were cut at (``until``), for the notes.
     Returns:
         The people over past and future frames, at ``lifted.fps``, keypoints of the future NaN; how many frames are
         past, up to the last one in which all of them are seen; the notes.
@@ -81,6 +84,7 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
     if ahead < 1:
         raise ValueError(f"--seconds: expected at least one frame, got {seconds:g} s at {lifted.fps:g} frames/s")
     need = (net.history - 1) / rate
+    moment = "the end" if at is None else f"second {at:.2f}"
     people, notes, futures = [], [], []
     latest = [runs(seen(person), 0)[-1:] for person in lifted.people]
     late = lifted.frames - 0.2 * lifted.fps
@@ -89,10 +93,10 @@ def forecast(net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float) 
         have = (end - 1 - last[0].start) / lifted.fps if last else 0.0
         if not last or last[0].stop < late:
             gone = f"last seen at {last[0].stop / lifted.fps:.1f} s" if last else "never seen before it"
-            notes.append(f"person {person.identity} is not there at the end ({gone}): nothing to forecast")
+            notes.append(f"person {person.identity} is not there at {moment} ({gone}): nothing to forecast")
         elif have < 0.5 * need:
             notes.append(
-                f"person {person.identity}: seen for {have:.2f} s at the end, too short ({0.5 * need:.2f} s needed)"
+                f"person {person.identity}: seen for {have:.2f} s at {moment}, too short ({0.5 * need:.2f} s needed)"
             )
         else:
             past = person.world[slice(*np.searchsorted(person.frames, (last[0].start, end)))]
@@ -254,7 +258,7 @@ def main(arguments: list[str]) -> int:
     if options.at is not None:
         lifted = until(lifted, options.at)
     try:
-        done, end, notes = forecast(net, lifted, options.seconds, rate)
+        done, end, notes = forecast(net, lifted, options.seconds, rate, options.at)
     except DataError as error:
         raise DataError(f"{error}{better}") from error
     for note in notes:

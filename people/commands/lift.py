@@ -58,6 +58,7 @@ CLOSE_UPS = 3  # people who each have a panel of a picture beside that of everyb
 PEOPLE = 4  # at one moment, unless asked for more
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 FPS = 30.0  # of keypoints that do not say
+NOTHING_KEPT = "{}: nothing was kept, beginning anew"  # of the option to go on, as the user calls it
 KEYPOINTS = (".npz", ".npy", ".json")
 WRITTEN = (".bvh", ".trc", ".c3d", ".glb", ".gltf", ".html")  # by us, and not read again
 
@@ -291,14 +292,13 @@ class Search:
         detector.frame, detector.regions = 0, []  # it may have looked at another video before
 
     def open(self, resume: bool = False) -> None:
-        """Begin the file, or take up what an earlier search of the same source left.
+        """Begin the file, or take up what an earlier search of the same source left, if it left something.
 
         Raises:
-            DataError: nothing is there, or it is another source's; another search is writing it.
+            DataError: what is there is another source's; another search is writing it.
             OSError: it cannot be written.
         """
-        if resume and not self.partial.is_file():
-            raise DataError(f"--resume: nothing to go on from ({self.partial} does not exist)")
+        resume = resume and self.partial.is_file() and self.partial.stat().st_size > 0
         file = open(self.partial, "r+b" if resume else "a+b", buffering=0)  # noqa: SIM115 (until ``close``)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -555,7 +555,7 @@ def filmed(lifted: Lifted, path: str | Path) -> str | None:
         return None
     for place in (source, path.parent / source, path.parent / source.name):
         if os.path.isfile(place):  # a name too long for a file is told as one that is gone
-            say(f"the page plays {place}, in which the people of {path} were found")
+            say(f"behind the skeletons: {place}, in which the people of {path} were found")
             return str(place)
     say(f"{source}, in which the people of {path} were found, is not here: posekernels render --video FILE shows it")
     return None
@@ -764,6 +764,8 @@ def run(
         raise ValueError("--resume goes on with a recording; --latency is for frames as they come")
     clock = Clock()
     if is_keypoints(options.input):
+        if options.resume:
+            say(NOTHING_KEPT.format(again))
         keypoints, live = from_keypoints(options, lifter, clock)
         return finish(outs, keypoints, live, None, options, lifter, clock)
     from tqdm import tqdm
@@ -776,6 +778,8 @@ def run(
         if left.is_file() and not options.resume:
             say(f"{left}: what an earlier run found is left out; {again} would go on with it")
         search.open(options.resume)
+        if options.resume and not search.count:
+            say(NOTHING_KEPT.format(again))
         steps.update(search.count)
         try:
             lifted, interrupted = _whole(search, outs, options, lifter, clock)
@@ -858,15 +862,13 @@ def finish(
     for note in (*keypoints.notes, assumed(lifted, options), *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
-    of_page = under
-    if keypoints.source and options.overlay and any(out.suffix.lower() == ".html" for out in outs):
-        of_page = filmed(lifted, options.input)
+    if keypoints.source and options.overlay and any(out.suffix.lower() in pictures.SUFFIXES for out in outs):
+        under = filmed(lifted, options.input)
     written: list[Path] = []
     failures: list[Exception] = []
     for out in pages_last(outs):
         with clock.stage("drawing" if out.suffix.lower() in pictures.SUFFIXES else "writing", lifted.frames):
-            shown = of_page if out.suffix.lower() == ".html" else under
-            how = shown, options.panel, options.picture_fps, options.embed, written, options.progress
+            how = under, options.panel, options.picture_fps, options.embed, written, options.progress
             try:
                 written += told(out, partial(save, out, lifted, *how))
             except Exception as error:  # whatever it is, the other files may still be written

@@ -18,7 +18,9 @@ def main(arguments: list[str]) -> int:
     kinds = ".gif, .mp4 or .html; other suffixes convert"
     p.add_argument("-o", "--out", required=True, type=Path, action="append", metavar="OUT", help=kinds)
     p.add_argument(
-        "--video", metavar="FILE", help="to show under the 2D skeletons (a page finds that of PEOPLE where it is)"
+        "--video",
+        metavar="FILE",
+        help="to show under the 2D skeletons (default: that of PEOPLE, where it is still there)",
     )
     p.add_argument("--embed", action="store_true", help="the video inside the page (default: a link to its file)")
     p.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
@@ -32,14 +34,13 @@ def main(arguments: list[str]) -> int:
     if options.video is not None and not Path(options.video).exists():
         raise ValueError(f"--video {options.video}: no such video")
     lifted = pose_files.read(options.input)
-    of_page = options.video
-    if of_page is None and any(out.suffix.lower() == ".html" for out in options.out):
-        of_page = filmed(lifted, options.input)
-    if options.embed and of_page is None:
+    video = options.video
+    if video is None and any(out.suffix.lower() in pictures.SUFFIXES for out in options.out):
+        video = filmed(lifted, options.input)
+    if options.embed and video is None:
         raise ValueError("--embed puts a video inside the page, but --video FILE is missing")
     written: list[Path] = []
     for out in pages_last(options.out):
-        video = of_page if out.suffix.lower() == ".html" else options.video
         how = video, options.panel, options.picture_fps, options.embed, written
         written += told(out, partial(save, out, lifted, *how))
     return 0

@@ -325,6 +325,8 @@ def test_forecast_tells_whom_and_from_when_and_draws_nothing_else(folder, tmp_pa
     assert go("forecast", tmp_path / "long.npz", "-o", tmp_path / "f.html", *weights, "--at", 3.3) == 0
     said = capsys.readouterr().err
     assert "forecast: people 1, 2, 1 s from second 3.30 on; pictures begin 2.00 s before\n" in said
+    assert go("forecast", tmp_path / "long.npz", "-o", tmp_path / "f.html", *weights, "--at", 5) == 0
+    assert "person 1 is not there at second 5.00 (last seen at 3.3 s): nothing" in capsys.readouterr().err
     with pytest.raises(ValueError, match="nobody to forecast; person 1.*; --at 3.3 would forecast people 1, 2"):
         go("forecast", tmp_path / "long.npz", "-o", tmp_path / "f.html", *weights, "--at", 0.05)
 
@@ -594,8 +596,17 @@ def test_a_page_of_lifted_people_finds_their_video(folder, tmp_path, monkeypatch
         (tmp_path / place).write_bytes(b"a film")
         for arguments in (["render", f"a/x{suffix}", "-o", "x.html", "-o", "x.trc"], again):
             assert go(*arguments) == 0
-            assert f"the page plays {place}, in which the people of a/x{suffix} were found" in capsys.readouterr().err
+            assert (
+                f"behind the skeletons: {place}, in which the people of a/x{suffix} were found"
+                in capsys.readouterr().err
+            )
             assert film_in(tmp_path / "x.html")["video"] == {"name": "walk.mp4", "src": place}
+    backgrounds = []
+    monkeypatch.setattr(command, "Backgrounds", lambda video, *_: backgrounds.append(video))
+    monkeypatch.setattr(command.pictures, "save", lambda out, *_how, **_more: out)
+    for arguments in (["render", f"a/x{suffix}", "-o", "x.gif"], [*again[:4], "-o", "x.mp4"]):
+        assert go(*arguments) == 0 and backgrounds.pop() == "clips/walk.mp4"
+        assert f"behind the skeletons: clips/walk.mp4, in which the people of a/x{suffix}" in capsys.readouterr().err
     assert go("render", f"a/x{suffix}", "-o", "x.html", "--embed") == 0
     assert film_in(tmp_path / "x.html")["video"]["src"] is None
     people.source = "x" * 300 + ".mp4"  # longer than a file's name may be
@@ -807,8 +818,22 @@ def test_interrupted_keeps_what_was_computed_and_resume_goes_on(folder, pictures
     a, b = (pose_files.read(tmp_path / name) for name in ("whole.npz", "x.npz"))
     np.testing.assert_array_equal(a.people[0].world, b.people[0].world)
     assert a.size == (100, 160)
-    with pytest.raises(ValueError, match="--resume: nothing to go on from"):
-        go(*arguments, tmp_path / "y.npz", "--resume")
+    assert "beginning anew" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty search", "all of it"])
+def test_resume_without_anything_to_go_on_from_begins_anew(folder, pictures, tmp_path, left, capsys):
+    """So that a loop of tries can always carry it."""
+    arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    if left == "an empty search":
+        (tmp_path / ".x.npz.partial").touch()
+    if left == "all of it":
+        assert go(*arguments) == 0
+    assert go(*arguments, "--resume") == 0
+    assert "--resume: nothing was kept, beginning anew\n" in capsys.readouterr().err
+    assert pose_files.read(tmp_path / "x.npz").frames == 20 and not [*tmp_path.glob(".x.npz*")]
+    assert go("lift", folder / "two.npy", *arguments[2:], "--resume") == 0, "of keypoints there is nothing to keep"
+    assert "--resume: nothing was kept, beginning anew\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
