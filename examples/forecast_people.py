@@ -7,6 +7,8 @@ import numpy as np
 from posekernels import people
 from posekernels.people import player, pose_files
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 lifted = pose_files.read(sys.argv[1])  # posekernels lift -o people.npz
 now = lifted.frames / lifted.fps - 0.5
 ahead = people.forecast(lifted, 0.5, at=now)  # half a second that is known, too

@@ -13,6 +13,8 @@ from posekernels.pose.hypotheses import median_pose, spread
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train.data.motion import load_starter
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 weights, out = sys.argv[1:]
 
 net = models.load(weights)

@@ -8,6 +8,8 @@ import sys
 from posekernels import people
 from posekernels.people import pose_files
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 keypoints, out = sys.argv[1:]
 
 lifted = people.lift(keypoints, fps=25)  # where the file does not say; size="1920x1080" if it does not say that either

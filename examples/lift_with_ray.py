@@ -12,6 +12,8 @@ import ray.data
 from posekernels.people.commands.lift import parser
 from posekernels.people.commands.many import Work
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 out, *videos = sys.argv[1:]
 Path(out).mkdir(exist_ok=True)
 options = parser().parse_args([*videos, "-o", out])  # and any other option of posekernels lift

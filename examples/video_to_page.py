@@ -6,6 +6,8 @@ from pathlib import Path
 from posekernels import people
 from posekernels.people import player
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 video, out = map(Path, sys.argv[1:])
 
 lifted = people.lift(video, people=2)  # any option of posekernels lift

@@ -25,6 +25,8 @@ def knee(pose: np.ndarray) -> float:
     return float(np.degrees(np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))))
 
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 video, find, tracker, lifter = Video(sys.argv[1]), detect.BlazePose(people=1), Tracker(), load_lifter()
 live = Live(lifter, LATENCY, bridge=round(video.fps / 2), size=video.size, focal=None, fps=video.fps, smooth=True)
 shown, start = 0, time.perf_counter()

@@ -1,6 +1,8 @@
 """examples/ on small inputs: each program as its first line calls it, the notebook cell by cell."""
 
 import json
+import runpy
+import sys
 
 import pytest
 import torch
@@ -46,6 +48,19 @@ def test_a_forecast(folder, capsys):  # noqa: F811
     lift.main(["coco.json", "--fps", "25", "-o", "people.npz"])
     said = go(capsys, "examples/forecast_people.py", "people.npz", "next.html")
     assert "person 1, 0.5 s ahead: " in said and (folder / "next.html").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["forecast_people", "hypotheses_cloud", "keypoints_to_bvh", "lift_with_ray", "video_to_page", "webcam"],
+)
+def test_without_its_arguments_an_example_says_its_usage(monkeypatch, name):
+    if name == "lift_with_ray":
+        pytest.importorskip("ray.data", reason="Ray is not installed with its data part (extra ray)")
+    path = str(pages.ROOT / f"examples/{name}.py")
+    monkeypatch.setattr(sys, "argv", [path])
+    with pytest.raises(SystemExit, match=f"python examples/{name}.py "):
+        runpy.run_path(path)
 
 
 def test_a_network_of_ones_own(folder, capsys):  # noqa: F811
