@@ -29,14 +29,17 @@ SURE = 0.3  # score from which a joint is part of the box of the next frame, and
 class Network:
     """An ONNX file with one image in: ``outputs = network(image)``, [H, W, 3] float32 of the size in ``height, width``.
 
+    Args:
+        option: that names the file, for what is said when it cannot be used.
     Raises:
-        DataError: onnxruntime is not installed, not an ONNX file, another input than [1, 3, H, W].
+        DataError: no such file, not an ONNX file, another input than [1, 3, H, W].
+        MissingExtra: onnxruntime is not installed.
     """
 
-    def __init__(self, path: str | Path):
-        runtime = needs("onnxruntime", "onnx", "RTMPose")
+    def __init__(self, path: str | Path, option: str):
         if not Path(path).is_file():
-            raise DataError(f"{path}: no such file")
+            raise DataError(f"{option} {path}: no such file")
+        runtime = needs("onnxruntime", "onnx", option)
         try:
             self.session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no class of their own
@@ -81,7 +84,7 @@ class RTMPose(Finder):
 
     def __init__(self, detector: str | Path, pose: str | Path, people: int = 4, every: int = 5):
         super().__init__(people, every)
-        self.detector, self.pose = Network(detector), Network(pose)
+        self.detector, self.pose = Network(detector, "--rtmpose"), Network(pose, "--rtmpose")
         shapes = [o.shape for o in self.detector(np.zeros((self.detector.height, self.detector.width, 3), np.float32))]
         if len(shapes) != 2 or len(shapes[0]) != 3 or shapes[0][2] != 5 or len(shapes[1]) != 2:
             raise DataError(

@@ -20,7 +20,7 @@ from .keypoint_rules import in_order
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv", ".flv", ".3gp", ".gif")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FOLDER_FPS = 30.0
-READ = "videos such as .mp4, .mov, .avi, folders of pictures, camera numbers, and keypoints in .npz, .npy, .json"
+READ = "videos such as .mp4, .mov, .avi, pictures, folders of them, camera numbers, and keypoints in .npz, .npy, .json"
 # What FFmpeg may take a file for: not for a text, nor for a list of other files or addresses.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf,gif,ogg,mxf,dv,ivf,h264,hevc,m4v,mjpeg,"
@@ -69,8 +69,8 @@ class Video:
     one. Pixels that are not square are made so.
 
     Args:
-        source: a video file, a folder of pictures (in the order of their numbers), a camera's number, or a pipe that
-            a video comes through.
+        source: a video file, a picture, a folder of pictures (in the order of their numbers), a camera's number, or a
+            pipe that a video comes through.
         width: images are reduced to so many pixels; None for as they are.
     Attributes:
         fps: frames per second. size: (width, height). notes: what had to be put right, in words for the user.
@@ -88,6 +88,9 @@ class Video:
         self.notes: list[str] = []
         if path.is_dir():
             self._pictures(path, clip)
+        elif path.suffix.lower() in PICTURES and path.is_file():
+            self.files = [path]
+        if self.files:
             self.fps, self.count = fps or FOLDER_FPS, len(self.files)
             self.size = self._open(self.files[0]).size
             self._scale(width)

@@ -34,7 +34,7 @@ class YoloPose(Detector):
 
     def __init__(self, file: str | Path, people: int = 4):
         super().__init__(people)
-        self.network = Network(file)
+        self.network = Network(file, "--yolo-pose")
         shapes = [o.shape for o in self.network(np.zeros((self.network.height, self.network.width, 3), np.float32))]
         raw, reduced = 5 + 3 * JOINTS, 6 + 3 * JOINTS
         if len(shapes) != 1 or len(shapes[0]) != 3 or (shapes[0][1] != raw and shapes[0][2] != reduced):
