@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from posekernels import models
+from posekernels.archive import DataError
 from posekernels.models.lifting import Lifts
 from posekernels.models.registry import where_is
 from posekernels.pose.camera import looking_at, normalise_screen
@@ -227,6 +228,10 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
 
 
 # -- people ----------------------------------------------------------------------------------------------------------
+class Nobody(DataError):
+    """Nobody is there to lift."""
+
+
 @dataclass
 class Person:
     """One lifted person in N frames; NaN where absent.
@@ -502,7 +507,7 @@ def lift_all(
         for rows in cuts(len(person.frames)) if more else ():
             person.detected[rows] = as_detected(came, person.frames[rows])
     if not whole:
-        raise ValueError(f"nobody to lift: no frame shows {ENOUGH} joints of one person with a score of {SURE} or more")
+        raise Nobody(f"nobody to lift: no frame shows {ENOUGH} joints of one person with a score of {SURE} or more")
     if cut:
         most = int(there[0].max())
         keypoints.notes.append(

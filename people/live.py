@@ -178,11 +178,12 @@ class Live:
         """Everybody, who was there longest first.
 
         Args:
-            groups: identities that turned out to be one person's.
+            groups: identities that turned out to be one person's; who is in none of them is left out. By default
+                each is somebody.
         """
         for identity in list(self.lifters):
             self._end(identity)
-        groups = groups or [[identity] for identity in self.rows]
+        groups = [[identity] for identity in self.rows] if groups is None else groups
         whole = [np.concatenate([np.array(self.rows.get(i, ()), np.int64) for i in group]) for group in groups]
         people = Shelf(self.folder)
         for rows, group in sorted(zip(whole, groups), key=lambda item: -len(item[0])):

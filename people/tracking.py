@@ -291,9 +291,9 @@ class Tracker:
             person.identity = person.number = number
             self.numbered.add(number)
 
-    def groups(self) -> list[list[int]]:
-        """The numbers that turned out to be one person's, of everybody so far."""
-        return [[p.identity for p in group] for group in again(self.people)]
+    def groups(self, least: int = 1) -> list[list[int]]:
+        """The numbers that turned out to be one person's, of everybody so far; ``least`` as for ``tracks``."""
+        return [[p.identity for p in group] for group in again([p for p in self.people if p.length >= least])]
 
     def tracks(self, read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], least: int = 1) -> Tracks:
         """Everybody so far; the most prominent first: who is large, for long.

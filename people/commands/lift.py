@@ -34,6 +34,7 @@ from ..lifter import (
     SLOW,
     SURE,
     Lifter,
+    Nobody,
     Shelf,
     denser,
     focal_of,
@@ -46,7 +47,7 @@ from ..live import Live, frames_of, pushed
 from ..numbers import put_right
 from ..rows import PIECE, Rows, cuts
 from ..tracking import Sighting, Track, Tracker
-from ..video import VIDEOS, Backgrounds, Video
+from ..video import PICTURES, VIDEOS, Backgrounds, Video
 from ..world import Lifted, stand
 from . import many
 
@@ -108,7 +109,7 @@ def moment(text: str) -> tuple[int, float]:
 def parser(own: bool = False) -> Parser:
     """Args: own: of a command that brings its own input, which its help then leaves out."""
     p = Parser(prog="posekernels lift", description=__doc__)
-    one = "video, folder of pictures, camera number, or 2D keypoints: .npz, .npy, .json, folder of .json"
+    one = "video, picture, folder of pictures, camera number, or 2D keypoints: .npz, .npy, .json, folder of .json"
     further = "further ones, or a folder of them: -o is a folder then"
     p.add_argument("input", metavar="INPUT", help=SUPPRESS if own else one)
     p.add_argument("more", nargs="*", metavar="INPUT", help=SUPPRESS if own else further)
@@ -280,7 +281,7 @@ class Search:
 
     def __init__(self, video: Video, partial: Path, detector: detect.Detector, clock: Clock, bar):
         self.video, self.partial, self.detector, self.clock, self.bar = video, partial, detector, clock, bar
-        self.count = 0  # frames done
+        self.count, self.whole = 0, False  # frames done; whether all of them
         joints = skeleton(detector.layout).num_joints
         self.dtype = np.dtype(  # of a sighting
             [
@@ -386,6 +387,7 @@ class Search:
             with self.clock.stage("reading"):
                 image = next(images, None)
             if image is None:
+                self.whole = True
                 break
             if number < done:
                 continue
@@ -397,18 +399,22 @@ class Search:
         if not self.count:
             raise DataError(f"{self.video.source}: no image could be read from it")
 
+    @property
+    def least(self) -> int:
+        """Frames; whoever was seen in fewer is left out."""
+        return max(1, round(min(BRIEF * self.video.fps, 0.5 * self.count)))
+
     def keypoints(self) -> Keypoints:
         tracker = Tracker(layout=self.detector.layout)
         for people in self.frames():
             tracker.add(people)
-        least = max(1, round(min(BRIEF * self.video.fps, 0.5 * self.count)))
-        tracks = tracker.tracks(self.read, least)
+        tracks = tracker.tracks(self.read, self.least)
         notes = list(self.video.notes)
         if tracks.brief:
             several = "s" if tracks.brief > 1 else ""
             notes.append(f"{tracks.brief} sighting{several} shorter than {BRIEF:g} s left out")
         if not tracks:
-            raise DataError(f"{self.video.source}: nobody was found in {self.count} frames")
+            raise Nobody(f"{self.video.source}: nobody was found in {self.count} frames")
         return Keypoints(tracks, self.detector.layout, self.count, self.video.fps, self.video.size, notes)
 
 
@@ -566,7 +572,7 @@ def playable(source: str | None) -> Path | None:
     if source is None:
         return None
     path = Path(source)
-    if not path.is_file() or path.suffix.lower() == ".gif":
+    if not path.is_file() or path.suffix.lower() in (".gif", *PICTURES):
         say(f"{source}: browsers play video files, so the page shows the skeletons without it")
         return None
     if path.suffix.lower() not in BROWSERS_PLAY:
@@ -628,7 +634,8 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
             never = [name for name, gone in zip(H36M_17.joints, unseen == len(frames)) if gone]
             line = f"person {person.identity}: {unseen.sum()} of {17 * len(frames)} keypoints missing, not finite or "
             line += f"of a score under {SURE:g}: filled in, {how}"
-            lines.append(line + (f"; never seen, put on its parent: {', '.join(never)}" if never else ""))
+            guessed = f"; never seen, put where a standing person has it: {', '.join(never)}" if never else ""
+            lines.append(line + guessed)
     yield presence(together)
     yield from lines[:MOST_LINES]
     if len(lines) > MOST_LINES:
@@ -704,8 +711,10 @@ def from_images(
     except KeyboardInterrupt:
         if not search.count:
             raise
-        return live, None if live is None else tracker.groups(), True
-    return live, None if live is None else tracker.groups(), False
+        interrupted = True
+    else:
+        interrupted = False
+    return live, None if live is None else tracker.groups(search.least), interrupted
 
 
 def main(arguments: list[str]) -> int:
@@ -784,8 +793,9 @@ def run(
         try:
             lifted, interrupted = _whole(search, outs, options, lifter, clock)
         except BaseException as error:
-            search.close(keep=bool(search.count))
-            if search.count and not isinstance(error, KeyboardInterrupt):  # the search may have taken hours
+            useful = bool(search.rows) and not (search.whole and isinstance(error, Nobody))  # to go on from
+            search.close(keep=useful)
+            if useful and not isinstance(error, KeyboardInterrupt):  # the search may have taken hours
                 kept = f"what was found in {search.count} frames is kept"
                 say(f"{kept}, and the same command with {again} goes on from there")
             raise
@@ -839,7 +849,7 @@ def finish(
         with clock.stage("lifting", 0):
             people = live.finish(groups)
         if not people:
-            raise DataError(f"{options.input}: nobody to lift in {keypoints.frames} frames")
+            raise Nobody(f"{options.input}: nobody to lift in {keypoints.frames} frames")
     keypoints.people = ()  # memory for what follows
     if not keypoints.numbered:  # whatever numbers those who are left out had
         for i, person in enumerate(people, 1):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -506,7 +507,8 @@ def test_keypoints_that_are_filled_in_are_counted(folder, tmp_path, capsys):
     assert (
         "person 1: 4 of 680 keypoints missing, not finite" in said and "filled in, moving with their neighbours" in said
     )
-    assert "person 2: 40 of 680" in said and said.count("never seen, put on its parent: right_wrist") == 1
+    assert "person 2: 40 of 680" in said
+    assert said.count("; never seen, put where a standing person has it: right_wrist") == 1
     assert go(*arguments, "--latency", 2) == 0
     assert "person 1: 4 of 680" in (said := capsys.readouterr().err) and "neighbours, as last seen" in said
     assert lift(folder, tmp_path / "x.npz") == 0
@@ -1038,6 +1040,63 @@ def test_nobody_in_the_video(folder, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(FakeDetector, "__call__", lambda self, image: [])
     with pytest.raises(ValueError, match="nobody was found in 20 frames"):
         go("lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("often, until", [(0, 20), (2, 20), (0, 12), (2, 12)])
+def test_a_search_is_kept_where_more_of_it_could_find_somebody(
+    folder, pictures, tmp_path, monkeypatch, capsys, often, until
+):
+    """Not one that found nobody in a whole video, or saw nobody at all."""
+    find = FakeDetector.__call__
+    monkeypatch.setattr(FakeDetector, "__call__", lambda self, image: find(self, image)[: self.calls <= often])
+    monkeypatch.setattr(FakeDetector, "until", until)
+    with pytest.raises(ValueError, match=f"nobody was found in {until} frames"):
+        go("lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz")
+    kept = often > 0 and until < 20
+    assert ("--resume goes on" in capsys.readouterr().err) == kept == bool([*tmp_path.glob(".x.npz*")])
+
+
+def test_live_too_whoever_is_seen_for_a_moment_is_left_out(folder, pictures, tmp_path, monkeypatch, capsys):
+    find = FakeDetector.__call__
+
+    def with_a_ghost(self, image):
+        (person,) = find(self, image)
+        return [person, Sighting(person.points + (500, 0), person.scores)] if self.calls in (6, 7) else [person]
+
+    monkeypatch.setattr(FakeDetector, "__call__", with_a_ghost)
+    arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    for how in ([], ["--latency", 1]):
+        assert go(*arguments, *how) == 0
+        said = capsys.readouterr().err
+        assert said.count("1 sighting shorter than 0.3 s left out") == 1 and "frames 6 to" not in said
+        assert len(pose_files.read(tmp_path / "x.npz").people) == 1
+
+
+def test_one_picture_is_read_as_a_folder_of_one(folder, pictures, tmp_path, capsys):
+    from PIL import Image
+
+    image = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), dtype=np.uint8)
+    image[:64, :64] = 0  # the number in the first pixel
+    Image.fromarray(image).save(tmp_path / "one.jpg")  # of so much detail FFmpeg does not know it
+    out = ["-o", tmp_path / "x.npz", "-o", tmp_path / "x.html"]
+    assert go("lift", tmp_path / "one.jpg", "--weights", folder / "lifter.safetensors", *out) == 0
+    found = pose_files.read(tmp_path / "x.npz")
+    assert found.frames == len(found.people) == 1 and found.size == (1920, 1080)
+    assert "one.jpg: browsers play video files, so the page shows" in capsys.readouterr().err
+    (tmp_path / "torn.jpg").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="torn.jpg: not a picture that can be read"):
+        go("lift", tmp_path / "torn.jpg", "-o", tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("option, files", [("--yolo-pose", 1), ("--rtmpose", 2)])
+def test_networks_that_cannot_be_used_are_told_by_their_option(pictures, tmp_path, monkeypatch, option, files):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # not installed
+    arguments = ["lift", pictures, "-o", tmp_path / "x.npz", option, *[tmp_path / "mine.onnx"] * files]
+    with pytest.raises(ValueError, match=f"^{option} [^ ]*mine.onnx: no such file$"):
+        go(*arguments)
+    (tmp_path / "mine.onnx").touch()
+    with pytest.raises(ValueError, match=f"^{option} needs onnxruntime: pip install"):
+        go(*arguments)
 
 
 def test_missing_extra_is_explained_in_one_line(monkeypatch):
