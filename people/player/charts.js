@@ -81,7 +81,9 @@ class Chart {
         const span = document.createElement("span"),
           now = this.at(body, what, frame);
         span.className = side;
-        span.textContent = `${side === "both" ? "" : `${side} `}${Number.isFinite(now) ? this.words(now) : "not seen"}`;
+        const seen = Number.isFinite(now);
+        span.textContent = `${side === "both" ? "" : `${side} `}${seen ? this.words(now) : "–"}`;
+        if (!seen) span.title = "not seen";
         return span;
       }),
     );

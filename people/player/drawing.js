@@ -266,11 +266,12 @@ function tell() {
   badge.classList.toggle("future", ahead() && !gone && !nobody);
 }
 
-// The body that the charts are about: the one picked, else the one that is there longest.
+// The body that the charts are about: the one picked, else the one who is there longest, of those who are there now.
 function subject() {
   if (state.picked !== null) return film.bodies[state.picked];
   const long = (b) => b.present.reduce((sum, [first, end]) => sum + end - first, 0);
-  return film.bodies.reduce((best, b) => (long(b) > long(best) ? b : best));
+  const here = film.bodies.filter((b) => b.isThere(state.frame));
+  return (here.length ? here : film.bodies).reduce((best, b) => (long(b) > long(best) ? b : best));
 }
 
 let stripped = 0;

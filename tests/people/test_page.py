@@ -202,6 +202,30 @@ def test_people_leave_and_come_back(tmp_path):
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_charts_stand_still_where_somebody_leaves(tmp_path, width):
+    with Opened(write(tmp_path / "x.html", film(4)), width) as opened:
+        opened.page.get_by_role("button", name="Person 3").click()
+        heads = "[...document.querySelectorAll('.chart figcaption')].map((e) => e.offsetHeight)"
+        before = opened.run(heads)
+        opened.seek(70)
+        said = opened.page.locator("#angles .values").inner_text().split()
+        assert said == ["left", "–", "right", "–"] and opened.run(heads) == before
+        assert width < 1280 or max(before) < 45, "one line"
+
+
+@needs_browser
+def test_charts_of_everybody_are_of_somebody_who_is_there(tmp_path):
+    some = film(2)
+    some.bodies[0].world[80:] = np.nan
+    some.bodies[1].world[:60] = np.nan
+    with Opened(write(tmp_path / "x.html", some)) as opened:
+        for frame, whose in ((0, "Person 1"), (70, "Person 1"), (90, "Person 2")):
+            opened.seek(frame)
+            assert opened.page.locator("#angles .whose").inner_text() == whose
+
+
+@needs_browser
 @pytest.mark.parametrize("width", [390, 820, 1280])
 def test_people_on_other_heights_are_in_view(tmp_path, width):
     """One hops on a roof, is not seen for a moment, and walks on the ground then; another is below all the time."""
