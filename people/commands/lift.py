@@ -554,6 +554,11 @@ def save(
     return [pictures.save(out, shown, lifted.fps / step, size=panel, progress=progress)]
 
 
+def is_drawn(out: Path) -> bool:
+    """Whether a file is made of pictures; pages play the video itself."""
+    return out.suffix.lower() in pictures.SUFFIXES and out.suffix.lower() != ".html"
+
+
 def filmed(lifted: Lifted, path: str | Path) -> str | None:
     """The video of people that were read from ``path``: where it was, or beside it; None where it is gone."""
     source, path = Path(lifted.source), Path(path)
@@ -565,6 +570,18 @@ def filmed(lifted: Lifted, path: str | Path) -> str | None:
             return str(place)
     say(f"{source}, in which the people of {path} were found, is not here: posekernels render --video FILE shows it")
     return None
+
+
+def drawable(found: str | None) -> str | None:
+    """The video that ``filmed`` found, where it can be read here; None where not, which is said."""
+    if found is None:
+        return None
+    try:
+        Video(found)
+    except DataError as error:
+        say(f"{error}: drawn without it")
+        return None
+    return found
 
 
 def playable(source: str | None) -> Path | None:
@@ -874,11 +891,19 @@ def finish(
     under = options.input if video is not None and not video.live and options.overlay else None
     if keypoints.source and options.overlay and any(out.suffix.lower() in pictures.SUFFIXES for out in outs):
         under = filmed(lifted, options.input)
+    drawn = drawable(under) if keypoints.source and any(map(is_drawn, outs)) else under
     written: list[Path] = []
     failures: list[Exception] = []
     for out in pages_last(outs):
         with clock.stage("drawing" if out.suffix.lower() in pictures.SUFFIXES else "writing", lifted.frames):
-            how = under, options.panel, options.picture_fps, options.embed, written, options.progress
+            how = (
+                drawn if is_drawn(out) else under,
+                options.panel,
+                options.picture_fps,
+                options.embed,
+                written,
+                options.progress,
+            )
             try:
                 written += told(out, partial(save, out, lifted, *how))
             except Exception as error:  # whatever it is, the other files may still be written

@@ -9,7 +9,7 @@ from posekernels.cli import Parser
 from posekernels.files import check_writable
 
 from .. import pictures, pose_files
-from .lift import filmed, pages_last, save, told
+from .lift import drawable, filmed, is_drawn, pages_last, save, told
 
 
 def main(arguments: list[str]) -> int:
@@ -37,10 +37,11 @@ def main(arguments: list[str]) -> int:
     video = options.video
     if video is None and any(out.suffix.lower() in pictures.SUFFIXES for out in options.out):
         video = filmed(lifted, options.input)
+    drawn = drawable(video) if options.video is None and any(map(is_drawn, options.out)) else video
     if options.embed and video is None:
         raise ValueError("--embed puts a video inside the page, but --video FILE is missing")
     written: list[Path] = []
     for out in pages_last(options.out):
-        how = video, options.panel, options.picture_fps, options.embed, written
+        how = drawn if is_drawn(out) else video, options.panel, options.picture_fps, options.embed, written
         written += told(out, partial(save, out, lifted, *how))
     return 0

@@ -603,7 +603,11 @@ def test_a_page_of_lifted_people_finds_their_video(folder, tmp_path, monkeypatch
                 in capsys.readouterr().err
             )
             assert film_in(tmp_path / "x.html")["video"] == {"name": "walk.mp4", "src": place}
+    for arguments in (["render", f"a/x{suffix}", "-o", "x.gif"], [*again[:4], "-o", "x.gif"]):
+        assert go(*arguments, "--panel", 48) == 0, "a file that is no video stops no picture"
+        assert ": drawn without it" in capsys.readouterr().err
     backgrounds = []
+    monkeypatch.setattr(command, "Video", lambda video: None)
     monkeypatch.setattr(command, "Backgrounds", lambda video, *_: backgrounds.append(video))
     monkeypatch.setattr(command.pictures, "save", lambda out, *_how, **_more: out)
     for arguments in (["render", f"a/x{suffix}", "-o", "x.gif"], [*again[:4], "-o", "x.mp4"]):
