@@ -18,6 +18,10 @@ Columns: bias of a joint in a view, all along; lasting, deviation of errors that
 are new in each frame; far and unseen, percent of the frames in which something else was taken for the joint, or
 nothing. Bias and lasting are made larger by what the triangulation takes of them, which fits 3 numbers to 2 of each
 view.
+
+Below: how long these bodies' bones are, in trunks (middle of the hips to middle of the shoulders), and how straight
+their knees are. What detectors call joints are not the joints that motion capture has: pose2sim's model of a body, in
+the newer wheel, says where OpenPose's 25 joints lie on it (BlazePose's and COCO's it puts at the same places).
 """
 
 from __future__ import annotations
@@ -27,8 +31,10 @@ import itertools
 import json
 import tempfile
 import warnings
+import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +51,7 @@ from posekernels.people.video import Video
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import savitzky_golay
 
-from .pose2sim import cameras, project
+from .pose2sim import cameras, knee_angles, project
 
 VIDEOS_SHA256 = "403e0dc4065898ba6a595e72a8970950310979253d60e24c2e00b16b36bf21e1"
 VIDEOS = "Pose2Sim/Demo_MultiPerson"
@@ -68,6 +74,24 @@ LIMBS = {
 }
 GROUPS = LIMBS | {"nose": [9], "head": [10]}
 SIDES = {"legs": ([1, 2, 3], [4, 5, 6]), "arms": ([14, 15, 16], [11, 12, 13])}
+BONES = {
+    "trunk": [(0, 8)],
+    "hips": [(1, 4)],
+    "shoulders": [(11, 14)],
+    "thigh": [(1, 2), (4, 5)],
+    "shin": [(2, 3), (5, 6)],
+    "upper arm": [(11, 12), (14, 15)],
+    "forearm": [(12, 13), (15, 16)],
+}
+MODEL = "Pose2Sim/OpenSim_Setup"
+MODEL_MARKERS = {  # on the right
+    name: H36M_17.joints.index(f"right_{name[1:].lower()}")
+    for name in ("RHip", "RKnee", "RAnkle", "RShoulder", "RElbow", "RWrist")
+}
+STANDING_CHAIN = (  # body, the one that carries it, the joint between
+    *(("femur_r", "pelvis", "hip_r"), ("tibia_r", "femur_r", "walker_knee_r"), ("torso", "pelvis", "back")),
+    *(("humerus_r", "torso", "acromial_r"), ("ulna_r", "humerus_r", "elbow_r"), ("radius_r", "ulna_r", "radioulnar_r")),
+)
 People = list[list[np.ndarray]]  # of each frame of a view, [17, 2] pixels of everybody; NaN where not seen
 
 
@@ -239,40 +263,113 @@ def swapped(errors: np.ndarray, pixels: np.ndarray) -> dict[str, float]:
     return found
 
 
-def measured(views: list[People], rig: list[dict], who: Callable[[np.ndarray], bool]) -> dict:
-    """The figures of the person seen longest of those for whose joints [T, 17, 3] ``who`` is true."""
-    people = [joints for _, joints in tracks([matched(list(at), rig) for at in zip(*views)]) if who(joints)]
-    if not people:
-        raise DataError("the person to measure is in none of three views at once for long enough")
-    joints = max(people, key=len)
-    off, pixels = errors(joints, views, rig), np.stack([project(joints, camera) for camera in rig])
-    shown = np.isfinite(off).any((2, 3)).mean(1) > 0.5  # others are of somebody who stands behind somebody else
-    return {"frames": len(joints), "views": int(shown.sum())} | summary(off[shown], pixels[shown])
-
-
 def is_guest(joints: np.ndarray) -> bool:
     return float(np.linalg.norm(np.median(joints[:, 0, :2], 0))) < GUEST
 
 
-def of_wheel(wheel: Path, detector: Callable[[], Detector], name: str) -> tuple[str, dict]:
-    """What was measured, and its figures. Raises ValueError for another wheel."""
+@dataclass(frozen=True)
+class Filmed:
+    """Somebody in calibrated views.
+
+    Args:
+        views: of each camera of ``rig``, everybody's detections. joints: [T, 17, 3] metres, triangulated.
+        model: the lengths of the model's bones, metres, if the wheel has it (``BONES``).
+    """
+
+    title: str
+    views: list[People]
+    rig: list[dict]
+    joints: np.ndarray
+    model: dict[str, float] | None
+
+    def pixels(self) -> np.ndarray:
+        """[V, T, 17, 2] the joints' projections."""
+        return np.stack([project(self.joints, camera) for camera in self.rig])
+
+
+def filmed(wheel: Path, detector: Callable[[], Detector] = BlazePose, name: str = "BlazePose") -> Filmed:
+    """The person to measure: of those whom the wheel shows and who are not the test's, the one seen longest.
+
+    Raises:
+        ValueError: another wheel.
+    """
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest() if wheel.is_file() else ""
     if digest not in (VIDEOS_SHA256, PICTURE_SHA256):
         raise ValueError(f"{wheel}: neither pose2sim-0.10.49-py3-none-any.whl nor pose2sim-0.8.4-py3-none-any.whl")
     videos = digest == VIDEOS_SHA256
-    wanted = (VIDEOS,) if videos else (STANDS, f"{PICTURE}/S00_Calibration")
+    wanted = (VIDEOS, MODEL) if videos else (STANDS, f"{PICTURE}/S00_Calibration")
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # means of joints that a view never shows
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of joints that no view shows
         folder = Path(place)
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder, [member for member in archive.namelist() if member.startswith(wanted)])
         rig = cameras(next(folder.rglob("Calib.qca.txt")))
         if videos:
             files = [folder / VIDEOS / f"videos/cam0{n}.mp4" for n in range(1, len(rig) + 1)]
-            views = [by_network(detector(), file) for file in files]
-            return f"{name}, who moves her arms", measured(views, rig, is_guest)
-        files = [folder / STANDS / f"cam0{n}_json" for n in range(1, len(rig) + 1)]
-        return "OpenPose, a picture of who stands", measured([by_openpose(file) for file in files], rig, lambda _: True)
+            views, title = [by_network(detector(), file) for file in files], f"{name}, who moves her arms"
+        else:
+            files = [folder / STANDS / f"cam0{n}_json" for n in range(1, len(rig) + 1)]
+            views, title = [by_openpose(file) for file in files], "OpenPose, a picture of who stands"
+        people = [joints for _, joints in tracks([matched(list(at), rig) for at in zip(*views)])]
+        people = [joints for joints in people if not videos or is_guest(joints)]
+        if not people:
+            raise DataError(f"{wheel}: the person to measure is in none of three views at once for long enough")
+        return Filmed(title, views, rig, max(people, key=len), marked(folder / MODEL) if videos else None)
+
+
+def measured(person: Filmed) -> dict:
+    """The figures of somebody's detections, and of the body."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # means of joints that a view never shows
+        off, pixels = errors(person.joints, person.views, person.rig), person.pixels()
+        shown = np.isfinite(off).any((2, 3)).mean(1) > 0.5  # others are of somebody who stands behind somebody else
+        figures = {"frames": len(person.joints), "views": int(shown.sum())} | summary(off[shown], pixels[shown])
+        return figures | {"body": in_trunks(bones_of(person.joints)) | {"knees": knees_of(person.joints)}}
+
+
+# -- bodies ----------------------------------------------------------------------------------------------------------
+def bones_of(joints: np.ndarray) -> dict[str, float]:
+    """Median lengths of ``BONES`` of [T, 17, 3], both sides' mean; metres."""
+    lengths = {
+        name: np.mean([np.nanmedian(np.linalg.norm(joints[:, a] - joints[:, b], axis=-1)) for a, b in pairs])
+        for name, pairs in BONES.items()
+    }
+    return {name: float(length) for name, length in lengths.items()}
+
+
+def in_trunks(bones: dict[str, float]) -> dict[str, float]:
+    """Lengths relative to the trunk's; "legs" are a thigh and a shin."""
+    trunk = bones["trunk"]
+    return {"legs": (bones["thigh"] + bones["shin"]) / trunk} | {k: v / trunk for k, v in bones.items() if k != "trunk"}
+
+
+def knees_of(joints: np.ndarray) -> float:
+    """Degrees, 180 is straight: median of both knees."""
+    return float(np.nanmedian(knee_angles(joints)))
+
+
+def marked(folder: Path) -> dict[str, float]:
+    """Lengths of ``BONES``, metres, between the places of OpenPose's joints on pose2sim's OpenSim model that stands."""
+    model = ElementTree.parse(folder / "Model_Pose2Sim_simple.osim").getroot()
+    offsets = {}  # of a joint, on either of the two bodies that it joins
+    for joint in model.find("Model/JointSet/objects"):
+        frames = [[float(v) for v in f.find("translation").text.split()] for f in joint.iter("PhysicalOffsetFrame")]
+        offsets[joint.get("name")] = np.array(frames)
+    origins = {"pelvis": np.zeros(3)}  # of bodies, in the pelvis' axes; nothing is turned in somebody who stands
+    for body, parent, joint in STANDING_CHAIN:
+        before, after = offsets[joint]
+        origins[body] = origins[parent] + before - after
+    found = {}
+    for marker in ElementTree.parse(folder / "Markers_Body25b.xml").iter("Marker"):
+        body = marker.find("socket_parent_frame").text.rpartition("/")[2]
+        if marker.get("name") in MODEL_MARKERS:
+            found[marker.get("name")] = origins[body] + [float(v) for v in marker.find("location").text.split()]
+    joints = np.zeros((1, 17, 3))
+    for name, joint in MODEL_MARKERS.items():  # forward, up, right; the model is the same on both sides
+        joints[0, joint] = found[name]
+        joints[0, H36M_17.mirrored[joint]] = found[name] * (1, 1, -1)
+    joints[0, 0], joints[0, 8] = joints[0, [1, 4]].mean(0), joints[0, [11, 14]].mean(0)
+    return bones_of(joints)
 
 
 def main() -> int:
@@ -285,7 +382,8 @@ def main() -> int:
         detector, name = lambda: RTMPose(*options.rtmpose), "RTMPose"
     else:
         detector, name = BlazePose, "BlazePose"
-    result = dict(of_wheel(wheel, detector, name) for wheel in options.wheels)
+    people = [filmed(wheel, detector, name) for wheel in options.wheels]
+    result = {person.title: measured(person) for person in people}
     for title, found in result.items():
         swaps = ", ".join(f"{limbs} {share:.1f} %" for limbs, share in found["swapped"].items())
         print(f"{title}: {found['frames']} frames of {found['views']} views; errors last {found['lasts_ms']:.0f} ms; ")
@@ -294,7 +392,16 @@ def main() -> int:
         print(f"{'':<10}" + "".join(f"{c:>9}" for c in columns))
         for joint, row in found["joints"].items():
             print(f"{joint:<10}" + "".join(f"{row[c]:>9.{1 if c in ('far', 'unseen') else 3}f}" for c in columns))
+    bodies = {title: found["body"] for title, found in result.items()}
+    for person in people:
+        if person.model:
+            bodies["OpenPose's joints on the model"] = in_trunks(person.model)
+    print("lengths in trunks, and knees in degrees")
+    print(f"{'':<36}" + "".join(f"{c:>11}" for c in next(iter(bodies.values()))))
+    for title, body in bodies.items():
+        print(f"{title:<36}" + "".join(f"{v:>11.0f}" if c == "knees" else f"{v:>11.2f}" for c, v in body.items()))
     if options.out:
+        result |= {title: {"body": body} for title, body in bodies.items() if title not in result}
         with write_aside(options.out) as aside:
             aside.write_text(json.dumps(rounded(result), indent=1) + "\n")
     return 0

@@ -6,7 +6,9 @@ Clips with known truth go through what ``posekernels lift`` does: tracks of 2D k
   training leaves out), filmed by cameras pitched 0 to 25 degrees, with a detector's errors: as
   ``bench.detector_errors`` measured them, and limbs left for right, elsewhere, or not seen, for some frames;
 - standing: with ``--motion``, five seconds each of those left out who stand, whatever they do above their feet;
-- real: pose2sim's four views (``--wheel``, as in ``bench.pose2sim``).
+- real: pose2sim's four views (``--wheel``, as in ``bench.pose2sim``);
+- chosen on: of the wheels of ``bench.detector_errors``, the people measured there, in each of their views. What the
+  lifter learns from may be chosen by these.
 
 Measured on the 12 joints of arms and legs, each clip counting the same:
 
@@ -51,7 +53,8 @@ from posekernels.train.data import open_motion
 from posekernels.train.data.motion import load_starter
 from posekernels.train.recipes.any_camera import CHAINS, detectors_joints, looking, motions
 
-from . import pose2sim
+from . import detector_errors, pose2sim
+from .pose2sim import knee_angles
 
 LIMBS = [joint for chain in CHAINS for joint in chain]
 BONES = [pair for chain in CHAINS for pair in zip(chain, chain[1:])]
@@ -155,7 +158,7 @@ def real(wheel: Path) -> Iterator[Case]:
         world = one_trunk(world)
         for number, camera in enumerate(pose2sim.cameras(demo / "calib-2d/Calib.qca.txt"), 1):
             keypoints = read(demo / f"pose-2d/cam{number}_json", "body-25b")
-            truth = (world - camera["centre"]) @ camera["turn"].T * (1, -1, -1)
+            truth, up = pose2sim.seen_by(world, camera)
             pixels = pose2sim.project(world, camera)
             tracks = [in_h36m(track, keypoints.layout) for track in keypoints.people]
             tracks = [t for t in tracks if (t.scores > 0).any(1).sum() > len(pixels) / 2]
@@ -163,9 +166,24 @@ def real(wheel: Path) -> Iterator[Case]:
             for track in tracks:
                 both = track.frames < len(pixels)
                 off.append(np.nanmedian(np.linalg.norm(track.points[both] - pixels[track.frames[both]], axis=-1)))
-            up = camera["turn"][:, 2] * (1, -1, -1)
             track, focal = tracks[int(np.nanargmin(off))], float(camera["focal"][0])
-            yield Case(f"pose2sim view {number}", track, truth, up, (1088, 1920), focal, 60.0)
+            yield Case(f"pose2sim view {number}", track, truth, up, pose2sim.SIZE, focal, 60.0)
+
+
+def chosen_on(wheel: Path) -> Iterator[Case]:
+    """The views of the person whom one of ``bench.detector_errors``' wheels shows."""
+    person = detector_errors.filmed(wheel)
+    off, pixels = detector_errors.errors(person.joints, person.views, person.rig), person.pixels()
+    units = detector_errors.unit_of(pixels)[..., None, None]
+    for number, camera in enumerate(person.rig):
+        points = (pixels + off * units)[number].astype(np.float32)
+        seen = np.isfinite(points).all(-1)
+        if seen.any(1).mean() > 0.5:
+            truth, up = pose2sim.seen_by(person.joints, camera)
+            track, focal = Track(1, points, np.where(seen, 0.9, 0).astype(np.float32)), float(camera["focal"][0])
+            yield Case(
+                f"{person.title}, view {number + 1}", track, truth, up, pose2sim.SIZE, focal, detector_errors.FPS
+            )
 
 
 # -- figures ---------------------------------------------------------------------------------------------------------
@@ -203,16 +221,6 @@ def standing(world: np.ndarray, follows: np.ndarray, fps: float) -> list[slice]:
     return found
 
 
-def knee_angles(points: np.ndarray) -> np.ndarray:
-    """[T, 2] degrees between thigh and shin; 180 is straight."""
-    angles = []
-    for hip, knee, ankle in CHAINS[:2]:
-        a, b = points[:, hip] - points[:, knee], points[:, ankle] - points[:, knee]
-        cosine = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-9)
-        angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-    return np.stack(angles, -1)
-
-
 def figures(case: Case, person: Person) -> dict[str, float]:
     """The columns for one clip. ``person.world`` comes from ``stand`` with the camera's size and focal length."""
     own = np.flatnonzero(person.present & (person.frames < len(case.truth)))
@@ -245,7 +253,7 @@ def figures(case: Case, person: Person) -> dict[str, float]:
         "bones": lengths.std(0).mean() * 1000,
         "knees": np.abs(knee_angles(poses) - knee_angles(truth)).mean(),
         "slide": speed[planted].mean() if planted.any() else np.nan,
-        "shaking": shaking[0] / shaking[1],
+        "shaking": shaking[0] / shaking[1] if shaking[1] else np.nan,
         "drift": np.percentile(np.linalg.norm(way, axis=-1), 95),
         "stands": np.mean(stands) if stands else np.nan,
         "hips": np.mean([np.percentile(hips[part][:-1], 95) for part in still]) if still else np.nan,
@@ -318,13 +326,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m bench.people", description=__doc__.split("\n\n")[0])
     parser.add_argument("--weights", nargs="+", default=[], metavar="FILE", help="beside the shipped ones")
     parser.add_argument("--motion", metavar="DIR", help="what python -m train.data.open_motion wrote")
-    parser.add_argument("--wheel", type=Path, metavar="WHEEL", help="pose2sim-0.3.9-py3-none-any.whl")
+    wheels = "pose2sim-0.3.9-py3-none-any.whl; those of bench.detector_errors"
+    parser.add_argument("--wheel", type=Path, nargs="+", default=[], metavar="WHEEL", dest="wheels", help=wheels)
     parser.add_argument("--smooth", type=int, default=15, metavar="N", help="as of lift (default: %(default)s)")
     parser.add_argument("--latency", type=int, nargs="*", metavar="N", help="live lifting, so many frames late")
     parser.add_argument("--each", action="store_true", help="every clip too")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args(argv)
-    if options.latency is not None and (options.weights or options.wheel or options.each):
+    if options.latency is not None and (options.weights or options.wheels or options.each):
         raise ValueError("--latency is of the shipped weights on synthetic clips: no --weights, --wheel or --each")
     lifters = {"flat": None, "shipped": load_lifter()} | {Path(w).name: load_lifter(None, w) for w in options.weights}
     starter = load_starter().test
@@ -341,8 +350,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if options.motion:
         groups["standing"] = list(synthetic(standers(held)))
-    if options.wheel:
-        groups["pose2sim"] = list(real(options.wheel))
+    for wheel in options.wheels:
+        if pose2sim.is_demo(wheel):
+            groups["pose2sim"] = list(real(wheel))
+        else:
+            groups.setdefault("chosen on", []).extend(chosen_on(wheel))
     result = {}
     for group, cases in groups.items():
         rows = {name: [measured(case, lifter, options.smooth) for case in cases] for name, lifter in lifters.items()}

@@ -30,6 +30,7 @@ from posekernels.pose.skeleton import H36M_17
 
 SHA256 = "a72a4882269c76270ac849ecd60ffe0ada209f4613dfa8533b70081ab7a61671"
 DEMO = "Pose2Sim/Demo"
+SIZE = (1088, 1920)  # pixels
 MARKERS = {  # of the .trc -> H36M-17
     f"{side[0].upper()}{marker}": H36M_17.joints.index(f"{side}_{joint}")
     for side in ("left", "right")
@@ -70,10 +71,29 @@ def cameras(path: Path) -> list[dict]:
     return found
 
 
+def seen_by(points: np.ndarray, camera: dict) -> tuple[np.ndarray, np.ndarray]:
+    """[..., 3] metres, z up, in a camera's axes (right, down, away), and [3] up in these.
+
+    Qualisys cameras look along -z of their columns' axes.
+    """
+    axes = (1, -1, -1)
+    return (points - camera["centre"]) @ camera["turn"].T * axes, camera["turn"][:, 2] * axes
+
+
 def project(points: np.ndarray, camera: dict) -> np.ndarray:
-    """[..., 3] metres, z up, to pixels; no distortion. Qualisys cameras look along -z of their columns' axes."""
-    seen = (points - camera["centre"]) @ camera["turn"].T * (1, -1, -1)
+    """[..., 3] metres, z up, to pixels; no distortion."""
+    seen, _ = seen_by(points, camera)
     return seen[..., :2] / seen[..., 2:] * camera["focal"] + camera["principal"]
+
+
+def knee_angles(points: np.ndarray) -> np.ndarray:
+    """[T, 2] degrees between thigh and shin; 180 is straight."""
+    angles = []
+    for hip, knee, ankle in ((1, 2, 3), (4, 5, 6)):
+        a, b = points[:, hip] - points[:, knee], points[:, ankle] - points[:, knee]
+        cosine = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-9)
+        angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return np.stack(angles, -1)
 
 
 def nearest_person(people: list[Person], pixels: np.ndarray, joints: list[int]) -> tuple[Person, float]:
@@ -90,7 +110,7 @@ def measure(demo: Path, weights: str | None, model: str | None) -> list[dict]:
     lifter, rows = load_lifter(model, weights), []
     for number, camera in enumerate(cameras(demo / "calib-2d/Calib.qca.txt"), 1):
         keypoints = keypoint_files.read(demo / f"pose-2d/cam{number}_json", "body-25b")
-        keypoints.size = (1088, 1920)
+        keypoints.size = SIZE
         people = lift_all(lifter, keypoints, bridge=15, smooth=15, focal=float(camera["focal"][0]))
         person, off = nearest_person(people, project(z_up, camera), joints)
         there = np.flatnonzero(person.present[: len(truth)])
@@ -110,9 +130,14 @@ def measure(demo: Path, weights: str | None, model: str | None) -> list[dict]:
     return rows
 
 
+def is_demo(wheel: Path) -> bool:
+    """Whether it is the wheel that this measures on."""
+    return wheel.is_file() and hashlib.sha256(wheel.read_bytes()).hexdigest() == SHA256
+
+
 def unpacked(wheel: Path, folder: Path) -> Path:
     """The demo's folder, of the wheel's files that are needed here. Raises ValueError for another wheel."""
-    if not wheel.is_file() or hashlib.sha256(wheel.read_bytes()).hexdigest() != SHA256:
+    if not is_demo(wheel):
         raise ValueError(f"{wheel}: not pose2sim-0.3.9-py3-none-any.whl (sha256 {SHA256[:16]}...)")
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.namelist():

@@ -1,12 +1,15 @@
 """bench.people and bench.detector_errors: figures of people whose errors are known."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bench import detector_errors, people
 from posekernels.people.lifter import Person
 from posekernels.train.data.motion import load_starter
-from posekernels.train.recipes.any_camera import motions
+from posekernels.train.recipes.any_camera import ADULT, motions
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,18 @@ def test_a_detectors_errors_are_told_apart():
     assert 0.02 < np.mean([row["bias"] for row in rows.values()]) / swallowed < 0.04
     assert found["lasts_ms"] == pytest.approx(-1000 / np.log(0.8) / 60, rel=0.2)
     assert found["swapped"] == {"legs": 0, "arms": 0}
+
+
+def test_training_bodies_have_the_bones_that_detectors_show():
+    """Motion capture's are other: the starter set's legs are two trunks long, the model's and real people's 1.5."""
+    measured = json.loads((Path(people.__file__).parent / "results/detector_errors.json").read_text())
+    body = measured["OpenPose's joints on the model"]["body"]
+    adult = {name: float(ADULT[[bone for _, bone in pairs]].mean()) for name, pairs in detector_errors.BONES.items()}
+    adult |= {"trunk": float(ADULT[[7, 8]].sum()), "hips": 2 * adult["hips"], "shoulders": 2 * adult["shoulders"]}
+    own = detector_errors.in_trunks(adult)
+    assert own == {name: pytest.approx(length, rel=0.02) for name, length in body.items()}
+    standing = measured["OpenPose, a picture of who stands"]["body"]
+    assert standing["legs"] == pytest.approx(own["legs"], rel=0.1) and standing["knees"] > 170
 
 
 def test_left_for_right_is_counted():
