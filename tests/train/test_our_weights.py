@@ -52,7 +52,7 @@ def test_views_show_upright_people_of_natural_size(recordings):
     keypoints, poses = Views(recordings, 9, 256, 1, 1, 0, 1).batch(torch.Generator().manual_seed(0))
     assert keypoints.shape == (256, 9, 17, 2) and poses.shape == (256, 9, 17, 3)
     assert poses[:, :, 0].abs().max() == 0 and keypoints[:, :, 0].abs().max() == 0
-    assert (poses[:, :, 10, 1] < poses[:, :, 3, 1]).float().mean() > 0.9, "heads above ankles: y points down"
+    assert (poses[:, :, 10, 1] < poses[:, :, 3, 1]).float().mean() > 0.85, "heads above ankles: y points down"
     thigh = (poses[:, :, 1] - poses[:, :, 2]).norm(dim=-1)
     assert thigh.min() > 0.15 and thigh.max() < 0.7 and 0.35 < thigh.median() < 0.48, "children to tall adults"
     # 2D and 3D belong together: without perspective they differ by a scale, and by the detector's errors

@@ -37,14 +37,17 @@ from posekernels.pose.skeleton import H36M_17
 
 from ..data import open_motion
 from ..data.clips import Clip
+from ..data.legs import straight_legs
 from ..data.motion import load_starter
 from ..evaluate import Report, evaluate_clips
 from . import Recipe
 
-# Bones of an adult of about 1.75 m, metres, from each joint's parent (after Winter's segment lengths); a body is these,
-# each varied. How bodies vary: standard deviations of the logarithm, of each bone and of groups of them together.
+# Bones of an adult of about 1.75 m, metres, from each joint's parent, between the places that detectors call joints:
+# their hips are lower and wider apart than the hip joints, so legs are 1.5 trunks long and no longer (where pose2sim's
+# OpenSim model has the markers of OpenPose, COCO and BlazePose). A body is these, each varied. How bodies vary:
+# standard deviations of the logarithm, of each bone and of groups of them together.
 ADULT = torch.tensor(
-    [0, 0.1, 0.43, 0.42, 0.1, 0.43, 0.42, 0.25, 0.25, 0.145, 0.13, 0.175, 0.29, 0.255, 0.175, 0.29, 0.255]
+    [0, 0.105, 0.385, 0.41, 0.105, 0.385, 0.41, 0.265, 0.265, 0.154, 0.138, 0.2, 0.295, 0.24, 0.2, 0.295, 0.24]
 )
 ALONE = torch.tensor([0, 0.15, *2 * [0.05], 0.15, *2 * [0.05], 0.04, 0.04, 0.05, 0.05, *2 * [0.12, 0.05, 0.06]])
 LEGS, ARMS, TRUNK = [2, 3, 5, 6], [12, 13, 15, 16], [7, 8, 9, 10]
@@ -110,6 +113,14 @@ def with_head(points: Tensor, trunk: Tensor | float, turn: Tensor | float = 0.0)
     return points
 
 
+def of_each(clips: list[Clip]) -> dict[str, list[Clip]]:
+    """Clips by performer; the starter set's subjects are "performer/owner of the cameras"."""
+    found: dict[str, list[Clip]] = {}
+    for clip in clips:
+        found.setdefault(clip.subject.partition("/")[0], []).append(clip)
+    return found
+
+
 def motions(clips: list[Clip]) -> list[np.ndarray]:
     """The recordings behind clips, each once, [T, 17, 3] metres in the world, z up.
 
@@ -117,7 +128,7 @@ def motions(clips: list[Clip]) -> list[np.ndarray]:
     """
     longest: dict[tuple[str, str], Clip] = {}
     for clip in clips:
-        key = clip.subject.partition("/")[0], clip.action  # "performer/owner of the cameras" in the starter set
+        key = clip.subject.partition("/")[0], clip.action
         if key not in longest or len(clip.keypoints) > len(longest[key].keypoints):
             longest[key] = clip
     found = []
@@ -246,8 +257,9 @@ class Views:
         # body: an adult's or a child's bones instead of the performer's, each longer or shorter
         alone = ALONE * draw.normal(17)
         alone = (alone + alone[:, list(H36M_17.mirrored)]) / 2**0.5 + 0.01 * draw.normal(17)
+        wide = torch.where(draw.chance(0.2, 1), 3, 1)  # somebody unusual, or detected by another convention
         for group in (LEGS, ARMS, TRUNK):
-            alone[:, group] += 0.05 * draw.normal(1)
+            alone[:, group] += 0.05 * wide * draw.normal(1)
         child = draw.chance(0.12)
         size = torch.where(child, draw.uniform(0.55, 0.85), (0.06 * draw.normal()).exp())[:, None]
         lengths = ADULT * alone.exp() * size * torch.where(child[:, None], CHILD, 1)
@@ -459,12 +471,15 @@ class AnyCameraRecipe(Recipe):
 
     def make_loader(self, rank: int, world: int) -> Views:
         o = self.options
-        sets = {"": motions(self.data.train)}
+        performers = {("", name): motions(clips) for name, clips in of_each(self.data.train).items()}
         if o.add_starter and o.data_root is not None:
-            sets["starter"] = motions(load_starter().train)
+            performers |= {("starter", name): motions(clips) for name, clips in of_each(load_starter().train).items()}
         for recording in self.recordings:
             if recording.subject not in self.held_out:
-                sets.setdefault(recording.set, []).append(recording.points)
+                performers.setdefault((recording.set, recording.subject), []).append(recording.points)
+        sets: dict[str, list[np.ndarray]] = {}
+        for (name, _), recordings in performers.items():
+            sets.setdefault(name, []).extend(straight_legs(recordings))
         recordings = [recording for found in sets.values() for recording in found]
         often = shares(sets.values())
         return Views(recordings, self.model.frames, o.batch_size, o.steps, o.seed, rank, world, often)
