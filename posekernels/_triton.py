@@ -223,10 +223,19 @@ def keep_words(counter, seed_ptr, stream, threshold):
 
 
 @triton.jit
+def load_tile(ptr, stride, row, rows, column, columns):
+    """[len(row), len(column)] of a [rows, columns] matrix whose rows are ``stride`` apart, in its dtype; 0 outside.
+
+    ``row`` is int64 where ``row * stride`` may pass 2**31.
+    """
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    return tl.load((ptr + row * stride)[:, None] + column[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
 def load_rows(ptr, stride, row, rows, column, C):
-    """[len(row), len(column)] float32 of a matrix whose rows are ``stride`` apart; 0 outside. ``row`` is int64."""
-    mask = (row < rows)[:, None] & (column < C)[None, :]
-    return tl.load((ptr + row * stride)[:, None] + column[None, :], mask=mask, other=0.0).to(tl.float32)
+    """``load_tile`` in float32. ``row`` is int64."""
+    return load_tile(ptr, stride, row, rows, column, C).to(tl.float32)
 
 
 @triton.jit
@@ -256,6 +265,24 @@ def layer_norm_rows(total, weight_ptr, bias_ptr, column, C, eps):
     centred, squares = centred_rows(total, column, C)
     y = centred / tl.sqrt(squares / C + eps)[:, None]
     return y * row_vector(weight_ptr, column, C) + row_vector(bias_ptr, column, C)
+
+
+@triton.jit
+def round_pieces(x, TYPE: tl.constexpr):
+    """Tiles, a tuple of them, in the dtype they are multiplied in: once, before the loops that do."""
+    y = ()
+    for i in tl.static_range(len(x)):
+        y = y + (x[i].to(TYPE),)
+    return y
+
+
+@triton.jit
+def add_pieces(x, z):
+    """x + z of two tuples of tiles."""
+    y = ()
+    for i in tl.static_range(len(x)):
+        y = y + (x[i] + z[i],)
+    return y
 
 
 def row_plan(C: int) -> dict[str, int]:

@@ -12,24 +12,21 @@ import triton
 import triton.language as tl
 
 from ..._adapters import contiguous
-from ..._triton import Compilation, compilation, dot_precision, launch_on, power_of_2
+from ..._triton import (
+    Compilation,
+    activate,
+    compilation,
+    dot_precision,
+    launch_on,
+    load_tile,
+    power_of_2,
+    round_pieces,
+    row_vector,
+)
 from ...prepared import derived
 from . import reference
 
 BLOCK_M = 64  # rows of a tile, 16 to a warp; of 128 joints of 17 fill more, but mixing is twice as wide
-
-
-@triton.jit
-def _weights(ptr, row, rows, stride, column, columns):
-    """[len(row), len(column)] of a matrix with ``stride`` between rows; 0 outside rows x columns."""
-    mask = (row < rows)[:, None] & (column < columns)[None, :]
-    return tl.load((ptr + row * stride)[:, None] + column[None, :], mask=mask, other=0.0)
-
-
-@triton.jit
-def _vector(ptr, column, columns):
-    """[1, len(column)] float32."""
-    return tl.load(ptr + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
@@ -42,20 +39,11 @@ def _zeros(N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
-def _rounded(x, TYPE: tl.constexpr):
-    """Once, before the loops that multiply with them: half the registers in 16 bits."""
-    y = ()
-    for i in tl.static_range(len(x)):
-        y = y + (x[i].to(TYPE),)
-    return y
-
-
-@triton.jit
 def _dot(total, x, weight_ptr, rows, stride, column, columns, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr):
-    """total + the pieces ``x``, BLOCK_K wide, times ``column`` of a matrix; as ``_weights``."""
+    """total + the pieces ``x``, BLOCK_K wide, times ``column`` of a matrix; as ``load_tile``."""
     k = tl.arange(0, BLOCK_K)
     for i in tl.static_range(len(x)):
-        weight = _weights(weight_ptr, i * BLOCK_K + k, rows, stride, column, columns)
+        weight = load_tile(weight_ptr, stride, i * BLOCK_K + k, rows, column, columns)
         total = tl.dot(x[i].to(weight.dtype), weight, total, input_precision=PRECISION)
     return total
 
@@ -76,7 +64,7 @@ def _add_product(
 def _add_vector(x, ptr, columns, BLOCK_N: tl.constexpr):
     y = ()
     for i in tl.static_range(len(x)):
-        y = y + (x[i] + _vector(ptr, i * BLOCK_N + tl.arange(0, BLOCK_N), columns),)
+        y = y + (x[i] + row_vector(ptr, i * BLOCK_N + tl.arange(0, BLOCK_N), columns),)
     return y
 
 
@@ -115,11 +103,6 @@ def _mix_all(totals, bad, matrix, mixes, values, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _relu(x):
-    return tl.where(x < 0, 0.0, x)  # NaN stays
-
-
-@triton.jit
 def _norm(h, gain_ptr, C, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr):
     """gain (h - mean) / (std + 1e-6) + shift, std with the divisor C - 1; gain and shift lie one after the other."""
     total, squares = tl.zeros((BLOCK_M,), tl.float32), tl.zeros((BLOCK_M,), tl.float32)
@@ -135,7 +118,7 @@ def _norm(h, gain_ptr, C, BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr):
     scale = 1.0 / (tl.sqrt(squares / (C - 1)) + 1e-6)
     for i in tl.static_range(len(h)):
         column = i * BLOCK_C + tl.arange(0, BLOCK_C)
-        y = y + (_vector(gain_ptr, column, C) * centred[i] * scale[:, None] + _vector(gain_ptr + C, column, C),)
+        y = y + (row_vector(gain_ptr, column, C) * centred[i] * scale[:, None] + row_vector(gain_ptr + C, column, C),)
     return y
 
 
@@ -145,7 +128,7 @@ def _conv(
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """sum_k T_k (x W_k) + bias, N pieces BLOCK_N wide, of pieces BLOCK_K wide; and ``bad``."""
-    x = _rounded(x, weight_ptr.dtype.element_ty)
+    x = round_pieces(x, weight_ptr.dtype.element_ty)
     y = ()
     for i in tl.static_range(N):  # one piece at a time: all their sums are more registers than there are
         column = i * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -235,7 +218,7 @@ def _denoise_kernel(
             h = _add_product(h, (mixed,), in_weight_ptr + p * Cin * C, Cin, C, BLOCK_I, BLOCK_C, PRECISION)
         h = _add_vector(h, in_bias_ptr, C, BLOCK_C)
         for layer in tl.range(0, layers, disable_licm=True):
-            n = _rounded(_norm(h, norm1_ptr + layer * 2 * C, C, BLOCK_M, BLOCK_C), TYPE)
+            n = round_pieces(_norm(h, norm1_ptr + layer * 2 * C, C, BLOCK_M, BLOCK_C), TYPE)
             h = _add_vector(h, proj_bias_ptr + layer * C, C, BLOCK_C)
             for head in tl.range(0, heads, disable_licm=True):
                 w = qkv_weight_ptr + layer * 3 * C * C + head * D
@@ -244,9 +227,9 @@ def _denoise_kernel(
                 q = _dot(narrow, n, w, C, 3 * C, head_column, D, BLOCK_C, PRECISION)
                 k = _dot(narrow, n, w + C, C, 3 * C, head_column, D, BLOCK_C, PRECISION)
                 v = _dot(narrow, n, w + 2 * C, C, 3 * C, head_column, D, BLOCK_C, PRECISION)
-                q += _vector(b, head_column, D)
-                k += _vector(b + C, head_column, D)
-                v += _vector(b + 2 * C, head_column, D)
+                q += row_vector(b, head_column, D)
+                k += row_vector(b + C, head_column, D)
+                v += row_vector(b + 2 * C, head_column, D)
                 scores = tl.dot(q.to(TYPE), tl.trans(k).to(TYPE), input_precision=PRECISION) * scale
                 scores = tl.where(pose[:, None] == pose[None, :], scores, float("-inf"))
                 share = tl.exp(scores - tl.max(scores, 1)[:, None])
@@ -258,7 +241,7 @@ def _denoise_kernel(
             matrix, mixes = _mixing(mixing_ptr, mixes_ptr, K + layer, BLOCK_M)
             n = _norm(h, norm2_ptr + layer * 2 * C, C, BLOCK_M, BLOCK_C)
             n, bad = _mix_all(_zeros(N, BLOCK_M, BLOCK_C), bad, matrix, mixes, n, PRECISION)
-            n = _rounded(n, TYPE)
+            n = round_pieces(n, TYPE)
             z = _zeros(N, BLOCK_M, BLOCK_C)
             for start in tl.range(0, hidden, BLOCK_H, disable_licm=True):
                 unit = start + tl.arange(0, BLOCK_H)
@@ -266,7 +249,7 @@ def _denoise_kernel(
                 unfolded = _dot(
                     tl.zeros((BLOCK_M, BLOCK_H), tl.float32), n, own, C, 2 * C, unit, 2 * C, BLOCK_C, PRECISION
                 )
-                unfolded = _relu(unfolded + _vector(fc1_bias_ptr + layer * 2 * C, unit, 2 * C))
+                unfolded = activate(unfolded + row_vector(fc1_bias_ptr + layer * 2 * C, unit, 2 * C), "relu")
                 own = fc2_weight_ptr + (layer * 2 * C + start) * C
                 z = _add_product(z, (unfolded,), own, 2 * C - start, C, BLOCK_H, BLOCK_C, PRECISION)
             # Read again rather than held in registers meanwhile.
@@ -280,14 +263,14 @@ def _denoise_kernel(
             )  # fmt: skip
             z = ()
             for i in tl.static_range(N):
-                piece, column = _relu(y[i]), i * BLOCK_C + tl.arange(0, BLOCK_C)
+                piece, column = activate(y[i], "relu"), i * BLOCK_C + tl.arange(0, BLOCK_C)
                 if shifts_ptr is not None:
                     if PER_POSE:
                         shift = (step * (rows // J) + first_row // J + pose) * layers + layer
                         there = live[:, None] & (column < C)[None, :]
                         piece += tl.load((shifts_ptr + shift * C)[:, None] + column[None, :], mask=there, other=0.0)
                     else:
-                        piece += _vector(shifts_ptr + (step * layers + layer) * C, column, C)
+                        piece += row_vector(shifts_ptr + (step * layers + layer) * C, column, C)
                 z = z + (piece,)
             y, bad = _conv(
                 z, bad, conv2_weight_ptr + layer * K * C * C, conv2_bias_ptr + layer * C, mixing_ptr, mixes_ptr, C, C,
@@ -295,7 +278,7 @@ def _denoise_kernel(
             )  # fmt: skip
             z = ()
             for i in tl.static_range(N):
-                z = z + (h[i] + _relu(y[i]),)
+                z = z + (h[i] + activate(y[i], "relu"),)
             h = z
         y, bad = _conv(
             h, bad, out_weight_ptr, out_bias_ptr, mixing_ptr, mixes_ptr, C, Cout, K, 1, BLOCK_M, BLOCK_C, BLOCK_O,

@@ -23,6 +23,7 @@ from ..._triton import (
     launch_on,
     mix_joints,
     power_of_2,
+    row_vector,
     splits,
 )
 
@@ -66,12 +67,6 @@ def _modulation_tile(modulation_ptr, column, J, Cout, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
-def _row_vector(ptr, column, columns):
-    """[1, len(column)] float32."""
-    return tl.load(ptr + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
-
-
-@triton.jit
 def _linear_grad(
     grad_ptr, h_ptr, scale_ptr, shift_ptr, first_row, rows, column, J, Cout,
     BLOCK_M: tl.constexpr, ACTIVATION: tl.constexpr,
@@ -81,12 +76,12 @@ def _linear_grad(
     if ACTIVATION != "none":
         z = _load_tile(h_ptr, first_row, rows, column, Cout, J, BLOCK_M).to(tl.float32)
         if scale_ptr is not None:
-            z = z * _row_vector(scale_ptr, column, Cout)
+            z = z * row_vector(scale_ptr, column, Cout)
         if shift_ptr is not None:
-            z = z + _row_vector(shift_ptr, column, Cout)
+            z = z + row_vector(shift_ptr, column, Cout)
         grad = grad * activation_slope(z, ACTIVATION)
     if scale_ptr is not None:
-        grad = grad * _row_vector(scale_ptr, column, Cout)
+        grad = grad * row_vector(scale_ptr, column, Cout)
     return grad
 
 
@@ -131,7 +126,7 @@ def _graph_conv_fwd_kernel(
             matrix, diagonal, dense = block_diagonal(adjacency_ptr + k * J * J, J, BLOCK_M, False)
             h = mix_joints(h, matrix, diagonal, dense, product, J, BLOCK_M, PRECISION)
     if bias_ptr is not None:
-        h += _row_vector(bias_ptr, column, Cout)
+        h += row_vector(bias_ptr, column, Cout)
 
     row = tl.arange(0, BLOCK_M)
     offset = first_row * Cout + row * Cout  # of each row
@@ -139,9 +134,9 @@ def _graph_conv_fwd_kernel(
     if h_ptr is not None:
         tl.store((h_ptr + offset)[:, None] + column[None, :], h, mask=mask)
     if scale_ptr is not None:
-        h *= _row_vector(scale_ptr, column, Cout)
+        h *= row_vector(scale_ptr, column, Cout)
     if shift_ptr is not None:
-        h += _row_vector(shift_ptr, column, Cout)
+        h += row_vector(shift_ptr, column, Cout)
     y = activate(h, ACTIVATION)
     if residual_ptr is not None:
         y += tl.load((residual_ptr + offset)[:, None] + column[None, :], mask=mask, other=0.0).to(tl.float32)
@@ -333,14 +328,14 @@ def _graph_conv_bwd_columns_kernel(
         if ACTIVATION != "none":
             z = h
             if scale_ptr is not None:
-                z *= _row_vector(scale_ptr, column, Cout)
+                z *= row_vector(scale_ptr, column, Cout)
             if shift_ptr is not None:
-                z += _row_vector(shift_ptr, column, Cout)
+                z += row_vector(shift_ptr, column, Cout)
             grad *= activation_slope(z, ACTIVATION)
         shift += tl.sum(grad, 0)
         if scale_ptr is not None:
             scale += tl.sum(grad * h, 0)
-            grad *= _row_vector(scale_ptr, column, Cout)
+            grad *= row_vector(scale_ptr, column, Cout)
         bias += tl.sum(grad, 0)
     out = partial_ptr + tl.program_id(1).to(tl.int64) * 3 * Cout + column
     tl.store(out, bias, mask=column < Cout)

@@ -19,13 +19,16 @@ from ..._triton import (
     PRECISIONS,
     Compilation,
     activate,
+    add_pieces,
     block_diagonal,
     compilation,
     dot_precision,
     launch_on,
     load_rows,
+    load_tile,
     mix_joints,
     power_of_2,
+    round_pieces,
     row_vector,
     splits,
     store_rows,
@@ -81,14 +84,6 @@ def _vector(ptr, column, C):
 
 
 @triton.jit
-def _rounded(x, TYPE: tl.constexpr):
-    y = ()
-    for i in tl.static_range(len(x)):
-        y = y + (x[i].to(TYPE),)
-    return y
-
-
-@triton.jit
 def _where(there, x):
     """x, and 0 elsewhere."""
     y = ()
@@ -102,14 +97,6 @@ def _gelu(x):
     y = ()
     for i in tl.static_range(len(x)):
         y = y + (activate(x[i], "gelu"),)
-    return y
-
-
-@triton.jit
-def _plus(x, z):
-    y = ()
-    for i in tl.static_range(len(x)):
-        y = y + (x[i] + z[i],)
     return y
 
 
@@ -150,18 +137,11 @@ def _norm(x, weight_ptr, bias_ptr, column, C, eps):
 
 
 @triton.jit
-def _matrix(ptr, row, rows, column, columns):
-    """[len(row), len(column)] of a [rows, columns] matrix; 0 outside."""
-    mask = (row < rows)[:, None] & (column < columns)[None, :]
-    return tl.load((ptr + row * columns)[:, None] + column[None, :], mask=mask, other=0.0)
-
-
-@triton.jit
 def _from(x, weight_ptr, column, C, hidden, H, PRECISION: tl.constexpr):
     """[len(row), len(hidden)]: pieces times [C, H]."""
     y = tl.zeros((x[0].shape[0], hidden.shape[0]), tl.float32)
     for i in tl.static_range(len(x)):
-        y = tl.dot(x[i], _matrix(weight_ptr, column[i], C, hidden, H), y, input_precision=PRECISION)
+        y = tl.dot(x[i], load_tile(weight_ptr, H, column[i], C, hidden, H), y, input_precision=PRECISION)
     return y
 
 
@@ -170,7 +150,7 @@ def _into(y, h, weight_ptr, hidden, H, column, C, PRECISION: tl.constexpr):
     """The pieces y + h times [H, C]."""
     z = ()
     for i in tl.static_range(len(y)):
-        z = z + (tl.dot(h, _matrix(weight_ptr, hidden, H, column[i], C), y[i], input_precision=PRECISION),)
+        z = z + (tl.dot(h, load_tile(weight_ptr, C, hidden, H, column[i], C), y[i], input_precision=PRECISION),)
     return z
 
 
@@ -199,13 +179,13 @@ def _graph_kernel(
     x = _rows(x_ptr, 3 * C, row, N, column, C)
     mean = _total(x) / C
     inverse = 1.0 / tl.sqrt(_squares(x, mean, column, C) / C + eps)
-    x = _rounded(_scaled(x, norm_weight_ptr, norm_bias_ptr, mean, inverse, column, C), dtype)
+    x = round_pieces(_scaled(x, norm_weight_ptr, norm_bias_ptr, mean, inverse, column, C), dtype)
     itself = tl.load(mixing1_ptr + joint * (J + 1)).to(tl.float32)[:, None]
     matrix, diagonal, dense = block_diagonal(mixing1_ptr + J * J, J, BLOCK_M, False)
     own, others = _zeros(BLOCK_M, column), _zeros(BLOCK_M, column)
     for block in tl.range(0, blocks, disable_licm=True):
         hidden = (tl.program_id(1) * blocks + block) * BLOCK_G + tl.arange(0, BLOCK_G)
-        modulation = _matrix(modulation1_ptr, joint, J, hidden, G).to(tl.float32)
+        modulation = load_tile(modulation1_ptr, G, joint, J, hidden, G).to(tl.float32)
         if PRECISION == "tf32x3":  # its parts would fill the registers: read again, from where no compiler can know
             x = _rows(x_ptr + block // blocks, 3 * C, row, N, column, C)
             x = _scaled(x, norm_weight_ptr, norm_bias_ptr, mean, inverse, column, C)
@@ -219,7 +199,7 @@ def _graph_kernel(
     matrix, diagonal, dense = block_diagonal(mixing2_ptr + J * J, J, BLOCK_M, False)
     graph_ptr += tl.program_id(1).to(tl.int64) * N * C
     for i in tl.static_range(len(column)):
-        modulation = _matrix(modulation2_ptr, joint, J, column[i], C).to(tl.float32)
+        modulation = load_tile(modulation2_ptr, C, joint, J, column[i], C).to(tl.float32)
         y = mix_joints(
             own[i] * (modulation * itself), matrix, diagonal, dense, others[i] * modulation, J, BLOCK_M, PRECISION
         )
@@ -242,9 +222,9 @@ def _parts(y, ptr, row, there, column, C, parts, apart):
 @triton.jit
 def _joint(x_ptr, graph_ptr, bias_ptr, weight_ptr, shift_ptr, row, N, column, C, parts, eps):
     """joint' = joint + norm(h) of rows [len(row)] int64: h is the sum of ``graph_ptr``'s parts and a bias."""
-    h = _plus(_zeros(row.shape[0], column), _vector(bias_ptr, column, C))
+    h = add_pieces(_zeros(row.shape[0], column), _vector(bias_ptr, column, C))
     h = _norm(_parts(h, graph_ptr, row, row < N, column, C, parts, N), weight_ptr, shift_ptr, column, C, eps)
-    return _plus(_rows(x_ptr, 3 * C, row, N, column, C), h)
+    return add_pieces(_rows(x_ptr, 3 * C, row, N, column, C), h)
 
 
 @triton.jit
@@ -278,15 +258,15 @@ def _limbs_kernel(
         u = _joint(
             x_ptr, graph_ptr, graph_bias_ptr, norm_out_weight_ptr, norm_out_bias_ptr, at, N, column, C, graph_parts, eps
         )
-        u = _plus(u, _rows(x_ptr + C, 3 * C, at, N, column, C))
+        u = add_pieces(u, _rows(x_ptr + C, 3 * C, at, N, column, C))
         u = _norm(u, norm_weight_ptr + own, norm_bias_ptr + own, column, C, eps)
         for i in tl.static_range(len(column)):
             weight_ptr = conv_weight_ptr + (branch * 3 + tap) * C * C
             limb = _into(limb, u[i].to(dtype), weight_ptr, column[i], C, column, C, PRECISION)
-    limb = _gelu(_plus(limb, _vector(conv_bias_ptr + own, column, C)))
+    limb = _gelu(add_pieces(limb, _vector(conv_bias_ptr + own, column, C)))
     h = _norm(limb, norm_mlp_weight_ptr + own, norm_mlp_bias_ptr + own, column, C, eps)
-    h = _rounded(h, dtype)
-    y = _where(part == 0, _plus(limb, _vector(fc2_bias_ptr + own, column, C)))
+    h = round_pieces(h, dtype)
+    y = _where(part == 0, add_pieces(limb, _vector(fc2_bias_ptr + own, column, C)))
     for block in tl.range(0, blocks, disable_licm=True):
         hidden = (part * blocks + block) * BLOCK_H + tl.arange(0, BLOCK_H)
         g = _from(h, fc1_weight_ptr + own * H, column, C, hidden, H, PRECISION)
@@ -311,7 +291,7 @@ def _projected(h, weight_ptr, bias_ptr, first, dim, D, column, C, PRECISION: tl.
     """[len(row), len(dim)] of the dtype of h: a head's queries, keys or values; ``weight_ptr`` [3 C, C]."""
     found = tl.zeros((h[0].shape[0], dim.shape[0]), tl.float32)
     for i in tl.static_range(len(h)):
-        weight = _matrix(weight_ptr + first * C, dim, D, column[i], C)
+        weight = load_tile(weight_ptr + first * C, C, dim, D, column[i], C)
         found = tl.dot(h[i], tl.trans(weight), found, input_precision=PRECISION)
     return (found + row_vector(bias_ptr + first, dim, D)).to(h[0].dtype)
 
@@ -345,19 +325,19 @@ def _body_kernel(
         x_ptr, graph_ptr, graph_bias_ptr, norm_out_weight_ptr, norm_out_bias_ptr, row, N, column, C, graph_parts, eps
     )
     _put(out_ptr, 3 * C, joint, row, N, column, C)
-    u = _plus(joint, _rows(x_ptr + C, 3 * C, row, N, column, C))
+    u = add_pieces(joint, _rows(x_ptr + C, 3 * C, row, N, column, C))
     part = u
     for branch in tl.static_range(2):
-        part = _plus(part, _branch(
+        part = add_pieces(part, _branch(
             u, limbs_ptr, of_ptr, branch_weight_ptr, branch_bias_ptr, branch, pose, place, J, rows, column, C, limbs,
             limb_parts, eps,
         ))  # fmt: skip
     _put(out_ptr + C, 3 * C, part, row, N, column, C)
-    body = _plus(part, _rows(x_ptr + 2 * C, 3 * C, row, N, column, C))
+    body = add_pieces(part, _rows(x_ptr + 2 * C, 3 * C, row, N, column, C))
     h = _norm(body, body_weight_ptr, body_bias_ptr, column, C, eps)
     dtype = x_ptr.dtype.element_ty
-    h = _rounded(h, dtype)
-    body = _plus(body, _vector(proj_bias_ptr, column, C))
+    h = round_pieces(h, dtype)
+    body = add_pieces(body, _vector(proj_bias_ptr, column, C))
     dim = tl.arange(0, BLOCK_D)
     for head in tl.range(0, heads, disable_licm=True):
         q = _projected(h, qkv_weight_ptr, qkv_bias_ptr, head * D, dim, D, column, C, PRECISION)

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._dropout import gpu_arguments
-from ..._triton import compilation, keep_elements, launch_on, splits
+from ..._triton import compilation, keep_elements, launch_on, row_vector, splits
 
 _PLAN = {"BLOCK_R": 32, "BLOCK_C": 64}
 _MOST_PARTS = 32  # of the rows, merged in one tile
@@ -26,7 +26,7 @@ def _place(part, tile, tiles, rows, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.conste
 def _vector(ptr, C, BLOCK_C: tl.constexpr):
     """[1, BLOCK_C] float32: the columns of this program."""
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    return tl.load(ptr + column, mask=column < C, other=0.0).to(tl.float32)[None, :]
+    return row_vector(ptr, column, C)
 
 
 @triton.jit

@@ -13,18 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import PRECISIONS, Compilation, compilation, dot_precision, launch_on, power_of_2, splits
+from ..._triton import PRECISIONS, Compilation, compilation, dot_precision, launch_on, load_tile, power_of_2, splits
 from .groups import Group, groups_of, rows_of
 from .reference import width_of
 
 _MOST = 16  # groups of a launch
-
-
-@triton.jit
-def _tile(ptr, pitch, row, rows, column, columns):
-    """[len(row), len(column)] of a [rows, columns] matrix whose rows are ``pitch`` apart; row is int64; 0 outside."""
-    mask = (row < rows)[:, None] & (column < columns)[None, :]
-    return tl.load((ptr + row * pitch)[:, None] + column[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -91,7 +84,7 @@ def _conv_fwd_kernel(
     y = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, channels * taps, BLOCK_K):
         depth = start + tl.arange(0, BLOCK_K)
-        x = _tile(x_of, pitch_of, row, windows, depth, channels * taps)
+        x = load_tile(x_of, pitch_of, row, windows, depth, channels * taps)
         weight = _filter(weight_of, out, columns, depth, channels, taps)
         y = tl.dot(x, tl.trans(weight), y, input_precision=PRECISION)
     y += _vector(_of(bias_ptr, group), out, columns * (has & 1), 0.0)  # of what the group has not, nothing is read
@@ -126,7 +119,7 @@ def _conv_bwd_x_kernel(
     y = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, Co, BLOCK_K):
         out = start + tl.arange(0, BLOCK_K)
-        grad = _tile(grad_ptr, Co, row, rows, out, Co)
+        grad = load_tile(grad_ptr, Co, row, rows, out, Co)
         weight = _filter(weight_ptr, out, Co, depth, Ci, width)
         y = tl.dot(grad, weight, y, input_precision=PRECISION)
     mask = (row < rows)[:, None] & (depth < Ci * width)[None, :]
@@ -156,8 +149,8 @@ def _conv_bwd_weight_kernel(
     first = tl.program_id(1).to(tl.int64) * tiles_per_split * BLOCK_K
     for tile in range(tiles_per_split):
         row = first + tile * BLOCK_K + tl.arange(0, BLOCK_K)
-        grad = _tile(grad_ptr, Co, row, rows, out, Co)
-        x = _tile(x_ptr, Ci * width, row, rows, depth, Ci * width)
+        grad = load_tile(grad_ptr, Co, row, rows, out, Co)
+        x = load_tile(x_ptr, Ci * width, row, rows, depth, Ci * width)
         y = tl.dot(tl.trans(grad), x, y, input_precision=PRECISION)
     place = (out * (Ci * width))[:, None] + (depth % Ci * width + depth // Ci)[None, :]
     mask = (out < Co)[:, None] & (depth < Ci * width)[None, :]

@@ -13,7 +13,18 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._adapters import contiguous
-from ..._triton import PRECISIONS, TYPE_NAMES, Compilation, compilation, dot_precision, launch_on, power_of_2
+from ..._triton import (
+    PRECISIONS,
+    TYPE_NAMES,
+    Compilation,
+    add_pieces,
+    compilation,
+    dot_precision,
+    launch_on,
+    load_tile,
+    power_of_2,
+    store_rows,
+)
 from . import reference
 from .sums import map_gradients
 
@@ -35,8 +46,7 @@ def _matrix(ptr, rows, columns, r, COLUMNS: tl.constexpr):
     """[len(piece), COLUMNS] of a contiguous [rows, columns] matrix for each piece of rows, 0 elsewhere."""
     y, c = (), tl.arange(0, COLUMNS)
     for i in tl.static_range(len(r)):
-        mask = (r[i] < rows)[:, None] & (c < columns)[None, :]
-        y = y + (tl.load((ptr + r[i] * columns)[:, None] + c[None, :], mask=mask, other=0.0),)
+        y = y + (load_tile(ptr, columns, r[i], rows, c, columns),)
     return y
 
 
@@ -45,8 +55,7 @@ def _store(ptr, value, rows, columns, r, COLUMNS: tl.constexpr):
     """Write what ``_matrix`` reads. Addresses are made where they are used: kept, they would fill the registers."""
     c = tl.arange(0, COLUMNS)
     for i in tl.static_range(len(r)):
-        mask = (r[i] < rows)[:, None] & (c < columns)[None, :]
-        tl.store((ptr + r[i] * columns)[:, None] + c[None, :], value[i], mask=mask)
+        store_rows(ptr, columns, value[i], r[i], rows, c, columns)
 
 
 @triton.jit
@@ -68,14 +77,6 @@ def _affine(ptr, C, T, r, BLOCK_T: tl.constexpr, NORM: tl.constexpr):
             else:
                 value = value + (_vector(ptr, tl.arange(0, BLOCK_T), T)[None, :],)
     return value
-
-
-@triton.jit
-def _plus(x, y):
-    z = ()
-    for i in tl.static_range(len(x)):
-        z = z + (x[i] + y[i],)
-    return z
 
 
 @triton.jit
@@ -205,7 +206,7 @@ def _second_map(
     else:
         z = _product(weight_ptr, C, 1, h_ptr, T, 1, C, C, T, None, r, BLOCK_T, DEPTH, TYPE, PRECISION)
     # The bias lies along what F mixes: slots, or coordinates.
-    return _plus(z, _affine(bias_ptr, C, T, r, BLOCK_T, MIX))
+    return add_pieces(z, _affine(bias_ptr, C, T, r, BLOCK_T, MIX))
 
 
 @triton.jit
@@ -216,7 +217,7 @@ def _first_map(
     """(normalised y, its inverse deviations) of y = A x + a."""
     TYPE: tl.constexpr = weight_ptr.dtype.element_ty
     y = _product(x_ptr, T, 1, weight_ptr, 1, T, C, T, T, None, r, BLOCK_T, DEPTH, TYPE, PRECISION)
-    y = _plus(y, _affine(bias_ptr, C, T, r, BLOCK_T, "temporal"))
+    y = add_pieces(y, _affine(bias_ptr, C, T, r, BLOCK_T, "temporal"))
     return _normalise(y, _inside(C, T, r, BLOCK_T, "temporal"), T, eps, "temporal")
 
 
@@ -266,15 +267,15 @@ def _temporal_mlp_fwd_kernel(
                 x_ptr, pre_weight_ptr + own * t, pre_bias_ptr + own, c, t, eps, r, BLOCK_T, DEPTH, PRECISION
             )
             h = _by_slot(h, _vector(pre_scale_ptr + own, slot, t), _vector(pre_shift_ptr + own, slot, t))
-            _store(source, _plus(h, _matrix(x_ptr, c, t, r, BLOCK_T)), c, t, r, BLOCK_T)
+            _store(source, add_pieces(h, _matrix(x_ptr, c, t, r, BLOCK_T)), c, t, r, BLOCK_T)
             tl.debug_barrier()  # the product reads what other threads wrote
         weight, bias = weight_ptr + block * mixed * mixed, bias_ptr + block * mixed
         z = _second_map(source, weight, bias, c, t, r, BLOCK_T, DEPTH, MIX, PRECISION)
         if NORM != "none":
             z, _ = _normalise(z, _inside(c, t, r, BLOCK_T, NORM), size, eps, NORM)
             z = _times(z, _affine(scale_ptr + block * affine, c, t, r, BLOCK_T, NORM))
-            z = _plus(z, _affine(shift_ptr + block * affine, c, t, r, BLOCK_T, NORM))
-        z = _plus(z, _matrix(state + neither, c, t, r, BLOCK_T))
+            z = add_pieces(z, _affine(shift_ptr + block * affine, c, t, r, BLOCK_T, NORM))
+        z = add_pieces(z, _matrix(state + neither, c, t, r, BLOCK_T))
         tl.debug_barrier()  # everybody has read the state
         state += step
         _store(state, z, c, t, r, BLOCK_T)
@@ -317,7 +318,7 @@ def _temporal_mlp_bwd_second_kernel(
     h = _matrix(saved_ptr, C, T, r, BLOCK_T)
     if pre_weight_ptr is not None:
         first, _ = _first_map(saved_ptr, pre_weight_ptr, pre_bias_ptr, C, T, eps, r, BLOCK_T, DEPTH, PRECISION)
-        h = _plus(h, _by_slot(first, _vector(pre_scale_ptr, t, T), _vector(pre_shift_ptr, t, T)))
+        h = add_pieces(h, _by_slot(first, _vector(pre_scale_ptr, t, T), _vector(pre_shift_ptr, t, T)))
     _store(h_ptr, h, C, T, r, BLOCK_T)
     if NORM == "none":
         _store(dz_ptr + b * C * T, _matrix(grad_ptr + b * C * T, C, T, r, BLOCK_T), C, T, r, BLOCK_T)
@@ -387,7 +388,7 @@ def _temporal_mlp_bwd_first_kernel(
         _store(dy_ptr, _norm_gradient(v, first, inverse, T, "temporal"), C, T, r, BLOCK_T)
         tl.debug_barrier()  # the product reads what other threads wrote
         total = _product(dy_ptr, T, 1, pre_weight_ptr, T, 1, C, T, T, dh, r, BLOCK_T, DEPTH, TYPE, PRECISION)
-    total = _plus(total, _matrix(grad_ptr + b * C * T, C, T, r, BLOCK_T))
+    total = add_pieces(total, _matrix(grad_ptr + b * C * T, C, T, r, BLOCK_T))
     _store(grad_ptr + b * C * T, total, C, T, r, BLOCK_T)
 
 
