@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from posekernels.archive import DataError
 from posekernels.extras import needs
@@ -26,6 +26,16 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf,gif,ogg,mxf,dv,ivf,h264,hevc,m4v,mjpeg,"
     "apng,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 )
+# What a picture's tag of how the camera was held asks for; 1 asks for nothing.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 USUAL = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 90, 100, 120, 240)
 
 
@@ -125,8 +135,10 @@ class Video:
 
     def _open(self, file: Path) -> Image.Image:
         try:
-            return Image.open(file).convert("RGB")
-        except (UnidentifiedImageError, OSError, ValueError) as error:
+            image = Image.open(file)
+            image.load()
+            return upright(image).convert("RGB")
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
             raise DataError(f"{file}: not a picture that can be read") from error
 
     # -- with FFmpeg, through PyAV
@@ -240,6 +252,15 @@ class Video:
         while image is not None and given < self.count:
             yield image
             given += 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A loaded picture as its camera was held, which phones write beside the pixels."""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # of damaged tags Pillow raises many kinds; the picture itself is whole
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 class Backgrounds:

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from posekernels.archive import DataError
 from posekernels.people.video import Backgrounds, Video
@@ -45,6 +46,27 @@ def test_a_sideways_phone_video_comes_upright(tmp_path):
     assert video.size == (48, 64) and images[0].shape == (64, 48, 3) and len(images) == 12
     bright = [image[8, 8, 0] > 200 for image in (images[0], images[0][::-1], images[0][:, ::-1], images[0][::-1, ::-1])]
     assert bright.count(True) == 1 and not bright[0], "the bright quarter has turned with the picture"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["x.jpg", "x.png"])
+def test_a_picture_of_a_phone_comes_upright(tmp_path, name, orientation):
+    tags, pixels = Image.Exif(), np.zeros((48, 64, 3), np.uint8)
+    tags[0x0112], pixels[:24, :32] = orientation, 255
+    Image.fromarray(pixels).save(tmp_path / name, exif=tags)
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / name)))
+    assert wanted.shape == ((48, 64, 3) if orientation < 5 else (64, 48, 3))
+    for video in (Video(tmp_path / name), Video(tmp_path)):
+        (image,) = video
+        assert video.size == image.shape[1::-1] and (image == wanted).all()
+
+
+def test_damaged_tags_leave_the_picture(tmp_path):
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    whole = tags.tobytes()
+    Image.new("RGB", (64, 48)).save(tmp_path / "x.webp", exif=whole.replace(b"MM", b"M?").replace(b"II", b"I?"))
+    assert Video(tmp_path / "x.webp").size == (64, 48)
 
 
 def test_uneven_rate_is_evened_out(tmp_path):
@@ -136,8 +158,6 @@ def test_a_damaged_part_is_passed_over(tmp_path):
 
 
 def test_a_folder_of_several_videos_asks_which(tmp_path):
-    from PIL import Image
-
     for camera in (1, 2):
         for t in (2, 10, 1):
             Image.new("RGB", (40, 30), (10 * t, 100 * camera, 0)).save(tmp_path / f"cam{camera}_{t}_1080p.png")
