@@ -30,7 +30,7 @@ from posekernels.limits import free_memory
 from posekernels.models.load import fill
 
 from . import trial
-from .place import Place, move
+from .place import Place, move, tell
 from .recipes import BATCH, Recipe
 from .run_folder import FORMAT, Log, clear, curve, plain, read_run, save_options, sinks_of
 
@@ -252,6 +252,8 @@ class Loop:
         loader = recipe.make_loader(place.rank, place.world)
         self.look_ahead(loader)
         epochs = recipe.epochs(stage)
+        if saved:
+            tell(self.goes_on(epochs, len(loader)))
         show = self.options.progress
         with tqdm(
             total=epochs * len(loader),
@@ -498,6 +500,15 @@ class Loop:
             raise ValueError(f"{where}: a run of {len(saved['random'])} processes, resumed with {place.world}")
         at.losses = {k: [torch.tensor(t, device=place.device), n] for k, (t, n) in saved["losses"][place.rank].items()}
         set_random_state(saved["random"][place.rank], place.device)
+
+    def goes_on(self, epochs: int, batches: int) -> str:
+        """Where a resumed run begins, in words."""
+        at, recipe, where = self.at, self.recipe, self.folder / self.options.resume
+        stage = f"stage {at.stage + 1} of {recipe.stages}, " if recipe.stages > 1 else ""
+        if at.epoch >= epochs:
+            return f"{stage}all {epochs} epochs are in {where}"
+        begun = f", after {at.batch} of {batches} batches" if at.batch else ""
+        return f"goes on at {stage}epoch {at.epoch + 1} of {epochs}{begun}, from {where}"
 
     def leave(self) -> None:
         self.mean_losses()  # a run that has diverged is not saved

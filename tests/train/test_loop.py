@@ -46,11 +46,17 @@ def interrupt_at(*moments, by=signal.SIGINT):
 @pytest.mark.parametrize(  # 12 batches an epoch: within epochs, and after their last batches
     "moment, by", [(2, signal.SIGINT), (11, signal.SIGTERM), (12, signal.SIGINT), (17, signal.SIGHUP)]
 )
-def test_an_interrupted_run_continued_is_the_unbroken_run(tmp_path, moment, by):
+def test_an_interrupted_run_continued_is_the_unbroken_run(tmp_path, capsys, moment, by):
     _, whole = train(tmp_path / "whole")
     with pytest.raises(Interrupted, match="--resume"):
         train(tmp_path / "broken", interrupt_at(moment, by=by))
+    capsys.readouterr()
     _, resumed = train(tmp_path / "broken", resume="last.pt")
+    epoch, batch = divmod(moment, 12)
+    told = (
+        f"goes on at epoch {epoch + 1} of 3, after {batch + 1} of 12 batches, from {tmp_path / 'broken' / 'last.pt'}\n"
+    )
+    assert capsys.readouterr().out.startswith(told)
     assert len(whole) == 3 and weights(tmp_path / "whole")["step"] == 36
     assert without_seconds(resumed) == without_seconds(whole)
     for part in ("weights", "ema"):
@@ -159,10 +165,15 @@ def test_stages_start_from_the_best_before_and_resume(tmp_path):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_longer_training_continues_a_finished_run(tmp_path):
+def test_longer_training_continues_a_finished_run(tmp_path, capsys):
     train(tmp_path / "long", epochs=3)
     train(tmp_path / "short", epochs=2)
+    assert "goes on" not in capsys.readouterr().out
     train(tmp_path / "short", epochs=3, resume="last.pt")
+    last = tmp_path / "short" / "last.pt"
+    assert capsys.readouterr().out.startswith(f"goes on at epoch 3 of 3, from {last}\n")
+    train(tmp_path / "short", epochs=3, resume="last.pt")
+    assert capsys.readouterr().out == f"all 3 epochs are in {last}\n"
     a, b = (weights(tmp_path / n)["weights"] for n in ("long", "short"))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
