@@ -46,6 +46,7 @@ function drawSpace(view) {
   const box = $("space"),
     project = view.projector(box.clientWidth, box.clientHeight),
     tags = $("tags").children;
+  const placed = [];
   film.bodies.forEach((body, i) => {
     const tag = tags[i],
       pose = many ? body.pose(state.frame + state.share) : null;
@@ -55,11 +56,29 @@ function drawSpace(view) {
         if (pose[3 * j + 2] > (top ? top[2] : -1e9)) top = film.joint(pose, j);
     const at = top && project(plus(film.joint(pose, film.root), [0, 0, 1], top[2] + 0.24 - pose[3 * film.root + 2]));
     tag.hidden = !at || at[2] < 0.1;
-    if (at) tag.style.transform = `translate(${at[0].toFixed(1)}px, ${at[1].toFixed(1)}px) translate(-50%, -50%)`;
+    if (!tag.hidden) {
+      const spot = free(at, tag, placed);
+      tag.style.transform = `translate(${spot[0].toFixed(1)}px, ${spot[1].toFixed(1)}px) translate(-50%, -50%)`;
+    }
     tag.style.opacity = state.picked === null || state.picked === i ? 1 : 0.45;
   });
   document.body.dataset.frame = state.frame;
 }
+
+// Where a tag goes that would be at [x, y]: above those placed before which it would cover, and comes there by degrees.
+function free([x, y], tag, placed) {
+  tag.wide ||= tag.offsetWidth;
+  tag.tall ||= tag.offsetHeight + 2;
+  for (const other of placed) {
+    const over = (tag.wide + other.wide) / 2 - Math.abs(x - other.x),
+      under = tag.tall - Math.abs(y - other.y);
+    if (over > 0 && under > 0)
+      y -= (y - other.y + tag.tall) * Math.min(1, over / APART) * Math.min(1, under / APART);
+  }
+  placed.push({ x, y, wide: tag.wide });
+  return [x, y];
+}
+const APART = 4; // pixels of overlap that a tag has given way at
 
 // Skeletons over the image.
 function drawScreen(canvas = $("overlay"), pen = canvas.getContext("2d"), ratio = window.devicePixelRatio || 1) {
@@ -87,6 +106,7 @@ function drawScreen(canvas = $("overlay"), pen = canvas.getContext("2d"), ratio 
     pen.strokeRect(0, 0, ...film.size);
   }
   pen.lineCap = "round";
+  const several = film.bodies.filter((body) => body.pixels).length > 1;
   for (const body of film.bodies) {
     const points = body.pixelsAt(state.frame);
     if (!points) continue;
@@ -111,7 +131,7 @@ function drawScreen(canvas = $("overlay"), pen = canvas.getContext("2d"), ratio 
         pen.lineCap = "round";
       }
     pen.setLineDash([]);
-    if (!many) continue;
+    if (!several) continue;
     let top = -1;
     for (let j = 0; j < film.joints.length; j++)
       if (points[2 * j + 1] < (top < 0 ? Infinity : points[2 * top + 1])) top = j;

@@ -35,11 +35,11 @@ void main() {
 
 const SHADOW_VERTEX = `#version 300 es
 in vec2 position; in vec4 a; in vec4 b;
-uniform mat4 viewMatrix; uniform mat4 projectionMatrix; uniform vec3 light;
+uniform mat4 viewMatrix; uniform mat4 projectionMatrix;
 out vec2 at; out vec4 ends; out vec4 blur;
 void main() {
-  // The light leans a little, so that a raised arm throws its shadow beside the body.
-  vec2 p = a.xy - light.xy / light.z * a.z * 0.35, q = b.xy - light.xy / light.z * b.z * 0.35, axis = q - p;
+  // Straight below, so that feet which stand meet their shadow, and one who jumps is seen to be above the floor.
+  vec2 p = a.xy, q = b.xy, axis = q - p;
   float span = length(axis);
   vec2 w = span > 1e-5 ? axis / span : vec2(1, 0), side = vec2(-w.y, w.x);
   float soft = 0.05 + 0.20 * max(max(a.z, b.z), 0.0), reach = max(a.w, b.w) + 1.6 * soft;
@@ -157,7 +157,7 @@ class Scene {
     const { gl } = this,
       square = { position: { size: 2, data: new Float32Array([-1, -1, 1, -1, -1, 1, 1, 1]) } };
     const geometry = new OGL.Geometry(gl, { ...square, ...this.instances(solids, ["a", "b"]) });
-    const uniforms = { light: { value: LIGHT }, strength: { value: 0.3 } };
+    const uniforms = { strength: { value: 0.3 } };
     const program = new OGL.Program(gl, {
       vertex: SHADOW_VERTEX,
       fragment: SHADOW_FRAGMENT,

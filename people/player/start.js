@@ -10,7 +10,8 @@ function button(text, press, parent) {
 }
 
 function build() {
-  const people = film.bodies.length === 1 ? "1 person" : `${film.bodies.length} people`;
+  const shown = film.bodies.filter((body) => !body.pale).length, // what they are compared with is nobody else
+    people = shown === 1 ? "1 person" : `${shown} people`;
   const frames = document.createElement("span");
   frames.textContent = `, ${film.frames} frame${film.frames === 1 ? "" : "s"}`;
   $("about").append(people, frames, `, ${film.seconds.toFixed(1)} s`);
@@ -44,7 +45,7 @@ function build() {
       made.append(canvas, title, note);
       return canvas;
     };
-    crowd(chip("Everybody", null, people));
+    crowd(chip("Everybody", null, shown === film.bodies.length ? people : "all at once"));
     for (const body of film.bodies) chip(body.name, body.index, "");
   }
   if (!film.bones.some(([, , side]) => side)) $("space").classList.add("no-sides");

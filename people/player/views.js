@@ -58,11 +58,21 @@ function goal(dt) {
     lean = Math.abs(Math.sin(angle));
   const [x, y, z] = minus(now.centre, follow.centre); // of somebody who is faster than the view
   const behind = Math.max(0, Math.hypot(x, y) - 0.5) + Math.max(0, Math.abs(z) - 0.1);
-  const tall = 1.16 * (follow.reach + follow.across * lean + follow.rise * Math.cos(angle)) + behind,
+  const covered = under($("views"), box); // of the height, by buttons as wide as the view
+  const tall = (1.16 * (follow.reach + follow.across * lean + follow.rise * Math.cos(angle)) + behind) / (1 - covered),
     wide = 1.08 * (follow.across + 0.75 * follow.reach) + behind;
   const near = 0.6 * follow.across + follow.rise * lean + 0.2; // how far somebody stands in front of the middle
   const distance = (Math.max(tall / slope, wide / (slope * aspect)) + near) * state.zoom;
-  return View.orbit(plus(follow.centre, state.pan), state.azimuth, state.elevation, distance);
+  const view = View.orbit(plus(follow.centre, state.pan), state.azimuth, state.elevation, distance),
+    raised = covered * distance * slope;
+  return new View(plus(view.eye, view.up, raised), plus(view.target, view.up, raised), view.up, view.field);
+}
+
+// The share of the box's height down to the foot of what lies across its top, and one tag above another below it; 0
+// where that leaves the middle free.
+function under(buttons, box) {
+  if (buttons.offsetWidth < 0.6 * box.clientWidth) return 0;
+  return (buttons.offsetTop + buttons.offsetHeight + (many ? 26 : 0)) / box.clientHeight;
 }
 
 // The camera that filmed the bodies looked at; their mean, where each has its own.

@@ -283,6 +283,73 @@ def test_what_is_drawn_how_and_whose_curves_they_are(tmp_path):
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [390, 900, 1600])
+def test_what_is_compared_has_names_that_can_be_read(tmp_path, width):
+    """A prediction and the truth stand in one place, and are one person."""
+    truth = walker(40, 30, (0, 0), 0.4)
+    bodies = [Body("Prediction", truth + 0.02, seen(truth)[0]), Body("Ground truth", truth, pale=True)]
+    with Opened(write(tmp_path / "x.html", Film("x", 30, H36M_17, bodies, SIZE)), width, 844) as opened:
+        opened.seek(20)
+        views, *tags = (
+            opened.page.locator(name).bounding_box()
+            for name in ("#views", "#tags :nth-child(1)", "#tags :nth-child(2)")
+        )
+        boxes = [(b["x"], b["y"], b["x"] + b["width"], b["y"] + b["height"]) for b in (views, *tags)]
+        for i, (a, b) in enumerate([(0, 1), (0, 2), (1, 2)]):
+            (left, top, right, low), (x, y, u, v) = boxes[a], boxes[b]
+            assert right <= x or u <= left or low <= y or v <= top, ("covered", i, boxes)
+        assert opened.page.locator("#about").inner_text().startswith("1 person")
+        screen = opened.run("(({width, height}) => width / height)($('screen').getBoundingClientRect())")
+        assert width > 400 or screen == pytest.approx(SIZE[0] / SIZE[1], rel=0.03), "nothing black beside it"
+
+
+@needs_browser
+def test_tags_of_people_who_meet_give_way_little_by_little(tmp_path):
+    """So that nothing leaps when two cross."""
+    one, other = walker(60, 30, (-1, 0), 0.0), walker(60, 30, (1, 0.3), np.pi)
+    with Opened(write(tmp_path / "x.html", Film("x", 30, H36M_17, [body(1, one), body(2, other)], SIZE))) as opened:
+        opened.run("pick(null)")
+        place = "(i) => (({x, y, width, height}) => [x + width / 2, y + height / 2, width])"
+        place += "($('tags').children[i].getBoundingClientRect())"
+        found = []
+        for frame in range(10, 40):
+            opened.run(f"state.frame = {frame}; draw(null)")
+            found.append([opened.run(f"({place})({i})") for i in (0, 1)])
+        at = np.array(found)
+        across, down = np.abs(at[:, 0, 0] - at[:, 1, 0]), np.abs(at[:, 0, 1] - at[:, 1, 1])
+        assert across.min() < 4 and (down[across < at[0, 0, 2] - 5] > 20).all()
+
+
+@needs_browser
+def test_shadows_are_below_people(tmp_path):
+    with Opened(write(tmp_path / "x.html", film(1))) as opened:
+        opened.seek(20)
+        opened.run("lookFrom('Top')")
+        opened.settle()
+        off = opened.run("""(() => {
+          gather();
+          lists.solids.count = 0;
+          scene.parts[0].visible = false; // the floor
+          scene.render(shown, theme, follow.centre, 7);
+          const { width, height } = scene.canvas, copy = document.createElement("canvas"), pen = copy.getContext("2d");
+          Object.assign(copy, { width, height });
+          pen.drawImage(scene.canvas, 0, 0);
+          const dark = pen.getImageData(0, 0, width, height).data;
+          let sum = 0, x = 0, y = 0;
+          for (let i = 3; i < dark.length; i += 4) {
+            const at = (i - 3) / 4;
+            sum += dark[i];
+            x += dark[i] * (at % width);
+            y += dark[i] * Math.floor(at / width);
+          }
+          const pose = film.bodies[0].pose(20), ground = film.joint(pose, film.root);
+          const [u, v, , metre] = shown.projector(width, height)([ground[0], ground[1], 0]);
+          return sum ? Math.hypot(x / sum - u, y / sum - v) / metre : null;
+        })()""")
+        assert off < 0.1, "metres"
+
+
+@needs_browser
 @pytest.mark.parametrize("width", [390, 820])
 def test_fingers_find_every_target(tmp_path, width):
     with Opened(write(tmp_path / "x.html", film(2, now=60, files=[tmp_path / "x.npz"])), width, 844) as opened:
