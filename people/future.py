@@ -1,4 +1,4 @@
-"""What a network forecasts, on bones that stay as long and feet that stand where they stand: ``believable``."""
+"""What a network forecasts, made ``believable``: bones stay as long, feet that stand stay there, and things fall."""
 
 from __future__ import annotations
 
@@ -12,19 +12,31 @@ LOOKED = 0.4  # seconds of the past that say where feet stand
 SLOW, SLOWER = 2.0, 0.9  # m/s, and of the other foot's speed: a foot that is slower than both stands
 STILL = 0.05  # m/s: whatever the other does
 FADES = 0.3  # seconds in which what is new at the last frame seen goes away
+GRAVITY = 9.81  # m/s^2
+WATCHED = 0.16  # seconds: the last ones tell whether somebody is in the air
+CLEAR = 0.08  # metres: ankles of somebody on tiptoe are hardly higher
+GIVES = 0.08  # seconds: knees of somebody who lands give way most after so long
 
 
 def believable(past: np.ndarray, future: np.ndarray, fps: float) -> np.ndarray:
     """[T, 17, 3] ``future`` whose bones are as long as in the last frame seen, and whose feet do not slide.
 
-    A network that is not sure where legs are forecasts their mean, which hardly moves, on a body that walks on.
+    A network that is not sure where legs are forecasts their mean, which hardly moves, on a body that walks on, or that
+    stays in mid-air: whoever is there in the last frame seen falls to the floor that they stood on before.
 
     Args:
         past, future: [P, 17, 3], [T, 17, 3] metres, z up; the one follows the other.
     """
-    past = past[-max(2, round(LOOKED * fps)) :].astype(np.float64)
+    seen, found = past.astype(np.float64), as_long(future.astype(np.float64), past[-1])
+    flight = in_the_air(seen, fps)
+    return (held(seen, found, fps) if flight is None else fallen(seen, found, fps, *flight)).astype(future.dtype)
+
+
+def held(past: np.ndarray, future: np.ndarray, fps: float) -> np.ndarray:
+    """``future`` whose feet stand where they stand."""
+    past = past[-max(2, round(LOOKED * fps)) :]
     now = len(past) - 1
-    whole = np.concatenate((past, as_long(future.astype(np.float64), past[-1])))
+    whole = np.concatenate((past, future))
     speed = np.linalg.norm(np.diff(whole[:, ANKLES], axis=0), axis=-1) * fps
     still = (speed < SLOW) & (speed < SLOWER * speed[:, ::-1] + STILL)
     poses, path = whole - whole[:, :1], whole[:, 0]
@@ -32,7 +44,58 @@ def believable(past: np.ndarray, future: np.ndarray, fps: float) -> np.ndarray:
     root, places = steadied(sure[:, None, None] * np.eye(3), sure[:, None] * path, poses, still, fps)
     found = planted(poses, root, places, still, fps, stretch=1.0) + root[:, None]
     fading = np.exp(-np.arange(1, len(future) + 1) / (FADES * fps))[:, None, None]
-    return as_long(found[now + 1 :] - fading * (found[now] - whole[now]), past[-1]).astype(future.dtype)
+    return as_long(found[now + 1 :] - fading * (found[now] - whole[now]), past[-1])
+
+
+def in_the_air(past: np.ndarray, fps: float) -> tuple[float, np.ndarray] | None:
+    """How high ankles are on the floor, metres, and how fast the hips go [3], m/s, of somebody who flies at the end.
+
+    Nothing of them is near the floor then, and their hips fall faster and faster; None of all others.
+    """
+    count = max(3, round(WATCHED * fps)) + 1
+    if len(past) < 2 * count:
+        return None
+    floor = float(np.percentile(past[:, ANKLES, 2].min(1), 10))
+    last, times = past[-count:], np.arange(1 - count, 1) / fps
+    clear = last[..., 2].min(1) > floor + CLEAR
+    falls = -2 * np.polyfit(times, last[:, 0, 2], 2)[0]
+    if not clear[-2:].all() or falls < GRAVITY / 2:
+        return None
+    some = np.flatnonzero(~clear)[-1] + 1 if not clear.all() else 0  # since when nothing touches the floor
+    some = min(some, count - 3)
+    way = last[some:, 0].copy()
+    way[:, 2] += GRAVITY / 2 * times[some:] ** 2
+    return floor, np.polyfit(times[some:], way, 1)[0]
+
+
+def fallen(past: np.ndarray, future: np.ndarray, fps: float, floor: float, speed: np.ndarray) -> np.ndarray:
+    """``future`` of somebody who flies: they go on as gravity has it until a foot meets the floor, where knees give.
+
+    Args:
+        floor, speed: of ``in_the_air``.
+    """
+    times = np.arange(1, len(future) + 1)[:, None] / fps
+    way = past[-1, 0] + speed * times
+    way[:, 2] -= GRAVITY / 2 * times[:, 0] ** 2
+    stood = floor + (future[:, :1, 2] - future[:, ANKLES, 2]).max(1)  # how high hips are while the lower foot stands
+    low = np.flatnonzero(way[:, 2] <= stood)
+    land = int(low[0]) if len(low) else len(future)
+    flown = future[:land] + (way[:land] - future[:land, 0])[:, None]
+    if land == len(future):
+        return flown
+    rest = future[land:].copy()
+    rest[..., :2] += way[land, :2] - rest[0, 0, :2]
+    rest[..., 2] += (stood[land:] - rest[:, 0, 2])[:, None]
+    before = np.concatenate((past, flown))
+    before[..., 2] += (stood[land] - before[:, 0, 2])[:, None]  # as if they had come on level ground
+    rest = held(before, rest, fps)
+    since, hits = np.arange(0.5, len(rest)) / fps, speed[2] - GRAVITY * times[land, 0]
+    root, places = rest[:, 0].copy(), rest[:, ANKLES].copy()
+    root[:, 2] += hits * since * np.exp(-since / GIVES)
+    places[..., 2] = np.maximum(places[..., 2], floor)
+    stands = np.ones((len(rest) - 1, 2), bool)
+    rest = planted(rest - rest[:, :1], root, places, stands, fps, stretch=1.0) + root[:, None]
+    return np.concatenate((flown, rest))
 
 
 def as_long(poses: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 from posekernels import models
 from posekernels.models.forecasting import with_path, without_path
 from posekernels.models.pkd import roll_out
-from posekernels.people.future import as_long, believable
+from posekernels.people.future import as_long, believable, held, in_the_air
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train.data.motion import load_starter
 from posekernels.train.recipes.any_camera import detectors_joints, motions
@@ -16,13 +16,23 @@ FPS, ANKLES = 25.0, [3, 6]
 
 
 @pytest.fixture(scope="module")
-def forecasts():
-    """Past, truth and forecast, [N, T, 17, 3]."""
+def recordings():
+    """[T, 17, 3] at 25 frames per second, which no training of ours saw."""
+    return [detectors_joints(torch.from_numpy(r[::2].copy()).float()) for r in motions(load_starter().test)]
+
+
+@pytest.fixture(scope="module")
+def forecasts(recordings):
+    """Past, truth and forecast, [N, T, 17, 3], every 30 frames."""
+    return forecast_of(recordings, 30)
+
+
+def forecast_of(recordings, step: int, chosen=lambda past: slice(None)):
+    """Past, truth and forecast of windows every ``step`` frames, of those ``chosen`` by their past [N, T, 17, 3]."""
     net = models.load("forecaster")
     length = net.history + 25
-    recordings = [torch.from_numpy(r[::2].copy()).float() for r in motions(load_starter().test)]
-    windows = [detectors_joints(r).unfold(0, length, 30).movedim(-1, 1) for r in recordings if len(r) >= length]
-    windows = torch.cat(windows)
+    windows = torch.cat([r.unfold(0, length, step).movedim(-1, 1) for r in recordings if len(r) >= length])
+    windows = windows[chosen(windows[:, : net.history].numpy())]
     past, truth = windows[:, : net.history], windows[:, net.history :]
     with torch.no_grad():
         found = without_path(roll_out(net, with_path(past, net.history - 1), 25), past[:, -1, 0])
@@ -42,6 +52,7 @@ def test_feet_slide_less_and_nothing_else_gets_worse(forecasts):
     planted = speeds(past, truth) < 0.1
     assert speeds(past, better)[planted].mean() < 0.9 * speeds(past, found)[planted].mean()
     walk = np.linalg.norm(truth[:, -1, 0] - past[:, -1, 0], axis=-1) > 0.5
+    walk &= np.array([in_the_air(p, FPS) is None for p in past.astype(float)])  # of whoever flies no foot is quiet
     assert walk.sum() > 3
     quieter = [speeds(past[walk], x[walk]).min(-1).mean() for x in (found, better)]  # of the two feet
     assert quieter[1] < 0.5 * quieter[0]
@@ -60,6 +71,62 @@ def test_whoever_sways_stays_where_they_stand(forecasts):
     found = believable(past, future, FPS)
     assert np.abs(found - past[0])[:, ANKLES].max() < 0.02 < np.abs(future - past[0])[:, ANKLES].max()
     assert np.abs(found - future)[:, 8].max() < 0.07, "and the trunk goes its way"
+
+
+def standing_still(past: np.ndarray, future: np.ndarray) -> np.ndarray:
+    """Without gravity."""
+    return held(past.astype(float), as_long(future.astype(float), past[-1]), FPS)
+
+
+def test_whoever_jumps_comes_down(recordings):
+    """Jumps of the starter set; who climbs or swings is high up too, and does not fall."""
+
+    def flying(past):
+        return np.array([in_the_air(p, FPS) is not None for p in past.astype(float)])
+
+    past, truth, found = forecast_of(recordings, 2, flying)
+    assert len(past) > 4
+    hips = {}
+    for how in (standing_still, lambda p, f: believable(p, f, FPS)):
+        made = np.stack([how(p, f) for p, f in zip(past, found)])
+        hips[how is standing_still] = np.abs(made - truth)[:, :, 0, 2].mean(0)
+    assert hips[False].mean() < 0.7 * hips[True].mean() and hips[False][4] < 0.4 * hips[True][4], hips
+    floor = np.percentile(past[:, :, ANKLES, 2].min(-1), 10, axis=1)
+    lowest = made[:, :, ANKLES, 2].min(-1) - floor[:, None]
+    assert lowest.min() > -0.03 and np.abs(lowest[:, -1]).max() < 0.06, "on the floor, not below it"
+    step = np.linalg.norm(np.diff(np.concatenate((past[:, -1:], made), 1)[:, :, 0], axis=1), axis=-1) * FPS
+    assert step.max() < 1.3 * np.linalg.norm(np.diff(past[:, :, 0], axis=1), axis=-1).max() * FPS, "nothing leaps"
+    bones = np.linalg.norm(made - made[:, :, [max(p, 0) for p in H36M_17.parents]], axis=-1)
+    assert bones.std(1).max() < 1e-4
+
+
+@pytest.mark.parametrize("fps", [25.0, 60.0])
+def test_a_body_that_is_thrown_flies_a_parabola(recordings, fps):
+    """One pose all the time, 2.5 m/s upwards since 0.2 s ago, which the network takes to hang there."""
+    pose, since = recordings[0][0].numpy().astype(float), 0.2
+    pose[..., 2] -= pose[ANKLES, 2].min()
+    t = np.arange(-round(fps), round(fps)) / fps + 1 / fps
+    rise = np.where(t + since > 0, 2.5 * (t + since) - 9.81 / 2 * (t + since) ** 2, 0)
+    whole = pose + np.maximum(rise, 0)[:, None, None] * np.array([0, 0, 1.0])
+    now = round(fps)
+    made = believable(whole[:now], np.repeat(whole[now - 1 : now], now, 0), fps)
+    in_air = rise[now:] > 0
+    np.testing.assert_allclose(made[in_air][:-1, 0, 2], whole[now:][in_air][:-1, 0, 2], atol=0.02)
+    after = made[~in_air]
+    assert np.abs(after[:, ANKLES, 2]).max() < 0.15 and after[:, ANKLES, 2].min() > -0.01
+    assert after[:, 0, 2].min() < pose[0, 2] - 0.02 and abs(after[-1, 0, 2] - pose[0, 2]) < 0.01, "knees give a moment"
+
+
+def test_whoever_touches_the_floor_does_not_fall(forecasts):
+    past, _, found = forecasts
+    ankles = past[:, :, ANKLES, 2].min(-1)
+    near = ankles[:, -1] < np.percentile(ankles, 10, axis=1) + 0.06
+    assert near.sum() > 10
+    for p, f in zip(past[near], found[near]):
+        assert (believable(p, f, FPS) == standing_still(p, f).astype(f.dtype)).all()
+    crouch = past[near][0].copy()
+    crouch[-8:, :, 2] -= 4.9 * (np.arange(8)[:, None] / FPS) ** 2  # hips go down as fast as they fall, feet too
+    assert in_the_air(crouch.astype(float), FPS) is None
 
 
 def test_a_bone_without_a_direction_stays_finite():
