@@ -49,19 +49,32 @@ def test_float16_on_triton(rate):
         assert_within_budget(found, wanted)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("size", [(5, 1), (7, 33), (131, 70)])
-@pytest.mark.parametrize("rate", [0.0, 0.25])
-def test_cuda_kernels(device, dtype, size, rate):
+def check_cuda_kernels(device, dtype, tensors, rate):
     cuda, reference = modules("norm_activation")
-    x, weight, bias = (t.to(device, dtype) for t in inputs(*size))
-    grad, options = draw(*size, seed=4, dtype=dtype, device=device), (1e-5, 0.2, rate, 2**62 + 5)
+    x, weight, bias = (t.to(device, dtype) for t in tensors)
+    grad, options = draw(*x.shape, seed=4, dtype=dtype, device=device), (1e-5, 0.2, rate, 2**62 + 5)
     y, mean, var = cuda.norm_activation(x, weight, bias, *options)
     want = reference.norm_activation(*exact(x, weight, bias), *options)
     compare((y, mean, var), want, "result")
     assert torch.equal(y == 0, want[0] == 0), "the mask is the definition's"
     got = cuda.norm_activation_backward(grad, x, weight, bias, mean, var, *options)
     compare(got, reference.norm_activation_backward(*exact(grad, x, weight, bias, mean, var), *options), "gradient")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(5, 1), (7, 33), (131, 70)])
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_cuda_kernels(device, dtype, size, rate):
+    check_cuda_kernels(device, dtype, inputs(*size), rate)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_cuda_kernels_that_read_16_bytes_at_a_time(device, dtype, rate):
+    """Which takes columns that fill packets of 16 bytes, more of them than one block has, at addresses that do too."""
+    tensors = [t.clone() for t in inputs(131, 72)]
+    assert all(t.data_ptr() % 16 == 0 for t in tensors)
+    check_cuda_kernels(device, dtype, tensors, rate)
 
 
 def test_definition_is_pytorchs_layers():
