@@ -46,16 +46,6 @@ void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t*
     }
 }
 
-void pairs_of(const float* rows, int64_t K, uint16_t* pairs) {
-    auto* out = reinterpret_cast<uint32_t*>(pairs);
-    for (int64_t k = 0; k < K; k += 2, rows += 2 * panel, out += panel)
-        for (int64_t l = 0; l < panel; l += lanes) {
-            const UintVec even = bf16_words(load(rows + l));
-            const UintVec odd = k + 1 < K ? bf16_words(load(rows + panel + l)) : UintVec{};
-            *reinterpret_cast<UnalignedUintVec*>(out + l) = even >> 16 | odd;
-        }
-}
-
 #if defined(__AVX512F__)
 #define POSEKERNELS_DOT POSEKERNELS_TARGET("avx512f,avx512bf16")
 
@@ -120,6 +110,16 @@ bool look_for_bf16() {
 #endif
 
 }  // namespace
+
+void pairs_of(const float* rows, int64_t K, uint16_t* pairs) {
+    auto* out = reinterpret_cast<uint32_t*>(pairs);
+    for (int64_t k = 0; k < K; k += 2, rows += 2 * panel, out += panel)
+        for (int64_t l = 0; l < panel; l += lanes) {
+            const UintVec even = bf16_words(load(rows + l));
+            const UintVec odd = k + 1 < K ? bf16_words(load(rows + panel + l)) : UintVec{};
+            *reinterpret_cast<UnalignedUintVec*>(out + l) = even >> 16 | odd;
+        }
+}
 
 #if defined(__AVX512F__)
 const bool bf16_instructions = look_for_bf16();

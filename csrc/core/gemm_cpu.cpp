@@ -98,21 +98,13 @@ void pack(const float* source, int64_t row_stride, int64_t column_stride, int64_
 }
 
 void pack_bf16(const float* source, int64_t row_stride, int64_t column_stride, int64_t K, int64_t N, uint16_t* packed) {
-    const int64_t depth = (K + 1) / 2 * 2;
     Scratch scratch;
-    float* one = scratch.floats(depth * panel);
+    float* one = scratch.floats(K * panel);
     for (int64_t p = 0; p < panels_of(N); ++p) {
         const int64_t column = p * panel;
         const int64_t n = N - column < panel ? N - column : panel;
         pack(source + column * column_stride, row_stride, column_stride, K, n, one);
-        for (int64_t c = 0; depth > K && c < panel; ++c) one[K * panel + c] = 0.0f;
-        uint32_t* out = reinterpret_cast<uint32_t*>(packed + column * depth);
-        for (int64_t k = 0; k < depth; k += 2)
-            for (int64_t c = 0; c < panel; c += lanes) {
-                const UintVec low = bf16_words(load(one + k * panel + c)) >> 16;
-                const UintVec high = bf16_words(load(one + (k + 1) * panel + c));
-                *reinterpret_cast<UnalignedUintVec*>(out + k / 2 * panel + c) = low | high;
-            }
+        pairs_of(one, K, packed + packed_size_bf16(K, column));
     }
 }
 

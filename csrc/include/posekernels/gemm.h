@@ -64,6 +64,8 @@ void pack_bf16(const float* source, int64_t row_stride, int64_t column_stride, i
 void pack_bf16(const uint16_t* source, int64_t row_stride, int64_t column_stride, int64_t K, int64_t N,
                uint16_t* packed);
 // rows[K][panel] -> one panel, its pairs of rows interleaved.
+void pairs_of(const float* rows, int64_t K, uint16_t* pairs);
+// The same by AVX512-BF16's instruction where the CPU has it, which takes denormal numbers for 0.
 extern void (*const bf16_pairs)(const float* rows, int64_t K, uint16_t* pairs);
 // n floats -> bfloat16, to nearest even.
 void round_to_bf16(const float* source, int64_t n, uint16_t* rounded);
