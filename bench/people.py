@@ -18,8 +18,9 @@ Measured on the 12 joints of arms and legs, each clip counting the same:
 - shaking: 95th percentile of the ankles' acceleration, relative to the truth's.
 - drift, m: 95th percentile of how far the hips' way is off, from its first frame on: of walkers mostly their unknown
   size. stands, m: the same of people who stand, whose feet and hips the truth keeps within 5 and 10 cm for 5 s;
-  hips, m/s: 95th percentile of the hips' speed meanwhile. tilt, degrees: error of "up"; walkers: of those whose hips
-  come ``WALKS`` metres far.
+  sways, m: as far these would be off if they followed the truth, but not along the view, where an image hardly shows
+  how they sway; hips, m/s: 95th percentile of the hips' speed meanwhile. tilt, degrees: error of "up"; walkers: of
+  those whose hips come ``WALKS`` metres far on level ground.
 - swaps, %: frames in which the legs are nearer to the truth with left and right exchanged.
 
 Beside the shipped weights and those of ``--weights`` stands "flat": the keypoints themselves, without depth.
@@ -64,10 +65,10 @@ PLANTED = 0.1  # m/s
 LATENCIES = (0, 5, 13)  # frames
 LATEST = 10  # frames: as late as a live pose may be
 STANDS, WITHIN = 5.0, (0.05, 0.1)  # seconds; metres: whose feet and hips stay there for so long stands
-WALKS = 1.5  # metres
+WALKS, LEVEL = 1.5, 0.1  # metres: how far walkers come, and how far apart in height their feet stand
 COLUMNS = (
     *("MPJPE", "P-MPJPE", "bones", "knees", "slide", "shaking"),
-    *("drift", "stands", "hips", "tilt", "walkers", "swaps"),
+    *("drift", "stands", "sways", "hips", "tilt", "walkers", "swaps"),
 )
 
 
@@ -240,6 +241,11 @@ def figures(case: Case, person: Person) -> dict[str, float]:
     hips = np.linalg.norm(np.diff(world[:, 0], axis=0), axis=-1) * case.fps
     still = standing(true_world, follows, case.fps)
     stands = [np.percentile(np.linalg.norm(way[part] - way[part.start], axis=-1), 95) for part in still]
+    along = true_world[:, 0, 1]  # the camera looks along y
+    sways = [np.percentile(np.abs(along[part] - along[part.start]), 95) for part in still]
+    stood = true_ankles[:-1][planted][:, 2]
+    walks = np.ptp(true_world[:, 0], axis=0).max() > WALKS and len(stood) > 0
+    walks = walks and np.ptp(np.percentile(stood, [5, 95])) < LEVEL
     legs = list(LIMBS[:6])
     direct = np.linalg.norm(poses[:, legs] - relative[:, legs], axis=-1).mean(1)
     crossed = np.linalg.norm(poses[:, [*legs[3:], *legs[:3]]] - relative[:, legs], axis=-1).mean(1)
@@ -256,9 +262,10 @@ def figures(case: Case, person: Person) -> dict[str, float]:
         "shaking": shaking[0] / shaking[1] if shaking[1] else np.nan,
         "drift": np.percentile(np.linalg.norm(way, axis=-1), 95),
         "stands": np.mean(stands) if stands else np.nan,
+        "sways": np.mean(sways) if still else np.nan,
         "hips": np.mean([np.percentile(hips[part][:-1], 95) for part in still]) if still else np.nan,
         "tilt": tilt,
-        "walkers": tilt if np.ptp(true_world[:, 0], axis=0).max() > WALKS else np.nan,
+        "walkers": tilt if walks else np.nan,
         "swaps": (crossed < 0.8 * direct).mean() * 100,
     }
 

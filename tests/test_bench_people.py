@@ -1,6 +1,7 @@
 """bench.people and bench.detector_errors: figures of people whose errors are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,29 @@ def test_each_figure_sees_its_error(case):
     person.poses *= 1.1
     found = people.figures(case, person)
     assert found["MPJPE"] > 20 and found["P-MPJPE"] < 0.1, "size alone"
+
+
+def test_walkers_walk_on_level_ground():
+    """Somebody who steps along, half a second a step; up a stair, with every step, that is no level ground."""
+    pose = max(motions(load_starter().test), key=len)[:1]
+    at = 0.3 * (np.arange(250) // 25)
+
+    def walkers(rise: float) -> float:
+        world = pose + np.stack((at, 0 * at, rise * at), -1)[:, None]
+        case = next(people.synthetic([("steps", world.astype(np.float32))]))
+        return people.figures(case, perfect(case))["walkers"]
+
+    assert walkers(0.0) < 0.1 and np.isnan(walkers(0.5))
+
+
+def test_who_sways_along_the_view_is_told_apart(case):
+    pose = np.repeat(case.truth[:1] - case.truth[0, 0], 300, 0)
+    sway = np.outer(0.04 * np.sin(np.arange(300) / 40), people.level(case.up)[1])
+    moving = [0, *range(7, 17)]
+    pose[:, moving] += sway[:, None]
+    swaying = replace(case, truth=pose + (0, 0, 4.0))
+    found = people.figures(swaying, perfect(swaying))
+    assert found["stands"] < 1e-3 and 0.04 < found["sways"] < 0.08
 
 
 def test_flat_goes_through_and_errors_are_measured(case):
