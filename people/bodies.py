@@ -169,8 +169,8 @@ def path_equations(
 ) -> tuple[np.ndarray, np.ndarray]:
     """[T, 3, 3] and [T, 3] of the normal equations for the root's place, metres, camera axes.
 
-    Least squares over the joints, weighted by their scores: f (X + x) = u (Z + z) and the same with y. NaN in frames
-    without a pose.
+    Least squares over the joints, weighted by their scores: f (X + x) = u (Z + z) and the same with y; a joint without
+    a place in the image, or a score, does not count. NaN in frames without a pose.
 
     Args:
         poses: [T, 17, 3] metres, camera axes, root at 0. points, scores: [T, 17, 2] pixels and [T, 17].
@@ -179,8 +179,9 @@ def path_equations(
         cuts = range(0, len(poses), PIECE)
         parts = [path_equations(*(a[i : i + PIECE] for a in (poses, points, scores)), size, focal) for i in cuts]
         return tuple(np.concatenate(of) for of in zip(*parts))
-    ray = (points - np.array(size) / 2) / focal  # [T, 17, 2]
-    weight = np.sqrt(np.maximum(scores, 0.05))[..., None]
+    seen = np.isfinite(points).all(-1) & np.isfinite(scores)
+    ray = (np.where(seen[..., None], points, 0) - np.array(size) / 2) / focal  # [T, 17, 2]
+    weight = np.sqrt(np.where(seen, np.maximum(scores, 0.05), 0))[..., None]
     zero = np.zeros_like(ray[..., 0])
     rows_x = np.stack((zero + 1, zero, -ray[..., 0]), -1) * weight
     rows_y = np.stack((zero, zero + 1, -ray[..., 1]), -1) * weight
@@ -193,10 +194,17 @@ def path_equations(
 def root_path(
     poses: np.ndarray, points: np.ndarray, scores: np.ndarray, size: tuple[int, int], focal: float
 ) -> np.ndarray:
-    """[T, 3] metres, camera axes: where the root must be for each frame's pose to project onto its keypoints."""
+    """[T, 3] metres, camera axes: where the root must be for each frame's pose to project onto its keypoints.
+
+    With a pose and no keypoint it is between where it was before and after.
+    """
     normal, right = path_equations(poses, points, scores, size, focal)
     path, present = np.full((len(right), 3), np.nan), np.isfinite(right).all(-1)
     path[present] = np.linalg.solve(normal[present], right[present][..., None])[..., 0]
+    shown = normal[:, 0, 0] > 1e-6
+    known, missing = np.flatnonzero(present & shown), np.flatnonzero(present & ~shown)
+    if len(known) and len(missing):
+        path[missing] = np.stack([np.interp(missing, known, axis) for axis in path[known].T], -1)
     path[..., 2] = np.maximum(path[..., 2], 0.5)  # in front of the camera, whatever the fit says
     return path
 

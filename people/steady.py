@@ -29,7 +29,8 @@ def still_feet(points: np.ndarray, placed: np.ndarray, focal: float, fps: float)
         points: [T, 17, 2] pixels. placed: [T, 17, 3] metres, camera axes. focal: pixels.
     """
     span = 2 * max(1, round(0.08 * fps)) + 1
-    seen = savitzky_golay(points[:, ANKLES].astype(np.float32), span, 1)
+    seen = points[:, ANKLES].astype(np.float32)
+    seen = savitzky_golay(np.where(np.isfinite(seen), seen, np.nan), span, 1)
     space = savitzky_golay(placed[:, ANKLES].astype(np.float32), span, 1)
     across = np.linalg.norm(np.diff(seen, axis=0), axis=-1) / focal * placed[:-1, ANKLES, 2] * fps
     speed = np.linalg.norm(np.diff(space, axis=0), axis=-1) * fps
@@ -88,7 +89,7 @@ def steadied(
     diagonal[1:, :6, :6] += push
     above[:, :6, :6] -= step.T @ push
     rays = np.linalg.solve(normal, right[..., None])[..., 0]
-    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    rays /= np.maximum(np.linalg.norm(rays, axis=-1, keepdims=True), 1e-9)
     for a, b in stretches(still.all(1), round(LONG * fps)):
         diagonal[a : b + 1, speed, speed] += rays[a : b + 1, :, None] * rays[a : b + 1, None] * own * (fps / CALM) ** 2
     for side, foot in enumerate(feet):
@@ -185,18 +186,19 @@ def _reaching(
     straight = np.maximum(thigh + shin - 1e-4, was)
     reach = np.clip(was + stretch * (long - was), np.abs(thigh - shin) + 1e-3, straight)
     line = line / np.maximum(long, 1e-9)
-    along = (reach**2 + thigh**2 - shin**2) / (2 * reach)
+    along = (reach**2 + thigh**2 - shin**2) / np.maximum(2 * reach, 1e-9)
     bent = knee - hip
     bent = bent - (bent * line).sum(-1, keepdims=True) * line
     bent = bent / np.maximum(np.linalg.norm(bent, axis=-1, keepdims=True), 1e-9)
     return hip + along * line + np.sqrt(np.maximum(thigh**2 - along**2, 0)) * bent, hip + reach * line
 
 
-def footholds_of(places: np.ndarray, still: np.ndarray) -> np.ndarray:
-    """[N, 3] metres: where a foot stood, once for each time that it stood for three frames or more.
+def footholds_of(places: np.ndarray, still: np.ndarray, shortest: int = 2) -> np.ndarray:
+    """[N, 3] metres: where a foot stood, once for each time that it stood.
 
     Args:
-        places: [T, 2, 3], of ``steadied``. still: [T - 1, 2], of ``still_feet``.
+        places: [T, 2, 3], of ``steadied``. still: [T - 1, 2], of ``still_feet``. shortest: steps that a foot stands at
+            least; one in the air may be still for a moment.
     """
-    found = [np.median(places[a : b + 1, side], 0) for side in range(2) for a, b in stretches(still[:, side], 2)]
+    found = [np.median(places[a : b + 1, side], 0) for side in range(2) for a, b in stretches(still[:, side], shortest)]
     return np.array(found).reshape(-1, 3)

@@ -48,7 +48,7 @@ from ..numbers import put_right
 from ..rows import PIECE, Rows, cuts
 from ..tracking import Sighting, Track, Tracker
 from ..video import PICTURES, VIDEOS, Backgrounds, Video
-from ..world import Lifted, stand
+from ..world import Lifted, stand, tilt_of
 from . import many
 
 BRIEF = 0.3  # seconds: whoever is seen for less, in a video, is taken for a mistake of the detector
@@ -610,25 +610,20 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def assumed(lifted: Lifted, options: Namespace) -> str:
-    """What nobody told and nothing shows, in a line."""
-    focal, parts = focal_of(lifted.size, options.focal), []
+def assumed(size: tuple[int, int] | None, tilt: float, options: Namespace) -> str:
+    """What nobody told and nothing shows, in a line.
+
+    Args:
+        tilt: degrees that the camera looks down, of the world that people were put into.
+    """
+    focal, parts = focal_of(size, options.focal), []
     if focal is not None and options.focal is None:
         parts.append(f"focal length {focal:.0f} px, {FOCAL:g} times the longer side (--focal)")
     if options.tilt == "auto":
-        tilt = tilt_of(lifted)
         parts.append(f"camera {abs(tilt):.0f} degrees {'down' if tilt >= 0 else 'up'}, as people stand (--tilt)")
     floors = {"clip": "each person's lowest feet on one floor", "frame": "everybody on the floor in every frame"}
     parts += [f"{floors[options.ground]} (--ground)"] if options.ground in floors else []
     return f"assumed: {'; '.join([*parts, 'people about 1.7 m tall'])}"
-
-
-def tilt_of(lifted: Lifted) -> float:
-    """Degrees that the camera looks down, of the world that people were put into."""
-    person = lifted.people[0]
-    row = int(np.flatnonzero(person.present)[0])
-    turn = np.linalg.lstsq(person.poses[row], person.world[row] - person.world[row, :1], rcond=None)[0].T
-    return float(np.degrees(np.arcsin(np.clip(-turn[2, 2], -1, 1))))
 
 
 def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
@@ -873,7 +868,7 @@ def finish(
             person.identity = i
     people = put_right(people, options.merge, options.split, keypoints.fps)
     span = window(2 * options.smooth, keypoints.fps) if options.smooth else 1
-    stand(
+    turn = stand(
         people, keypoints.size, options.focal, ground=options.ground, tilt=options.tilt, smooth=span, fps=keypoints.fps
     )
     source = keypoints.source or options.input  # what was lifted before is of the same video
@@ -886,7 +881,7 @@ def finish(
         length=keypoints.frames,
         detected_layout=keypoints.found if more_than_lifted(keypoints.found) else None,
     )
-    for note in (*keypoints.notes, assumed(lifted, options), *describe(lifted, live is not None)):
+    for note in (*keypoints.notes, assumed(lifted.size, tilt_of(turn), options), *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
     if keypoints.source and options.overlay and any(out.suffix.lower() in pictures.SUFFIXES for out in outs):
