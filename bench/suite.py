@@ -109,6 +109,20 @@ def relative_error(got, want) -> float:
     return worst
 
 
+def _in_way(way: str, net, run):
+    """What is timed of ``run(net)``: compiled by PyTorch, as it is, or with the backend of ours that ``way`` names."""
+    if way in COMPILED:
+        return peers.compiled(net, run, COMPILED[way])
+    if way == "eager":
+        return peers.eager(lambda: run(net))
+
+    def named():
+        with posekernels.use_backend(way):
+            return run(net)
+
+    return named
+
+
 def _cast(value, dtype: torch.dtype, device: str):
     if not isinstance(value, Tensor):
         return value
@@ -269,17 +283,7 @@ class NetworkUnit(Unit):
             with torch.no_grad():
                 return run(net, inputs)
 
-        if way in COMPILED:
-            return peers.compiled(net, on, COMPILED[way])
-
-        if way == "eager":
-            return peers.eager(lambda: on(net))
-
-        def named():
-            with posekernels.use_backend(backend):
-                return on(net)
-
-        return named
+        return _in_way(way, net, on)
 
     def _chosen(self, entries: int) -> list[int]:
         """Which entries of the batch are compared with float64."""
@@ -332,17 +336,7 @@ class TrainingUnit(Unit):
                 function(net, inputs).backward()
                 optimizer.step()
 
-        if way in COMPILED:
-            return peers.compiled(net, steps, COMPILED[way])
-
-        if way == "eager":
-            return peers.eager(lambda: steps(net))
-
-        def iteration():
-            with posekernels.use_backend(way):
-                steps(net)
-
-        return iteration
+        return _in_way(way, net, steps)
 
     def gradients(self, backend: str, dtype: torch.dtype) -> Tensor:
         net, inputs = self.made(min(self.batch, 8), dtype)

@@ -138,6 +138,22 @@ class _Forecaster(nn.Module):
             )
         return motion.flatten(2)
 
+    def in_one_call(self, history: Tensor, *side) -> Tensor:
+        """What ``forward`` gives, by ``temporal_mlp_forecast``; ``side``: its second stack and head, if there are."""
+        return temporal_mlp_forecast(
+            self.check(history),
+            self.transform,
+            self.inverse,
+            self.embed.weight,
+            self.embed.bias,
+            self.motion.parameters_by_name(),
+            self.head.weight,
+            self.head.bias,
+            *side,
+            mix=self.motion.mix,
+            norm=self.motion.norm,
+        ).unflatten(2, (-1, 3))
+
 
 class PKD(_Forecaster):
     """Past joints -> future joints: motion blocks, and a small distiller branch whose output is added.
@@ -190,19 +206,7 @@ class PKD(_Forecaster):
         if not self._one_call.fits(self):
             return sum(self.branches(history)[: 1 + posterior]) + history[:, -1:]
         side = (self.distiller.parameters_by_name(), self.distill_head.weight, self.distill_head.bias)
-        return temporal_mlp_forecast(
-            self.check(history),
-            self.transform,
-            self.inverse,
-            self.embed.weight,
-            self.embed.bias,
-            self.motion.parameters_by_name(),
-            self.head.weight,
-            self.head.bias,
-            *(side if posterior else ()),
-            mix=self.motion.mix,
-            norm=self.motion.norm,
-        ).unflatten(2, (-1, 3))
+        return self.in_one_call(history, *(side if posterior else ()))
 
 
 class SiMLPe(_Forecaster):
@@ -246,21 +250,9 @@ class SiMLPe(_Forecaster):
 
     def forward(self, history: Tensor) -> Tensor:
         """[B, T, J, 3] metres, relative to the root -> the next frames [B, S, J, 3]."""
-        x = self.check(history)
         if self.temporal_only or not self._one_call.fits(self):
             return self.branches(history)[0] + history[:, -1:]
-        return temporal_mlp_forecast(
-            x,
-            self.transform,
-            self.inverse,
-            self.embed.weight,
-            self.embed.bias,
-            self.motion.parameters_by_name(),
-            self.head.weight,
-            self.head.bias,
-            mix=self.motion.mix,
-            norm=self.motion.norm,
-        ).unflatten(2, (-1, 3))
+        return self.in_one_call(history)
 
 
 def roll_out(net: nn.Module, history: Tensor, frames: int, **options) -> Tensor:
