@@ -69,7 +69,7 @@ def in_the_air(past: np.ndarray, fps: float) -> tuple[float, np.ndarray] | None:
 
 
 def fallen(past: np.ndarray, future: np.ndarray, fps: float, floor: float, speed: np.ndarray) -> np.ndarray:
-    """``future`` of somebody who flies: they go on as gravity has it until a foot meets the floor, where knees give.
+    """``future`` of somebody who flies: they go on as gravity has it until they meet the floor, where knees give.
 
     Args:
         floor, speed: of ``in_the_air``.
@@ -77,7 +77,8 @@ def fallen(past: np.ndarray, future: np.ndarray, fps: float, floor: float, speed
     times = np.arange(1, len(future) + 1)[:, None] / fps
     way = past[-1, 0] + speed * times
     way[:, 2] -= GRAVITY / 2 * times[:, 0] ** 2
-    stood = floor + (future[:, :1, 2] - future[:, ANKLES, 2]).max(1)  # how high hips are while the lower foot stands
+    # how high hips are while the lowest joint, usually a foot, is on the floor: one may be in the middle of a somersault
+    stood = floor + future[:, 0, 2] - future[..., 2].min(1)
     low = np.flatnonzero(way[:, 2] <= stood)
     land = int(low[0]) if len(low) else len(future)
     flown = future[:land] + (way[:land] - future[:land, 0])[:, None]
@@ -91,7 +92,8 @@ def fallen(past: np.ndarray, future: np.ndarray, fps: float, floor: float, speed
     rest = held(before, rest, fps)
     since, hits = np.arange(0.5, len(rest)) / fps, speed[2] - GRAVITY * times[land, 0]
     root, places = rest[:, 0].copy(), rest[:, ANKLES].copy()
-    root[:, 2] += hits * since * np.exp(-since / GIVES)
+    if future[land].argmin(0)[2] in ANKLES:
+        root[:, 2] += hits * since * np.exp(-since / GIVES)
     places[..., 2] = np.maximum(places[..., 2], floor)
     stands = np.ones((len(rest) - 1, 2), bool)
     rest = planted(rest - rest[:, :1], root, places, stands, fps, stretch=1.0) + root[:, None]

@@ -117,6 +117,20 @@ def test_a_body_that_is_thrown_flies_a_parabola(recordings, fps):
     assert after[:, 0, 2].min() < pose[0, 2] - 0.02 and abs(after[-1, 0, 2] - pose[0, 2]) < 0.01, "knees give a moment"
 
 
+def test_a_somersault_does_not_end_below_the_floor(recordings):
+    """Upside down in the last frame seen, where the network has the body stay."""
+    pose = recordings[0][0].numpy().astype(float)
+    pose[..., 2] -= pose[ANKLES, 2].min()
+    since = np.maximum(np.arange(-24, 1) / FPS + 0.24, 0)  # seconds in the air
+    angle, rise = 2 * np.pi * since / 0.65, 3.2 * since - 9.81 / 2 * since**2
+    c, s, zero, one = np.cos(angle), np.sin(angle), 0 * angle, 1 + 0 * angle
+    turn = np.stack((one, zero, zero, zero, c, -s, zero, s, c), -1).reshape(-1, 3, 3)
+    past = np.einsum("tij,kj->tki", turn, pose - pose[0]) + pose[0] + rise[:, None, None] * (0, 0, 1.0)
+    assert past[-1, 10, 2] < past[-1, 0, 2] and in_the_air(past, FPS) is not None
+    made = believable(past, np.repeat(past[-1:], 25, 0), FPS)
+    assert abs(made[..., 2].min()) < 0.01 and abs(made[-1, :, 2].min()) < 0.01
+
+
 def test_whoever_touches_the_floor_does_not_fall(forecasts):
     past, _, found = forecasts
     ankles = past[:, :, ANKLES, 2].min(-1)
