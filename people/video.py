@@ -138,7 +138,7 @@ class Video:
             image = Image.open(file)
             image.load()
             return upright(image).convert("RGB")
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{file}: not a picture that can be read") from error
 
     # -- with FFmpeg, through PyAV

@@ -69,6 +69,17 @@ def test_damaged_tags_leave_the_picture(tmp_path):
     assert Video(tmp_path / "x.webp").size == (64, 48)
 
 
+def test_a_damaged_png_is_refused_by_name(tmp_path):
+    """Whose header is whole: Pillow says what is wrong with the rest by a SyntaxError."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.png")
+    whole = (tmp_path / "x.png").read_bytes()
+    second = whole.index(b"IDAT", whole.index(b"IDAT") + 1)
+    (tmp_path / "x.png").write_bytes(whole[:second] + b"\xff\0\xff\0" + whole[second + 4 :])
+    with pytest.raises(DataError, match=r"x\.png: not a picture that can be read"):
+        Video(tmp_path / "x.png")
+
+
 def test_uneven_rate_is_evened_out(tmp_path):
     write(tmp_path / "a.mp4", frames=20)
     # frames 0 to 9 as they are, later ones at a third of the speed: 1 s and 3 s
