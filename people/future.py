@@ -77,7 +77,7 @@ def fallen(past: np.ndarray, future: np.ndarray, fps: float, floor: float, speed
     times = np.arange(1, len(future) + 1)[:, None] / fps
     way = past[-1, 0] + speed * times
     way[:, 2] -= GRAVITY / 2 * times[:, 0] ** 2
-    # how high hips are while the lowest joint, usually a foot, is on the floor: one may be in the middle of a somersault
+    # how high hips are while the lowest joint, usually a foot, is on the floor: one may be in a somersault
     stood = floor + future[:, 0, 2] - future[..., 2].min(1)
     low = np.flatnonzero(way[:, 2] <= stood)
     land = int(low[0]) if len(low) else len(future)

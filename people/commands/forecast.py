@@ -33,9 +33,12 @@ BEFORE = 2.0  # seconds of the past that pictures begin with, at most
 
 
 def resampled(motion: np.ndarray, fps: float, target: float, count: int, end: int) -> np.ndarray:
-    """[count, ...] at ``target`` per second, the last one frame ``end`` of ``motion`` at ``fps``; linear in between."""
-    at = end - np.arange(count)[::-1] * fps / target
-    below = np.clip(np.floor(at).astype(int), 0, len(motion) - 1)
+    """[count, ...] at ``target`` per second, the last one frame ``end`` of ``motion`` at ``fps``; linear in between.
+
+    Before its first frame it stands still: as it goes there, half a second on, it would be far off.
+    """
+    at = np.maximum(end - np.arange(count)[::-1] * fps / target, 0)
+    below = np.minimum(np.floor(at).astype(int), len(motion) - 1)
     above = np.minimum(below + 1, len(motion) - 1)
     share = (at - below)[(..., *(None,) * (motion.ndim - 1))]
     return motion[below] * (1 - share) + motion[above] * share

@@ -7,6 +7,7 @@ import torch
 from posekernels import models
 from posekernels.models.forecasting import with_path, without_path
 from posekernels.models.pkd import roll_out
+from posekernels.people.commands.forecast import resampled
 from posekernels.people.future import as_long, believable, held, in_the_air
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train.data.motion import load_starter
@@ -141,6 +142,16 @@ def test_whoever_touches_the_floor_does_not_fall(forecasts):
     crouch = past[near][0].copy()
     crouch[-8:, :, 2] -= 4.9 * (np.arange(8)[:, None] / FPS) ** 2  # hips go down as fast as they fall, feet too
     assert in_the_air(crouch.astype(float), FPS) is None
+
+
+def test_who_is_seen_for_half_a_second_was_before_as_at_first(forecasts):
+    past, _, _ = forecasts
+    count = past.shape[1]
+    brief = past[:, -13:]
+    longer = np.stack([resampled(p, FPS, FPS, count, 12) for p in brief])
+    assert np.array_equal(longer[:, -13:], brief) and (longer[:, : count - 13] == brief[:, :1]).all()
+    uneven = resampled(np.arange(20.0)[:, None], 30.0, 25.0, 20, 19)[:, 0]
+    np.testing.assert_allclose(uneven, np.maximum(19 - 1.2 * np.arange(20)[::-1], 0))
 
 
 def test_a_bone_without_a_direction_stays_finite():
