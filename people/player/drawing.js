@@ -65,7 +65,8 @@ function drawSpace(view) {
   document.body.dataset.frame = state.frame;
 }
 
-// Where a tag goes that would be at [x, y]: above those placed before which it would cover, and comes there by degrees.
+// Where a tag goes that would be at [x, y]: above those placed before which it would cover, the lowest first, as it may
+// cover the next one there; and comes there by degrees.
 function free([x, y], tag, placed) {
   tag.wide ||= tag.offsetWidth;
   tag.tall ||= tag.offsetHeight + 2;
@@ -76,6 +77,7 @@ function free([x, y], tag, placed) {
       y -= (y - other.y + tag.tall) * Math.min(1, over / APART) * Math.min(1, under / APART);
   }
   placed.push({ x, y, wide: tag.wide });
+  placed.sort((a, b) => b.y - a.y);
   return [x, y];
 }
 const APART = 4; // pixels of overlap that a tag has given way at

@@ -321,6 +321,18 @@ def test_tags_of_people_who_meet_give_way_little_by_little(tmp_path):
 
 
 @needs_browser
+def test_a_tag_that_gives_way_covers_no_other(tmp_path):
+    with Opened(write(tmp_path / "x.html", film(3))) as opened:
+        heights = opened.run("""[[100, 140, 138], [140, 100, 138], [100, 140, 180, 178]].map((all) => {
+          const placed = [];
+          return all.map((y) => free([200, y], $('tags').children[0], placed)[1]);
+        })""")
+        tall = opened.run("$('tags').children[0].tall")
+        for found in heights:
+            assert np.diff(sorted(found)).min() > tall - 1, heights
+
+
+@needs_browser
 def test_shadows_are_below_people(tmp_path):
     with Opened(write(tmp_path / "x.html", film(1))) as opened:
         opened.seek(20)
