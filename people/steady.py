@@ -80,7 +80,6 @@ def steadied(
     root, speed, feet = slice(0, 3), slice(3, 6), (slice(6, 9), slice(9, 12))
     own = min(1.0, 1 / (LASTING * fps))  # of a frame's errors, what is not the next one's too
     diagonal, above, wanted = np.zeros((T, 12, 12)), np.zeros((T - 1, 12, 12)), np.zeros((T, 12))
-    diagonal += 1e-9 * np.eye(12)
     diagonal[:, root, root] += normal * (own / OFF**2)
     wanted[:, root] += right * (own / OFF**2)
     step = np.kron([[1, 1], [0, 1]], eye)  # place and speed, a frame later
@@ -88,6 +87,7 @@ def steadied(
     diagonal[:-1, :6, :6] += step.T @ push @ step
     diagonal[1:, :6, :6] += push
     above[:, :6, :6] -= step.T @ push
+    diagonal += (1e-9 + 1e-14 * push.max()) * np.eye(12)  # of whom nothing is seen, there is a place all the same
     rays = np.linalg.solve(normal, right[..., None])[..., 0]
     rays /= np.maximum(np.linalg.norm(rays, axis=-1, keepdims=True), 1e-9)
     for a, b in stretches(still.all(1), round(LONG * fps)):

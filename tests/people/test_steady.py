@@ -344,6 +344,15 @@ def test_whatever_the_poses_are_they_are_placed(name, how):
         assert abs(tilt_of(turn)) < 6
 
 
+@pytest.mark.parametrize("fps", [30.0, 240.0, 1000.0])
+@pytest.mark.parametrize("frames", [2, 5])
+def test_poses_without_any_keypoints_are_placed_too(frames, fps):
+    poses = standing(frames).astype(np.float32)
+    person = Person(1, np.full((frames, 17, 2), np.nan, np.float32), np.ones((frames, 17), np.float32), poses)
+    stand([person], SIZE, FOCAL, smooth=15, fps=fps)
+    assert np.isfinite(person.world).all()
+
+
 def test_a_tilt_is_told_and_what_is_none_is_refused():
     assert tilt_of(stand([nonsense("no keypoints")], SIZE, FOCAL, tilt=25)) == pytest.approx(25)
     for tilt in ("level", float("nan"), 91, -200.0):
