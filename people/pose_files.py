@@ -133,6 +133,8 @@ def _write_npz(path: Path, lifted: Lifted) -> None:
         if lifted.detected_layout:
             about["detected_layout"] = np.array(lifted.detected_layout)
             about["detected_joints"] = np.array(skeleton(lifted.detected_layout).joints)
+        if lifted.now is not None:
+            about["now"] = np.array(lifted.now)
         for name, value in about.items():
             put(name, value.dtype, value.shape, [value])
 
@@ -168,6 +170,7 @@ def as_json(lifted: Lifted) -> Iterator[str]:
         "size": lifted.size,
         "source": lifted.source,
         "frames": lifted.frames,
+        **({"now": lifted.now} if lifted.now is not None else {}),
         **({"detected_layout": more, "detected_joints": skeleton(more).joints} if more else {}),
     }
     fields = {"keypoints": ("points", 2), "scores": ("scores", 3), "poses": ("poses", 4), "world": ("world", 4)}
@@ -210,7 +213,8 @@ def read(path: str | Path) -> Lifted:
         raise DataError(f"{path}: nobody in it; expected {OURS}")
     detected, layout = keypoint_files.detected(path, content, arrays[0].shape[:-2]) or (None, None)
     if "frame" in content:
-        return replace(_of_frames(path, content, arrays, detected), detected_layout=layout)
+        found = _of_frames(path, content, arrays, detected)
+        return replace(found, detected_layout=layout, now=_now(path, content, found.frames))
     people, frames = arrays[0].shape[:2] if arrays[0].ndim == 4 else (0, 0)
     if any(a.shape != (people, frames, 17, *rest) for a, rest in zip(arrays, ((2,), (), (3,), (3,)))):
         raise DataError(f"{path}: expected [P, T, 17, ...], got {[list(a.shape) for a in arrays]}")
@@ -221,7 +225,18 @@ def read(path: str | Path) -> Lifted:
     more = [None] * people if detected is None else detected
     found = [Person(int(i), *parts, detected=own) for i, *parts, own in zip(identities, *arrays, more)]
     source = str(content.get("source", ""))
-    return Lifted(found, fps, size if len(size) == 2 else None, source, detected_layout=layout)
+    size, now = size if len(size) == 2 else None, _now(path, content, frames)
+    return Lifted(found, fps, size, source, now=now, detected_layout=layout)
+
+
+def _now(path: Path, content: dict, frames: int) -> int | None:
+    """How many frames of a forecast were seen; None of people who were all seen."""
+    if "now" not in content:
+        return None
+    now = content["now"].tolist() if isinstance(content["now"], np.ndarray) else content["now"]
+    if type(now) is not int or not 0 < now < frames:
+        raise DataError(f"{path}: now: expected how many of the {frames} frames were seen, got {now!r:.40}")
+    return now
 
 
 def read_before(path: str | Path, seconds: float, at: float | None = None) -> tuple[Lifted, Lifted]:
@@ -433,7 +448,7 @@ def _of_json(path: Path) -> dict:
             raise TypeError(f"source: expected a name, got {source!r:.40}")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not as posekernels lift writes it ({type(error).__name__}: {error})") from error
-    return found | {"size": size, "source": source}
+    return found | {"size": size, "source": source} | ({"now": content["now"]} if "now" in content else {})
 
 
 def read_joints(path: str | Path, layout: str, fps: float, up: str = "z") -> Lifted:

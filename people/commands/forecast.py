@@ -6,6 +6,7 @@ INPUT is lifted people, anything ``lift`` takes, or, with ``--joints LAYOUT``, 3
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from . import lift
 from .lift import say
 
 PAST = 60.0  # seconds before a forecast that are kept with it
+NAMED = ", forecast"  # after the name of where people came from, in files of poses
 BEFORE = 2.0  # seconds of the past that pictures begin with, at most
 
 
@@ -163,8 +165,12 @@ def when(seconds: float) -> str:
     return "now" if abs(seconds) < 0.05 else f"{words} ago" if seconds < 0 else f"forecast, in {words}"
 
 
-def panels(lifted: Lifted, end: int) -> list[pictures.Panel]:
-    """The past up to frame ``end``, which then stands still beside the future that walks on from it."""
+def panels(lifted: Lifted, end: int, step: int = 1) -> list[pictures.Panel]:
+    """The past up to frame ``end``, which then stands still beside the future that walks on from it.
+
+    Args:
+        step: only every such frame, the last that was seen among them.
+    """
     people, start = lifted.people, beginning(lifted, end)
     worlds = lifted.over("world", start)
     past = np.concatenate(worlds, 1)
@@ -178,20 +184,36 @@ def panels(lifted: Lifted, end: int) -> list[pictures.Panel]:
     focus = roots.mean(0)  # the view goes along, so that people fill it
     reach, zoom = float(np.nanmax(np.abs(both[..., :2] - focus[:, None]))), 0.9
     seconds = (np.arange(len(both)) - end + 1) / lifted.fps
+    kept = slice((end - 1) % step, None, step)
     shared = {
-        "focus": focus,
+        "focus": focus[kept],
         "side": min(max(pictures.CUBE, 2.1 * reach, zoom * pictures.height_of(both)), 8.0),
         "zoom": zoom,
         "faded": tuple(range(len(people) * 17)),
         "persons": tuple(range(len(people))) * 2,
-        "captions": [when(s) for s in seconds.tolist()],
+        "captions": [when(s) for s in seconds[kept].tolist()],
     }
     body = pictures.crowd(H36M_17, 2 * len(people))
     name = f"{Path(lifted.source).stem}, {named([p.identity for p in people])}"
     return [
-        pictures.Panel(name, both, body, azimuth=-90, **shared),
-        pictures.Panel("from the side; past in grey", both, body, azimuth=0, **shared),
+        pictures.Panel(name, both[kept], body, azimuth=-90, **shared),
+        pictures.Panel("from the side; past in grey", both[kept], body, azimuth=0, **shared),
     ]
+
+
+def draw(out: Path, done: Lifted, beside: Sequence[Path], panel: int, fps: float | None = None) -> list[Path]:
+    """Write a page or pictures of a forecast, by the suffix.
+
+    Args:
+        done: people with ``now``. beside: what the page links to, if it is poses.
+        panel: pixels. fps: of pictures; None for every frame.
+    """
+    if out.suffix.lower() == ".html":
+        files = [path for path in beside if path.suffix.lower() in pose_files.SUFFIXES]
+        return [player.write(out, player.film_of(done, files=files, start=beginning(done, done.now), now=done.now))]
+    step = max(1, round(done.fps / (fps or done.fps)))
+    title = f"{Path(done.source).name}: {round((done.frames - done.now) / done.fps, 2):g} s ahead"
+    return [pictures.save(out, panels(done, done.now, step), done.fps / step, size=panel, title=title)]
 
 
 def _is_lifted(source: str) -> bool:
@@ -271,21 +293,16 @@ def main(arguments: list[str]) -> int:
         f"forecast: {named(who)}, {options.seconds:g} s from second {end / lifted.fps:.2f} on; pictures begin "
         f"{drawn:.2f} s before{better if len(most) > len(who) else ''}"
     )
-    title = f"{Path(done.source).name}: {options.seconds:g} s ahead"
     beside: list[Path] = []
 
     def write(out: Path) -> list[Path]:
         if out.suffix.lower() in pose_files.SUFFIXES:
-            named_so = f"{Path(done.source).stem}, forecast"  # no video shows it
+            named_so = f"{Path(done.source).stem}{NAMED}"  # no video shows it
             return pose_files.write(out, replace(done, source=named_so))
-        if out.suffix.lower() == ".html":
-            return [player.write(out, player.film_of(done, files=beside, start=beginning(done, end), now=end))]
-        return [pictures.save(out, panels(done, end), done.fps, size=options.panel, title=title)]
+        return draw(out, done, beside, options.panel)
 
     for out in lift.pages_last(outs):
-        written = lift.told(out, partial(write, out))
-        if out.suffix.lower() in pose_files.SUFFIXES:
-            beside += written
+        beside += lift.told(out, partial(write, out))
     return 0
 
 

@@ -9,7 +9,8 @@ from posekernels.cli import Parser
 from posekernels.files import check_writable
 
 from .. import pictures, pose_files
-from .lift import drawable, filmed, is_drawn, pages_last, save, told
+from . import forecast
+from .lift import drawable, filmed, is_drawn, pages_last, save, say, told
 
 
 def main(arguments: list[str]) -> int:
@@ -34,14 +35,25 @@ def main(arguments: list[str]) -> int:
     if options.video is not None and not Path(options.video).exists():
         raise ValueError(f"--video {options.video}: no such video")
     lifted = pose_files.read(options.input)
+    shown = any(out.suffix.lower() in pictures.SUFFIXES for out in options.out)
+    if lifted.now is not None and options.video is not None:
+        raise ValueError(f"--video {options.video}: {options.input} is a forecast, which no video shows")
+    if lifted.now is not None and shown:
+        say(f"{options.input} is a forecast: drawn as posekernels forecast draws it, without a video")
+    elif lifted.source.endswith(forecast.NAMED) and shown:
+        say(f"{options.input} is a forecast, but does not tell from when on: drawn as if all of it had been seen")
     video = options.video
-    if video is None and any(out.suffix.lower() in pictures.SUFFIXES for out in options.out):
+    if video is None and shown:
         video = filmed(lifted, options.input)
     drawn = drawable(video) if options.video is None and any(map(is_drawn, options.out)) else video
     if options.embed and video is None:
         raise ValueError("--embed puts a video inside the page, but --video FILE is missing")
     written: list[Path] = []
     for out in pages_last(options.out):
-        how = drawn if is_drawn(out) else video, options.panel, options.picture_fps, options.embed, written
-        written += told(out, partial(save, out, lifted, *how))
+        if lifted.now is not None and out.suffix.lower() in pictures.SUFFIXES:
+            write = partial(forecast.draw, out, lifted, written, options.panel, options.picture_fps)
+        else:
+            how = drawn if is_drawn(out) else video, options.panel, options.picture_fps, options.embed, written
+            write = partial(save, out, lifted, *how)
+        written += told(out, write)
     return 0

@@ -302,6 +302,40 @@ def test_forecast_walks_on_from_the_last_frame(folder, tmp_path, capsys):
     )
 
 
+def test_render_draws_a_forecast_as_forecast_does(folder, tmp_path, monkeypatch, capsys):
+    lift(folder, tmp_path / "past.npz")
+    drawn, page = [], tmp_path / "x.html"
+    monkeypatch.setattr(command.pictures, "save", lambda out, panels, *_how, **_more: drawn.append(panels) or out)
+    how = ["--weights", folder / "forecaster.safetensors", "--seconds", 0.5, "--at", 0.8]
+    outs = [f for name in ("f.npz", "f.json", "f.html", "f.gif") for f in ("-o", tmp_path / name)]
+    assert go("forecast", tmp_path / "past.npz", *outs, *how) == 0
+    wanted, (panel, _) = film_in(tmp_path / "f.html"), drawn.pop()
+    assert wanted["now"] == 24
+    monkeypatch.setattr(pose_files, "by_frames", lambda lifted: True)
+    assert go("render", tmp_path / "f.npz", "-o", tmp_path / "sparse.npz") == 0
+    for name in ("f.npz", "sparse.npz", "f.json"):
+        capsys.readouterr()
+        assert go("render", tmp_path / name, "-o", page, "-o", tmp_path / "x.gif") == 0
+        assert f"{name} is a forecast: drawn as posekernels forecast draws it" in capsys.readouterr().err
+        film, (again, _) = film_in(page), drawn.pop()
+        assert (film["now"], film["frames"]) == (24, wanted["frames"])
+        assert (film["bodies"] == wanted["bodies"]) or name == "f.json", "which holds four digits"
+        assert again.captions == panel.captions and again.faded == panel.faded
+        np.testing.assert_allclose(again.points, panel.points, atol=1e-4)
+    assert go("render", tmp_path / "f.npz", "-o", tmp_path / "x.gif", "--picture-fps", 10) == 0
+    assert "now" in (captions := drawn.pop()[0].captions) and len(captions) == wanted["frames"] // 3
+    with pytest.raises(ValueError, match="--video .*past.npz: .*f.npz is a forecast, which no video shows"):
+        go("render", tmp_path / "f.npz", "-o", page, "--video", tmp_path / "past.npz")
+    content = dict(np.load(tmp_path / "f.npz"))
+    np.savez(tmp_path / "bad.npz", **content | {"now": 39})
+    with pytest.raises(ValueError, match="bad.npz: now: expected how many of the 39 frames were seen, got 39"):
+        go("render", tmp_path / "bad.npz", "-o", page)
+    del content["now"]  # as files were written before
+    np.savez(tmp_path / "old.npz", **content)
+    assert go("render", tmp_path / "old.npz", "-o", page) == 0
+    assert "old.npz is a forecast, but does not tell from when on" in capsys.readouterr().err
+
+
 def test_forecast_tells_whom_and_from_when_and_draws_nothing_else(folder, tmp_path, capsys):
     """Nobody is there in the last frames; one has long left, and the film is long."""
     lift(folder, tmp_path / "past.npz")
