@@ -98,16 +98,9 @@ function choose(event, canvas) {
 }
 
 function keys(event) {
-  if (
-    event.defaultPrevented ||
-    event.ctrlKey ||
-    event.metaKey ||
-    event.altKey ||
-    event.target.closest("select, input[type=file]")
-  )
-    return;
-  const onButton = event.target.closest("button, summary, a");
-  if (event.code === "Space" && !onButton) play(!state.playing);
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.code === "Space") play(!state.playing); // also on a button that was clicked; Enter presses it
+  else if (event.target.closest("select, input[type=file]")) return;
   else if (event.key === ",") seek(state.frame - 1);
   else if (event.key === ".") seek(state.frame + 1);
   else return;

@@ -143,6 +143,9 @@ dark.addEventListener("change", () => {
   wake();
 });
 addEventListener("keydown", keys);
+addEventListener("keyup", (event) => {
+  if (event.code === "Space") event.preventDefault(); // or Firefox presses the button that has the focus
+});
 $("play").addEventListener("click", () => play(!state.playing));
 $("back").addEventListener("click", () => seek(state.frame - 1));
 $("on").addEventListener("click", () => seek(state.frame + 1));

@@ -412,6 +412,29 @@ def test_keys(tmp_path):
 
 
 @needs_browser
+def test_space_plays_whatever_was_clicked(tmp_path):
+    with Opened(write(tmp_path / "x.html", film(2))) as opened:
+        press, state = opened.page.keyboard.press, lambda name: opened.run(f"state.{name}")
+        for what in ("#people button:nth-child(2)", "#views button:nth-child(2)", "#loop", "#help summary", "#play"):
+            opened.page.locator(what).click()
+            before, known = (
+                state("playing"),
+                [state("picked"), state("preset"), state("loop"), opened.run("$('help').open")],
+            )
+            press("Space")
+            assert state("playing") is not before, what
+            press("Space")
+            assert state("playing") is before, what
+            assert [state("picked"), state("preset"), state("loop"), opened.run("$('help').open")] == known, what
+        opened.page.locator("#speed").focus()
+        press("Space")
+        assert state("playing") is not before
+        opened.page.locator("#loop").focus()
+        press("Enter")
+        assert state("loop") is not known[2], "Enter presses what has the focus"
+
+
+@needs_browser
 def test_mouse(tmp_path):
     with Opened(write(tmp_path / "x.html", film(2))) as opened:
         opened.seek(5)
