@@ -58,6 +58,7 @@ MOST_LINES = 40  # on people, before their number is said
 CLOSE_UPS = 3  # people who each have a panel of a picture beside that of everybody
 PEOPLE = 4  # at one moment, unless asked for more
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
+WIDEST = 1920  # pixels of a picture inside a page
 FPS = 30.0  # of keypoints that do not say
 NOTHING_KEPT = "{}: nothing was kept, beginning anew"  # of the option to go on, as the user calls it
 KEYPOINTS = (".npz", ".npy", ".json")
@@ -548,7 +549,9 @@ def save(
         return pose_files.write(out, lifted)
     if out.suffix.lower() == ".html":
         files = [path for path in beside if path.suffix.lower() in pose_files.SUFFIXES]
-        return [player.write(out, player.film_of(lifted, playable(video), files), embed)]
+        picture = picture_in(video)
+        film = player.film_of(lifted, playable(video) if picture is None else None, files, picture=picture)
+        return [player.write(out, film, embed)]
     step = max(1, round(lifted.fps / (fps or PICTURES_PER_SECOND)))
     shown = panels(lifted, video, panel, step)
     return [pictures.save(out, shown, lifted.fps / step, size=panel, progress=progress)]
@@ -560,9 +563,9 @@ def is_drawn(out: Path) -> bool:
 
 
 def filmed(lifted: Lifted, path: str | Path) -> str | None:
-    """The video of people that were read from ``path``: where it was, or beside it; None where it is gone."""
+    """The video or picture of people that were read from ``path``: where it was, or beside it; None where gone."""
     source, path = Path(lifted.source), Path(path)
-    if source.suffix.lower() not in VIDEOS:
+    if source.suffix.lower() not in (*VIDEOS, *PICTURES):
         return None
     for place in (source, path.parent / source, path.parent / source.name):
         if os.path.isfile(place):  # a name too long for a file is told as one that is gone
@@ -584,12 +587,19 @@ def drawable(found: str | None) -> str | None:
     return found
 
 
+def picture_in(source: str | None) -> np.ndarray | None:
+    """[H, W, 3] of a single picture, which a page holds itself; None for what is none."""
+    if source is None or not Path(source).is_file() or Path(source).suffix.lower() not in PICTURES:
+        return None
+    return next(iter(Video(source, WIDEST)))
+
+
 def playable(source: str | None) -> Path | None:
     """The video that a page plays; None for what is no video to a browser, which is said."""
     if source is None:
         return None
     path = Path(source)
-    if not path.is_file() or path.suffix.lower() in (".gif", *PICTURES):
+    if not path.is_file() or path.suffix.lower() == ".gif":
         say(f"{source}: browsers play video files, so the page shows the skeletons without it")
         return None
     if path.suffix.lower() not in BROWSERS_PLAY:

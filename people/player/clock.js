@@ -1,13 +1,17 @@
 // The clock: the video's own where it plays, the wall's where there is none.
 
 const video = $("video");
+const picture = film.picture && new Image();
 let filmed = film.video !== null,
   presented = null;
 
 function openVideo() {
   if (!film.video) {
-    video.remove();
-    return;
+    if (!picture) return video.remove();
+    picture.src = film.picture;
+    picture.alt = "The picture";
+    $("overlay").setAttribute("aria-label", "Skeletons over the picture");
+    return video.replaceWith(picture);
   }
   video.addEventListener("error", () =>
     fail(

@@ -102,7 +102,7 @@ function drawScreen(canvas = $("overlay"), pen = canvas.getContext("2d"), ratio 
     (ratio * (width - film.size[0] * fit)) / 2,
     (ratio * (height - film.size[1] * fit)) / 2,
   );
-  if (!filmed) {
+  if (!filmed && !picture) {
     pen.strokeStyle = "#2a3140";
     pen.lineWidth = 1 / fit;
     pen.strokeRect(0, 0, ...film.size);

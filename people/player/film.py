@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+from PIL import Image
 
 from posekernels.files import write_aside
 from posekernels.pose.skeleton import H36M_17, Skeleton
@@ -109,6 +111,7 @@ class Film:
         now: number of frames that were seen; the others are forecast. None where all are.
         azimuth: degrees about z from which the film is first seen.
         files: other forms of the same people, which the page links to.
+        picture: [H, W, 3] uint8, shown where a video would be; None without.
 
     Raises:
         ValueError: no body, no frame, or shapes that do not fit each other.
@@ -124,6 +127,7 @@ class Film:
     now: int | None = None
     azimuth: float = -90.0
     files: Sequence[Path] = field(default_factory=list)
+    picture: np.ndarray | None = None
 
     def __post_init__(self):
         if not self.fps > 0 or not math.isfinite(self.fps):
@@ -170,13 +174,19 @@ def in_image(points: np.ndarray, size: tuple[int, int] | None) -> tuple[np.ndarr
 
 
 def film_of(
-    lifted: Lifted, video: Path | None = None, files: Sequence[Path] = (), start: int = 0, now: int | None = None
+    lifted: Lifted,
+    video: Path | None = None,
+    files: Sequence[Path] = (),
+    start: int = 0,
+    now: int | None = None,
+    picture: np.ndarray | None = None,
 ) -> Film:
     """Lifted people as a film.
 
     Args:
         video: that they were found in. files: other forms of them. start: frame that the film begins with.
         now: frame from which on they are forecast; None where all are seen.
+        picture: [H, W, 3] uint8 that they were found in, if it was no video.
     """
     points, size = in_image(np.stack(lifted.over("points", start)), lifted.size)
     bodies = []
@@ -186,7 +196,7 @@ def film_of(
         bodies.append(Body(f"Person {person.identity}", world, pixels if now is None else None, camera=camera))
     title = Path(lifted.source).name or "people"
     now = None if now is None else now - start
-    return Film(title, lifted.fps, H36M_17, bodies, size, video, now=now, files=files)
+    return Film(title, lifted.fps, H36M_17, bodies, size, video, now=now, files=files, picture=picture)
 
 
 # -- the body's shape ------------------------------------------------------------------------------------------------
@@ -333,6 +343,13 @@ def _link(file: Path, page: Path) -> str:
         return file.resolve().as_uri()
 
 
+def _jpeg(picture: np.ndarray) -> str:
+    """[H, W, 3] as an address that holds the picture itself."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+
+
 def _camera(camera: Camera, size: tuple[int, int]) -> dict:
     return {
         "position": [round(float(v), 4) for v in camera.position],
@@ -371,6 +388,7 @@ def page(film: Film, at: Path, embed: bool = False) -> str:
         "speeds": _speeds(skeleton),
         "bodies": [_body(body, skeleton, film.size) for body in film.bodies],
         "video": video,
+        "picture": None if film.picture is None else _jpeg(film.picture),
         "files": [{"name": f.name, "href": _link(f, at)} for f in film.files],
     }
     here = resources.files(__package__)

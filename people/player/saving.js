@@ -15,7 +15,7 @@ function still() {
   const left = $("screen").hidden ? null : $("overlay"),
     right = $("scene"),
     sheet = document.createElement("canvas");
-  const draws = (withVideo) => {
+  const draws = (image) => {
     sheet.width = (left ? left.width : 0) + right.width;
     sheet.height = Math.max(left ? left.height : 0, right.height);
     const pen = sheet.getContext("2d");
@@ -30,7 +30,7 @@ function still() {
       const fit = Math.min(left.width / film.size[0], left.height / film.size[1]),
         w = film.size[0] * fit,
         h = film.size[1] * fit;
-      if (withVideo) pen.drawImage(video, (left.width - w) / 2, (left.height - h) / 2, w, h);
+      if (image) pen.drawImage(image, (left.width - w) / 2, (left.height - h) / 2, w, h);
       pen.drawImage(left, 0, 0);
     }
     pen.drawImage(right, left ? left.width : 0, 0);
@@ -38,9 +38,9 @@ function still() {
   };
   let text;
   try {
-    text = draws(filmed);
+    text = draws(filmed ? video : picture);
   } catch {
-    text = draws(false);
+    text = draws(null);
   }
   save(new Blob([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], { type: "image/png" }), "png");
 }

@@ -52,7 +52,7 @@ function build() {
   const flat = film.size && (film.video || film.bodies.some((b) => b.pixels));
   $("screen").hidden = !flat;
   $("stage").classList.toggle("both", Boolean(flat));
-  $("stage").classList.toggle("bare", !film.video);
+  $("stage").classList.toggle("bare", !film.video && !picture);
   $("line").style.setProperty("--lanes", `${Math.min(52, Math.max(34, 12 + 3.3 * film.bodies.length))}px`);
   if (flat) $("stage").style.setProperty("--shape", Math.min(2.2, Math.max(0.5, film.size[0] / film.size[1])));
   $("stage").classList.toggle("told", $("meaning").hasChildNodes());

@@ -1,6 +1,8 @@
 """``posekernels lift`` and its neighbours, from the command line on: what comes out, what is said when it cannot."""
 
+import base64
 import contextlib
+import io
 import json
 import re
 import sys
@@ -1120,7 +1122,13 @@ def test_one_picture_is_read_as_a_folder_of_one(folder, pictures, tmp_path, caps
     assert go("lift", tmp_path / "one.jpg", "--weights", folder / "lifter.safetensors", *out) == 0
     found = pose_files.read(tmp_path / "x.npz")
     assert found.frames == len(found.people) == 1 and found.size == (1920, 1080)
-    assert "one.jpg: browsers play video files, so the page shows" in capsys.readouterr().err
+    assert "so the page shows the skeletons without it" not in capsys.readouterr().err
+    within = film_in(tmp_path / "x.html")["picture"].removeprefix("data:image/jpeg;base64,")
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(within))), int)
+    assert shown.shape == image.shape and shown[:64, :64].mean() < 20 < 100 < shown.mean()
+    assert go("render", tmp_path / "x.npz", "-o", tmp_path / "y.html") == 0
+    assert "behind the skeletons: " in capsys.readouterr().err
+    assert film_in(tmp_path / "y.html")["picture"].endswith(within)
     (tmp_path / "torn.jpg").write_bytes(b"torn")
     with pytest.raises(ValueError, match="torn.jpg: not a picture that can be read"):
         go("lift", tmp_path / "torn.jpg", "-o", tmp_path / "x.npz")

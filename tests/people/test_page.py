@@ -570,6 +570,26 @@ def test_the_video_shows_the_frame_under_the_slider(tmp_path, how):
 
 
 @needs_browser
+def test_a_picture_is_under_its_skeletons_and_in_what_is_saved(tmp_path):
+    picture = np.full((SIZE[1], SIZE[0], 3), (200, 30, 120), np.uint8)
+    with Opened(write(tmp_path / "x.html", film(1, frames=1, picture=picture))) as opened:
+        opened.until("picture.naturalWidth > 0")
+        box = opened.page.locator("#screen").bounding_box()
+        at = round(box["x"] + 12), round(box["y"] + box["height"] / 2)
+        assert far_off(opened.picture().getpixel(at)) < 12
+        with opened.page.expect_download() as saved:
+            opened.page.locator("#still").click()
+        image = Image.open(saved.value.path()).convert("RGB")
+        assert far_off(image.getpixel((12, image.height // 2))) < 12
+        assert not opened.said
+
+
+def far_off(pixel: tuple[int, int, int]) -> int:
+    """From the colour of the picture above."""
+    return max(abs(a - b) for a, b in zip(pixel, (200, 30, 120)))
+
+
+@needs_browser
 def test_a_video_that_cannot_be_played_is_told(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no pictures in here")
     for video in ("bad.mp4", "gone.mp4"):
