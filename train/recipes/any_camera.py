@@ -6,8 +6,9 @@ other proportions, mirrored or not, seen from somewhere by a phone, by a detecto
 joint, errors that last, limbs taken for something else or left for right, joints that are not seen and that
 ``posekernels lift`` fills in. How much was measured (``bench.detector_errors``). The input is centred and scaled on the
 person (``posekernels.pose.keypoints.centre_on_person``), so neither focal length nor place in the image matter much;
-the answer is in the axes of a camera that looks straight at the person. Trunk and head are where detectors see them, in
-what is learned and what is lifted.
+the answer is in the axes of a camera that looks straight at the person. Trunk, head and the lengths of bones are as
+detectors see them, in what is learned and what is lifted; knees that a capture never straightens are straightened
+(``train.data.legs``).
 
     python -m train.data.open_motion motion
     python -m train.data.cmu_to_h36m CMU_TEXT --out cmu
@@ -113,11 +114,19 @@ def with_head(points: Tensor, trunk: Tensor | float, turn: Tensor | float = 0.0)
     return points
 
 
-def of_each(clips: list[Clip]) -> dict[str, list[Clip]]:
+def clips_by_performer(clips: list[Clip]) -> dict[str, list[Clip]]:
     """Clips by performer; the starter set's subjects are "performer/owner of the cameras"."""
     found: dict[str, list[Clip]] = {}
     for clip in clips:
         found.setdefault(clip.subject.partition("/")[0], []).append(clip)
+    return found
+
+
+def recordings_by_performer(recordings: Iterable[open_motion.Recording]) -> dict[tuple[str, str], list[np.ndarray]]:
+    """Recordings [T, 17, 3] by set and performer."""
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    for recording in recordings:
+        found.setdefault((recording.set, recording.subject), []).append(recording.points)
     return found
 
 
@@ -471,12 +480,12 @@ class AnyCameraRecipe(Recipe):
 
     def make_loader(self, rank: int, world: int) -> Views:
         o = self.options
-        performers = {("", name): motions(clips) for name, clips in of_each(self.data.train).items()}
+        performers = {("", name): motions(clips) for name, clips in clips_by_performer(self.data.train).items()}
         if o.add_starter and o.data_root is not None:
-            performers |= {("starter", name): motions(clips) for name, clips in of_each(load_starter().train).items()}
-        for recording in self.recordings:
-            if recording.subject not in self.held_out:
-                performers.setdefault((recording.set, recording.subject), []).append(recording.points)
+            performers |= {
+                ("starter", name): motions(clips) for name, clips in clips_by_performer(load_starter().train).items()
+            }
+        performers |= recordings_by_performer(r for r in self.recordings if r.subject not in self.held_out)
         sets: dict[str, list[np.ndarray]] = {}
         for (name, _), recordings in performers.items():
             sets.setdefault(name, []).extend(straight_legs(recordings))
@@ -514,7 +523,8 @@ class AnyCameraRecipe(Recipe):
     @torch.no_grad()
     def detected_scores(self, subjects: tuple[str, ...] = open_motion.HELD_OUT, batches: int = 8) -> PoseScores:
         """Of random views of these subjects, with a detector's errors."""
-        held = [r.points for r in self.recordings if r.subject in subjects]
+        performers = recordings_by_performer(r for r in self.recordings if r.subject in subjects)
+        held = [recording for found in performers.values() for recording in straight_legs(found)]
         frames = self.model.frames
         scores = PoseScores()
         for keypoints, poses in Views(held, frames, 128, batches, 1234, 0, 1):
