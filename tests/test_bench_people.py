@@ -167,6 +167,58 @@ def test_training_bodies_have_the_bones_that_detectors_show():
     assert standing["legs"] == pytest.approx(own["legs"], rel=0.1) and standing["knees"] > 170
 
 
+def test_views_of_somebody_filmed_are_cases(case, monkeypatch):
+    """The detections as they came, the joints in each camera's axes; views that hardly show the person are left out."""
+    joints = (case.truth[:20] - case.truth[0, 0]) @ people.level(case.up).T + (0, 0, 1.0)
+    rig = [camera(*place) for place in ((4, 0), (0, 4), (-4, 1))]
+    pixels = [people.pose2sim.project(joints, c) for c in rig]
+    views = [[[found + 2] for found in view] for view in pixels]
+    views[2][5:] = [[] for _ in views[2][5:]]
+    filmed = detector_errors.Filmed("somebody", views, rig, joints, None)
+    monkeypatch.setattr(detector_errors, "filmed", lambda wheel: filmed)
+    cases = list(people.chosen_on("a wheel"))
+    assert [c.name for c in cases] == ["somebody, view 1", "somebody, view 2"]
+    for c, seen in zip(cases, pixels):
+        np.testing.assert_allclose(c.track.points, seen + 2, atol=1e-2)
+        np.testing.assert_allclose(c.truth[..., :2] / c.truth[..., 2:] * c.focal + 500, seen, atol=1e-6)
+        np.testing.assert_allclose(c.up, (0, -1, 0), atol=1e-9)
+
+
+def test_a_models_bones_lie_between_its_markers(tmp_path):
+    """Bodies hang on each other by offsets on either side of a joint; markers are given in their body's axes."""
+    offsets = {
+        "hip_r": ((0, -0.1, 0.1), (0, 0, 0)),
+        "walker_knee_r": ((0, -0.4, 0), (0, 0.01, 0)),
+        "back": ((0, 0.1, 0), (0, 0, 0)),
+        "acromial_r": ((0, 0.4, 0.2), (0, 0, 0)),
+        "elbow_r": ((0, -0.3, 0), (0, 0, 0)),
+        "radioulnar_r": ((0, 0, 0.02), (0, 0, 0)),
+    }
+    frame = "<PhysicalOffsetFrame><translation>{} {} {}</translation></PhysicalOffsetFrame>"
+    hung = "".join(
+        f"<CustomJoint name='{name}'>{''.join(frame.format(*at) for at in both)}</CustomJoint>"
+        for name, both in offsets.items()
+    )
+    model = f"<OpenSimDocument><Model><JointSet><objects>{hung}</objects></JointSet></Model></OpenSimDocument>"
+    (tmp_path / "Model_Pose2Sim_simple.osim").write_text(model)
+    markers = {
+        "RHip": ("pelvis", (0, -0.1, 0.1)),
+        "RKnee": ("femur_r", (0, -0.4, 0)),
+        "RAnkle": ("tibia_r", (0, -0.4, 0)),
+        "RShoulder": ("torso", (0, 0.4, 0.2)),
+        "RElbow": ("humerus_r", (0, -0.3, 0)),
+        "RWrist": ("radius_r", (0, -0.25, -0.02)),
+    }
+    place = (
+        "<Marker name='{}'><socket_parent_frame>/bodyset/{}</socket_parent_frame><location>{} {} {}</location></Marker>"
+    )
+    rows = "".join(place.format(name, body, *at) for name, (body, at) in markers.items())
+    (tmp_path / "Markers_Body25b.xml").write_text(f"<Markers>{rows}</Markers>")
+    bones = {"trunk": 0.6, "hips": 0.2, "shoulders": 0.4, "thigh": 0.4, "shin": 0.41, "upper arm": 0.3, "forearm": 0.25}
+    assert detector_errors.marked(tmp_path) == {name: pytest.approx(length) for name, length in bones.items()}
+    assert detector_errors.in_trunks(bones)["legs"] == pytest.approx(0.81 / 0.6)
+
+
 def test_left_for_right_is_counted():
     random = np.random.default_rng(1)
     pixels = np.broadcast_to(500 + 100 * random.uniform(-1, 1, (1, 1, 17, 2)), (1, 10, 17, 2))
