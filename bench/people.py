@@ -361,7 +361,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if pose2sim.is_demo(wheel):
             groups["pose2sim"] = list(real(wheel))
         else:
-            groups.setdefault("chosen on", []).extend(chosen_on(wheel))
+            try:
+                groups.setdefault("chosen on", []).extend(chosen_on(wheel))
+            except ValueError as error:
+                raise ValueError(f"{error}, nor pose2sim-0.3.9-py3-none-any.whl") from None
     result = {}
     for group, cases in groups.items():
         rows = {name: [measured(case, lifter, options.smooth) for case in cases] for name, lifter in lifters.items()}

@@ -184,6 +184,12 @@ def test_views_of_somebody_filmed_are_cases(case, monkeypatch):
         np.testing.assert_allclose(c.up, (0, -1, 0), atol=1e-9)
 
 
+def test_another_wheel_is_refused_by_the_names_of_all(tmp_path):
+    (tmp_path / "some.whl").write_bytes(b"no wheel")
+    with pytest.raises(ValueError, match=r"some\.whl: neither .*0\.10\.49.* nor .*0\.8\.4.*, nor .*0\.3\.9"):
+        people.main(["--wheel", str(tmp_path / "some.whl")])
+
+
 def test_a_models_bones_lie_between_its_markers(tmp_path):
     """Bodies hang on each other by offsets on either side of a joint; markers are given in their body's axes."""
     offsets = {

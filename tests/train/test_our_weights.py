@@ -7,15 +7,17 @@ import torch
 from posekernels import models
 from posekernels.models.forecasting import with_path, without_path
 from posekernels.models.load import SHIPPED, About, save_weights
-from posekernels.people.lifter import load_lifter
+from posekernels.people.lifter import lift_person, load_lifter
+from posekernels.people.tracking import Track
 from posekernels.pose.camera import looking_at, project, rotate
 from posekernels.pose.keypoints import centre_on_person, one_trunk
 from posekernels.pose.metrics import p_mpjpe
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train import any_motion, h36m
 from posekernels.train.data import open_motion
+from posekernels.train.data.legs import LEGS
 from posekernels.train.data.motion import load_starter
-from posekernels.train.recipes.any_camera import Draws, Views, looking, motions
+from posekernels.train.recipes.any_camera import ADULT, Draws, Views, looking, motions, with_head
 from posekernels.train.recipes.any_motion import Stretches
 
 
@@ -283,3 +285,39 @@ def test_our_forecaster_beats_standing_still(starter):
 def test_our_weights_are_small_and_say_what_they_are(what):
     net = models.load(what)
     assert sum(p.numel() for p in net.parameters()) < 600_000 and net.about.made and not net.training
+
+
+def standing() -> np.ndarray:
+    """[17, 3] metres, z up: somebody who stands straight, arms down, with bones as detectors see them."""
+    bones, points = ADULT.numpy(), np.zeros((17, 3))
+    for (hip, knee, ankle), side in (((1, 2, 3), 1), ((4, 5, 6), -1)):
+        points[hip] = side * bones[hip], 0, 0
+        points[knee] = points[hip] - (0, 0, bones[knee])
+        points[ankle] = points[knee] - (0, 0, bones[ankle])
+    points[8] = 0, 0, bones[7] + bones[8]
+    points[7], points[10] = points[8] / 2, points[8] + (0, 0, bones[9])
+    for (shoulder, elbow, wrist), side in (((11, 12, 13), -1), ((14, 15, 16), 1)):
+        points[shoulder] = points[8] + (side * bones[shoulder], 0, 0)
+        points[elbow] = points[shoulder] - (0, 0, bones[elbow])
+        points[wrist] = points[elbow] - (0, 0, bones[wrist])
+    return with_head(torch.from_numpy(points), points[8, 2]).numpy()
+
+
+def test_who_stands_straight_is_lifted_straight():
+    """From all around, by a level camera and one that looks down. Lifters repeat how training's people stand."""
+    lifter, body = load_lifter(), standing()
+    for pitch in (0.0, 0.25):
+        knees, off = [], []
+        for yaw in 0.2 + np.arange(8) * np.pi / 4:
+            turn = looking(*(torch.tensor([angle], dtype=torch.float32) for angle in (yaw, pitch, 0.0)))[0].numpy()
+            seen = body @ turn.T + (0, 0, 4)
+            pixels = seen[:, :2] / seen[:, 2:] * 1200 + (640, 360)
+            track = Track(1, np.repeat(pixels[None].astype(np.float32), 30, 0), np.full((30, 17), 0.9, np.float32))
+            person = lift_person(lifter, track, bridge=15, smooth=15, size=(1280, 720), focal=1200.0, fps=30.0)
+            pose = torch.from_numpy(person.poses[15].astype(np.float64))
+            for hip, knee, ankle in LEGS:
+                thigh, shin = pose[hip] - pose[knee], pose[ankle] - pose[knee]
+                knees.append(float(torch.rad2deg(torch.arccos(thigh @ shin / thigh.norm() / shin.norm()))))
+            off.append(1000 * float(p_mpjpe(pose[None], torch.from_numpy(seen - seen[0])[None])))
+        assert min(knees) > 160 and np.mean(knees) > 168, knees
+        assert max(off) < 40, off
