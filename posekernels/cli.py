@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ._dispatch import BackendError
 from .checks import nearest
@@ -21,12 +22,27 @@ class Notice(UserWarning):
 class Parser(argparse.ArgumentParser):
     """``ArgumentParser`` whose errors are ValueErrors of one line, with the nearest option; for ``run_cli``."""
 
+    _given: Sequence[str] = ()  # what is being parsed
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{"allow_abbrev": False} | kwargs)
 
+    def parse_known_args(self, args=None, namespace=None):
+        self._given = [str(word) for word in (sys.argv[1:] if args is None else args)]
+        return super().parse_known_args(args, namespace)
+
+    def _unknown(self) -> str | None:
+        """The first option that was given and does not exist."""
+        for word in itertools.takewhile(lambda word: word != "--", self._given):
+            name = word.partition("=")[0]
+            if re.match("--?[A-Za-z]", name) and not {name, name[:2]} & {*self._option_string_actions}:
+                return name
+        return None
+
     def error(self, message: str):
-        unknown = re.match(r"unrecognized arguments: (-\S+)", message)
-        if unknown:
+        if message.startswith("the following arguments are required") and (name := self._unknown()):
+            message += f"; unrecognized arguments: {name}{nearest(name, self._option_string_actions)}"
+        elif unknown := re.match(r"unrecognized arguments: (-\S+)", message):
             message += nearest(unknown[1].partition("=")[0], self._option_string_actions)
         raise ValueError(f"{message} (--help lists the options)")
 
