@@ -32,14 +32,12 @@ VIDEO = Pinned(
 
 
 def main(arguments: list[str]) -> int:
-    parser = lift.parser(own=True)
+    parser = lift.parser(own=True, people=2)
     parser.prog, parser.description = "posekernels demo", __doc__
     parser.usage = "posekernels demo [-o OUT] [options of posekernels lift]"
     given = [a.partition("=")[0] for a in arguments]
     if not {"-o", "--out"} & set(given) and not any(a.startswith("-o") for a in arguments):
         arguments = [*arguments, "-o", "demo.html"]
-    if "--people" not in given:
-        arguments = [*arguments, "--people", "2"]
     options = parser.parse_args(["demo.mp4", *arguments])
     video = Path(options.out[0]).parent / "demo.mp4"
     options.input = str(video)

@@ -107,8 +107,8 @@ def moment(text: str) -> tuple[int, float]:
         raise ArgumentTypeError(f"expected a person's number and seconds, such as 3@61.5, got {text!r}") from None
 
 
-def parser(own: bool = False) -> Parser:
-    """Args: own: of a command that brings its own input, which its help then leaves out."""
+def parser(own: bool = False, people: int | None = None) -> Parser:
+    """Args: own: of a command that brings its own input, which its help then leaves out. people: as --people."""
     p = Parser(prog="posekernels lift", description=__doc__)
     one = "video, picture, folder of pictures, camera number, or 2D keypoints: .npz, .npy, .json, folder of .json"
     further = "further ones, or a folder of them: -o is a folder then"
@@ -132,7 +132,8 @@ def parser(own: bool = False) -> Parser:
         "(17, 26 or 133 joints)",
     )
     p.add_argument("--yolo-pose", metavar="FILE.onnx", help="find people with this network of YOLO-pose instead")
-    p.add_argument("--people", type=int, metavar="N", help="at most so many at one moment (default 4)")
+    most = f"at most so many at one moment (default {people or PEOPLE})"
+    p.add_argument("--people", type=int, default=people, metavar="N", help=most)
     several = "numbers that are one person's; may be given several times"
     p.add_argument("--merge", type=couple, action="append", default=[], metavar="3=7", help=several)
     p.add_argument(

@@ -103,7 +103,9 @@ def test_demo_lifts_the_video_beside_what_it_writes(pinned, tmp_path, monkeypatc
     monkeypatch.setattr(demo.lift, "run", lambda options, outs, beside: asked.append((options, outs)) or options)
     with pytest.raises(SystemExit):
         demo.main(["--help"])
-    assert "INPUT" not in capsys.readouterr().out, "it brings its own"
+    told = " ".join(capsys.readouterr().out.split())
+    assert "INPUT" not in told, "it brings its own"
+    assert "at one moment (default 2)" in told and "default 4" not in told
     assert demo.main([]) == 0
     options, outs = asked[-1]
     assert (options.input, options.people, [str(o) for o in outs]) == ("demo.mp4", 2, ["demo.html"])
