@@ -6,6 +6,7 @@ INPUT is lifted people, anything ``lift`` takes, or, with ``--joints LAYOUT``, 3
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,7 @@ from posekernels.pose.skeleton import H36M_17
 from .. import pictures, player, pose_files
 from ..future import believable
 from ..lifter import LONGEST, Person, runs, stretches
+from ..video import Video
 from ..world import Lifted
 from . import lift
 from .lift import say
@@ -139,15 +141,25 @@ def forecast(
     return Lifted(shown, *about), end, notes
 
 
+def frame_at(at: float, frames: int, fps: float) -> int:
+    """How many of ``frames`` there are up to second ``at``.
+
+    Raises:
+        ValueError: none, or it is after all of them.
+    """
+    number = round(at * fps)
+    if not 1 <= number <= frames:
+        raise ValueError(f"--at {at:g}: the motion lasts {frames / fps:.1f} s")
+    return number
+
+
 def until(lifted: Lifted, at: float) -> Lifted:
     """The people up to second ``at``.
 
     Raises:
         ValueError: nobody is there yet, or no more.
     """
-    frames = round(at * lifted.fps)
-    if not 1 <= frames <= lifted.frames:
-        raise ValueError(f"--at {at:g}: the motion lasts {lifted.frames / lifted.fps:.1f} s")
+    frames = frame_at(at, lifted.frames, lifted.fps)
     cut = [person.until(frames) for person in lifted.people]
     more = lifted.detected_layout
     return Lifted(cut, lifted.fps, lifted.size, lifted.source, length=frames, detected_layout=more)
@@ -216,6 +228,15 @@ def draw(out: Path, done: Lifted, beside: Sequence[Path], panel: int, fps: float
     return [pictures.save(out, panels(done, done.now, step), done.fps / step, size=panel, title=title)]
 
 
+def _check_before_search(at: float, how: Namespace) -> None:
+    """Raises ValueError where a video to be searched, which may take hours, ends before second ``at``."""
+    source = Path(how.input)
+    if source.is_file() or source.is_dir():  # no camera, and no pipe, which gives its images once
+        video = Video(source, fps=how.fps, clip=how.clip)
+        if video.files or video.count > 1:  # where images have no times, as in .h264, one is all that is known
+            frame_at(at, video.count, video.fps)
+
+
 def _is_lifted(source: str) -> bool:
     path = Path(source)
     if not path.is_file() or path.suffix.lower() not in pose_files.READ:
@@ -274,6 +295,8 @@ def main(arguments: list[str]) -> int:
         except ValueError as error:  # of options as they are called here
             words = re.sub(r"--(?!help)(?=[a-z])", "", str(error)).replace("(--help", "(posekernels lift --help")
             raise ValueError(f"--lift: {words}") from error
+        if options.at is not None and not lift.is_keypoints(options.input):
+            _check_before_search(options.at, how)
         lifted = lift.run(how, [], outs[0], "--lift resume")
         if lifted is None:
             return 130

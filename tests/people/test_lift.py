@@ -533,6 +533,17 @@ def test_forecast_of_a_video_goes_on_after_ctrl_c(folder, pictures, tmp_path, mo
     assert not list(tmp_path.glob(".f*"))
 
 
+def test_forecast_after_the_end_of_a_video_is_refused_before_it_is_lifted(folder, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeDetector, "until", 0)
+    monkeypatch.setattr(FakeDetector, "ending", MemoryError("searched"))
+    arguments = ["forecast", pictures, "-o", tmp_path / "f.npz", "--weights", folder / "forecaster.safetensors"]
+    for at, lift, seconds in (("99", [], "0.7"), ("1.2", ["fps=20"], "1.0")):
+        with pytest.raises(ValueError, match=f"--at {at}: the motion lasts {seconds} s"):
+            go(*arguments, "--at", at, "--lift", f"weights={folder / 'lifter.safetensors'}", *lift)
+    with pytest.raises(MemoryError, match="searched"):
+        go(*arguments, "--at", "0.6", "--lift", f"weights={folder / 'lifter.safetensors'}")
+
+
 def test_keypoints_that_are_filled_in_are_counted(folder, tmp_path, capsys):
     two = np.load(folder / "two.npy")
     two[0, 3:6, 9], two[0, 7, 10, 1], two[1, :, 10] = np.nan, np.inf, np.nan  # wrists: left, right, right
