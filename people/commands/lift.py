@@ -307,18 +307,30 @@ class Search:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(f"{self.partial}: another run is writing there") from None
-        head = {"search": 1, "source": self.video.source, "layout": self.detector.layout}
         if resume:
-            self.rows = Rows(file, self.dtype, self._check(file, head))
+            self.rows = Rows(file, self.dtype, self._check(file))
             self._take_up()
         else:
             file.truncate(0)
-            line = json.dumps(head).encode() + b"\n"
+            line = json.dumps(self._head()).encode() + b"\n"
             file.write(line)
             self.rows = Rows(file, self.dtype, len(line))
 
-    def _check(self, file, head: dict) -> int:
+    def would_go_on(self) -> bool:
+        """Whether there is a search of the same source, and by the same detector, to take up."""
+        try:
+            with open(self.partial, "rb") as file:
+                self._check(file)
+        except (DataError, OSError):
+            return False
+        return True
+
+    def _head(self) -> dict:
+        return {"search": 1, "source": self.video.source, "layout": self.detector.layout}
+
+    def _check(self, file) -> int:
         """Where the sightings begin in a file of this source and layout."""
+        head = self._head()
         try:
             had = json.loads(first := file.readline(1 << 16))
             source, layout = had["source"], had["layout"]
@@ -808,7 +820,8 @@ def run(
         steps = own if bar is None or not video.count else _Part(bar, video.count)
         search = Search(video, left, detector or finder(options), clock, steps)
         if left.is_file() and not options.resume:
-            say(f"{left}: what an earlier run found is left out; {again} would go on with it")
+            again_or_not = f"{again} would have gone on with it" if search.would_go_on() else "it is of another input"
+            say(f"{left}: what an earlier run found is left out; {again_or_not}")
         search.open(options.resume)
         if options.resume and not search.count:
             say(NOTHING_KEPT.format(again))

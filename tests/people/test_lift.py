@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -875,6 +876,21 @@ def test_interrupted_keeps_what_was_computed_and_resume_goes_on(folder, pictures
     np.testing.assert_array_equal(a.people[0].world, b.people[0].world)
     assert a.size == (100, 160)
     assert "beginning anew" not in capsys.readouterr().err
+
+
+def test_what_is_left_out_says_whether_resume_would_have_gone_on(folder, pictures, tmp_path, monkeypatch, capsys):
+    arguments = ["--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    for source, said in (
+        (pictures, "; --resume would have gone on with it"),
+        (tmp_path / "2.png", "; it is of another input"),
+    ):
+        monkeypatch.setattr(FakeDetector, "until", 2)
+        assert go("lift", pictures, *arguments) == 130
+        shutil.copy(pictures / "2.png", tmp_path)
+        monkeypatch.setattr(FakeDetector, "until", 1 << 30)
+        capsys.readouterr()
+        assert go("lift", source, *arguments) == 0
+        assert f".x.npz.partial: what an earlier run found is left out{said}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty search", "all of it"])
