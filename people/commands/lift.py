@@ -47,7 +47,7 @@ from ..live import Live, frames_of, pushed
 from ..numbers import put_right
 from ..rows import PIECE, Rows, cuts
 from ..tracking import Sighting, Track, Tracker
-from ..video import PICTURES, VIDEOS, Backgrounds, Video
+from ..video import FOLDER_FPS, PICTURES, VIDEOS, Backgrounds, Video
 from ..world import Lifted, stand, tilt_of
 from . import many
 
@@ -633,13 +633,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def assumed(size: tuple[int, int] | None, tilt: float, options: Namespace) -> str:
+def assumed(size: tuple[int, int] | None, tilt: float, options: Namespace, images: int = 0) -> str:
     """What nobody told and nothing shows, in a line.
 
     Args:
         tilt: degrees that the camera looks down, of the world that people were put into.
+        images: so many pictures were read, each from a file of its own.
     """
     focal, parts = focal_of(size, options.focal), []
+    if images > 1 and options.fps is None:
+        parts.append(f"{images} pictures are frames of one video, {FOLDER_FPS:g} a second (--fps)")
     if focal is not None and options.focal is None:
         parts.append(f"focal length {focal:.0f} px, {FOCAL:g} times the longer side (--focal)")
     if options.tilt == "auto":
@@ -905,7 +908,8 @@ def finish(
         length=keypoints.frames,
         detected_layout=keypoints.found if more_than_lifted(keypoints.found) else None,
     )
-    for note in (*keypoints.notes, assumed(lifted.size, tilt_of(turn), options), *describe(lifted, live is not None)):
+    taken = assumed(lifted.size, tilt_of(turn), options, 0 if video is None else len(video.files))
+    for note in (*keypoints.notes, taken, *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
     if keypoints.source and options.overlay and any(out.suffix.lower() in pictures.SUFFIXES for out in outs):

@@ -1164,6 +1164,20 @@ def test_one_picture_is_read_as_a_folder_of_one(folder, pictures, tmp_path, caps
         go("lift", tmp_path / "torn.jpg", "-o", tmp_path / "x.npz")
 
 
+def test_pictures_taken_for_a_video_are_among_what_is_assumed(folder, pictures, tmp_path, capsys):
+    far = tmp_path / "far"
+    far.mkdir()
+    for t, number in enumerate((1234, 1250, 1300)):
+        (pictures / f"{t}.png").rename(far / f"IMG_{number}.png")
+    arguments = ["lift", far, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    said = "assumed: 3 pictures are frames of one video, 30 a second (--fps); focal length"
+    assert go(*arguments) == 0 and said in capsys.readouterr().err
+    assert go(*arguments, "--fps", "10") == 0 and "frames of one video" not in capsys.readouterr().err
+    for name in ("IMG_1250.png", "IMG_1300.png"):
+        (far / name).unlink()
+    assert go(*arguments) == 0 and "frames of one video" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option, files", [("--yolo-pose", 1), ("--rtmpose", 2)])
 def test_networks_that_cannot_be_used_are_told_by_their_option(pictures, tmp_path, monkeypatch, option, files):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # not installed
