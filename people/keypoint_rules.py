@@ -200,13 +200,21 @@ def _number(label: object) -> float | None:
     return number if np.isfinite(number) else None
 
 
+class SeveralVideos(ValueError):
+    """Names of images that are not of one video; ``groups`` are the names that go together, with their numbers."""
+
+    def __init__(self, groups: dict[str, int], message: str):
+        super().__init__(message)
+        self.groups = groups
+
+
 def in_order(names: list[str], clip: str | None = None) -> tuple[list[int], list[float] | None, list[str]]:
     """Which of these names of images are of the one video, their numbers, and notes; None where names do not count.
 
     Args:
         clip: part of the name of one of several videos.
     Raises:
-        ValueError: they are of several videos, and none or not just one is chosen.
+        SeveralVideos: none or not just one of them is chosen.
     """
     split = [re.split(r"(\d+)", name) for name in names]
     clips: dict[tuple, list[int]] = {}
@@ -231,8 +239,10 @@ def in_order(names: list[str], clip: str | None = None) -> tuple[list[int], list
         return *found[fits[0]], []
     listed = ", ".join(f"{key} ({len(found[key][0])} frames)" for key in [*found][:6]) + (", ..." * (len(found) > 6))
     if clip is None:
-        raise ValueError(f"holds {len(found)} videos: {listed}; --clip TEXT chooses the one whose name has TEXT in it")
-    raise ValueError(f"--clip {clip}: in the names of {len(fits)} of {len(found)} videos: {listed}")
+        message = f"holds {len(found)} videos: {listed}; --clip TEXT chooses the one whose name has TEXT in it"
+    else:
+        message = f"--clip {clip}: in the names of {len(fits)} of {len(found)} videos: {listed}"
+    raise SeveralVideos({key: len(members) for key, (members, _) in found.items()}, message)
 
 
 def _counting(digits: np.ndarray) -> int | None:

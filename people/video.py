@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from posekernels.archive import DataError
 from posekernels.extras import needs
 
-from .keypoint_rules import in_order
+from .keypoint_rules import SeveralVideos, in_order
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv", ".flv", ".3gp", ".gif")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -122,8 +123,16 @@ class Video:
             raise DataError(f"{folder}: no pictures in this folder ({', '.join(PICTURES)})")
         try:
             chosen, numbers, notes = in_order([f.name for f in files], clip)
-        except ValueError as error:
-            raise DataError(f"{folder}: {error}") from error
+        except SeveralVideos as error:
+            if clip is not None or min(error.groups.values()) > 1:
+                raise DataError(f"{folder}: {error}") from error
+            counts = [f"{name} ({n} picture{'s' if n > 1 else ''})" for name, n in error.groups.items()]
+            listed = ", ".join(counts[:6]) + (", ..." if len(counts) > 6 else "")
+            each = " ".join(shlex.quote(file.name) for file in files[:2])
+            raise DataError(
+                f"{folder}: holds {len(files)} pictures whose names are not of one video: {listed}; posekernels lift "
+                f"{each} -o OUT/ lifts each by itself, --clip TEXT those with TEXT in their names as one video"
+            ) from error
         self.notes += notes
         if numbers is not None:
             chosen = [i for _, i in sorted(zip(numbers, chosen))]

@@ -64,6 +64,18 @@ def _is_of_videos(folder: Path) -> bool:
     return first is not None and keypoint_files.holds_a_video(first)
 
 
+def left_out(options: Namespace) -> Iterator[str]:
+    """In words, pictures that lie in a folder beside videos or keypoints, and are not lifted with them."""
+    for folder in (Path(name) for name in (options.input, *options.more)):
+        if not inside(folder):
+            continue
+        here = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+        if seen := [path.name for path in here if not path.name.startswith(".")]:
+            named = ", ".join(seen[:3]) + (", ..." if len(seen) > 3 else "")
+            what = f"{len(seen)} picture{'s' if len(seen) > 1 else ''} beside videos or keypoints"
+            yield f"{folder}: {what} left out ({named}); name a picture to lift it, or put frames in a folder"
+
+
 def is_many(options: Namespace) -> bool:
     """Whether there are several inputs, or a folder for what is written."""
     return bool(options.more) or bool(inside(Path(options.input))) or _is_folder(options.out[0])
@@ -203,6 +215,8 @@ def run(options: Namespace) -> int:
     if options.rerun is not None:
         raise ValueError("--rerun is for one file, not for many")
     outs = targets(options, found)
+    for line in left_out(options):
+        print(line, file=sys.stderr)
     done = [path for path in found if options.resume and all(out.exists() for out in outs[path])]
     tasks = [
         {"source": str(path.resolve()), "outs": [str(out.resolve()) for out in outs[path]]}

@@ -104,6 +104,17 @@ def test_videos_pictures_and_folders_of_frames_are_told_apart(tmp_path):
     assert many.inside(tmp_path / "frames") == many.inside(tmp_path / "pictures") == []
 
 
+def test_pictures_beside_videos_are_told_to_be_left_out(folder, lifter, tmp_path, capsys):
+    for name in ("sofa.jpg", ".thumbnail.jpg"):
+        (folder / name).touch()
+    how = ["--weights", lifter, "--size", "1000x1000", "-o", f"{tmp_path / 'out'}/"]
+    go("lift", folder, *how)
+    line = f"{folder}: 1 picture beside videos or keypoints left out (sofa.jpg); name a picture to lift it"
+    assert capsys.readouterr().err.startswith(line)
+    go("lift", folder / "a.npy", folder / "b.npy", *how)
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_json_of_whole_videos_in_a_folder_are_one_work_each(tmp_path):
     """As detectors write them, and not frames of one clip."""
     person = {"keypoints": [1.0, 2.0, 0.9] * 17}
