@@ -1,13 +1,15 @@
 """What is fetched out of wheels, and ``posekernels demo``."""
 
+import re
 import tarfile
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from posekernels.archive import DataError
-from posekernels.people import fetch
+from posekernels.people import detect, fetch
 from posekernels.people.commands import demo
 
 
@@ -29,6 +31,13 @@ def pinned(tmp_path, monkeypatch):
         sources=(source(wheel, "sports2d==0.8.34", "some/demo.mp4", b"a film"),),
         variable="SOME_WHEEL",
     )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/first-steps.md"])
+def test_pages_tell_how_much_is_fetched_for_the_detector(page):
+    text = (Path(__file__).parents[2] / page).read_text()
+    about = text[text.index("BlazePose (") :].partition(")")[0]
+    assert re.findall(r"\d+ MB", about) == re.findall(r"\d+ MB", detect.NETWORKS.size)
 
 
 def test_there_is_a_place_to_keep_it(pinned, tmp_path, monkeypatch):
