@@ -822,9 +822,10 @@ def run(
     with tqdm(total=video.count, unit="frame", desc="people", disable=not show, leave=False) as own:
         steps = own if bar is None or not video.count else _Part(bar, video.count)
         search = Search(video, left, detector or finder(options), clock, steps)
-        if left.is_file() and not options.resume:
-            again_or_not = f"{again} would have gone on with it" if search.would_go_on() else "it is of another input"
-            say(f"{left}: what an earlier run found is left out; {again_or_not}")
+        if left.is_file() and left.stat().st_size > 0 and not options.resume:
+            of_this = search.would_go_on()
+            why = f"{again} would have gone on with it" if of_this else "it is not of this input and detector"
+            say(f"{left}: what an earlier run found is left out; {why}")
         search.open(options.resume)
         if options.resume and not search.count:
             say(NOTHING_KEPT.format(again))

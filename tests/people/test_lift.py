@@ -880,17 +880,23 @@ def test_interrupted_keeps_what_was_computed_and_resume_goes_on(folder, pictures
 
 def test_what_is_left_out_says_whether_resume_would_have_gone_on(folder, pictures, tmp_path, monkeypatch, capsys):
     arguments = ["--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
-    for source, said in (
-        (pictures, "; --resume would have gone on with it"),
-        (tmp_path / "2.png", "; it is of another input"),
+    other = shutil.copy(pictures / "2.png", tmp_path)
+    for source, layout, why in (
+        (pictures, "blazepose-33", "--resume would have gone on with it"),
+        (other, "blazepose-33", "it is not of this input and detector"),
+        (pictures, "halpe-26", "it is not of this input and detector"),
     ):
-        monkeypatch.setattr(FakeDetector, "until", 2)
-        assert go("lift", pictures, *arguments) == 130
-        shutil.copy(pictures / "2.png", tmp_path)
-        monkeypatch.setattr(FakeDetector, "until", 1 << 30)
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeDetector, "until", 2)
+            assert go("lift", pictures, *arguments) == 130
+        head, *rest = (tmp_path / ".x.npz.partial").read_bytes().split(b"\n", 1)
+        found = head.replace(b"blazepose-33", layout.encode())
+        (tmp_path / ".x.npz.partial").write_bytes(b"\n".join((found, *rest)))
         capsys.readouterr()
         assert go("lift", source, *arguments) == 0
-        assert f".x.npz.partial: what an earlier run found is left out{said}\n" in capsys.readouterr().err
+        assert f".x.npz.partial: what an earlier run found is left out; {why}\n" in capsys.readouterr().err
+    (tmp_path / ".x.npz.partial").touch()
+    assert go("lift", pictures, *arguments) == 0 and "left out" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty search", "all of it"])
