@@ -91,7 +91,7 @@ class Replay(detect.Finder):
 class Frames:
     """A video of which only the number of its images is known."""
 
-    fps, size, live = FPS, SIZE, False
+    fps, size, live, files = FPS, SIZE, False, ()
 
     def __init__(self, count: int):
         self.source, self.count, self.notes = f"{count} frames", count, []
