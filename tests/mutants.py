@@ -135,7 +135,7 @@ TRITON = {
     ],
     "hierarchy_block": [
         ("outer = «limb >= 0»", "limb > 0"),
-        ("y = _where(«part == 0», _plus(limb", "part == 1"),
+        ("y = _where(«part == 0», add_pieces(limb", "part == 1"),
         ("mean += _total(_rows(out_ptr + «level * C», 3 * C", "0"),
         ("scores = tl.where((place < «J»)[None, :]", "J + 1"),
     ],
