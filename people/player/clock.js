@@ -20,6 +20,7 @@ function openVideo() {
   );
   video.addEventListener("loadeddata", () => {
     filmed = true;
+    video.style.visibility = "";
     $("trouble").hidden = true;
     if (!video.videoWidth)
       fail(`${film.video.name} has no pictures that this browser can play. The skeletons are shown without it.`);
@@ -41,7 +42,11 @@ function openVideo() {
     video.src = URL.createObjectURL(new Blob([bytes]));
   } else video.src = film.video.src;
   $("choose-file").addEventListener("change", (event) => {
-    if (event.target.files[0]) video.src = URL.createObjectURL(event.target.files[0]);
+    if (!event.target.files[0]) return;
+    play(false);
+    video.addEventListener("loadeddata", () => seek(state.frame), { once: true });
+    video.src = URL.createObjectURL(event.target.files[0]);
+    $("saved").replaceChildren();
   });
 }
 

@@ -332,25 +332,43 @@ function tick(time) {
   if (state.playing || !settled) wake();
   else last = null;
 }
-// Where pictures come too slowly, 3D is drawn coarser; without a graphics card, plainly.
+// Where half of the pictures come too slowly for two seconds, 3D is drawn coarser; without a graphics card, outlined.
+// That is said, and nothing goes back by itself; a reader who has chosen keeps what they chose.
 function keepPace(dt) {
-  pace = 0.9 * pace + 0.1 * dt;
-  if (pace < 1 / 48 || coarse <= 0.5 || performance.now() - coarsened < 1000) return;
-  coarsened = performance.now();
-  if (scene.slow) return drawPlainly();
+  if (chosen || coarse <= 0.5 || scene instanceof Flat) return;
+  paces.push(dt);
+  if (paces.reduce((sum, each) => sum + each) < 2) return;
+  const middle = paces.sort((a, b) => a - b)[paces.length >> 1];
+  paces = [];
+  if (middle < 1 / 48) return;
+  if (scene.slow) return shade(false, "This machine draws slowly: bodies are outlined from now on.");
   coarse *= 0.75;
   resize();
 }
+let paces = [], // seconds that each of the last pictures took
+  coarse = 1,
+  chosen = false;
 
-function drawPlainly() {
-  if (scene instanceof Flat) return;
-  scene = new Flat(renewed($("scene")), lists);
+// Bodies are shaded, or else outlined. `why`: what a reader is told who did not ask for it.
+function shade(on, why = "") {
+  scene.end();
+  scene = makeScene(renewed($("scene")), lists, on);
   pointers($("scene"));
+  coarse = 1;
+  const shaded = scene instanceof Scene;
+  if (on && !shaded) why = "This browser cannot shade bodies: it has no WebGL 2.";
+  $("shaded").setAttribute("aria-pressed", shaded);
+  notice(why && !on ? `${why} “Shaded”, above, shades them again.` : why);
   resize();
 }
-let pace = 0,
-  coarse = 1,
-  coarsened = 0;
+
+// What the reader is told in the 3D view, for a while.
+function notice(text) {
+  $("notice").textContent = text;
+  clearTimeout(noticed);
+  noticed = setTimeout(() => $("notice").replaceChildren(), 15_000);
+}
+let noticed;
 let ticks = 0; // pictures drawn, for whoever measures
 
 function resize() {

@@ -37,10 +37,15 @@ function still() {
     return sheet.toDataURL("image/png").slice(22); // throws where the video may not be read
   };
   let text;
+  $("saved").replaceChildren();
   try {
     text = draws(filmed ? video : picture);
   } catch {
     text = draws(null);
+    $("saved").append(
+      "Saved without the video: this browser lets no page on a disk read it. Choose the video here and save again, or make the page with --embed.",
+    );
+    button("Choose the video", () => $("choose-file").click(), $("saved"));
   }
   save(new Blob([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], { type: "image/png" }), "png");
 }

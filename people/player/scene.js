@@ -120,6 +120,9 @@ class Scene {
   constructor(canvas, { solids, shadows, cloud }) {
     const gl = canvas.getContext("webgl2", { alpha: true, antialias: true, premultipliedAlpha: true, depth: true });
     if (!gl) throw new Error("no WebGL 2");
+    canvas.addEventListener("webglcontextlost", () => {
+      if (!this.ended) shade(false, "The browser has stopped drawing in 3D: bodies are outlined from now on.");
+    });
     const about = gl.getExtension("WEBGL_debug_renderer_info");
     const card = gl.getParameter(about ? about.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
     this.slow = /swiftshader|llvmpipe|software|basic render/i.test(card); // WebGL on the processor
@@ -219,6 +222,12 @@ class Scene {
     this.canvas.height = Math.round(height * ratio);
     Object.assign(this.renderer, { width: this.canvas.width, height: this.canvas.height }); // what it sets the viewport to
   }
+
+  // Browsers keep few of these at a time.
+  end() {
+    this.ended = true;
+    this.gl.getExtension("WEBGL_lose_context")?.loseContext();
+  }
 }
 
 // The fallback: the same list, drawn with lines from the farthest to the nearest.
@@ -312,20 +321,21 @@ class Flat {
     this.canvas.width = Math.round(width * ratio);
     this.canvas.height = Math.round(height * ratio);
   }
+
+  end() {}
 }
 
-// WebGL where it works, else the plain canvas.
-function makeScene(canvas, lists) {
-  try {
-    return new Scene(canvas, lists);
-  } catch (error) {
-    return new Flat(renewed(canvas), lists);
-  }
+// WebGL where it is wanted and works, else the plain canvas.
+function makeScene(canvas, lists, shaded = true) {
+  if (shaded)
+    try {
+      return new Scene(canvas, lists);
+    } catch {} // the browser has none
+  return new Flat(renewed(canvas), lists);
 }
 
-// A canvas that can be drawn on plainly: one that WebGL had must be replaced.
+// A canvas in the place of this one: whoever has drawn on a canvas, nobody draws on it otherwise.
 function renewed(canvas) {
-  if (canvas.getContext("2d")) return canvas;
   const fresh = canvas.cloneNode(),
     focused = document.activeElement === canvas;
   canvas.replaceWith(fresh);

@@ -131,7 +131,7 @@ charts.forEach((chart) => {
   if (chart.series.length) chart.choose(0);
 });
 scene = makeScene($("scene"), lists);
-$("scene").addEventListener("webglcontextlost", drawPlainly, { once: true });
+$("shaded").hidden = scene instanceof Flat; // and cannot be anything else
 pointers($("scene"));
 openVideo();
 pressed();
@@ -157,6 +157,10 @@ $("speed").addEventListener("change", (event) => {
 $("loop").addEventListener("click", () => {
   state.loop = !state.loop;
   $("loop").setAttribute("aria-pressed", state.loop);
+});
+$("shaded").addEventListener("click", () => {
+  chosen = true;
+  shade(scene instanceof Flat);
 });
 $("still").addEventListener("click", still);
 $("table").addEventListener("click", table);

@@ -584,6 +584,41 @@ def test_a_picture_is_under_its_skeletons_and_in_what_is_saved(tmp_path):
         assert not opened.said
 
 
+@needs_browser
+@pytest.mark.parametrize("width", [390, 820, 1280])
+def test_a_picture_that_is_saved_without_the_video_says_so(tmp_path, width):
+    """A page on a disk may not read the video beside it; one that was chosen, or is inside, it may."""
+    frames, fps = 10, 20.0
+    video = coded_video(tmp_path / "coded.mp4", frames, fps)
+    someone = Body("Person 1", walker(frames, fps, (0, 0), 0), np.full((frames, 17, 2), -50.0))
+
+    def saved() -> int:
+        """The number of the frame in the picture that the button saves."""
+        with opened.page.expect_download() as download:
+            opened.page.locator("#still").click()
+        image = Image.open(download.value.path()).convert("L")
+        wide, tall = opened.run("[$('overlay').width, $('overlay').height]")
+        fit = min(wide / 320, tall / 180)
+        x, y = (wide - 320 * fit) / 2, tall / 2
+        return sum((image.getpixel((round(x + (40 * bit + 20) * fit), round(y))) > 128) << bit for bit in range(8))
+
+    for embed in (False, True):
+        made = Film("coded", fps, H36M_17, [someone], (320, 180), video)
+        with Opened(write(tmp_path / "x.html", made, embed), width) as opened:
+            opened.until("video.readyState > 1")
+            opened.seek(5)
+            told = opened.page.locator("#saved")
+            if not embed:
+                assert saved() == 0 and "Saved without the video" in told.inner_text()
+                with opened.page.expect_file_chooser() as chooser:
+                    told.get_by_role("button", name="Choose the video").click()
+                chooser.value.set_files(video)
+                opened.until("video.src.startsWith('blob:') && video.readyState > 1")
+                opened.settle()
+                assert opened.run("state.frame") == 5
+            assert (saved(), told.inner_text()) == (5, "")
+
+
 def far_off(pixel: tuple[int, int, int]) -> int:
     """From the colour of the picture above."""
     return max(abs(a - b) for a, b in zip(pixel, (200, 30, 120)))
@@ -598,6 +633,9 @@ def test_a_video_that_cannot_be_played_is_told(tmp_path):
             assert f"cannot play {video}" in opened.page.locator("#trouble-text").inner_text()
             opened.run("play(true)")
             opened.until("state.frame > 1")
+            opened.page.locator("#choose-file").set_input_files(coded_video(tmp_path / "coded.mp4", 10, 20.0))
+            opened.until("filmed && !video.seeking")
+            assert opened.page.locator("#video").is_visible() and opened.page.locator("#trouble").is_hidden()
 
 
 @needs_browser
@@ -605,6 +643,7 @@ def test_without_webgl_a_plain_canvas_draws(tmp_path):
     with Opened(write(tmp_path / "x.html", film(2)), flags=("--disable-gpu", "--disable-3d-apis")) as opened:
         opened.seek(30)
         assert opened.run("scene.constructor.name") == "Flat" and opened.said == []
+        assert opened.page.locator("#shaded").is_hidden()
         box = opened.page.locator("#scene").bounding_box()
         image = opened.picture().crop(
             tuple(int(v) for v in (box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]))
@@ -620,18 +659,45 @@ def test_without_webgl_a_plain_canvas_draws(tmp_path):
 
 
 @needs_browser
-def test_what_plays_too_slowly_is_drawn_plainly(tmp_path):
+@pytest.mark.parametrize("width", [390, 820, 1280])
+def test_what_plays_too_slowly_is_outlined_once_and_told(tmp_path, width):
     """WebGL on the processor, as here, gives way to the plain canvas, which takes keys and pointers as before."""
-    with Opened(write(tmp_path / "x.html", film(2))) as opened:
+
+    def paces(*dts: float) -> str:
+        opened.run(f"for (const dt of {list(dts)}) keepPace(dt)")
+        return opened.run("scene.constructor.name")
+
+    with Opened(write(tmp_path / "x.html", film(2)), width) as opened:
         opened.page.locator("#scene").focus()
-        opened.run("coarsened = -1e4; for (let i = 0; i < 40; i++) keepPace(0.01)")
-        assert opened.run("scene.constructor.name") == "Scene", "a hundred pictures a second are enough"
-        opened.run("for (let i = 0; i < 40; i++) keepPace(0.1)")
-        opened.settle()
-        assert opened.run("scene.constructor.name") == "Flat" and opened.said == []
+        assert paces(*[0.01] * 400) == "Scene", "a hundred pictures a second are enough"
+        assert paces(*[*[0.01] * 80, *[0.25] * 8] * 4) == "Scene", "a machine that stops now and then is not slow"
+        notice, shaded = opened.page.locator("#notice"), opened.page.get_by_role("button", name="Shaded")
+        assert notice.inner_text() == "" and shaded.get_attribute("aria-pressed") == "true"
+        assert paces(*[0.1] * 40) == "Flat" and opened.said == []
+        assert "draws slowly: bodies are outlined from now on" in notice.inner_text()
+        assert shaded.get_attribute("aria-pressed") == "false"
+        box, space = notice.bounding_box(), opened.page.locator("#space").bounding_box()
+        assert box["x"] >= space["x"] and box["x"] + box["width"] <= space["x"] + space["width"], "all of it is in view"
         azimuth = opened.run("state.azimuth")
         opened.page.keyboard.press("ArrowLeft")
         assert opened.run("state.azimuth") != azimuth, "the focus is where it was"
+        assert paces(*[0.01] * 400) == "Flat", "and back by itself it does not go"
+        shaded.click()
+        opened.settle()
+        assert notice.inner_text() == "" and shaded.get_attribute("aria-pressed") == "true"
+        assert paces(*[0.1] * 80) == "Scene", "the reader has chosen"
+        shaded.click()
+        assert paces(0.01) == "Flat" and opened.said == []
+
+
+@needs_browser
+def test_a_graphics_card_that_gives_up_is_told(tmp_path):
+    with Opened(write(tmp_path / "x.html", film(2))) as opened:
+        opened.run("scene.gl.getExtension('WEBGL_lose_context').loseContext()")
+        opened.until("scene.constructor.name == 'Flat'")
+        assert "has stopped drawing in 3D" in opened.page.locator("#notice").inner_text()
+        opened.page.get_by_role("button", name="Shaded").click()
+        assert opened.run("scene.constructor.name") == "Scene"
 
 
 @needs_browser
