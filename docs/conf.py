@@ -96,6 +96,21 @@ def make(_app) -> None:
         assert run(ahead) == 0
 
 
+def for_the_site(_app, _name: str, source: list[str]) -> None:
+    """What a page has in the site alone: ``<!-- site ... -->``, links to them and to ops' pages."""
+
+    def linked(named: re.Match) -> str:
+        if (MADE / "files" / named[1]).is_file():
+            return f"[{named[0]}](made/files/{named[1]})"
+        page = (MADE / "open" / named[1]).is_file()
+        return f'<a href="{named[1]}"><code>{named[1]}</code></a>' if page else named[0]
+
+    text = re.sub(r"^<!-- site\n(.*?)\n-->$", r"\1", source[0], flags=re.M | re.S)
+    text = re.sub(r"\(\.\./posekernels/ops/(\w+)/README\.md\)", r"(ops/\1.md)", text)
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.M | re.S)  # text, a block, text, ...
+    source[0] = "".join(p if i % 2 else re.sub(r"(?<!`)`([\w.]+)`(?!`)", linked, p) for i, p in enumerate(parts))
+
+
 def last_words(_app, _what, _name, _thing, _options, lines: list[str]) -> None:
     """``Gradient: ...`` and ``Source: ...`` at the end of an op's docstring as paragraphs of their own."""
     found: list[str] = []
@@ -121,5 +136,6 @@ FORMS = ("npz", "json", "bvh", "trc", "c3d", "glb", "gltf", "gif", "mp4")
 def setup(app):
     app.add_directive("help", Help)
     app.connect("autodoc-process-docstring", last_words, priority=100)  # before napoleon reads it
+    app.connect("source-read", for_the_site)
     app.connect("doctree-resolved", short)
     app.connect("config-inited", lambda app, _config: make(app))

@@ -80,6 +80,21 @@ def test_blocks_of_pages_for_maintainers_hold(page):
     pages.check(ROOT / page, parsed=True)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere_in_a_clone_too(page):
+    """Where pages are read as they lie here, nothing that the site makes is there, and no link is given words."""
+    links = re.findall(r"(?<!`)\[([^\]\n]*)\]\(([^)\s]+)\)", page.read_text())
+    assert not [where for words, where in links if not words.strip()]
+    made = [ROOT / "docs" / name for name in ("made", "ops")]
+    for _, where in links:
+        if "://" in where or where.startswith("#"):
+            continue
+        file = (page.parent / where.partition("#")[0]).resolve()
+        assert file.exists() and not any(file.is_relative_to(folder) for folder in made), where
+    outside = re.sub(r"^(```.*?^```$|<!-- site\n.*?\n-->$)", "", page.read_text(), flags=re.M | re.S)
+    assert "<iframe" not in outside and "<a " not in outside
+
+
 def test_a_block_that_fails_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for text, message in (
@@ -111,5 +126,12 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     site = tmp_path / "site"
     ops = [path.parent.name for path in (ROOT / "posekernels/ops").glob("*/README.md")]
     assert ops and not [op for op in ops if not (site / f"ops/{op}.html").is_file()]
+    lift, ahead = ((site / f"{name}.html").read_text() for name in ("lift", "forecast"))
+    offered = re.findall(r'<a class="reference download internal"[^>]* href="([^"]+)"', lift)
+    assert {"openpose.zip", "plain.npy", "swing.npz", "swing.gltf"} <= {Path(file).name for file in offered}
+    assert all((site / file).is_file() for file in offered) and (site / "swing.html").is_file()
+    assert '<a href="swing.html">' in lift and 'src="swing.html"' in lift and "Drag to turn it" in lift
+    assert 'src="next.html"' in ahead and "joints.npy</" in ahead
+    assert 'href="ops/best_hypothesis.html"' in (site / "hypotheses.html").read_text()
     elsewhere = re.compile(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//')
     assert not [page.name for page in site.rglob("*.html") if elsewhere.search(page.read_text())]
