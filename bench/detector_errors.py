@@ -48,10 +48,11 @@ from posekernels.people.lifter import in_h36m
 from posekernels.people.rtmpose import RTMPose
 from posekernels.people.tracking import Sighting, Track
 from posekernels.people.video import Video
+from posekernels.pose.angles import knee_angles
 from posekernels.pose.skeleton import H36M_17
 from posekernels.pose.smoothing import savitzky_golay
 
-from .pose2sim import cameras, knee_angles, project
+from .pose2sim import cameras, project
 
 VIDEOS_SHA256 = "403e0dc4065898ba6a595e72a8970950310979253d60e24c2e00b16b36bf21e1"
 VIDEOS = "Pose2Sim/Demo_MultiPerson"

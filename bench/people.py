@@ -47,7 +47,8 @@ from posekernels.people.keypoint_files import read
 from posekernels.people.lifter import Lifter, Person, in_h36m, lift_person, load_lifter
 from posekernels.people.live import Live
 from posekernels.people.tracking import Track
-from posekernels.people.world import stand
+from posekernels.people.world import facing, stand
+from posekernels.pose.angles import knee_angles
 from posekernels.pose.keypoints import centre_on_person, one_trunk
 from posekernels.pose.metrics import p_mpjpe
 from posekernels.train.data import open_motion
@@ -55,7 +56,6 @@ from posekernels.train.data.motion import load_starter
 from posekernels.train.recipes.any_camera import CHAINS, detectors_joints, looking, motions
 
 from . import detector_errors, pose2sim
-from .pose2sim import knee_angles
 
 LIMBS = [joint for chain in CHAINS for joint in chain]
 BONES = [pair for chain in CHAINS for pair in zip(chain, chain[1:])]
@@ -188,13 +188,6 @@ def chosen_on(wheel: Path) -> Iterator[Case]:
 
 
 # -- figures ---------------------------------------------------------------------------------------------------------
-def level(up: np.ndarray) -> np.ndarray:
-    """[3, 3] rotation from camera axes to those with z up in which the camera looks along y."""
-    away = np.array([0.0, 0, 1]) - up[2] * up
-    away /= np.linalg.norm(away)
-    return np.stack((np.cross(away, up), away, up))
-
-
 class _Flat:
     """Stands in for a ``Lifter``: the keypoints themselves, half a metre for a person's size, depth 0."""
 
@@ -231,7 +224,7 @@ def figures(case: Case, person: Person) -> dict[str, float]:
     off = np.linalg.norm(poses - poses[:, :1] - relative, axis=-1)[:, LIMBS]
     aligned = p_mpjpe(torch.from_numpy(poses[:, LIMBS]), torch.from_numpy(relative[:, LIMBS]))
     lengths = np.stack([np.linalg.norm(poses[:, a] - poses[:, b], axis=-1) for a, b in BONES], -1)
-    world, true_world = person.world[own].astype(np.float64), truth @ level(case.up).T
+    world, true_world = person.world[own].astype(np.float64), truth @ facing(case.up).T
     ankles, true_ankles = world[:, [3, 6]], true_world[:, [3, 6]]
     follows = np.diff(there) == 1
     speed = np.linalg.norm(np.diff(ankles, axis=0), axis=-1) * case.fps

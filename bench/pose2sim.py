@@ -86,16 +86,6 @@ def project(points: np.ndarray, camera: dict) -> np.ndarray:
     return seen[..., :2] / seen[..., 2:] * camera["focal"] + camera["principal"]
 
 
-def knee_angles(points: np.ndarray) -> np.ndarray:
-    """[T, 2] degrees between thigh and shin; 180 is straight."""
-    angles = []
-    for hip, knee, ankle in ((1, 2, 3), (4, 5, 6)):
-        a, b = points[:, hip] - points[:, knee], points[:, ankle] - points[:, knee]
-        cosine = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-9)
-        angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-    return np.stack(angles, -1)
-
-
 def nearest_person(people: list[Person], pixels: np.ndarray, joints: list[int]) -> tuple[Person, float]:
     """The person whose keypoints are nearest to [T, M, 2], and the median distance in pixels."""
     off = [float(np.nanmedian(np.linalg.norm(p.points[: len(pixels), joints] - pixels, axis=-1))) for p in people]

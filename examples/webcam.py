@@ -6,24 +6,14 @@ The number is that of the camera; a video's name works too. Ctrl-C ends it.
 import sys
 import time
 
-import numpy as np
-
 from posekernels.people import detect
 from posekernels.people.lifter import in_h36m, load_lifter
 from posekernels.people.live import Live
 from posekernels.people.tracking import Track, Tracker
 from posekernels.people.video import Video
-from posekernels.pose.skeleton import H36M_17
+from posekernels.pose.angles import knee_angles
 
 LATENCY = 5  # frames that the network may look ahead
-HIP, KNEE, ANKLE = (H36M_17.joints.index(f"left_{name}") for name in ("hip", "knee", "ankle"))
-
-
-def knee(pose: np.ndarray) -> float:
-    """Degrees of the left knee of a pose [17, 3]; 180 is straight."""
-    a, b = pose[HIP] - pose[KNEE], pose[ANKLE] - pose[KNEE]
-    return float(np.degrees(np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))))
-
 
 if len(sys.argv) != 2:
     sys.exit(__doc__)
@@ -40,5 +30,5 @@ for frame, image in enumerate(video, 1):
     rate = frame / (time.perf_counter() - start)
     for row in live.poses[shown:]:  # finished since the last image; LATENCY frames old
         pose = row["pose"]  # [17, 3] metres, camera axes, the root at 0
-        print(f"frame {row['frame']}: left knee {knee(pose):.0f} degrees, {rate:.0f} frames/s")
+        print(f"frame {row['frame']}: left knee {knee_angles(pose)[1]:.0f} degrees, {rate:.0f} frames/s")
     shown = len(live.poses)

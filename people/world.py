@@ -56,9 +56,9 @@ def upright(people: Sequence[Person], footholds: Levels = (), hips: Levels = ())
         up = np.array([0.0, -1, 0])
     pitch = (1 + NEARER) * np.arctan2(-up[2], np.hypot(up[0], up[1]))
     up = np.r_[up[:2] / np.hypot(up[0], up[1]) * np.cos(pitch), -np.sin(pitch)]
-    turn = _facing(up)
+    turn = facing(up)
     levels = [(places, off) for of, off in ((footholds, UNEVEN), (hips, BOBBING)) for places in of if len(places) > 2]
-    return _facing(turn[2] + _slope(levels, turn) @ turn[:2])
+    return facing(turn[2] + _slope(levels, turn) @ turn[:2])
 
 
 def _balance(person: Person) -> np.ndarray:
@@ -83,7 +83,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
 
 
-def _facing(up: np.ndarray) -> np.ndarray:
+def facing(up: np.ndarray) -> np.ndarray:
     """[3, 3] rotation to z-up axes in which the camera looks along y, of up in camera axes."""
     up = up / np.linalg.norm(up)
     away = np.array([0.0, 0, 1]) - up[2] * up

@@ -3,19 +3,10 @@
 import numpy as np
 import pytest
 
-from posekernels.train.data.legs import LEGS, MOST, straight_legs
+from posekernels.pose.angles import LEGS, knee_angles
+from posekernels.train.data.legs import MOST, straight_legs
 from posekernels.train.data.motion import load_starter
 from posekernels.train.recipes.any_camera import motions
-
-
-def knees(points: np.ndarray) -> np.ndarray:
-    """[T, 2] degrees, 180 is straight."""
-    found = []
-    for hip, knee, ankle in LEGS:
-        a, b = points[:, hip] - points[:, knee], points[:, ankle] - points[:, knee]
-        cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-        found.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-    return np.stack(found, -1)
 
 
 def walker(offset: float, frames: int = 3000) -> np.ndarray:
@@ -37,9 +28,11 @@ def walker(offset: float, frames: int = 3000) -> np.ndarray:
 
 def test_what_a_knee_lacks_is_taken_off_every_bend():
     true, found = walker(0.0), straight_legs([walker(12.0)])[0]
-    assert np.abs(knees(walker(12.0)) - knees(true))[:, 0].min() > 11, "the test's own legs are bent"
-    off = np.abs(knees(found) - knees(true))[knees(true) < 170]
-    assert np.median(off) < 3.5 and np.abs(knees(found)[:, 1] - knees(true)[:, 1]).max() < 0.5, "the left ones are well"
+    assert np.abs(knee_angles(walker(12.0)) - knee_angles(true))[:, 0].min() > 11, "the test's own legs are bent"
+    off = np.abs(knee_angles(found) - knee_angles(true))[knee_angles(true) < 170]
+    assert np.median(off) < 3.5 and np.abs(knee_angles(found)[:, 1] - knee_angles(true)[:, 1]).max() < 0.5, (
+        "the left ones are well"
+    )
     lengths = [np.linalg.norm(found[:, a] - found[:, b], axis=-1) for leg in LEGS for a, b in zip(leg, leg[1:])]
     assert np.ptp(lengths, axis=1).max() < 1e-4 and np.array_equal(
         found[:, [1, 4]], walker(12.0)[:, [1, 4]].astype("f")
@@ -53,11 +46,11 @@ def test_straight_knees_and_short_recordings_stay():
     true = walker(0.0)
     assert np.abs(straight_legs([true])[0] - true).max() < 1e-6
     crouching = walker(40.0)
-    assert np.median(knees(straight_legs([crouching])[0])[:, 0] - knees(crouching)[:, 0]) == pytest.approx(
+    assert np.median(knee_angles(straight_legs([crouching])[0])[:, 0] - knee_angles(crouching)[:, 0]) == pytest.approx(
         MOST, abs=0.5
     )
     short = walker(40.0, 150)
-    assert np.abs(knees(straight_legs([short])[0])[:, 0] - knees(short)[:, 0]).max() == pytest.approx(
+    assert np.abs(knee_angles(straight_legs([short])[0])[:, 0] - knee_angles(short)[:, 0]).max() == pytest.approx(
         MOST / 10, abs=0.1
     )
 

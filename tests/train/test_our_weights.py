@@ -9,15 +9,15 @@ from posekernels.models.forecasting import with_path, without_path
 from posekernels.models.load import SHIPPED, About, save_weights
 from posekernels.people.lifter import lift_person, load_lifter
 from posekernels.people.tracking import Track
+from posekernels.pose.angles import knee_angles
 from posekernels.pose.camera import looking_at, project, rotate
 from posekernels.pose.keypoints import centre_on_person, one_trunk
 from posekernels.pose.metrics import p_mpjpe
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train import any_motion, h36m
 from posekernels.train.data import open_motion
-from posekernels.train.data.legs import LEGS
 from posekernels.train.data.motion import load_starter
-from posekernels.train.recipes.any_camera import ADULT, Draws, Views, looking, motions, with_head
+from posekernels.train.recipes.any_camera import ADULT, Draws, Views, detected, looking, motions, with_head
 from posekernels.train.recipes.any_motion import Stretches
 
 
@@ -96,7 +96,7 @@ def test_errors_are_a_detectors(recordings):
     views = Views(recordings, 27, 256, 1, 1, 0, 1)
     draw = Draws(torch.Generator().manual_seed(0), 256)
     image, _ = views.seen(draw)
-    found = views.detected(image.clone(), draw)
+    found = detected(image.clone(), draw)
     unit = (image - image[:, :, :1]).norm(dim=-1).mean((1, 2))[:, None, None]
     error = (found - image).norm(dim=-1) / unit
     assert 0.03 < error.median() < 0.07
@@ -315,9 +315,7 @@ def test_who_stands_straight_is_lifted_straight():
             track = Track(1, np.repeat(pixels[None].astype(np.float32), 30, 0), np.full((30, 17), 0.9, np.float32))
             person = lift_person(lifter, track, bridge=15, smooth=15, size=(1280, 720), focal=1200.0, fps=30.0)
             pose = torch.from_numpy(person.poses[15].astype(np.float64))
-            for hip, knee, ankle in LEGS:
-                thigh, shin = pose[hip] - pose[knee], pose[ankle] - pose[knee]
-                knees.append(float(torch.rad2deg(torch.arccos(thigh @ shin / thigh.norm() / shin.norm()))))
+            knees += knee_angles(pose).tolist()
             off.append(1000 * float(p_mpjpe(pose[None], torch.from_numpy(seen - seen[0])[None])))
         assert min(knees) > 160 and np.mean(knees) > 168, knees
         assert max(off) < 40, off

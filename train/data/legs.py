@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-LEGS = ((1, 2, 3), (4, 5, 6))  # hip, knee, ankle
+from posekernels.pose.angles import LEGS, knee_angles
+
 STRAIGHT = 5.0  # degrees of bend that a straight knee shows: of a man who stands, triangulated from OpenPose's joints
 SHARE = 0.03  # of a performer's frames have a straight knee, whatever is performed
 MOST = 18.0  # degrees: knees are straightened by no more
@@ -21,11 +22,11 @@ def straight_legs(recordings: list[np.ndarray]) -> list[np.ndarray]:
     by turning the shin, about the knee's axis. Bones keep their lengths, and hips their place.
     """
     found = [recording.astype(np.float32) for recording in recordings]
-    for hip, knee, ankle in LEGS:
+    bends = 180 - np.concatenate([knee_angles(points) for points in found])
+    for (hip, knee, ankle), bent in zip(LEGS, bends.T):
         bones = [(points[:, knee] - points[:, hip], points[:, ankle] - points[:, knee]) for points in found]
-        bent = np.concatenate([_bend(thigh, shin) for thigh, shin in bones])
         most = MOST * min(1, len(bent) / KNOWN)
-        half = np.radians(np.clip(np.degrees(np.quantile(bent, SHARE)) - STRAIGHT, 0, most)) / 2
+        half = np.radians(np.clip(np.quantile(bent, SHARE) - STRAIGHT, 0, most)) / 2
         for points, (thigh, shin) in zip(found, bones):
             axis = _knee_axis(thigh, shin, points[:, 1] - points[:, 4])
             points[:, knee] = points[:, hip] + _turned(thigh, axis, -half)
@@ -35,11 +36,6 @@ def straight_legs(recordings: list[np.ndarray]) -> list[np.ndarray]:
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-6)
-
-
-def _bend(thigh: np.ndarray, shin: np.ndarray) -> np.ndarray:
-    """[T] radians; 0 is straight."""
-    return np.arccos(np.clip((_unit(thigh) * _unit(shin)).sum(-1), -1, 1))
 
 
 def _knee_axis(thigh: np.ndarray, shin: np.ndarray, right: np.ndarray) -> np.ndarray:

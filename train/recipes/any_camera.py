@@ -130,6 +130,14 @@ def recordings_by_performer(recordings: Iterable[open_motion.Recording]) -> dict
     return found
 
 
+def straightened(performers: dict[tuple[str, str], list[np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    """Recordings [T, 17, 3] by set, of performers by set and name; their knees come to be straight."""
+    sets: dict[str, list[np.ndarray]] = {}
+    for (name, _), recordings in performers.items():
+        sets.setdefault(name, []).extend(straight_legs(recordings))
+    return sets
+
+
 def motions(clips: list[Clip]) -> list[np.ndarray]:
     """The recordings behind clips, each once, [T, 17, 3] metres in the world, z up.
 
@@ -185,6 +193,42 @@ class Draws:
         return torch.rand(self.batch, *shape, generator=self.random) < of
 
 
+def turned(draw: Draws) -> Tensor:
+    """[B, 3, 3] rotations from the world to cameras, as people hold them."""
+    pitch = torch.deg2rad((10 + 13 * draw.normal()).clamp(-10, 45))
+    return looking(draw.uniform(0, 2 * math.pi), pitch, torch.deg2rad(4 * draw.normal()))
+
+
+def bones_of(world: Tensor) -> Tensor:
+    """[17] metres, of each joint from its parent, on average over a recording [T, 17, 3] with ``one_trunk``."""
+    return (world - world[:, PARENTS]).norm(dim=-1).mean(0)
+
+
+def in_other_bodies(points: Tensor, bones: Tensor, draw: Draws) -> tuple[Tensor, Tensor]:
+    """Motion of an adult's or a child's bones instead of the performer's, each longer or shorter.
+
+    Args:
+        points: [B, F, 17, 3] metres, z up. bones: [B, 17] the performers' (``bones_of``).
+    Returns:
+        [B, F, 17, 3] relative to the root, and the root's path [B, F, 1, 3] from where it is in the middle.
+    """
+    F = points.shape[1]
+    alone = ALONE * draw.normal(17)
+    alone = (alone + alone[:, list(H36M_17.mirrored)]) / 2**0.5 + 0.01 * draw.normal(17)
+    wide = torch.where(draw.chance(0.2, 1), 3, 1)  # somebody unusual, or detected by another convention
+    for group in (LEGS, ARMS, TRUNK):
+        alone[:, group] += 0.05 * wide * draw.normal(1)
+    child = draw.chance(0.12)
+    size = torch.where(child, draw.uniform(0.55, 0.85), (0.06 * draw.normal()).exp())[:, None]
+    lengths = ADULT * alone.exp() * size * torch.where(child[:, None], CHILD, 1)
+    ratio = lengths / bones.clamp_min(0.02)
+    shape = one_trunk(REACH @ ((points - points[:, :, PARENTS]) * ratio[:, None, :, None]))
+    shape = shape - shape[:, :, :1]
+    root = (points[:, :, :1] - points[:, F // 2, None, :1]) * ratio[:, LEGS].mean(1)[:, None, None, None]
+    looks = draw.uniform(-0.7, 0.7, 1) + 0.3 * draw.normal(1) * torch.linspace(-1, 1, F)
+    return with_head(shape, (lengths[:, 7] + lengths[:, 8])[:, None], looks), root
+
+
 class Views:
     """Endless random views of recordings, as the loop's ``Loader``.
 
@@ -210,7 +254,7 @@ class Views:
         parts, bones, often = [], [], []
         for recording, share in zip(recordings, shares or [1.0] * len(recordings), strict=True):
             points = one_trunk(torch.from_numpy(np.ascontiguousarray(recording)).float())
-            bones.append((points - points[:, PARENTS]).norm(dim=-1).mean(0))
+            bones.append(bones_of(points))
             parts.append((points * 1000).round().to(torch.int32))
             trunk, knees = points[:, 8] - points[:, 0], (points[:, [3, 6]] - points[:, [1, 4]]).norm(dim=-1).amin(1)
             leant = trunk[:, 2] < 0.7 * trunk.norm(dim=-1)  # by more than 45 degrees
@@ -223,11 +267,6 @@ class Views:
         self.first, self.last = ends - lengths, ends - 1
         self.frames, self.batch_size, self.steps = frames, batch_size, steps
         self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
-        apart = (torch.arange(frames)[:, None] - torch.arange(frames)).abs()
-        # errors that last a frame, some, or all of a window; each turns white noise into itself
-        self.lasting = torch.stack(
-            [torch.linalg.cholesky(torch.exp(-apart / tau) + 1e-4 * torch.eye(frames)) for tau in (0.5, 2, 3.5, 7, 20)]
-        )
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -245,7 +284,7 @@ class Views:
         """Keypoints [B, F, 17, 2] on the person, and poses [B, F, 17, 3] in metres, root at 0."""
         draw = Draws(random, self.batch_size)
         image, poses = self.seen(draw)
-        image, poses = self.ended(self.detected(image, draw), poses, draw)
+        image, poses = self.ended(detected(image, draw), poses, draw)
         keypoints, _, _ = centre_on_person(image, spread=self.frames)
         return keypoints * draw.uniform(0.9, 1.1, 1, 1, 1), poses
 
@@ -263,21 +302,7 @@ class Views:
         above = torch.minimum(below + 1, self.last[which][:, None])
         points = torch.lerp(self.points[below].float(), self.points[above].float(), (at - below)[:, :, None, None])
         points = points / 1000
-        # body: an adult's or a child's bones instead of the performer's, each longer or shorter
-        alone = ALONE * draw.normal(17)
-        alone = (alone + alone[:, list(H36M_17.mirrored)]) / 2**0.5 + 0.01 * draw.normal(17)
-        wide = torch.where(draw.chance(0.2, 1), 3, 1)  # somebody unusual, or detected by another convention
-        for group in (LEGS, ARMS, TRUNK):
-            alone[:, group] += 0.05 * wide * draw.normal(1)
-        child = draw.chance(0.12)
-        size = torch.where(child, draw.uniform(0.55, 0.85), (0.06 * draw.normal()).exp())[:, None]
-        lengths = ADULT * alone.exp() * size * torch.where(child[:, None], CHILD, 1)
-        ratio = lengths / self.bones[which].clamp_min(0.02)
-        shape = one_trunk(REACH @ ((points - points[:, :, PARENTS]) * ratio[:, None, :, None]))
-        shape = shape - shape[:, :, :1]
-        root = (points[:, :, :1] - points[:, F // 2, None, :1]) * ratio[:, LEGS].mean(1)[:, None, None, None]
-        looks = draw.uniform(-0.7, 0.7, 1) + 0.3 * draw.normal(1) * torch.linspace(-1, 1, F)
-        shape = with_head(shape, (lengths[:, 7] + lengths[:, 8])[:, None], looks)
+        shape, root = in_other_bodies(points, self.bones[which], draw)
         # some lie, or are turned in the air as no recording is
         tip = about(0, draw.uniform(-2, 2) * draw.chance(0.06))[:, None].mT
         shape, root = shape @ tip, root @ tip
@@ -288,8 +313,7 @@ class Views:
     def seen(self, draw: Draws) -> tuple[Tensor, Tensor]:
         """Image [B, F, 17, 2] at focal length 1, and poses [B, F, 17, 3] as of a camera that looks at the person."""
         shape, root = self.bodies(draw)
-        pitch = torch.deg2rad((10 + 13 * draw.normal()).clamp(-10, 45))
-        turn = looking(draw.uniform(0, 2 * math.pi), pitch, torch.deg2rad(4 * draw.normal()))[:, None].mT
+        turn = turned(draw)[:, None].mT
         away = torch.tensor([0.0, 0, 1]) * draw.log_uniform(1.8, 12)[:, None, None, None]
         # somewhere in the image of a phone: up to 33 degrees off its middle
         aside = (draw.normal(2) * torch.tensor([0.28, 0.15])).clamp(-0.65, 0.65)[:, None]
@@ -297,44 +321,6 @@ class Views:
         camera[..., 2].clamp_min_(0.4)
         image = camera[..., :2] / camera[..., 2:]
         return image, looking_at(camera - camera[:, :, :1], -image[:, :, 0])
-
-    def detected(self, image: Tensor, draw: Draws) -> Tensor:
-        """[B, F, 17, 2] as a detector might see it, and ``posekernels lift`` fill it where it saw nothing."""
-        B, F = image.shape[:2]
-        unit = (image - image[:, :, :1]).norm(dim=-1).mean((1, 2))[:, None, None, None]
-        white = draw.normal(F, 2 * 17)
-        error = (self.lasting[torch.randint(len(self.lasting), (B,), generator=draw.random)] @ white).view(B, F, 17, 2)
-        heavy = (0.5 * draw.normal(1, 17, 1)).exp()  # in this recording, of this joint
-        detector = ERRORS[torch.randint(len(ERRORS), (B,), generator=draw.random)]
-        stays, lasts, shakes = detector[:, :, None, :, None].unbind(1)  # [B, 1, 17, 1]
-        error = lasts * error * heavy * draw.log_uniform(0.01, 0.08)[:, None, None, None]
-        error = error + shakes * draw.log_uniform(0.002, 0.02)[:, None, None, None] * draw.normal(F, 17, 2)
-        error = error + stays * 0.035 * draw.uniform(0, 1.5, 1, 1, 1) * draw.normal(1, 17, 2)
-        image = image + unit * error
-        # a limb taken for something else, for a while
-        during = self.during(draw, 2, F, 4)  # [B, F, 4]
-        lost = during & draw.chance(OFTEN, 1, 4)
-        drift = 0.35 * draw.normal(1, 4, 2) + 0.1 * draw.normal(F, 4, 2)
-        image = image + unit * torch.einsum("bflc,lj->bfjc", drift * lost[..., None], ASTRAY)
-        # left and right exchanged for some frames, of legs, arms or both; or both limbs seen on one of the two
-        legs, arms = [1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 15, 16]
-        during = self.during(draw, 1, 9, 4)
-        both = draw.chance(0.03, 1)
-        for n, joints in enumerate((legs, arms)):
-            limb = image[:, :, joints]
-            swapped = during[..., n] & (draw.chance(0.05, 1) | both)
-            limb = torch.where(swapped[..., None, None], limb[:, :, [3, 4, 5, 0, 1, 2]], limb)
-            onto = limb[:, :, [1, 2]] + 0.03 * unit * draw.normal(F, 2, 2)
-            same = during[..., 2 + n] & draw.chance(0.03, 1)
-            image[:, :, joints] = limb
-            image[:, :, [joints[4], joints[5]]] = torch.where(same[..., None, None], onto, limb[:, :, [4, 5]])
-        image = self.bridged(image, draw)
-        # never seen
-        gone = torch.zeros(B, 17, dtype=torch.bool)
-        for joints, chance in zip(UNSEEN, (0.02, 0.01, 0.02, 0.015, 0.015, 0.015, 0.015, 0.03), strict=True):
-            gone[:, list(joints)] |= draw.chance(chance)[:, None]
-        pixels = image.clone()
-        return one_trunk(guess_unseen(pixels, ~gone[:, None].expand(B, F, 17)))
 
     def ended(self, image: Tensor, poses: Tensor, draw: Draws) -> tuple[Tensor, Tensor]:
         """Both as at the ends of a clip, and live: frames that never were, or are yet to come, repeat the nearest."""
@@ -346,36 +332,87 @@ class Views:
         which = torch.arange(len(image))[:, None]
         return image[which, rows], poses[which, rows]
 
-    def during(self, draw: Draws, shortest: float, longest: float, kinds: int) -> Tensor:
-        """[B, F, kinds] bool: one stretch of each kind, of so many frames, that touches the window."""
-        length = draw.uniform(shortest, longest, 1, kinds)
-        start = draw.uniform(0, 1, 1, kinds) * (self.frames + length) - length
-        times = torch.arange(self.frames)[:, None]
-        return (times >= start) & (times < start + length)
 
-    def bridged(self, image: Tensor, draw: Draws) -> Tensor:
-        """Limbs that are not seen for a while: their offset from the joint above goes straight from before to after."""
-        B, F = image.shape[:2]
-        gone = self.during(draw, 2, 15, 4) & draw.chance(OFTEN, 1, 4)
-        if not gone.any():
-            return image
-        times = torch.arange(F)[:, None].expand(F, 4)
-        before = torch.where(gone, -1, times).cummax(1).values
-        after = torch.where(gone, F, times).flip(1).cummin(1).values.flip(1)
-        before, after = torch.where(before < 0, after.clamp_max(F - 1), before), torch.where(after >= F, before, after)
-        before = before.clamp_min(0)
-        part = ((times - before) / (after - before).clamp_min(1))[..., None]
-        image, was = image.clone(), image
-        for limb, (top, *rest) in enumerate(CHAINS):
-            above = top
-            for joint in rest:
-                offset = was[:, :, joint] - was[:, :, above]
-                first, last = (
-                    offset.gather(1, at[..., limb, None].expand(B, F, 2)) for at in (before, after.clamp(0, F - 1))
-                )
-                image[:, :, joint] = image[:, :, above] + torch.lerp(first, last, part[:, :, limb])
-                above = joint
+@functools.cache
+def lasting(frames: int) -> Tensor:
+    """[5, F, F]: errors that last a frame, some, or all of a window; each turns white noise into itself."""
+    apart = (torch.arange(frames)[:, None] - torch.arange(frames)).abs()
+    return torch.stack(
+        [torch.linalg.cholesky(torch.exp(-apart / tau) + 1e-4 * torch.eye(frames)) for tau in (0.5, 2, 3.5, 7, 20)]
+    )
+
+
+def detected(image: Tensor, draw: Draws) -> Tensor:
+    """[B, F, 17, 2] as a detector might see it, and ``posekernels lift`` fill it where it saw nothing."""
+    B, F = image.shape[:2]
+    unit = (image - image[:, :, :1]).norm(dim=-1).mean((1, 2))[:, None, None, None]
+    white = draw.normal(F, 2 * 17)
+    noise = lasting(F)
+    error = (noise[torch.randint(len(noise), (B,), generator=draw.random)] @ white).view(B, F, 17, 2)
+    heavy = (0.5 * draw.normal(1, 17, 1)).exp()  # in this recording, of this joint
+    detector = ERRORS[torch.randint(len(ERRORS), (B,), generator=draw.random)]
+    stays, lasts, shakes = detector[:, :, None, :, None].unbind(1)  # [B, 1, 17, 1]
+    error = lasts * error * heavy * draw.log_uniform(0.01, 0.08)[:, None, None, None]
+    error = error + shakes * draw.log_uniform(0.002, 0.02)[:, None, None, None] * draw.normal(F, 17, 2)
+    error = error + stays * 0.035 * draw.uniform(0, 1.5, 1, 1, 1) * draw.normal(1, 17, 2)
+    image = image + unit * error
+    # a limb taken for something else, for a while
+    spell = during(draw, F, 2, F, 4)  # [B, F, 4]
+    lost = spell & draw.chance(OFTEN, 1, 4)
+    drift = 0.35 * draw.normal(1, 4, 2) + 0.1 * draw.normal(F, 4, 2)
+    image = image + unit * torch.einsum("bflc,lj->bfjc", drift * lost[..., None], ASTRAY)
+    # left and right exchanged for some frames, of legs, arms or both; or both limbs seen on one of the two
+    legs, arms = [1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 15, 16]
+    spell = during(draw, F, 1, 9, 4)
+    both = draw.chance(0.03, 1)
+    for n, joints in enumerate((legs, arms)):
+        limb = image[:, :, joints]
+        swapped = spell[..., n] & (draw.chance(0.05, 1) | both)
+        limb = torch.where(swapped[..., None, None], limb[:, :, [3, 4, 5, 0, 1, 2]], limb)
+        onto = limb[:, :, [1, 2]] + 0.03 * unit * draw.normal(F, 2, 2)
+        same = spell[..., 2 + n] & draw.chance(0.03, 1)
+        image[:, :, joints] = limb
+        image[:, :, [joints[4], joints[5]]] = torch.where(same[..., None, None], onto, limb[:, :, [4, 5]])
+    image = bridged(image, draw)
+    # never seen
+    gone = torch.zeros(B, 17, dtype=torch.bool)
+    for joints, chance in zip(UNSEEN, (0.02, 0.01, 0.02, 0.015, 0.015, 0.015, 0.015, 0.03), strict=True):
+        gone[:, list(joints)] |= draw.chance(chance)[:, None]
+    pixels = image.clone()
+    return one_trunk(guess_unseen(pixels, ~gone[:, None].expand(B, F, 17)))
+
+
+def during(draw: Draws, frames: int, shortest: float, longest: float, kinds: int) -> Tensor:
+    """[B, F, kinds] bool: one stretch of each kind, of so many frames, that touches the window."""
+    length = draw.uniform(shortest, longest, 1, kinds)
+    start = draw.uniform(0, 1, 1, kinds) * (frames + length) - length
+    times = torch.arange(frames)[:, None]
+    return (times >= start) & (times < start + length)
+
+
+def bridged(image: Tensor, draw: Draws) -> Tensor:
+    """Limbs that are not seen for a while: their offset from the joint above goes straight from before to after."""
+    B, F = image.shape[:2]
+    gone = during(draw, F, 2, 15, 4) & draw.chance(OFTEN, 1, 4)
+    if not gone.any():
         return image
+    times = torch.arange(F)[:, None].expand(F, 4)
+    before = torch.where(gone, -1, times).cummax(1).values
+    after = torch.where(gone, F, times).flip(1).cummin(1).values.flip(1)
+    before, after = torch.where(before < 0, after.clamp_max(F - 1), before), torch.where(after >= F, before, after)
+    before = before.clamp_min(0)
+    part = ((times - before) / (after - before).clamp_min(1))[..., None]
+    image, was = image.clone(), image
+    for limb, (top, *rest) in enumerate(CHAINS):
+        above = top
+        for joint in rest:
+            offset = was[:, :, joint] - was[:, :, above]
+            first, last = (
+                offset.gather(1, at[..., limb, None].expand(B, F, 2)) for at in (before, after.clamp(0, F - 1))
+            )
+            image[:, :, joint] = image[:, :, above] + torch.lerp(first, last, part[:, :, limb])
+            above = joint
+    return image
 
 
 def detectors_joints(world: Tensor) -> Tensor:
@@ -486,9 +523,7 @@ class AnyCameraRecipe(Recipe):
                 ("starter", name): motions(clips) for name, clips in clips_by_performer(load_starter().train).items()
             }
         performers |= recordings_by_performer(r for r in self.recordings if r.subject not in self.held_out)
-        sets: dict[str, list[np.ndarray]] = {}
-        for (name, _), recordings in performers.items():
-            sets.setdefault(name, []).extend(straight_legs(recordings))
+        sets = straightened(performers)
         recordings = [recording for found in sets.values() for recording in found]
         often = shares(sets.values())
         return Views(recordings, self.model.frames, o.batch_size, o.steps, o.seed, rank, world, often)
