@@ -31,6 +31,7 @@ FORMS = (
     "OpenPose, AlphaPose (also as open and cmu), MMPose, MediaPipe, Ultralytics, COCO's annotations, nested lists of "
     "[frames, joints, 2 or 3] numbers, what posekernels lift writes"
 )
+FORECAST = "a forecast, lifted already; posekernels render draws it and makes other files of it"
 
 
 def read(
@@ -197,6 +198,8 @@ def _npz(path: Path) -> Reading:
         fps = float(content["fps"]) if "fps" in content else None
         own = str(content["layout"]) if "layout" in content else None
         source = str(content.get("source", "")) if ours else ""
+        if ours and "now" in content:
+            raise DataError(f"{path}: {FORECAST}")
         if "frame" in content:
             return _of_frames(path, content, layout=own, fps=fps, size=size, source=source)
         of = content.get("scores"), content.get("identities")
@@ -498,6 +501,8 @@ def _ours(path: Path, content: dict) -> Reading:
     people = content.get("people") or []
     if not people:
         raise DataError(f"{path}: nobody in it")
+    if "now" in content:
+        raise DataError(f"{path}: {FORECAST}")
     try:
         for name in ("layout", "source"):
             if not isinstance(content.get(name, ""), str):

@@ -257,11 +257,11 @@ def read_before(path: str | Path, seconds: float, at: float | None = None) -> tu
 
 
 def _npz_before(path: Path, seconds: float, at: float | None) -> tuple[Lifted, Lifted] | None:
-    """``read_before``; None where the whole file is to be read, because it is small or to say what is wrong with it."""
+    """``read_before``; None where the whole file is to be read: it is small, or a forecast, or something is wrong."""
     names = (*FIELDS, "identities", "fps")
     with open_npz(path) as content:
         lead = content.shape("world")[:-2] if all(name in content for name in names) else ()
-        if np.prod(lead) < MANY:
+        if np.prod(lead) < MANY or "now" in content:
             return None
         fps, identities = float(content["fps"]), np.ravel(content["identities"]).tolist()
         if "frame" in content:
@@ -304,7 +304,7 @@ def _json_before(path: Path, seconds: float, at: float | None) -> tuple[Lifted, 
                 length, fps, layout = int(about["frames"]), float(about["fps"]), about.get("detected_layout")
             except (KeyError, TypeError, ValueError, OverflowError):
                 return None
-            if about.get("format") != "posekernels" or not 0 < fps < float("inf"):
+            if about.get("format") != "posekernels" or "now" in about or not 0 < fps < float("inf"):
                 return None
             if not 1 <= length <= path.stat().st_size:  # a frame takes more than a byte
                 return None

@@ -75,6 +75,21 @@ def named(people: list[int]) -> str:
     return f"{'person' if len(people) == 1 else 'people'} {', '.join(map(str, people))}"
 
 
+def only_seen(lifted: Lifted, name: str | None = None) -> Lifted:
+    """The people in the frames that were seen, without the forecast that the rest may be; ``name``: their file's.
+
+    Raises:
+        DataError: a forecast that does not tell how many were seen.
+    """
+    if lifted.now is None:
+        if lifted.source.endswith(NAMED):
+            why = "a forecast that does not tell from when on; give the file that it was made of"
+            raise DataError(f"{name or lifted.source}: {why}")
+        return lifted
+    cut = [person.until(lifted.now) for person in lifted.people]
+    return replace(lifted, people=cut, length=lifted.now, now=None)
+
+
 def forecast(
     net: torch.nn.Module, lifted: Lifted, seconds: float, rate: float, at: float | None = None
 ) -> tuple[Lifted, int, list[str]]:
@@ -87,6 +102,7 @@ def forecast(
         The people over past and future frames, at ``lifted.fps``, keypoints of the future NaN; how many frames are
         past, up to the last one in which all of them are seen; the notes.
     """
+    lifted = only_seen(lifted)
     ahead = round(seconds * lifted.fps)
     if ahead < 1:
         raise ValueError(f"--seconds: expected at least one frame, got {seconds:g} s at {lifted.fps:g} frames/s")
@@ -141,15 +157,15 @@ def forecast(
     return Lifted(shown, *about), end, notes
 
 
-def frame_at(at: float, frames: int, fps: float) -> int:
-    """How many of ``frames`` there are up to second ``at``.
+def frame_at(at: float, frames: int, fps: float, more: str = "") -> int:
+    """How many of ``frames`` there are up to second ``at``; ``more``: what is said of a time after them.
 
     Raises:
         ValueError: none, or it is after all of them.
     """
     number = round(at * fps)
     if not 1 <= number <= frames:
-        raise ValueError(f"--at {at:g}: the motion lasts {frames / fps:.1f} s")
+        raise ValueError(f"--at {at:g}: expected a time within the motion, which lasts {frames / fps:.1f} s{more}")
     return number
 
 
@@ -159,10 +175,11 @@ def until(lifted: Lifted, at: float) -> Lifted:
     Raises:
         ValueError: nobody is there yet, or no more.
     """
-    frames = frame_at(at, lifted.frames, lifted.fps)
+    more = "" if lifted.now is None else "; what comes after it is a forecast"
+    lifted = only_seen(lifted)
+    frames = frame_at(at, lifted.frames, lifted.fps, more)
     cut = [person.until(frames) for person in lifted.people]
-    more = lifted.detected_layout
-    return Lifted(cut, lifted.fps, lifted.size, lifted.source, length=frames, detected_layout=more)
+    return replace(lifted, people=cut, length=frames)
 
 
 def beginning(lifted: Lifted, end: int) -> int:
@@ -300,8 +317,10 @@ def main(arguments: list[str]) -> int:
         lifted = lift.run(how, [], outs[0], "--lift resume")
         if lifted is None:
             return 130
+    if lifted.now is not None:
+        say(f"{options.input} is a forecast: only its {lifted.now / lifted.fps:.2f} s that were seen are taken")
     rate = net.about.fps or FPS
-    moment, most = best_moment(outline or lifted, 0.5 * (net.history - 1) / rate)
+    moment, most = best_moment(only_seen(outline or lifted, options.input), 0.5 * (net.history - 1) / rate)
     better = f"; --at {moment:g} would forecast {named(most)}" if most else ""
     if options.at is not None:
         lifted = until(lifted, options.at)
@@ -320,7 +339,7 @@ def main(arguments: list[str]) -> int:
 
     def write(out: Path) -> list[Path]:
         if out.suffix.lower() in pose_files.SUFFIXES:
-            named_so = f"{Path(done.source).stem}{NAMED}"  # no video shows it
+            named_so = f"{Path(done.source.removesuffix(NAMED)).stem}{NAMED}"  # no video shows it
             return pose_files.write(out, replace(done, source=named_so))
         return draw(out, done, beside, options.panel)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from posekernels import extras, models
+from posekernels import extras, models, people
 from posekernels.__main__ import run
 from posekernels.cli import Stopped
 from posekernels.models.load import About, save_weights
@@ -339,6 +339,36 @@ def test_render_draws_a_forecast_as_forecast_does(folder, tmp_path, monkeypatch,
     assert "old.npz is a forecast, but does not tell from when on" in capsys.readouterr().err
 
 
+def test_a_forecast_of_a_forecast_goes_on_from_what_was_seen(folder, tmp_path, capsys, monkeypatch):
+    lift(folder, tmp_path / "past.npz")
+    how = ["--weights", folder / "forecaster.safetensors", "--seconds", 0.5]
+    assert go("forecast", tmp_path / "past.npz", "-o", tmp_path / "f.npz", "-o", tmp_path / "f.json", *how) == 0
+    once = pose_files.read(tmp_path / "f.npz")
+    for many in (1 << 16, 1):  # and as of a long file, of which only the end is read
+        monkeypatch.setattr(pose_files, "MANY", many)
+        for name in ("f.npz", "f.json"):
+            capsys.readouterr()
+            assert go("forecast", tmp_path / name, "-o", tmp_path / "g.npz", *how) == 0
+            assert f"{name} is a forecast: only its 1.33 s that were seen are taken" in capsys.readouterr().err
+            again = pose_files.read(tmp_path / "g.npz")
+            assert (again.now, again.frames, again.source) == (once.now, once.frames, once.source)
+            np.testing.assert_allclose(again.people[0].world, once.people[0].world, atol=1e-3)
+    with pytest.raises(
+        ValueError, match="--at 1.5: .* the motion, which lasts 1.3 s; what comes after it is a forecast"
+    ):
+        go("forecast", tmp_path / "f.npz", "-o", tmp_path / "g.npz", *how, "--at", 1.5)
+    ahead = people.forecast(people.forecast(pose_files.read(tmp_path / "past.npz"), 0.5), 0.5)
+    assert (ahead.now, ahead.frames) == (once.now, once.frames)
+    content = dict(np.load(tmp_path / "f.npz"))
+    del content["now"]  # as files were written before
+    np.savez(tmp_path / "old.npz", **content)
+    with pytest.raises(ValueError, match="old.npz: a forecast that does not tell from when on; give the file"):
+        go("forecast", tmp_path / "old.npz", "-o", tmp_path / "g.npz", *how)
+    for name in ("f.npz", "f.json"):
+        with pytest.raises(ValueError, match=f"{name}: a forecast, lifted already; posekernels render"):
+            go("lift", tmp_path / name, "-o", tmp_path / "g.npz")
+
+
 def test_forecast_tells_whom_and_from_when_and_draws_nothing_else(folder, tmp_path, capsys):
     """Nobody is there in the last frames; one has long left, and the film is long."""
     lift(folder, tmp_path / "past.npz")
@@ -539,7 +569,7 @@ def test_forecast_after_the_end_of_a_video_is_refused_before_it_is_lifted(folder
     monkeypatch.setattr(FakeDetector, "ending", MemoryError("searched"))
     arguments = ["forecast", pictures, "-o", tmp_path / "f.npz", "--weights", folder / "forecaster.safetensors"]
     for at, lift, seconds in (("99", [], "0.7"), ("1.2", ["fps=20"], "1.0")):
-        with pytest.raises(ValueError, match=f"--at {at}: the motion lasts {seconds} s"):
+        with pytest.raises(ValueError, match=f"--at {at}: .*the motion, which lasts {seconds} s"):
             go(*arguments, "--at", at, "--lift", f"weights={folder / 'lifter.safetensors'}", *lift)
     with pytest.raises(MemoryError, match="searched"):
         go(*arguments, "--at", "0.6", "--lift", f"weights={folder / 'lifter.safetensors'}")

@@ -57,7 +57,7 @@ def test_a_notebook_shows_people_and_forecasts(lifted, tmp_path):
     np.testing.assert_array_equal(ahead.people[0].world[:35], lifted.people[0].world[:35])
     film = shown(ahead, tmp_path)
     assert (film["frames"], film["now"]) == (45, 35)
-    with pytest.raises(ValueError, match="the motion lasts 1.6 s"):
+    with pytest.raises(ValueError, match="the motion, which lasts 1.6 s"):
         people.forecast(lifted, at=9)
 
 
