@@ -147,7 +147,7 @@ def _of_frames(path: Path, content: dict, **known) -> Reading:
         if points.shape[2] not in (2, 3) or {points.dtype.kind, scores.dtype.kind} - {*"fiu"}:
             raise ValueError(f"keypoints of {points.shape[2]} {points.dtype}, scores of {scores.dtype}")
         if len(at) and not 0 <= at.min() <= at.max() < count:
-            raise ValueError(f"frames {at.min()} to {at.max()} of {count}")
+            raise ValueError(f"frame: expected numbers from 0 to {count - 1}, got {at.min()} to {at.max()}")
         order = np.argsort(at, kind="stable")  # as frames have them
         table = Table(points[order], scores[order], who[order].tolist(), at[order], count)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

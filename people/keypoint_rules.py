@@ -272,23 +272,25 @@ def _stand(r: Reading, numbers: list[float] | None) -> None:
     values, order = np.sort(np.array(numbers)), np.argsort(numbers, kind="stable")
     steps = np.diff(values)
     if not (steps > 0).all():
-        r.notes.append(f"{(steps == 0).sum() + 1} frames of one number: taken in the order they come in")
+        same = (steps == 0).sum() + 1
+        r.notes.append(f"{same} frames have the same number in the file: taken in the order they come in")
         return
     step = 1.0
     if values[-1] - values[0] >= UNCOUNTED * len(values) or (values != values.round()).any() or _times(steps):
         step = float(np.median(steps))
-        r.notes.append(f"frames are numbered in steps of about {step:.4g}: taken for times")
+        r.notes.append(f"the file numbers its frames in steps of about {step:.4g}: taken for times")
     places = np.round((values - values[0]) / step).astype(np.int64)
     if (np.diff(places) < 1).any() or places[-1] >= UNCOUNTED * len(values):
-        r.notes.append(f"numbers of frames, {values[0]:g} to {values[-1]:g}, do not count: taken in their order")
+        r.notes.append("the file's numbers leave out too many to count frames: taken in their order")
         places = np.arange(len(values))
     standing = [Frame(None, []) for _ in range(int(places[-1]) + 1)]
     for place, i in zip(places.tolist(), order.tolist()):
         standing[place] = r.frames[i]
     left_out = len(standing) - len(values)
     r.frames, r.count = standing, len(standing)
-    empty = f", {left_out} of them left out in the file and empty here" if left_out else ""
-    r.notes.append(f"frames {values[0]:g} to {values[-1]:g} by the file's own numbers{empty}")
+    empty = f"; {left_out} of them are not in the file, and nobody is in them" if left_out else ""
+    other = f" from {values[0]:g} to {values[-1]:g}; here they count" if (values[0], values[-1]) != (1, r.count) else ""
+    r.notes.append(f"the file numbers its frames{other} from 1 to {r.count}{empty}")
 
 
 def _times(steps: np.ndarray) -> bool:

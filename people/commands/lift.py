@@ -660,8 +660,10 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
         there = person.present
         frames = person.frames[there]
         together[frames] += 1
-        line = f"person {person.identity}: frames {frames[0] + 1} to {frames[-1] + 1} of {lifted.frames}"
-        missing = int(frames[-1] - frames[0] + 1 - len(frames))
+        first, last = int(frames[0]), int(frames[-1])
+        line = f"person {person.identity}: frames {first + 1} to {last + 1} of {lifted.frames}"
+        line += f" ({first / lifted.fps:.1f} to {last / lifted.fps:.1f} s)"
+        missing = last - first + 1 - len(frames)
         line += f", {missing} of them empty (not seen for longer than {BRIDGE:g} s)" if missing else ""
         lines.append(
             line + (f"; projected back, {person.off:.1f} px off in the median" if person.off is not None else "")

@@ -73,7 +73,7 @@ def test_keypoints_to_every_form_in_one_go(folder, tmp_path, capsys):
     said = capsys.readouterr().err
     for stage in ("reading", "lifting", "writing", "drawing"):
         assert f"{stage} " in said
-    assert "person 1: frames 1 to 40 of 40; projected back, " in said
+    assert "person 1: frames 1 to 40 of 40 (0.0 to 1.3 s); projected back, " in said
     people = pose_files.read(outs[0]).people
     assert [p.identity for p in people] == [1, 2]
     assert np.isfinite(people[0].world).all() and abs(people[0].world[..., 2].min()) < 0.5
