@@ -233,7 +233,7 @@ def in_order(names: list[str], clip: str | None = None) -> tuple[list[int], list
             numbers.append(float(row[place]) if place is not None else 0.0)
     numbered = any(len(parts) > 1 for parts in split)
     if clip is None and len(found) == len(names) > (10 if numbered else 1):
-        return list(range(len(names))), None, ["names of frames do not count them: taken in the order they come in"]
+        return list(range(len(names))), None, ["the names do not number the frames: taken in the order they come in"]
     fits = [clip] if clip in found else [key for key in found if clip is None or clip in key]
     if len(fits) == 1:
         return *found[fits[0]], []

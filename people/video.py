@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,17 +127,21 @@ class Video:
         except SeveralVideos as error:
             if clip is not None or min(error.groups.values()) > 1:
                 raise DataError(f"{folder}: {error}") from error
-            counts = [f"{name} ({n} picture{'s' if n > 1 else ''})" for name, n in error.groups.items()]
-            listed = ", ".join(counts[:6]) + (", ..." if len(counts) > 6 else "")
-            each = " ".join(shlex.quote(file.name) for file in files[:2])
             raise DataError(
-                f"{folder}: holds {len(files)} pictures whose names are not of one video: {listed}; posekernels lift "
-                f"{each} -o OUT/ lifts each by itself, --clip TEXT those with TEXT in their names as one video"
+                f"{folder}: the names of its {len(files)} pictures are not of one video: {_counted(error.groups)}; "
+                f"{each_by_itself(files)}; --clip TEXT takes those with TEXT in their names for one video"
             ) from error
         self.notes += notes
         if numbers is not None:
             chosen = [i for _, i in sorted(zip(numbers, chosen))]
         self.files = [files[i] for i in chosen]
+        sizes = Counter(size for file in self.files if (size := _size_of(file)))
+        if len(sizes) > 1:
+            named = {f"{width}x{height}": n for (width, height), n in sizes.items()}
+            raise DataError(
+                f"{folder}: frames of one video are of one size, its pictures are not: {_counted(named)}; "
+                f"{each_by_itself(self.files)}"
+            )
 
     def _scale(self, width: int | None) -> None:
         if width is not None and width < self.size[0]:
@@ -261,6 +266,30 @@ class Video:
         while image is not None and given < self.count:
             yield image
             given += 1
+
+
+def each_by_itself(files: list[Path]) -> str:
+    """In words, how to lift the pictures of a folder that are not the frames of a video."""
+    folder = shlex.quote(str(files[0].parent))
+    names = " ".join(f"{folder}/*{suffix}" for suffix in dict.fromkeys(file.suffix for file in files))
+    return f"posekernels lift {names} -o OUT/ lifts each by itself"
+
+
+def _counted(groups: dict[str, int]) -> str:
+    """Names of pictures, and how many have each."""
+    counts = [f"{name} ({n} picture{'s' if n > 1 else ''})" for name, n in groups.items()]
+    return ", ".join(counts[:6]) + (", ..." if len(counts) > 6 else "")
+
+
+def _size_of(file: Path) -> tuple[int, int] | None:
+    """(width, height) of a picture held upright, by its head alone; None where it is no picture."""
+    try:
+        with Image.open(file) as image:
+            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+            lying = turn in (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
+            return image.size[::-1] if lying else image.size
+    except Exception:  # of damaged files Pillow raises many kinds; whoever reads the picture says so
+        return None
 
 
 def upright(image: Image.Image) -> Image.Image:

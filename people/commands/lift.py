@@ -47,7 +47,7 @@ from ..live import Live, frames_of, pushed
 from ..numbers import put_right
 from ..rows import PIECE, Rows, cuts
 from ..tracking import Sighting, Track, Tracker
-from ..video import FOLDER_FPS, PICTURES, VIDEOS, Backgrounds, Video
+from ..video import FOLDER_FPS, PICTURES, VIDEOS, Backgrounds, Video, each_by_itself
 from ..world import Lifted, stand, tilt_of
 from . import many
 
@@ -428,7 +428,10 @@ class Search:
             several = "s" if tracks.brief > 1 else ""
             notes.append(f"{tracks.brief} sighting{several} shorter than {BRIEF:g} s left out")
         if not tracks:
-            raise Nobody(f"{self.video.source}: nobody was found in {self.count} frames")
+            kind = "pictures" if self.video.files else "frames"
+            raise Nobody(
+                f"{self.video.source}: nobody was found in {self.count} {kind if self.count > 1 else kind[:-1]}"
+            )
         return Keypoints(tracks, self.detector.layout, self.count, self.video.fps, self.video.size, notes)
 
 
@@ -633,23 +636,26 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def assumed(size: tuple[int, int] | None, tilt: float, options: Namespace, images: int = 0) -> str:
-    """What nobody told and nothing shows, in a line.
+def assumed(
+    size: tuple[int, int] | None, tilt: float, options: Namespace, images: Sequence[Path] = ()
+) -> Iterator[str]:
+    """What nobody told and nothing shows, in a line or two.
 
     Args:
         tilt: degrees that the camera looks down, of the world that people were put into.
-        images: so many pictures were read, each from a file of its own.
+        images: the pictures that were read, if it was no video.
     """
     focal, parts = focal_of(size, options.focal), []
-    if images > 1 and options.fps is None:
-        parts.append(f"{images} pictures are frames of one video, {FOLDER_FPS:g} a second (--fps)")
+    if len(images) > 1 and options.fps is None:
+        frames = f"{len(images)} pictures are the frames of one video, {FOLDER_FPS:g} a second (--fps)"
+        yield f"assumed: {frames}; if they are not, {each_by_itself(images)}"
     if focal is not None and options.focal is None:
         parts.append(f"focal length {focal:.0f} px, {FOCAL:g} times the longer side (--focal)")
     if options.tilt == "auto":
         parts.append(f"camera {abs(tilt):.0f} degrees {'down' if tilt >= 0 else 'up'}, as people stand (--tilt)")
     floors = {"clip": "each person's lowest feet on one floor", "frame": "everybody on the floor in every frame"}
     parts += [f"{floors[options.ground]} (--ground)"] if options.ground in floors else []
-    return f"assumed: {'; '.join([*parts, 'people about 1.7 m tall'])}"
+    yield f"assumed: {'; '.join([*parts, 'people about 1.7 m tall'])}"
 
 
 def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
@@ -911,8 +917,8 @@ def finish(
         length=keypoints.frames,
         detected_layout=keypoints.found if more_than_lifted(keypoints.found) else None,
     )
-    taken = assumed(lifted.size, tilt_of(turn), options, 0 if video is None else len(video.files))
-    for note in (*keypoints.notes, taken, *describe(lifted, live is not None)):
+    taken = assumed(lifted.size, tilt_of(turn), options, () if video is None else video.files)
+    for note in (*keypoints.notes, *taken, *describe(lifted, live is not None)):
         say(note)
     under = options.input if video is not None and not video.live and options.overlay else None
     if keypoints.source and options.overlay and any(out.suffix.lower() in pictures.SUFFIXES for out in outs):

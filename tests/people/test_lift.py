@@ -1144,7 +1144,7 @@ def test_hands_feet_and_face_of_a_file_are_kept_however_often_it_is_lifted(folde
 
 def test_nobody_in_the_video(folder, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(FakeDetector, "__call__", lambda self, image: [])
-    with pytest.raises(ValueError, match="nobody was found in 20 frames"):
+    with pytest.raises(ValueError, match="nobody was found in 20 pictures"):
         go("lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz")
 
 
@@ -1156,7 +1156,7 @@ def test_a_search_is_kept_where_more_of_it_could_find_somebody(
     find = FakeDetector.__call__
     monkeypatch.setattr(FakeDetector, "__call__", lambda self, image: find(self, image)[: self.calls <= often])
     monkeypatch.setattr(FakeDetector, "until", until)
-    with pytest.raises(ValueError, match=f"nobody was found in {until} frames"):
+    with pytest.raises(ValueError, match=f"nobody was found in {until} pictures"):
         go("lift", pictures, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz")
     kept = often > 0 and until < 20
     assert ("--resume goes on" in capsys.readouterr().err) == kept == bool([*tmp_path.glob(".x.npz*")])
@@ -1206,10 +1206,21 @@ def test_pictures_taken_for_a_video_are_among_what_is_assumed(folder, pictures, 
     for t, number in enumerate((1234, 1250, 1300)):
         (pictures / f"{t}.png").rename(far / f"IMG_{number}.png")
     arguments = ["lift", far, "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
-    said = "assumed: 3 pictures are frames of one video, 30 a second (--fps); focal length"
+    said = "assumed: 3 pictures are the frames of one video, 30 a second (--fps); if they are not, posekernels lift "
+    said += f"{far}/*.png -o OUT/ lifts each by itself\nassumed: focal length"
     assert go(*arguments) == 0 and said in capsys.readouterr().err
     assert go(*arguments, "--fps", "10") == 0 and "frames of one video" not in capsys.readouterr().err
-    for name in ("IMG_1250.png", "IMG_1300.png"):
+    from PIL import ExifTags, Image
+
+    lying, exif = Image.new("RGB", (160, 100)), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    lying.save(far / "IMG_1260.png", exif=exif)
+    assert go(*arguments) == 0, "held upright, it is of the same size"
+    lying.save(far / "IMG_1260.png")
+    capsys.readouterr()
+    with pytest.raises(ValueError, match=r"far: .* of one size, .*\(3 pictures\), .*\(1 picture\); posekernels lift"):
+        go(*arguments)
+    for name in ("IMG_1250.png", "IMG_1260.png", "IMG_1300.png"):
         (far / name).unlink()
     assert go(*arguments) == 0 and "frames of one video" not in capsys.readouterr().err
 

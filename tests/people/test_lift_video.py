@@ -180,13 +180,11 @@ def test_a_folder_of_several_videos_asks_which(tmp_path):
 def test_pictures_of_several_occasions_are_told_as_pictures(tmp_path):
     for name in ("IMG_1234.png", "holiday.png", "sofa 2.png"):
         Image.new("RGB", (40, 30)).save(tmp_path / name)
-    several = (
-        r"holds 3 pictures .*IMG_\*.png \(1 picture\), .*; posekernels lift IMG_1234.png holiday.png -o OUT/ lifts"
-    )
+    several = r"names of its 3 pictures .*IMG_\*.png \(1 picture\), .*; posekernels lift .*/\*.png -o OUT/ lifts each"
     with pytest.raises(DataError, match=several):
         Video(tmp_path)
     Image.new("RGB", (40, 30)).save(tmp_path / "IMG_1235.png")
-    with pytest.raises(DataError, match=r"holds 4 pictures .*IMG_\*.png \(2 pictures\), .*--clip TEXT"):
+    with pytest.raises(DataError, match=r"of its 4 pictures .*IMG_\*.png \(2 pictures\), .*--clip TEXT"):
         Video(tmp_path)
     assert Video(tmp_path, clip="IMG").count == 2
 
