@@ -9,6 +9,7 @@ import pytest
 
 from bench import detector_errors, people
 from posekernels.people.lifter import Person
+from posekernels.people.world import facing
 from posekernels.train.data.motion import load_starter
 from posekernels.train.recipes.any_camera import ADULT, motions
 
@@ -21,7 +22,7 @@ def case():
 
 def perfect(case: people.Case) -> Person:
     truth = case.truth.astype(np.float32)
-    world = truth @ people.level(case.up).astype(np.float32).T
+    world = truth @ facing(case.up).astype(np.float32).T
     pixels = truth[..., :2] / truth[..., 2:] * case.focal + np.array(case.size) / 2
     scores = np.ones(truth.shape[:2], np.float32)
     return Person(1, pixels, scores, truth - truth[:, :1], world)
@@ -68,7 +69,7 @@ def test_walkers_walk_on_level_ground():
 
 def test_who_sways_along_the_view_is_told_apart(case):
     pose = np.repeat(case.truth[:1] - case.truth[0, 0], 300, 0)
-    sway = np.outer(0.04 * np.sin(np.arange(300) / 40), people.level(case.up)[1])
+    sway = np.outer(0.04 * np.sin(np.arange(300) / 40), facing(case.up)[1])
     moving = [0, *range(7, 17)]
     pose[:, moving] += sway[:, None]
     swaying = replace(case, truth=pose + (0, 0, 4.0))
@@ -169,7 +170,7 @@ def test_training_bodies_have_the_bones_that_detectors_show():
 
 def test_views_of_somebody_filmed_are_cases(case, monkeypatch):
     """The detections as they came, the joints in each camera's axes; views that hardly show the person are left out."""
-    joints = (case.truth[:20] - case.truth[0, 0]) @ people.level(case.up).T + (0, 0, 1.0)
+    joints = (case.truth[:20] - case.truth[0, 0]) @ facing(case.up).T + (0, 0, 1.0)
     rig = [camera(*place) for place in ((4, 0), (0, 4), (-4, 1))]
     pixels = [people.pose2sim.project(joints, c) for c in rig]
     views = [[[found + 2] for found in view] for view in pixels]
