@@ -16,7 +16,7 @@ from torch import Tensor
 
 import posekernels
 from bench import peers
-from bench.cases import ModelCase, OpCase
+from bench.cases import ModelCase, OpCase, as_trained
 from bench.measure import Device, interleaved
 from posekernels import _dispatch
 
@@ -265,7 +265,7 @@ class NetworkUnit(Unit):
 
     def made(self, dtype: torch.dtype):
         torch.manual_seed(0)
-        net = self.network.make().eval().to(self.device, dtype)
+        net = as_trained(self.network.make()).eval().to(self.device, dtype)
         return net, tuple(_cast(t, dtype, self.device) for t in self.network.inputs(self.batch))
 
     def build(self, way):

@@ -52,6 +52,20 @@ def test_what_is_only_counted_is_not_timed():
     assert counted and not counted & {unit.group[:2] for unit in plan.units("cpu")}
 
 
+@pytest.mark.parametrize("network", ["strided_transformer", "gcnpose", "htnet"])
+def test_nothing_that_a_compiler_leaves_out_of_an_untrained_network_is_timed(network):
+    case = next(case for case in model_cases() if case.model == network)
+
+    def alike(net):  # weights of one number, or copies of another
+        tensors = [p.flatten() for p in net.parameters()]
+        return len(tensors) - len({tuple(t[:8].tolist()) for t in tensors if (t != t[0]).any()})
+
+    assert alike(case.make()) > 0, "the start is as published"
+    assert (
+        alike(plan.find((network, f"B={case.batches[0]}", "inference", "float32"), "cpu").made(torch.float32)[0]) == 0
+    )
+
+
 CHEAPEST = {}  # of every op, and of everything done with a network
 for _unit in sorted(plan.units("cpu", precisions=["float32"]), key=lambda u: u.flops):
     if _unit.pass_ in ("forward", "inference") and _unit.timed:
