@@ -12,7 +12,7 @@ POSEKERNELS_INLINE uint32_t pair_of(const uint16_t* a, int64_t left) {
     return pair;
 }
 
-template <int rows, bool streamed>
+template <int rows, Ahead ahead>
 void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t* B, float* sums) {
     Vec c0[rows], c1[rows];
     POSEKERNELS_UNROLL(16)
@@ -22,7 +22,8 @@ void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t*
     const auto step = [&](auto pair) POSEKERNELS_INLINE_LAMBDA {
         const UintVec p0 = *reinterpret_cast<const UnalignedUintVec*>(b);
         const UintVec p1 = *reinterpret_cast<const UnalignedUintVec*>(b + lanes);
-        if (streamed) prefetch(b);
+        if (ahead == Ahead::of_B) prefetch(b);
+        if (ahead == Ahead::of_A) __builtin_prefetch(A + rows * (row_stride + k));
         b += panel;
         const Vec even0 = floats_of(p0 << 16), odd0 = floats_of(p0 & 0xffff0000u);
         const Vec even1 = floats_of(p1 << 16), odd1 = floats_of(p1 & 0xffff0000u);
@@ -49,7 +50,7 @@ void block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t*
 #if defined(__AVX512F__)
 #define POSEKERNELS_DOT POSEKERNELS_TARGET("avx512f,avx512bf16")
 
-template <int rows, bool streamed>
+template <int rows, Ahead ahead>
 POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t* B, float* sums) {
     __m512 c0[rows], c1[rows];
     POSEKERNELS_UNROLL(16)
@@ -58,7 +59,8 @@ POSEKERNELS_DOT void dot_block(int64_t depth, const uint16_t* A, int64_t row_str
     const auto step = [&](auto pair) POSEKERNELS_INLINE_LAMBDA POSEKERNELS_DOT {
         const __m512bh b0 = (__m512bh)_mm512_loadu_ps(B);
         const __m512bh b1 = (__m512bh)_mm512_loadu_ps(B + 2 * lanes);
-        if (streamed) prefetch(B);
+        if (ahead == Ahead::of_B) prefetch(B);
+        if (ahead == Ahead::of_A) __builtin_prefetch(A + rows * (row_stride + k));
         B += 2 * panel;
         POSEKERNELS_UNROLL(16)
         for (int r = 0; r < rows; ++r) {
@@ -97,9 +99,13 @@ POSEKERNELS_DOT void converted_pairs_of(const float* rows, int64_t K, uint16_t* 
 #else
 #define POSEKERNELS_BLOCKS(f, s) {nullptr, f<1, s>, f<2, s>, f<3, s>, f<4, s>, f<5, s>, f<6, s>}
 #endif
-const Bf16Block plain[2][max_rows + 1] = {POSEKERNELS_BLOCKS(block, false), POSEKERNELS_BLOCKS(block, true)};
+const Bf16Block plain[3][max_rows + 1] = {POSEKERNELS_BLOCKS(block, Ahead::nothing),
+                                          POSEKERNELS_BLOCKS(block, Ahead::of_B),
+                                          POSEKERNELS_BLOCKS(block, Ahead::of_A)};
 #if defined(__AVX512F__)
-const Bf16Block with_dot[2][max_rows + 1] = {POSEKERNELS_BLOCKS(dot_block, false), POSEKERNELS_BLOCKS(dot_block, true)};
+const Bf16Block with_dot[3][max_rows + 1] = {POSEKERNELS_BLOCKS(dot_block, Ahead::nothing),
+                                             POSEKERNELS_BLOCKS(dot_block, Ahead::of_B),
+                                             POSEKERNELS_BLOCKS(dot_block, Ahead::of_A)};
 #endif
 
 #if defined(__AVX512F__)
@@ -125,10 +131,12 @@ void pairs_of(const float* rows, int64_t K, uint16_t* pairs) {
 const bool bf16_instructions = look_for_bf16();
 const Bf16Block* bf16_blocks = (bf16_instructions ? with_dot : plain)[0];
 const Bf16Block* bf16_streaming_blocks = (bf16_instructions ? with_dot : plain)[1];
+const Bf16Block* bf16_advancing_blocks = (bf16_instructions ? with_dot : plain)[2];
 void (*const bf16_pairs)(const float*, int64_t, uint16_t*) = bf16_instructions ? converted_pairs_of : pairs_of;
 #else
 const Bf16Block* bf16_blocks = plain[0];
 const Bf16Block* bf16_streaming_blocks = plain[1];
+const Bf16Block* bf16_advancing_blocks = plain[2];
 void (*const bf16_pairs)(const float*, int64_t, uint16_t*) = pairs_of;
 #endif
 

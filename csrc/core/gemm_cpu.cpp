@@ -20,7 +20,7 @@ POSEKERNELS_INLINE Vec broadcast(const float& x) {
 
 // Rows are reached as base + r * stride from every third row: with one pointer per row the compiler runs out of
 // registers. The template's arguments are compile-time, so the loops below unroll into straight code.
-template <int rows, bool unit_step, bool streamed = false>
+template <int rows, bool unit_step, Ahead ahead = Ahead::nothing>
 void block(int64_t depth, const float* A, int64_t row_stride, int64_t step, const float* B, float* sums) {
     Vec c0[rows], c1[rows];
     POSEKERNELS_UNROLL(16)
@@ -30,7 +30,8 @@ void block(int64_t depth, const float* A, int64_t row_stride, int64_t step, cons
     for (int r = 0; r < rows; r += 3) base[r / 3] = A + r * row_stride;
     for (int64_t k = 0; k < depth; ++k) {
         const Vec b0 = load(B), b1 = load(B + lanes);
-        if (streamed) prefetch(B);
+        if (ahead == Ahead::of_B) prefetch(B);
+        if (ahead == Ahead::of_A) __builtin_prefetch(A + rows * (row_stride + k));
         B += panel;
         POSEKERNELS_UNROLL(16)
         for (int r = 0; r < rows; ++r) {
@@ -58,10 +59,12 @@ void block(int64_t depth, const float* A, int64_t row_stride, int64_t step, cons
 #endif
 #define POSEKERNELS_STRIDED(r) block<r, false>
 #define POSEKERNELS_ROWS(r) block<r, true>
-#define POSEKERNELS_STREAMED(r) block<r, true, true>
+#define POSEKERNELS_STREAMED(r) block<r, true, Ahead::of_B>
+#define POSEKERNELS_ADVANCING(r) block<r, true, Ahead::of_A>
 const Block blocks[max_rows + 1] = POSEKERNELS_BLOCKS(POSEKERNELS_STRIDED);
 const Block blocks_of_rows[max_rows + 1] = POSEKERNELS_BLOCKS(POSEKERNELS_ROWS);
 const Block streaming_blocks[max_rows + 1] = POSEKERNELS_BLOCKS(POSEKERNELS_STREAMED);
+const Block advancing_blocks[max_rows + 1] = POSEKERNELS_BLOCKS(POSEKERNELS_ADVANCING);
 
 void pack_panels(const float* source, int64_t row_stride, int64_t column_stride, int64_t K, int64_t N, int64_t first,
                  int64_t last, float* packed) {

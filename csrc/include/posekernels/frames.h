@@ -146,12 +146,13 @@ inline const uint16_t* tile_for(const uint16_t*, const float* tiles, int64_t K, 
     return pairs;
 }
 
-POSEKERNELS_INLINE void run_block(int64_t rows, int64_t K, const float* W, int64_t ldw, const float* X, float* sums) {
-    blocks_of_rows[rows](K, W, ldw, 1, X, sums);
+POSEKERNELS_INLINE void run_block(int64_t rows, int64_t K, const float* W, int64_t ldw, const float* X, float* sums,
+                                  bool advancing = false) {
+    (advancing ? advancing_blocks : blocks_of_rows)[rows](K, W, ldw, 1, X, sums);
 }
 POSEKERNELS_INLINE void run_block(int64_t rows, int64_t K, const uint16_t* W, int64_t ldw, const uint16_t* X,
-                                  float* sums) {
-    bf16_blocks[rows](K, W, ldw, X, sums);
+                                  float* sums, bool advancing = false) {
+    (advancing ? bf16_advancing_blocks : bf16_blocks)[rows](K, W, ldw, X, sums);
 }
 
 // put(p, n, a, b) for every tile p and row n: a and b are the two vectors of (W X_p)[n], W [N, K], X from `tile_for`.
@@ -164,7 +165,7 @@ inline void product_of(const W* weight, int64_t N, int64_t K, const W* X, int64_
         const int64_t n = b * split.base + (b < split.longer ? b : split.longer), rows = split.rows(b);
         alignas(64) float sums[max_rows * panel];
         for (int64_t p = 0; p < count; ++p) {  // a block of weights stays in L1 for all tiles
-            run_block(rows, K, weight + n * K, K, X + p * size, sums);
+            run_block(rows, K, weight + n * K, K, X + p * size, sums, p == 0);  // the first asks for the next block's
             for (int64_t r = 0; r < rows; ++r) put(p, n + r, load(sums + r * panel), load(sums + r * panel + lanes));
         }
     };

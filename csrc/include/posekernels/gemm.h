@@ -28,12 +28,17 @@ typedef void (*Block)(int64_t depth, const float* A, int64_t row_stride, int64_t
 extern const Block blocks[max_rows + 1];            // any strides
 extern const Block blocks_of_rows[max_rows + 1];    // step == 1
 extern const Block streaming_blocks[max_rows + 1];  // step == 1, B from memory
+extern const Block advancing_blocks[max_rows + 1];  // step == 1, A from memory, row_stride == depth
 
 // The same with bfloat16 A and B: B's panels hold pairs of rows interleaved, (k, c), (k + 1, c); depth is even in the
 // panels (padded with zeros) while A is read up to `depth` only. Sums in float32.
 typedef void (*Bf16Block)(int64_t depth, const uint16_t* A, int64_t row_stride, const uint16_t* B, float* sums);
 extern const Bf16Block* bf16_blocks;  // chosen when the module loads: AVX512-BF16 where the CPU has it
 extern const Bf16Block* bf16_streaming_blocks;
+extern const Bf16Block* bf16_advancing_blocks;
+
+// What a block asks the memory for while it computes: rows of B further on, or as many rows of A after its own.
+enum class Ahead { nothing, of_B, of_A };
 
 // Packed weights of more bytes than this are read from memory, not from L2, by the first block of rows that meets them.
 // The sums of many rows keep the processor from looking far enough ahead by itself: asked for in time, weights come up
