@@ -195,7 +195,7 @@ class _Flat:
         self.net = SimpleNamespace(sees="screen", frames=1)  # nothing is made better
         self.spread = spread
 
-    def __call__(self, points: np.ndarray, size, focal) -> np.ndarray:
+    def __call__(self, points: np.ndarray, size, focal, fps) -> np.ndarray:
         person = centre_on_person(torch.from_numpy(np.ascontiguousarray(points, np.float32)), spread=self.spread)[0]
         return np.pad(person.numpy() * 0.5, ((0, 0), (0, 0), (0, 1)))
 

@@ -55,7 +55,10 @@ class Still:
 
     def check_size(self, size) -> None: ...
 
-    def __call__(self, points: np.ndarray, size, focal) -> np.ndarray:
+    def pace(self, fps: float) -> tuple[int, int]:
+        return 1, 1
+
+    def __call__(self, points: np.ndarray, size, focal, fps) -> np.ndarray:
         return np.broadcast_to(self.pose, (len(points), 17, 3))
 
 

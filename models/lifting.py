@@ -7,13 +7,18 @@ looks at a clip: ``LiftsFrames``, ``LiftsWindows`` or ``LiftsChunks``; a system 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from posekernels.checks import check_sizes
 from posekernels.pose.skeleton import Skeleton
 
+RATE = 50.0  # frames per second that lifters are trained at
+SLOW = 25.0  # under which they miss much between two frames
+SPAN = 0.5  # seconds that a window of ours spans, at no more than ``RATE`` frames per second
 FRAMES, WINDOWS, CHUNK_FRAMES = 512, 128, 1024  # at once, in inference: enough to keep a machine busy
 
 
@@ -149,27 +154,47 @@ def lift_both_ways(
     return merged(lift(views.flatten(0, -4)).unflatten(0, views.shape[:-3]), mirror_back or mirror)
 
 
-def lift(net: Lifts, keypoints: Tensor, *, mirrored: bool = True) -> Tensor:
+def lift(net: Lifts, keypoints: Tensor, *, mirrored: bool = True, apart: int = 1) -> Tensor:
     """The 3D pose of every frame of a clip, as published evaluations take it: ``net.lift``, mirrored and averaged.
 
     Args:
         net: in eval mode.
         keypoints: as for ``net.lift``.
         mirrored: average with the un-mirrored result of the mirrored clip (twice the work).
+        apart: windows take every ``apart``-th frame, for videos of more frames per second than the network learnt from
+            (``pace``).
     Returns:
         [T, J, 3] or [B, T, J, 3] metres, the root at 0.
     Raises:
         TypeError: a network that does not lift.
-        ValueError: as ``net.lift``; to mirror joints of which left and right are not known.
+        ValueError: as ``net.lift``; to mirror joints of which left and right are not known; ``apart`` below 1.
     """
     check_lifts("lift", net)
     net.check_clips(keypoints)  # before they are mirrored
+    check_sizes("lift", apart=apart)
+    once = net.lift
     if mirrored and not net.mirrors:
-        poses = lift_both_ways(net.lift, keypoints, mirror_of("lift", net))
-    else:
-        poses = net.lift(keypoints)
+        once = functools.partial(lift_both_ways, net.lift, mirror=mirror_of("lift", net))
+    parts = [once(keypoints[..., first::apart, :, :]) for first in range(min(apart, keypoints.shape[-3]))]
+    poses = parts[0].new_empty(*keypoints.shape[:-1], 3)
+    for first, part in enumerate(parts):
+        poses[..., first::apart, :, :] = part
     poses[..., 0, :] = 0
     return poses
+
+
+def pace(net: Lifts, fps: float) -> tuple[int, int]:
+    """How to show a video of ``fps`` frames per second: (steps, apart).
+
+    Where frames are too far apart for the network, ``steps`` of its own go from one to the next; where they are too
+    close, its windows take every ``apart``-th. Published networks answer as published, but for slow videos.
+    """
+    if net.frames == 1:
+        return 1, 1
+    if net.sees == "screen":
+        return max(1, round(RATE / fps)) if fps < SLOW else 1, 1
+    rate = min(RATE, net.frames / SPAN)
+    return max(1, round(rate / fps)), max(1, round(fps / rate))
 
 
 def check_lifts(op: str, net: nn.Module, kind: type = Lifts) -> None:

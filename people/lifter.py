@@ -19,7 +19,7 @@ from torch import Tensor
 
 from posekernels import models
 from posekernels.archive import DataError
-from posekernels.models.lifting import Lifts
+from posekernels.models.lifting import RATE, Lifts, pace
 from posekernels.models.registry import where_is
 from posekernels.pose.camera import looking_at, normalise_screen
 from posekernels.pose.keypoints import centre_on_person, coco_to_h36m, guess_unseen, one_trunk
@@ -36,8 +36,6 @@ SURE = 0.2  # score from which a joint is believed
 ENOUGH = 6  # joints believed that make a person present
 ANY_CAMERA = "any_camera"  # the recipe of the lifter that comes with the project, which --model may name
 BRIDGED = 15  # frames of a gap that is filled, by default
-RATE = 50.0  # frames per second that lifters are trained at
-SLOW = 25.0  # under which they miss much between two frames
 LONGEST, MARGIN = 16384, 512  # frames: of a piece of a longer stretch, and looked at beyond its ends
 ROOM = 128 << 20  # bytes of lifted people that are held in memory; more go to a file
 FOCAL = 1.2  # of an unknown camera, in units of the image's longer side: about 45 degrees across
@@ -164,6 +162,10 @@ class Lifter:
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
+    def pace(self, fps: float) -> tuple[int, int]:
+        """``posekernels.models.lifting.pace``."""
+        return pace(self.net, fps)
+
     def check_size(self, size: tuple[int, int] | None) -> None:
         """Raises ValueError where the image's size is needed and not known."""
         if self.net.sees == "screen" and size is None:
@@ -177,17 +179,20 @@ class Lifter:
             frames = self.net.frames
             raise ValueError(f"--latency: {self.name} answers for {frames} frames at once, when all are there")
 
-    def __call__(self, points: np.ndarray, size: tuple[int, int] | None, focal: float | None) -> np.ndarray:
+    def __call__(
+        self, points: np.ndarray, size: tuple[int, int] | None, focal: float | None, fps: float = RATE
+    ) -> np.ndarray:
         """[T, 17, 2] pixels without NaN to [T, 17, 3] metres, camera axes, root at 0."""
-        keypoints = torch.from_numpy(np.ascontiguousarray(points, np.float32))
+        steps, apart = self.pace(fps)
+        keypoints = torch.from_numpy(np.ascontiguousarray(between(points, steps), np.float32))
         if self.net.sees == "screen":
             self.check_size(size)
-            return self._lift(normalise_screen(keypoints, *size))
-        person, centre, _ = centre_on_person(keypoints, spread=self.net.frames | 1)
-        return turned_to_camera(self._lift(person), centre.numpy(), size, focal)
+            return self._lift(normalise_screen(keypoints, *size), 1)[::steps]
+        person, centre, _ = centre_on_person(keypoints, spread=apart * self.net.frames | 1)
+        return turned_to_camera(self._lift(person, apart), centre.numpy(), size, focal)[::steps]
 
-    def _lift(self, keypoints: Tensor) -> np.ndarray:
-        return models.lift(self.net, keypoints.to(self.device)).float().cpu().numpy()
+    def _lift(self, keypoints: Tensor, apart: int) -> np.ndarray:
+        return models.lift(self.net, keypoints.to(self.device), apart=apart).float().cpu().numpy()
 
 
 def focal_of(size: tuple[int, int] | None, focal: float | None) -> float | None:
@@ -403,11 +408,6 @@ def as_detected(track: Track, frames: np.ndarray) -> np.ndarray:
     return found
 
 
-def denser(fps: float) -> int:
-    """Into how many steps of about ``RATE`` to cut the time from one frame to the next, for lifting."""
-    return max(1, round(RATE / fps))
-
-
 def between(points: np.ndarray, steps: int) -> np.ndarray:
     """[T, 17, 2] as [(T - 1) * steps + 1, 17, 2], straight on between the frames."""
     at, last = np.arange((len(points) - 1) * steps + 1) / steps, max(len(points) - 2, 0)
@@ -431,15 +431,13 @@ def lift_person(
     """Lift one track of H36M-17 joints (``in_h36m``), piece by piece.
 
     Args:
-        fps: frames per second; networks that look at several frames see about ``RATE`` of them a second, published ones
-            where there are fewer than ``SLOW``.
+        fps: frames per second; how many of them a network sees: ``Lifter.pace``.
         bridge: gaps of at most so many frames are filled; longer ones stay empty.
         smooth: frames of the Savitzky-Golay window; 1 for none.
         shelf: to put the person on. joints: of ``detected``, which is left to be filled.
     """
     track, shelf = track if isinstance(track, Liftable) else Liftable(track), Shelf() if shelf is None else shelf
     ours = lifter.net.sees == "person"  # published ones answer as published
-    steps = denser(fps) if lifter.net.frames > 1 and (ours or fps < SLOW) else 1
     parts = runs(track.there(), bridge)
     frames = np.unique(np.concatenate([track.frames, *(np.arange(part.start, part.stop) for part in parts)]))
     person = shelf.begin(track.track.identity, frames, joints)
@@ -459,7 +457,7 @@ def lift_person(
         for whole, own in pieces(slice(*np.searchsorted(frames, (part.start, part.stop)).tolist()), LONGEST, MARGIN):
             some, scores = seen(whole)
             some = filled(unswapped(some) if ours else some)
-            found = savitzky_golay(lifter(between(some, steps), size, focal)[::steps], smooth)
+            found = savitzky_golay(lifter(some, size, focal, fps), smooth)
             if ours and size is not None:
                 found = agreeing(found, some, scores, size, focal_of(size, focal), smooth)
             keep = slice(own.start - whole.start, own.stop - whole.start)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from array import array
+from collections import deque
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,8 @@ class LivePerson:
     joints where the image shows them, bones as long as all poses tell.
 
     Args:
-        latency: frames that the network may look ahead, 0 to half its window.
+        latency: frames that the network may look ahead, from 0 on, and at most half its window, which in a fast video
+            takes every ``apart``-th frame only (``Lifter.pace``).
         size: (width, height) of the image. smooth: One-Euro filter on the way out.
     """
 
@@ -52,7 +55,13 @@ class LivePerson:
         lifter.check_size(size)
         self.lifter, self.size, self.focal, self.latency = lifter, size, focal, latency
         self.ours = lifter.net.sees == "person"  # published ones answer as published
-        self.stream = models.stream(lifter.net, latency)
+        _, self.apart = lifter.pace(fps)
+        most = (lifter.net.frames - lifter.net.target) * self.apart - 1
+        if not 0 <= latency <= most:
+            raise ValueError(f"--latency must be 0 to {most} at {fps:g} frames/s with these weights, got {latency}")
+        self.streams = [models.stream(lifter.net, latency // self.apart) for _ in range(self.apart)]  # taking turns
+        self.pushed = 0
+        self.ready: deque[Tensor] = deque()  # poses that are answered when ``latency`` frames have come after them
         self.filter = None if not smooth else OneEuro(fps, *(CALM if latency < AHEAD else QUICK))
         self.recent: list[float] = []  # sizes of the person in the latest frames
         self.came: list[np.ndarray] = []  # the latest frames, as they came
@@ -76,19 +85,25 @@ class LivePerson:
         keypoints = torch.from_numpy(np.ascontiguousarray(points, np.float32))
         if self.ours:
             person, _, own = centre_on_person(keypoints[None], spread=1)
-            self.recent = [*self.recent[1 - self.lifter.net.frames :], float(own[0])]
+            self.recent = [*self.recent[1 - self.apart * self.lifter.net.frames :], float(own[0])]
             seen = person[0] * (float(own[0]) / max(float(np.mean(self.recent)), 1e-9))
         else:
             seen = normalise_screen(keypoints, *self.size)
-        return self._answer(self.stream.push(seen.to(self.lifter.device)))
+        pose = self.streams[self.pushed % self.apart].push(seen.to(self.lifter.device))
+        self.pushed += 1
+        if pose is not None:
+            self.ready.append(pose)
+        return self._answer(self.ready.popleft()) if len(self.waiting) > self.latency else None
 
     def finish(self) -> list[np.ndarray]:
         """The poses still awaited after the last frame."""
-        return [self._answer(pose) for pose in self.stream.finish()]
+        left = [stream.finish() for stream in self.streams]
+        turn = (self.pushed - sum(map(len, left))) % self.apart  # whose is the earliest frame that is left
+        in_turn = zip_longest(*left[turn:], *left[:turn])
+        self.ready += (pose for poses in in_turn for pose in poses if pose is not None)
+        return [self._answer(self.ready.popleft()) for _ in range(len(self.waiting))]
 
-    def _answer(self, pose: Tensor | None) -> np.ndarray | None:
-        if pose is None:
-            return None
+    def _answer(self, pose: Tensor) -> np.ndarray:
         at, found = len(self.points) - len(self.waiting), pose.float().cpu().numpy()[None]
         reach = min(at, len(self.waiting) - 1, self.half)
         around = np.stack(self.points[at - reach : at + reach + 1])

@@ -23,6 +23,7 @@ from posekernels.archive import DataError
 from posekernels.cli import Parser
 from posekernels.extras import needs
 from posekernels.files import check_writable, left_aside, write_aside
+from posekernels.models.lifting import SLOW
 from posekernels.pose.layouts import LAYOUTS
 from posekernels.pose.skeleton import H36M_17, skeleton
 from posekernels.pose.smoothing import savitzky_golay
@@ -31,12 +32,10 @@ from .. import detect, keypoint_files, pictures, player, pose_files
 from ..keypoint_files import Keypoints
 from ..lifter import (
     FOCAL,
-    SLOW,
     SURE,
     Lifter,
     Nobody,
     Shelf,
-    denser,
     focal_of,
     in_h36m,
     lift_all,
@@ -454,10 +453,9 @@ def window(seconds: float, fps: float) -> int:
 
 def lift(keypoints: Keypoints, lifter: Lifter, options: Namespace, clock: Clock) -> Shelf:
     fps = keypoints.fps
-    if fps < SLOW and lifter.net.frames > 1:
-        keypoints.notes.append(
-            f"{fps:g} frames/s: keypoints go straight on between frames, at {denser(fps)} times as many"
-        )
+    steps, _ = lifter.pace(fps)
+    if fps < SLOW and steps > 1:
+        keypoints.notes.append(f"{fps:g} frames/s: keypoints go straight on between frames, at {steps} times as many")
     with clock.stage("lifting", keypoints.frames):
         return lift_all(
             lifter,
@@ -714,7 +712,7 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     lifter.check_size(keypoints.size)
     if options.latency is None:
         return keypoints, None
-    if keypoints.fps < SLOW:
+    if keypoints.fps < SLOW and lifter.pace(keypoints.fps)[0] > 1:
         keypoints.notes.append(f"warning: --latency at {keypoints.fps:g} frames/s: lifters want {SLOW:g} or more")
     live = live_lifting(options, lifter, keypoints.found, keypoints.fps, keypoints.size)
     for people in frames_of(keypoints, options.people or PEOPLE, lifter.net.sees):

@@ -5,7 +5,7 @@ import torch
 
 from posekernels import models
 from posekernels.models.diffpose import DiffPose, FrameDiffPose, Sampling, VideoDiffPose
-from posekernels.models.lifting import Lifts, window_rows
+from posekernels.models.lifting import Lifts, pace, window_rows
 from posekernels.models.ws_anl import WsAnl
 from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
 
@@ -104,3 +104,39 @@ def test_diffpose_lifts_with_its_own_sampling_and_noise():
     assert torch.equal(noisy, net.lift(clip)) and not torch.allclose(noisy, still)
     net.seed = 4
     assert not torch.equal(noisy, net.lift(clip))
+
+
+def test_windows_of_every_nth_frame_are_those_of_the_clips_between():
+    torch.manual_seed(0)
+    net = models.create("strided_transformer", strides=(3, 3), layers=1, channels=16, hidden=16, heads=2).eval()
+    clips = torch.randn(2, 11, 17, 2)
+    for mirrored in (True, False):
+        found = models.lift(net, clips, mirrored=mirrored, apart=3)
+        for first in range(3):
+            alone = models.lift(net, clips[:, first::3], mirrored=mirrored)
+            torch.testing.assert_close(found[:, first::3], alone, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(models.lift(net, clips[0], mirrored=mirrored, apart=3), found[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(models.lift(net, clips[:, :2], apart=5), models.lift(net, clips[:, :2], apart=2))
+    with pytest.raises(ValueError, match="lift: apart must be at least 1, got 0"):
+        models.lift(net, clips, apart=0)
+
+
+@pytest.mark.parametrize(
+    ("sees", "strides", "fps", "wanted"),
+    [
+        ("person", (3, 3), 25, (1, 1)),
+        ("person", (3, 3), 30, (1, 2)),
+        ("person", (3, 3), 60, (1, 3)),
+        ("person", (3, 3), 5, (4, 1)),
+        ("person", (3, 3, 3), 25, (2, 1)),
+        ("person", (3, 3, 3), 240, (1, 5)),
+        ("person", (3, 9, 9), 50, (1, 1)),
+        ("screen", (3, 3), 240, (1, 1)),
+        ("screen", (3, 3), 10, (5, 1)),
+    ],
+)
+def test_pace_of_a_video(sees, strides, fps, wanted):
+    net = models.create("strided_transformer", strides=strides, layers=1, channels=16, hidden=16, heads=2)
+    net.sees = sees
+    assert pace(net, fps) == wanted
+    assert pace(models.create("htnet"), fps) == (1, 1)

@@ -176,22 +176,26 @@ def test_a_joint_out_of_sight_goes_along(folder, walk):
     np.testing.assert_allclose(person.points[-1, 3] - person.points[-1, 1], gone[24, 3] - gone[24, 1], atol=1e-2)
 
 
-@pytest.mark.parametrize("sees", ["person", "screen"])
-def test_live_with_full_latency_is_the_offline_result(folder, walk, sees):
+@pytest.mark.parametrize(("sees", "fps", "apart"), [("person", 15, 1), ("person", 60, 3), ("screen", 60, 1)])
+@pytest.mark.parametrize("length", [40, 18, 2])
+def test_live_with_full_latency_is_the_offline_result(folder, walk, sees, fps, apart, length):
     lifter = load_lifter(None, folder / "lifter.safetensors")
-    lifter.net.sees = sees
-    still = np.repeat(walk[:1], 30, 0)  # of one size, so that a running mean of the size is the mean around
-    frames = walk if sees == "screen" else still
-    live = LivePerson(lifter, 4, size=(1000, 1000), focal=1000.0, fps=30, smooth=False)
+    lifter.net.sees, latency = sees, 4 * apart
+    assert lifter.pace(fps) == ((1, apart) if sees == "person" else (1, 1))
+    frames = walk[:length] - walk[:length, :1]  # of one size, so that a running mean of the size is the mean around
+    frames = walk[:length, :1] + 200 * frames / np.linalg.norm(frames, axis=-1).mean(-1)[:, None, None]
+    live = LivePerson(lifter, latency, size=(1000, 1000), focal=1000.0, fps=fps, smooth=False)
     lift = models.lift
     with pytest.MonkeyPatch.context() as patch:  # live, the mirrored copy is left out; of the network's pose alone
         patch.setattr("posekernels.people.live.agreeing", lambda poses, *_, **__: poses)
-        patch.setattr(models, "lift", lambda net, keypoints: lift(net, keypoints, mirrored=False))
+        patch.setattr(models, "lift", lambda net, keypoints, apart: lift(net, keypoints, mirrored=False, apart=apart))
         poses = [pose for frame in frames if (pose := live.push(frame)) is not None]
-        assert len(poses) == len(frames) - 4
+        assert len(poses) == max(0, length - latency)
         poses = np.array(poses + live.finish())
-        wanted = lifter(frames, (1000, 1000), 1000.0)
+        wanted = lifter(frames, (1000, 1000), 1000.0, fps)
     np.testing.assert_allclose(poses, wanted, atol=1e-5)
+    if length > 2:  # else nobody moves
+        assert np.abs(poses[1:] - poses[:-1]).max() > 1e-3
 
 
 def test_live_people_are_bodies_too(folder, walk):
@@ -750,7 +754,8 @@ def test_no_command_overwrites_its_input(folder, tmp_path):
         (["-o", "nowhere/x.npz"], "there is no folder nowhere"),
         (["-o", "x.npz", "--people", "0"], "--people must be at least 1"),
         (["-o", "x.npz", "--focal", "-3"], "--focal must be positive"),
-        (["-o", "x.npz", "--latency", "99"], "latency must be 0 to 4"),
+        (["-o", "x.npz", "--latency", "99"], "--latency must be 0 to 9 at 30 frames/s with these weights, got 99"),
+        (["-o", "x.npz", "--latency", "-1"], "--latency must be at least 0, got -1"),
         (["-o", "x.npz", "--layout", "coco"], "invalid choice"),
         (["-o", "x.npz", "--lattency", "1"], "did you mean '--latency'"),
         (["--output", "x.npz"], "are required: -o/--out; unrecognized arguments: --output; did you mean '--out'"),

@@ -103,7 +103,10 @@ class Still:
 
     def check_size(self, size): ...
 
-    def __call__(self, points, size, focal):
+    def pace(self, fps):
+        return 1, 1
+
+    def __call__(self, points, size, focal, fps):
         return np.broadcast_to(POSE, (len(points), 17, 3)).copy()
 
 
