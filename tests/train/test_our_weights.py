@@ -1,5 +1,7 @@
 """The recipes of the weights that come with the project, and those weights themselves."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,16 @@ from posekernels.pose.skeleton import H36M_17
 from posekernels.train import any_motion, h36m
 from posekernels.train.data import open_motion
 from posekernels.train.data.motion import load_starter
-from posekernels.train.recipes.any_camera import ADULT, Draws, Views, detected, looking, motions, with_head
+from posekernels.train.recipes.any_camera import (
+    ADULT,
+    AnyCameraRecipe,
+    Draws,
+    Views,
+    detected,
+    looking,
+    motions,
+    with_head,
+)
 from posekernels.train.recipes.any_motion import Stretches
 
 
@@ -111,6 +122,16 @@ def test_errors_are_a_detectors(recordings):
     assert (rest[:, 1:] * rest[:, :-1]).sum() / rest.square().sum() > 0.6
 
 
+@pytest.mark.parametrize(("window", "wanted"), [(1, {0}), (9, {1, 2, 3}), (27, {1})])
+def test_frames_of_a_window_are_one_to_three_frames_apart(recordings, window, wanted):
+    views = Views(recordings[:1], window, 64, 1, 1, 0, 1)
+    frames = torch.arange(views.frames, dtype=torch.float32).expand(64, -1)
+    image, poses = views.picked(frames, frames + 100, Draws(torch.Generator().manual_seed(0), 64))
+    assert torch.equal(poses, image + 100) and (image[:, window // 2] == views.frames // 2).all()
+    assert {int(n) for n in image.diff(dim=1).unique()} == wanted - {0} and image.shape == (64, window)
+    assert image.min() >= 0 and image.max() < views.frames <= 27
+
+
 def test_some_windows_end_early_or_begin_late(recordings):
     """As live, and at the ends of a clip: the nearest frame stands for those that are not there, in 2D and in 3D."""
     views = Views(recordings, 9, 2000, 1, 1, 0, 1)
@@ -202,6 +223,20 @@ def test_recipe_trains_and_lift_takes_its_checkpoint(tmp_path, capsys):
     lifter = load_lifter(None, tmp_path / "run" / "best.pt")
     assert lifter.net.frames == 9 and lifter.net.sees == "person"
     assert np.isfinite(lifter(np.random.default_rng(0).normal(500, 50, (4, 17, 2)), (1000, 1000), None)).all()
+
+
+def test_every_weight_is_learnt_once_and_hidden_matrices_by_muon():
+    sizes = {"strides": (3, 3), "layers": 1, "channels": 64, "hidden": 128, "heads": 2}
+    recipe = AnyCameraRecipe(Namespace(lr=1e-3), None)
+    recipe.model = net = models.create("strided_transformer", **sizes)
+    adamw, muon = ({id(p) for group in o.param_groups for p in group["params"]} for o in recipe.make_optimizers())
+    names = {id(p): name for name, p in net.named_parameters() if p.requires_grad}
+    assert adamw | muon == names.keys() and not adamw & muon
+    found = {names[i] for i in muon}
+    assert {"vanilla.0.attention.query.weight", "vanilla.0.conv.weight", "strided.1.attention.output.weight"} <= found
+    assert all(net.get_parameter(name).shape in {(64, 64), (128, 64), (64, 128)} for name in found)
+    recipe.model = models.create("strided_transformer", **sizes | {"channels": 16, "hidden": 16})
+    assert len(recipe.make_optimizers()) == 1
 
 
 def test_recipe_goes_on_from_weights(tmp_path):

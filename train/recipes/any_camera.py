@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from posekernels import models
-from posekernels.models.lifting import lift_both_ways
+from posekernels.models.lifting import lift_both_ways, pace
 from posekernels.pose.camera import camera_to_world, looking_at, project
 from posekernels.pose.keypoints import centre_on_person, guess_unseen, one_trunk
 from posekernels.pose.metrics import PoseScores
@@ -68,7 +68,9 @@ OPENPOSE = (  # of pictures only: how long its errors last is BlazePose's
     (0, 0.5, 0.5, 0.7, 0.5, 0.5, 0.7, 0, 0, 0.5, 0.5, 0.5, 0.7, 1, 0.5, 0.7, 1),
 )
 ERRORS = torch.tensor([BLAZEPOSE, OPENPOSE])
+APART, SPAN = (1, 2, 3), 27  # frames of a window are so far apart, each window's own; within so many frames in all
 NETWORKS = "strided_transformer", "mixste", "rie", "htnet"
+HIDDEN = 64  # width from which a layer is a hidden one: joints have 34 or 51 numbers
 CHAINS = ((1, 2, 3), (4, 5, 6), (11, 12, 13), (14, 15, 16))
 OFTEN = torch.tensor([0.04, 0.04, 0.1, 0.1])  # of windows, a leg or an arm is taken for something else, or not seen
 ASTRAY = torch.zeros(4, 17)  # how far each joint goes along when a limb is taken for something else
@@ -234,7 +236,8 @@ class Views:
 
     Args:
         recordings: [T, 17, 3] metres, z up, 50 per second.
-        frames: F of a window. batch_size: over all processes. steps: batches in an epoch.
+        frames: F of a window, each some frames of the video after the one before (``APART``). batch_size: over all
+            processes. steps: batches in an epoch.
         seed: with epoch and step it fixes a batch, whichever process asks.
         shares: how often each recording's frames are drawn, relative to others'; by default all alike.
     """
@@ -265,7 +268,9 @@ class Views:
         self.recording = torch.arange(len(lengths)).repeat_interleave(lengths)
         ends = lengths.cumsum(0)
         self.first, self.last = ends - lengths, ends - 1
-        self.frames, self.batch_size, self.steps = frames, batch_size, steps
+        self.window, self.batch_size, self.steps = frames, batch_size, steps
+        self.apart = torch.tensor([n for n in APART if n == 1 or n * (frames - 1) < SPAN])
+        self.frames = frames = int(self.apart[-1]) * (frames - 1) + 1  # of the video
         self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -284,8 +289,8 @@ class Views:
         """Keypoints [B, F, 17, 2] on the person, and poses [B, F, 17, 3] in metres, root at 0."""
         draw = Draws(random, self.batch_size)
         image, poses = self.seen(draw)
-        image, poses = self.ended(detected(image, draw), poses, draw)
-        keypoints, _, _ = centre_on_person(image, spread=self.frames)
+        image, poses = self.ended(*self.picked(detected(image, draw), poses, draw), draw)
+        keypoints, _, _ = centre_on_person(image, spread=self.window)
         return keypoints * draw.uniform(0.9, 1.1, 1, 1, 1), poses
 
     def bodies(self, draw: Draws) -> tuple[Tensor, Tensor]:
@@ -322,12 +327,19 @@ class Views:
         image = camera[..., :2] / camera[..., 2:]
         return image, looking_at(camera - camera[:, :, :1], -image[:, :, 0])
 
+    def picked(self, image: Tensor, poses: Tensor, draw: Draws) -> tuple[Tensor, Tensor]:
+        """Both in the frames of windows: around the middle, ``apart`` from each other."""
+        apart = self.apart[torch.randint(len(self.apart), (len(image), 1), generator=draw.random)]
+        rows = self.frames // 2 + apart * (torch.arange(self.window) - self.window // 2)
+        which = torch.arange(len(image))[:, None]
+        return image[which, rows], poses[which, rows]
+
     def ended(self, image: Tensor, poses: Tensor, draw: Draws) -> tuple[Tensor, Tensor]:
         """Both as at the ends of a clip, and live: frames that never were, or are yet to come, repeat the nearest."""
-        middle = self.frames // 2
+        middle = self.window // 2
         ahead = torch.where(draw.chance(0.25), (draw.uniform(0, 1) ** 2 * (middle + 1)).long(), middle)
         behind = torch.where(draw.chance(0.08), (draw.uniform(0, 1) * (middle + 1)).long(), middle)
-        rows = torch.arange(self.frames).expand(len(image), -1)
+        rows = torch.arange(self.window).expand(len(image), -1)
         rows = torch.minimum(torch.maximum(rows, middle - behind[:, None]), middle + ahead[:, None])
         which = torch.arange(len(image))[:, None]
         return image[which, rows], poses[which, rows]
@@ -529,8 +541,16 @@ class AnyCameraRecipe(Recipe):
         return Views(recordings, self.model.frames, o.batch_size, o.steps, o.seed, rank, world, often)
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Muon for matrices between hidden layers, at three times the rate, AdamW for the rest."""
+        linear = {m.weight for m in self.model.modules() if isinstance(m, nn.Linear)}
+        hidden = {p for p in linear if p.requires_grad and min(p.shape) >= HIDDEN}
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        return [torch.optim.AdamW(trained, lr=self.options.lr, weight_decay=0.01)]
+        rate = self.options.lr
+        found = [torch.optim.AdamW([p for p in trained if p not in hidden], lr=rate, weight_decay=0.01)]
+        if hidden:
+            how = {"weight_decay": 0.01, "adjust_lr_fn": "match_rms_adamw"}  # moves a matrix as far as AdamW does
+            found.append(torch.optim.Muon([p for p in trained if p in hidden], lr=3 * rate, **how))
+        return found
 
     def lr_factor(self, epoch: int, step: int) -> float:
         """Warm-up over 100 batches, then half a cosine."""
@@ -550,8 +570,9 @@ class AnyCameraRecipe(Recipe):
     def predict(self, clip: Clip) -> Tensor:
         """[T, 17, 3] metres, camera axes, root at 0."""
         keypoints = torch.from_numpy(np.ascontiguousarray(clip.keypoints[..., :2]))
-        person, centre, _ = centre_on_person(keypoints, spread=self.model.frames)
-        poses = models.lift(self.model, person.to(self.place.device)).cpu()
+        _, apart = pace(self.model, clip.fps)
+        person, centre, _ = centre_on_person(keypoints, spread=apart * self.model.frames | 1)
+        poses = models.lift(self.model, person.to(self.place.device), apart=apart).cpu()
         focal, principal = torch.from_numpy(clip.intrinsics).split((2, 7))
         return looking_at(poses, (centre - principal[:2]) / focal)
 
