@@ -140,7 +140,7 @@ def main() -> int:
     parser = Parser(prog="python -m bench.pose2sim", description=__doc__.split("\n\n")[0])
     parser.add_argument("wheel", metavar="WHEEL", help="pose2sim-0.3.9-py3-none-any.whl")
     parser.add_argument("--weights", help="default: those that come with the project")
-    parser.add_argument("--model", help="network of --weights, where they do not say")
+    parser.add_argument("--model", help="the network that --weights are of, where the file does not say")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options: argparse.Namespace = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -98,7 +98,8 @@ def detected(path: Path, content: dict, lead: tuple[int, ...]) -> tuple[np.ndarr
     found, layout = np.asarray(content["detected"], np.float32), str(content.get("detected_layout", ""))
     joints = SKELETONS[layout].num_joints if layout in SKELETONS else 0
     if not joints or found.shape != (*lead, joints, 3):
-        raise DataError(f"{path}: detected {list(found.shape)} are no joints of layout {layout!r} in {list(lead)}")
+        wanted, came = [*lead, joints or "J", 3], list(found.shape)
+        raise DataError(f"{path}: detected: expected {wanted} of a known layout, got {came} of {layout!r}")
     return found, layout
 
 
@@ -118,7 +119,7 @@ def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known
         notes.append("4 numbers for each of 33 joints: taken for MediaPipe's x, y, z, visibility; z is left out")
     array = array[None] if array.ndim == 3 else array
     if scores is None and identities is None and _frames_first(array):
-        notes.append(f"{list(array.shape)}: {len(array)} frames of {array.shape[1]} people, as they move")
+        notes.append(f"{list(array.shape)}: taken for {len(array)} frames of {array.shape[1]} people, by how they move")
         array = array.swapaxes(0, 1)
     people, length = array.shape[:2]
     if not people or not length:
@@ -126,11 +127,11 @@ def _arrays(path: Path, array: np.ndarray, scores=None, identities=None, **known
     if scores is not None:
         scores = _floats(path, scores).reshape(-1)
         if scores.size != array[..., 0].size:
-            raise DataError(f"{path}: {scores.size} scores for {array[..., 0].size} keypoints")
+            raise DataError(f"{path}: expected a score for each of {array[..., 0].size} keypoints, got {scores.size}")
         scores = scores.reshape(array.shape[:3])
     names = list(range(1, people + 1)) if identities is None else np.ravel(identities).tolist()
     if len(names) != people:
-        raise DataError(f"{path}: {len(names)} identities for {people} people")
+        raise DataError(f"{path}: expected an identity for each of {people} people, got {len(names)}")
     rows = array.swapaxes(0, 1).reshape(length * people, *array.shape[2:])
     scores = None if scores is None else scores.swapaxes(0, 1).reshape(rows.shape[:2])
     table = Table(rows, scores, names * length, np.repeat(np.arange(length), people), length)
@@ -164,7 +165,7 @@ def _whole(name: str, values: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.int64)
     if (whole != values).any():
-        raise ValueError(f"{name}: {values[whole != values].flat[0]} is no whole number")
+        raise ValueError(f"{name}: expected whole numbers, got {values[whole != values].flat[0]}")
     return whole
 
 
@@ -238,7 +239,7 @@ def _videopose(path: Path, content: dict) -> Reading:
         size=size,
     )
     if len(positions) > 1 or len(views) > 1:
-        found.notes.append(f"{path} holds several videos or views; taken is the first one of {video}")
+        found.notes.append(f"{path} holds several videos or views: the first view of {video} is taken")
     return found
 
 
@@ -287,7 +288,7 @@ def _floats(path: Path, values) -> np.ndarray:
     try:
         return np.asarray(values, dtype=np.float32)
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path}: keypoints are not lists of numbers of one length") from error
+        raise DataError(f"{path}: expected keypoints as lists of numbers, all of one length") from error
 
 
 def _unknown(path: Path) -> DataError:
@@ -485,7 +486,7 @@ def _person(path: Path, content: dict, identities: tuple[str, ...] = IDENTITIES)
     if scores is not None:
         scores = _floats(path, scores).reshape(-1)
         if len(scores) != len(points):
-            raise DataError(f"{path}: {len(scores)} scores for {len(points)} keypoints")
+            raise DataError(f"{path}: expected a score for each of {len(points)} keypoints, got {len(scores)}")
     return Seen(points, scores, _first(content, identities))
 
 
@@ -552,11 +553,13 @@ def _folder(path: Path) -> Reading:
         content = read_json(file)
         if isinstance(content, dict) and content.get("format") == "posekernels":
             raise DataError(
-                f"{file}: posekernels lift wrote it; files in a folder hold one frame each, give it by itself"
+                f"{file}: posekernels lift wrote it; expected one frame in each file of a folder; give it by itself"
             )
         found = _frames(file, content)
         if len(found) != 1:
-            raise DataError(f"{file}: {len(found)} frames; files in a folder hold one each, give the file itself")
+            raise DataError(
+                f"{file}: expected one frame in each file of a folder, got {len(found)}; give the file by itself"
+            )
         frames.append(Frame(file.name, found[0].people))
         sided |= _is_openpose(content)
     return Reading(path, frames, sided=sided)

@@ -241,7 +241,9 @@ def in_order(names: list[str], clip: str | None = None) -> tuple[list[int], list
     if clip is None:
         message = f"holds {len(found)} videos: {listed}; --clip TEXT chooses the one whose name has TEXT in it"
     else:
-        message = f"--clip {clip}: in the names of {len(fits)} of {len(found)} videos: {listed}"
+        message = (
+            f"--clip {clip}: expected it in the name of one video, found it in {len(fits)} of {len(found)}: {listed}"
+        )
     raise SeveralVideos({key: len(members) for key, (members, _) in found.items()}, message)
 
 
@@ -316,14 +318,16 @@ def joints(r: Reading) -> None:
     kept = [(seen, t) for seen, t in everyone if len(seen.points) == most]
     if len(kept) < len(everyone):
         left = len(everyone) - len(kept)
-        r.notes.append(f"{left} detections left out, whose number of joints is not {most} like the others'")
+        r.notes.append(f"{left} detections left out: they have not {most} joints, as the others do")
     keep, width = HALPE_26 if most == HALPE_136 else most, {seen.points.shape[-1] for seen, _ in kept}
     if len(width) > 1:
-        raise r.refuse(f"keypoints of {' and '.join(str(n) for n in sorted(width))} numbers each")
+        raise r.refuse(
+            f"expected as many numbers for every keypoint, got {' and '.join(str(n) for n in sorted(width))}"
+        )
     r.points = np.stack([seen.points for seen, _ in kept]).astype(np.float32)[:, :keep]
     apart = {seen.scores is not None for seen, _ in kept}
     if len(apart) > 1:
-        raise r.refuse("scores beside some of the keypoints and not beside others")
+        raise r.refuse("expected scores beside all keypoints or none, got them beside some")
     r.scores = np.stack([seen.scores for seen, _ in kept]).astype(np.float32)[:, :keep] if apart == {True} else None
     r.identities, r.at = [seen.identity for seen, _ in kept], np.array([t for _, t in kept])
 
@@ -434,14 +438,14 @@ def missing(r: Reading) -> None:
         )
         for place, count in zip(places[mark], times[mark]):
             points[(points == place).all(-1)] = np.nan
-            r.notes.append(f"{count} keypoints at {place[0]:g}, {place[1]:g}: not seen")
+            r.notes.append(f"{count} keypoints at {place[0]:g}, {place[1]:g}: taken for not seen")
     there = np.isfinite(points).all(-1)
     low = points.min(1, where=there[..., None], initial=np.inf)
     high = points.max(1, where=there[..., None], initial=-np.inf)
     heap = (there.sum(1) > 2) & (low == high).all(-1)
     if heap.any():
         points[heap] = np.nan
-        r.notes.append(f"{heap.sum()} detections with all joints at one place: not seen")
+        r.notes.append(f"{heap.sum()} detections with all joints at one place: taken for not seen")
 
 
 def _reach(column: np.ndarray, middle: np.floating) -> np.floating:
@@ -522,7 +526,7 @@ def identities(r: Reading) -> None:
     given = {n for n in numbers if n is not None}
     if not given:
         if any(i is not None for i in r.identities):
-            r.notes.append("nobody has a number of their own: told apart by place")
+            r.notes.append("the file gives nobody a number of their own: people are told apart by place")
         r.identities = numbers
         return
     wrong = {n: "nobody's" for n in given if n < 0}
@@ -531,7 +535,7 @@ def identities(r: Reading) -> None:
     several = {names[i] for i in np.unique(every[times > 1] % len(names)).tolist()}
     wrong |= {n: "several people's in one frame" for n in several if n >= 0}
     if _once(r, numbers):
-        wrong = {n: "another in every frame" for n in given}
+        wrong = {n: "in one frame only" for n in given}
     elif not wrong and _leaps(r, numbers):
         wrong = {n: "now of one, now of another" for n in given}
     for reason in sorted(set(wrong.values())):

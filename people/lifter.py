@@ -169,7 +169,9 @@ class Lifter:
     def check_size(self, size: tuple[int, int] | None) -> None:
         """Raises ValueError where the image's size is needed and not known."""
         if self.net.sees == "screen" and size is None:
-            raise ValueError(f"--size WIDTHxHEIGHT: {self.name} with these weights must know the size of the image")
+            raise ValueError(
+                f"--size WIDTHxHEIGHT is missing: {self.name} with these weights needs the size of the image"
+            )
 
     def check_live(self) -> None:
         """Raises ValueError for a network that cannot answer frames as they come."""
@@ -177,7 +179,7 @@ class Lifter:
             raise ValueError(f"--latency: {self.name} looks at single frames; there is nothing to wait for")
         if self.net.target is None:
             frames = self.net.frames
-            raise ValueError(f"--latency: {self.name} answers for {frames} frames at once, when all are there")
+            raise ValueError(f"--latency: {self.name} needs {frames} frames at once, and cannot lift them live")
 
     def __call__(
         self, points: np.ndarray, size: tuple[int, int] | None, focal: float | None, fps: float = RATE
@@ -225,7 +227,9 @@ def load_lifter(model: str | None = None, weights: str | Path | None = None, dev
     """
     if weights is None and model not in (None, ANY_CAMERA):
         where_is(model)
-        raise ValueError(f"--weights: none come with --model {model}; give a file, or leave --model out")
+        raise ValueError(
+            f"--model {model}: no weights of it come with the project; give --weights FILE, or leave --model out"
+        )
     net = models.load(weights or "lifter", None if model == ANY_CAMERA else model, device)
     if not isinstance(net, Lifts) or not net.takes(H36M_17):
         raise ValueError(f"--model: {net.about.network} does not lift 17 keypoints to 17 joints")
@@ -509,8 +513,8 @@ def lift_all(
     if cut:
         most = int(there[0].max())
         keypoints.notes.append(
-            f"up to {most} people at one moment: {cut} of {whole} are left out, seen least, where there are more than "
-            f"{people}; --people {most} keeps everybody"
+            f"up to {most} people at one moment: where there are more than {people}, those seen least are left out, "
+            f"{cut} of {whole}; --people {most} keeps everybody"
         )
     return lifted
 

@@ -40,7 +40,9 @@ def put_right(
         before, after = (np.flatnonzero((person.frames >= seconds * fps) == late) for late in (False, True))
         if not len(before) or not len(after):
             frames = person.frames[[0, -1]] / fps
-            raise ValueError(f"{option}: they are there from {frames[0]:.1f} to {frames[1]:.1f} s")
+            raise ValueError(
+                f"{option}: expected a time when this person is there, {frames[0]:.1f} to {frames[1]:.1f} s"
+            )
         new = max([number, *found]) + 1
         found |= {number: _some(person, before, number), new: _some(person, after, new)}
     for first, second in couples:
@@ -48,7 +50,8 @@ def put_right(
         one, other = take(first, option), take(second, option)
         both = np.intersect1d(one.frames[one.present], other.frames[other.present])
         if len(both):
-            raise ValueError(f"{option}: both are there at {both[0] / fps:.1f} s, and in {len(both)} frames in all")
+            when = f"at {both[0] / fps:.1f} s, and in {len(both)} frames in all"
+            raise ValueError(f"{option}: expected one person, but both are there {when}")
         found[first] = _one(one, other)
     shelf = Shelf(people.folder)
     for _, person in sorted(found.items()):

@@ -474,7 +474,7 @@ def read_video(path: str | Path, frames: int, skip: int = 0) -> list[np.ndarray]
     """
     images = list(islice(Video(path), skip, skip + frames))
     if len(images) < frames:
-        raise ValueError(f"{path}: {len(images)} images after the first {skip}, {frames} wanted")
+        raise ValueError(f"{path}: expected {frames} images after the first {skip}, got {len(images)}")
     return images
 
 

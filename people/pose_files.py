@@ -220,7 +220,8 @@ def read(path: str | Path) -> Lifted:
         raise DataError(f"{path}: expected [P, T, 17, ...], got {[list(a.shape) for a in arrays]}")
     identities, fps = np.ravel(content["identities"]).tolist(), float(content["fps"])
     if len(identities) != people or not 0 < fps < float("inf"):
-        raise DataError(f"{path}: {people} people at {fps:g} frames per second, with {len(identities)} identities")
+        came = f"{len(identities)} and {fps:g}"
+        raise DataError(f"{path}: expected an identity for each of {people} people and a positive fps, got {came}")
     size = tuple(int(v) for v in np.ravel(content.get("size", ())))
     more = [None] * people if detected is None else detected
     found = [Person(int(i), *parts, detected=own) for i, *parts, own in zip(identities, *arrays, more)]
@@ -422,7 +423,7 @@ def _of_frames(path: Path, content: dict, arrays: list[np.ndarray], detected: np
         own = np.flatnonzero(whose == identity)
         steps = np.diff(frames[own])
         if not len(own) or (steps < 1).any() or frames[own[0]] < 0 or frames[own[-1]] >= length:
-            raise DataError(f"{path}: the frames of person {identity} are none, out of order, or not below {length}")
+            raise DataError(f"{path}: person {identity}: expected frames in order, from 0 to {length - 1}")
         points, scores, poses, world = (a[own] for a in arrays)
         more = None if detected is None else detected[own]
         people.append(Person(identity, points, scores, poses, world, frames=frames[own], detected=more))

@@ -174,7 +174,7 @@ class Video:
 
     def _unreadable(self) -> DataError:
         known = Path(self.source).suffix.lower() in VIDEOS
-        why = "damaged, or another kind of file" if known else f"read are {READ}"
+        why = "damaged, or another kind of file" if known else f"expected {READ}"
         return DataError(f"{self.source}: not a video that ffmpeg can read ({why})")
 
     def _probe(self) -> None:

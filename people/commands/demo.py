@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     outs = lift.check_outs(options.out, options.input)
     (fetched,) = VIDEO.get()
     if video.exists() and digest(video.read_bytes()) != digest(fetched.read_bytes()):
-        raise ValueError(f"{video}: another video of this name is here; give -o a place elsewhere")
+        raise ValueError(f"{video}: a different video of this name is here; choose another folder with -o")
     if not video.exists():
         with write_aside(video) as aside:
             aside.write_bytes(fetched.read_bytes())

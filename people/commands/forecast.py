@@ -83,7 +83,7 @@ def only_seen(lifted: Lifted, name: str | None = None) -> Lifted:
     """
     if lifted.now is None:
         if lifted.source.endswith(NAMED):
-            why = "a forecast that does not tell from when on; give the file that it was made of"
+            why = "a forecast that does not say where it begins; give the file that it was made from"
             raise DataError(f"{name or lifted.source}: {why}")
         return lifted
     cut = [person.until(lifted.now) for person in lifted.people]
@@ -152,7 +152,9 @@ def forecast(
             parts["detected"] = np.full((ahead, *before.detected.shape[1:]), np.nan, np.float32)
         shown.append(Person(person.identity, **{k: np.concatenate((getattr(before, k), v)) for k, v in parts.items()}))
     if end > PAST * lifted.fps:
-        notes.append(f"the last {PAST:g} s before the forecast are written with it, of {end / lifted.fps:.0f} s")
+        notes.append(
+            f"only the last {PAST:g} s before the forecast are written with it, not all {end / lifted.fps:.0f} s"
+        )
     about = lifted.fps, lifted.size, lifted.source, notes, end, end + ahead, lifted.detected_layout
     return Lifted(shown, *about), end, notes
 
@@ -269,7 +271,7 @@ def main(arguments: list[str]) -> int:
     )
     p.add_argument("-o", "--out", required=True, action="append", metavar="OUT", help="as for posekernels lift")
     p.add_argument("--seconds", type=float, default=1.0, help="how far ahead")
-    p.add_argument("--at", type=float, metavar="SECONDS", help="forecast from there, not from the end")
+    p.add_argument("--at", type=float, metavar="SECONDS", help="forecast from this second on (default: the end)")
     p.add_argument("--weights", metavar="FILE", help="a forecaster of 17 joints (default: the project's)")
     p.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
     layouts = ", ".join(LAYOUTS)
@@ -292,10 +294,10 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"{options.weights}: {net.about.network}{of} is not a forecaster of 17 joints")
     own, outline = options.joints is not None, None
     if own and options.fps is None:
-        raise ValueError("--joints: --fps F is missing, the frames per second of these joints")
+        raise ValueError("--joints needs --fps F, the frames per second of these joints")
     for name, value in (("fps", options.fps), ("up", options.up)):
         if value is not None and not own:
-            raise ValueError(f"--{name} {value} is of 3D joints, but --joints LAYOUT is missing")
+            raise ValueError(f"--{name} {value} is for 3D joints, and needs --joints LAYOUT")
     if options.lift and (own or _is_lifted(options.input)):
         raise ValueError(f"--lift: {options.input} is lifted already")
     if own:

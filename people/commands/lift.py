@@ -59,7 +59,7 @@ PEOPLE = 4  # at one moment, unless asked for more
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 WIDEST = 1920  # pixels of a picture inside a page
 FPS = 30.0  # of keypoints that do not say
-NOTHING_KEPT = "{}: nothing was kept, beginning anew"  # of the option to go on, as the user calls it
+NOTHING_KEPT = "{}: no earlier run left anything here, so this one begins at the start"  # {}: the option's name
 KEYPOINTS = (".npz", ".npy", ".json")
 WRITTEN = (".bvh", ".trc", ".c3d", ".glb", ".gltf", ".html")  # by us, and not read again
 
@@ -93,7 +93,7 @@ def couple(text: str) -> tuple[int, int]:
     except ValueError:
         raise ArgumentTypeError(f"expected two people's numbers, such as 3=7, got {text!r}") from None
     if first == second:
-        raise ArgumentTypeError(f"expected two people's numbers, got {text!r}")
+        raise ArgumentTypeError(f"expected the numbers of two different people, got {text!r}")
     return first, second
 
 
@@ -110,7 +110,7 @@ def parser(own: bool = False, people: int | None = None) -> Parser:
     """Args: own: of a command that brings its own input, which its help then leaves out. people: as --people."""
     p = Parser(prog="posekernels lift", description=__doc__)
     one = "video, picture, folder of pictures, camera number, or 2D keypoints: .npz, .npy, .json, folder of .json"
-    further = "further ones, or a folder of them: -o is a folder then"
+    further = "more of them, or a folder of them; -o is then a folder"
     p.add_argument("input", metavar="INPUT", help=SUPPRESS if own else one)
     p.add_argument("more", nargs="*", metavar="INPUT", help=SUPPRESS if own else further)
     p.add_argument(
@@ -121,7 +121,7 @@ def parser(own: bool = False, people: int | None = None) -> Parser:
         metavar="OUT",
         help="by its suffix .npz .json .bvh .trc .c3d .glb .gltf .gif .mp4 .html; may be given several times",
     )
-    p.add_argument("--model", metavar="NAME", help="network of --weights, where they do not say")
+    p.add_argument("--model", metavar="NAME", help="the network that --weights are of, where the file does not say")
     p.add_argument("--weights", metavar="FILE", help="ours or published (default: those that come with the project)")
     p.add_argument(
         "--rtmpose",
@@ -131,42 +131,49 @@ def parser(own: bool = False, people: int | None = None) -> Parser:
         "(17, 26 or 133 joints)",
     )
     p.add_argument("--yolo-pose", metavar="FILE.onnx", help="find people with this network of YOLO-pose instead")
-    most = f"at most so many at one moment (default {people or PEOPLE})"
+    most = f"at most this many at one moment (default {people or PEOPLE})"
     p.add_argument("--people", type=int, default=people, metavar="N", help=most)
-    several = "numbers that are one person's; may be given several times"
+    several = "these two numbers are one person; may be given several times"
     p.add_argument("--merge", type=couple, action="append", default=[], metavar="3=7", help=several)
     p.add_argument(
-        "--split", type=moment, action="append", default=[], metavar="3@SECONDS", help="from then on it is somebody new"
+        "--split",
+        type=moment,
+        action="append",
+        default=[],
+        metavar="3@SECONDS",
+        help="person 3 is somebody else from then on",
     )
     p.add_argument("--smooth", type=float, default=0.25, metavar="SECONDS", help="span of the smoothing; 0 for none")
     p.add_argument(
         "--ground",
         choices=("clip", "frame", "none"),
         default="clip",
-        help="what stands on the floor: the whole path, every frame by itself, nothing",
+        help="what is put on the floor: each person's whole way, each frame by itself, or nothing",
     )
     p.add_argument(
         "--tilt",
         type=tilt,
         default="auto",
         metavar="DEGREES",
-        help="of the camera downwards (default: as people stand)",
+        help="how far the camera looks down (default: found from how people stand)",
     )
     p.add_argument("--focal", type=float, metavar="PIXELS", help="focal length (default: 1.2 times the longer side)")
-    p.add_argument("--latency", type=int, metavar="N", help="live: each pose N frames after its image")
+    p.add_argument("--latency", type=int, metavar="N", help="live: give each pose N frames after its image")
     p.add_argument("--device", default="cpu", help="cpu or cuda, for the lifter")
     p.add_argument(
         "--resume", action="store_true", help="go on where an interrupted run stopped; of many files, skip what is done"
     )
-    p.add_argument("--progress", action=BooleanOptionalAction, default=None, help="default: on a terminal")
+    p.add_argument("--progress", action=BooleanOptionalAction, default=None, help="show a bar (default: on a terminal)")
     group = p.add_argument_group("keypoint files")
-    group.add_argument("--layout", choices=LAYOUTS, help="of the joints, where their number does not tell")
-    group.add_argument("--size", type=size, metavar="WxH", help="of the image, pixels")
+    group.add_argument("--layout", choices=LAYOUTS, help="which joints they are, where their number does not show it")
+    group.add_argument("--size", type=size, metavar="WxH", help="size of the image in pixels")
     group.add_argument("--fps", type=float, help="frames per second, where the file does not say")
-    group.add_argument("--clip", metavar="TEXT", help="of several videos in one file, that with TEXT in its name")
+    group.add_argument(
+        "--clip", metavar="TEXT", help="where a file holds several videos, the one with TEXT in its name"
+    )
     group = p.add_argument_group("many files")
     group.add_argument(
-        "--form", nargs="+", default=[".npz"], metavar="SUFFIX", help="to write for each (default: .npz)"
+        "--form", nargs="+", default=[".npz"], metavar="SUFFIX", help="what to write for each input (default: .npz)"
     )
     group.add_argument("--engine", choices=many.ENGINES, default="here", help="ray: on the workers of a Ray cluster")
     group = p.add_argument_group("pictures")
@@ -174,7 +181,9 @@ def parser(own: bool = False, people: int | None = None) -> Parser:
     group.add_argument(
         "--picture-fps", type=float, metavar="F", help="pictures per second of .gif and .mp4 (default: 15)"
     )
-    group.add_argument("--overlay", action=BooleanOptionalAction, default=True, help="the video under the 2D skeleton")
+    group.add_argument(
+        "--overlay", action=BooleanOptionalAction, default=True, help="show the video under the 2D skeletons"
+    )
     group.add_argument("--embed", action="store_true", help="the video inside the page (default: a link to its file)")
     group.add_argument(
         "--rerun", nargs="?", const="", metavar="FILE.rrd", help="log to rerun: to a viewer, or to a file"
@@ -252,11 +261,11 @@ def check(options: Namespace) -> list[Path]:
             if given:
                 raise ValueError(f"{name} finds people in images; {options.input} holds keypoints already")
     elif options.rtmpose and options.yolo_pose:
-        raise ValueError("--rtmpose and --yolo-pose: people are found by one of them")
+        raise ValueError("--rtmpose and --yolo-pose: expected one of them, got both")
     elif options.layout or options.size:
         raise ValueError(f"--layout and --size are for keypoint files; {options.input} is not one")
     if not 0 <= options.smooth < 60:
-        raise ValueError(f"--smooth is a span in seconds, 0 or more, got {options.smooth}")
+        raise ValueError(f"--smooth must be from 0 to 60 seconds, got {options.smooth}")
     if options.device not in ("cpu", "cuda"):
         raise ValueError(f"--device: expected cpu or cuda, got {options.device}")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -334,11 +343,11 @@ class Search:
             had = json.loads(first := file.readline(1 << 16))
             source, layout = had["source"], had["layout"]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"--resume: {self.partial} holds no search that can be gone on with") from error
+            raise DataError(f"--resume: {self.partial} is not what an interrupted run leaves") from error
         if source != head["source"]:
             raise DataError(f"--resume: {self.partial} belongs to {source}, not to {head['source']}")
         if layout != head["layout"]:
-            raise DataError(f"--resume: {self.partial} holds {layout}, the detector finds {head['layout']}")
+            raise DataError(f"--resume: {self.partial} holds joints of {layout}, this detector finds {head['layout']}")
         return len(first)
 
     def _take_up(self) -> None:
@@ -455,7 +464,9 @@ def lift(keypoints: Keypoints, lifter: Lifter, options: Namespace, clock: Clock)
     fps = keypoints.fps
     steps, _ = lifter.pace(fps)
     if fps < SLOW and steps > 1:
-        keypoints.notes.append(f"{fps:g} frames/s: keypoints go straight on between frames, at {steps} times as many")
+        keypoints.notes.append(
+            f"{fps:g} frames/s are few: {steps} times as many are lifted, with straight lines between keypoints"
+        )
     with clock.stage("lifting", keypoints.frames):
         return lift_all(
             lifter,
@@ -583,9 +594,9 @@ def filmed(lifted: Lifted, path: str | Path) -> str | None:
         return None
     for place in (source, path.parent / source, path.parent / source.name):
         if os.path.isfile(place):  # a name too long for a file is told as one that is gone
-            say(f"behind the skeletons: {place}, in which the people of {path} were found")
+            say(f"behind the skeletons: {place}, which {path} was lifted from")
             return str(place)
-    say(f"{source}, in which the people of {path} were found, is not here: posekernels render --video FILE shows it")
+    say(f"{source}, which {path} was lifted from, is not here: posekernels render --video FILE shows it")
     return None
 
 
@@ -617,7 +628,7 @@ def playable(source: str | None) -> Path | None:
         say(f"{source}: browsers play video files, so the page shows the skeletons without it")
         return None
     if path.suffix.lower() not in BROWSERS_PLAY:
-        say(f"{source}: few browsers play {path.suffix}; where they do not, the page shows the skeletons without it")
+        say(f"{source}: few browsers play {path.suffix}; in the others the page shows the skeletons without it")
     return path
 
 
@@ -677,13 +688,13 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
             how = "moving with their neighbours, as last seen" if live else "moving with their neighbours"
             never = [name for name, gone in zip(H36M_17.joints, unseen == len(frames)) if gone]
             line = f"person {person.identity}: {unseen.sum()} of {17 * len(frames)} keypoints missing, not finite or "
-            line += f"of a score under {SURE:g}: filled in, {how}"
-            guessed = f"; never seen, put where a standing person has it: {', '.join(never)}" if never else ""
+            line += f"with a score under {SURE:g}: filled in, {how}"
+            guessed = f"; never seen, put where a standing person has them: {', '.join(never)}" if never else ""
             lines.append(line + guessed)
     yield presence(together)
     yield from lines[:MOST_LINES]
     if len(lines) > MOST_LINES:
-        yield f"... and {len(lines) - MOST_LINES} lines more of {len(lifted.people)} people"
+        yield f"... and {len(lines) - MOST_LINES} more lines about {len(lifted.people)} people"
 
 
 def presence(together: np.ndarray) -> str:
@@ -704,7 +715,7 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
         keypoints = keypoint_files.read(options.input, options.layout, options.size, options.clip)
     clock.frames["reading"] = keypoints.frames
     if not (options.fps or keypoints.fps):
-        keypoints.notes.append(f"frame rate unknown, taken for {FPS:g} frames/s; --fps F if it is another")
+        keypoints.notes.append(f"frame rate unknown: taken to be {FPS:g} frames/s; --fps F says another")
     keypoints.fps = options.fps or keypoints.fps or FPS
     keypoints.size = options.size or keypoints.size
     if keypoints.size is None:
@@ -713,7 +724,9 @@ def from_keypoints(options: Namespace, lifter: Lifter, clock: Clock) -> tuple[Ke
     if options.latency is None:
         return keypoints, None
     if keypoints.fps < SLOW and lifter.pace(keypoints.fps)[0] > 1:
-        keypoints.notes.append(f"warning: --latency at {keypoints.fps:g} frames/s: lifters want {SLOW:g} or more")
+        keypoints.notes.append(
+            f"warning: --latency at {keypoints.fps:g} frames/s: lifters need {SLOW:g} or more to be at their best"
+        )
     live = live_lifting(options, lifter, keypoints.found, keypoints.fps, keypoints.size)
     for people in frames_of(keypoints, options.people or PEOPLE, lifter.net.sees):
         with clock.stage("lifting"):
@@ -765,7 +778,9 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     if many.is_many(options):
         if options.merge or options.split:
-            raise ValueError("--merge and --split put right the numbers of one recording, not of many files")
+            raise ValueError(
+                "--merge and --split correct the numbers of one recording; expected one input, not many files"
+            )
         return many.run(options)
     outs = check(options)
     return 130 if run(options, outs, outs[0]) is None else 0
@@ -814,7 +829,7 @@ def run(
     if options.latency is not None:
         lifter.check_live()
     if options.latency is not None and options.resume:
-        raise ValueError("--resume goes on with a recording; --latency is for frames as they come")
+        raise ValueError("--resume and --latency: expected one of them; live frames come only once")
     clock = Clock()
     if is_keypoints(options.input):
         if options.resume:
@@ -830,8 +845,8 @@ def run(
         search = Search(video, left, detector or finder(options), clock, steps)
         if left.is_file() and left.stat().st_size > 0 and not options.resume:
             of_this = search.would_go_on()
-            why = f"{again} would have gone on with it" if of_this else "it is not of this input and detector"
-            say(f"{left}: what an earlier run found is left out; {why}")
+            why = f"{again} would have gone on from it" if of_this else "it is of another input or detector"
+            say(f"{left}: what an earlier run found is not used; {why}")
         search.open(options.resume)
         if options.resume and not search.count:
             say(NOTHING_KEPT.format(again))

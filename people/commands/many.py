@@ -106,11 +106,11 @@ def targets(options: Namespace, found: list[Path]) -> dict[Path, list[Path]]:
     """
     if len(options.out) > 1 or Path(options.out[0]).suffix and not _is_folder(options.out[0]):
         of = f"{len(found)} files" if len(found) > 1 else f"the files of a folder ({found[0].name})"
-        raise ValueError(f"-o {' -o '.join(options.out)}: of {of}, -o is the folder for what is written")
+        raise ValueError(f"-o {' -o '.join(options.out)}: for {of}, expected one folder, such as OUT/")
     forms = [form if form.startswith(".") else f".{form}" for form in options.form]
     for form in forms:
         if form not in (*pose_files.SUFFIXES, *pictures.SUFFIXES):
-            raise ValueError(f"--form {form}: one of {', '.join((*pose_files.SUFFIXES, *pictures.SUFFIXES))}")
+            raise ValueError(f"--form: expected {', '.join((*pose_files.SUFFIXES, *pictures.SUFFIXES))}, got {form}")
         (pictures if form in pictures.SUFFIXES else pose_files).check_target(Path(f"x{form}"))
     folder = Path(options.out[0])
     try:
@@ -121,7 +121,7 @@ def targets(options: Namespace, found: list[Path]) -> dict[Path, list[Path]]:
     names = {path: path.stem if stems[path.stem] == 1 else path.name for path in found}
     twice = [name for name, times in Counter(names.values()).items() if times > 1]
     if twice:
-        raise ValueError(f"{twice[0]}: several files of this name, which would be written to one")
+        raise ValueError(f"{twice[0]}: several inputs have this name, and would be written to one file")
     outs = {path: [folder / f"{name}{form}" for form in forms] for path, name in names.items()}
     for path, files in outs.items():
         for file in files:
@@ -211,7 +211,7 @@ def run(options: Namespace) -> int:
 
     found = sources(options)
     if options.latency is not None:
-        raise ValueError("--latency is for frames as they come, not for many files")
+        raise ValueError("--latency is for live frames, not for many files")
     if options.rerun is not None:
         raise ValueError("--rerun is for one file, not for many")
     outs = targets(options, found)

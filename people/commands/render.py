@@ -30,8 +30,10 @@ def main(arguments: list[str]) -> int:
     for out in options.out:
         (pose_files if out.suffix.lower() in pose_files.SUFFIXES else pictures).check_target(out)
         check_writable(out, options.input)
-    if options.panel < 32 or (options.picture_fps is not None and not options.picture_fps > 0):
-        raise ValueError("--panel must be at least 32 pixels and --picture-fps positive")
+    if options.panel < 32:
+        raise ValueError(f"--panel must be at least 32, got {options.panel}")
+    if options.picture_fps is not None and not 0 < options.picture_fps < float("inf"):
+        raise ValueError(f"--picture-fps must be positive, got {options.picture_fps}")
     if options.video is not None and not Path(options.video).exists():
         raise ValueError(f"--video {options.video}: no such video")
     lifted = pose_files.read(options.input)
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> int:
     if lifted.now is not None and shown:
         say(f"{options.input} is a forecast: drawn as posekernels forecast draws it, without a video")
     elif lifted.source.endswith(forecast.NAMED) and shown:
-        say(f"{options.input} is a forecast, but does not tell from when on: drawn as if all of it had been seen")
+        say(f"{options.input} is a forecast, but does not say where it begins: drawn as if all of it had been seen")
     video = options.video
     if video is None and shown:
         video = filmed(lifted, options.input)

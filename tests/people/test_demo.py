@@ -124,7 +124,7 @@ def test_demo_lifts_the_video_beside_what_it_writes(pinned, tmp_path, monkeypatc
     options, _ = asked[-1]
     assert (options.input, options.people, options.panel) == ("there/demo.mp4", 1, 99)
     (tmp_path / "demo.mp4").write_bytes(b"my own")
-    with pytest.raises(ValueError, match="another video of this name is here"):
+    with pytest.raises(ValueError, match="a different video of this name is here"):
         demo.main([])
     assert (tmp_path / "demo.mp4").read_bytes() == b"my own"
     with pytest.raises(ValueError, match="--pannel"):

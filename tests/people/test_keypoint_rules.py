@@ -169,7 +169,7 @@ def assert_two(found, a, b):
         ([0, 0], "0 is several people's in one frame"),
         ([-1, -1], "-1 is nobody's"),
         ([[-1], [-1]], "-1 is nobody's"),
-        ([Each(range(0, 60, 2)), Each(range(1, 60, 2))], "are another in every frame"),
+        ([Each(range(0, 60, 2)), Each(range(1, 60, 2))], "are in one frame only"),
         ([Each([0, 1] * 15), Each([1, 0] * 15)], "0, 1 are now of one, now of another"),
         ([7, None], ""),
     ],
@@ -264,7 +264,7 @@ def test_several_videos_are_named_and_one_is_chosen(write, names, body, tmp_path
     for k, text in enumerate(("cam2", "cam3") if "cam" in names[0] else ("left", "right")):
         found = keypoint_files.read(path, clip=text)
         np.testing.assert_allclose(found.people[0].points[:, 0], body[:, 0] + 50 * k, atol=0.1)
-    with pytest.raises(DataError, match="--clip cam9: in the names of 0 of 2 videos"):
+    with pytest.raises(DataError, match="--clip cam9: expected it in the name of one video, found it in 0 of 2"):
         keypoint_files.read(path, clip="cam9")
 
 
@@ -354,7 +354,7 @@ def test_marks_of_what_was_not_seen(write, mark, body, tmp_path):
     assert (found.people[0].scores[5:15, 3] == 0).all() and np.isnan(found.people[0].points[5:15, 3]).all()
     assert (found.people[0].scores > 0).sum() == person[..., 0].size - 10
     if abs(mark[0]) > 0:
-        assert any(f"10 keypoints at {mark[0]}, {mark[1]}: not seen" in note for note in found.notes)
+        assert any(f"10 keypoints at {mark[0]}, {mark[1]}: taken for not seen" in note for note in found.notes)
 
 
 @cases(*ALL)

@@ -106,7 +106,7 @@ def test_few_frames_a_second_are_lifted_as_well_as_many(tmp_path, capsys):
         assert go(*how, "-o", tmp_path / "x.npz") == 0
         poses = pose_files.read(tmp_path / "x.npz").people[0].poses
         off[fps] = np.linalg.norm(poses - truth[:: 50 // fps], axis=-1).mean()
-        assert ("go straight on between frames, at 5 times" in capsys.readouterr().err) == (fps == 10)
+        assert ("10 frames/s are few: 5 times as many are lifted" in capsys.readouterr().err) == (fps == 10)
     assert off[10] < 1.1 * off[50]
     assert go(*how, "-o", tmp_path / "x.npz", "--latency", 3) == 0
     assert "warning: --latency at 10 frames/s" in capsys.readouterr().err
@@ -340,7 +340,7 @@ def test_render_draws_a_forecast_as_forecast_does(folder, tmp_path, monkeypatch,
     del content["now"]  # as files were written before
     np.savez(tmp_path / "old.npz", **content)
     assert go("render", tmp_path / "old.npz", "-o", page) == 0
-    assert "old.npz is a forecast, but does not tell from when on" in capsys.readouterr().err
+    assert "old.npz is a forecast, but does not say where it begins" in capsys.readouterr().err
 
 
 def test_a_forecast_of_a_forecast_goes_on_from_what_was_seen(folder, tmp_path, capsys, monkeypatch):
@@ -366,7 +366,7 @@ def test_a_forecast_of_a_forecast_goes_on_from_what_was_seen(folder, tmp_path, c
     content = dict(np.load(tmp_path / "f.npz"))
     del content["now"]  # as files were written before
     np.savez(tmp_path / "old.npz", **content)
-    with pytest.raises(ValueError, match="old.npz: a forecast that does not tell from when on; give the file"):
+    with pytest.raises(ValueError, match="old.npz: a forecast that does not say where it begins; give the file"):
         go("forecast", tmp_path / "old.npz", "-o", tmp_path / "g.npz", *how)
     for name in ("f.npz", "f.json"):
         with pytest.raises(ValueError, match=f"{name}: a forecast, lifted already; posekernels render"):
@@ -439,9 +439,9 @@ def test_forecast_of_joints_of_ones_own(folder, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"one array \[T, J, 3\] of 3D joints, got \[2, 40, 17, 2\]"):
         go("forecast", folder / "two.npy", "--joints", "coco-17", "--fps", 50, *weights)
     for options, message in (
-        (["--joints", "h36m-17"], "--joints: --fps F is missing"),
-        (["--fps", 50], "--fps 50.0 is of 3D joints, but --joints LAYOUT is missing"),
-        (["--up", "y"], "--up y is of 3D joints, but --joints LAYOUT is missing"),
+        (["--joints", "h36m-17"], "--joints needs --fps F"),
+        (["--fps", 50], "--fps 50.0 is for 3D joints, and needs --joints LAYOUT"),
+        (["--up", "y"], "--up y is for 3D joints, and needs --joints LAYOUT"),
         (["--seconds", 0], "--seconds must be more than 0 and at most 10, got 0"),
         ([], "no score .*forecast --joints"),
     ):
@@ -590,7 +590,7 @@ def test_keypoints_that_are_filled_in_are_counted(folder, tmp_path, capsys):
         "person 1: 4 of 680 keypoints missing, not finite" in said and "filled in, moving with their neighbours" in said
     )
     assert "person 2: 40 of 680" in said
-    assert said.count("; never seen, put where a standing person has it: right_wrist") == 1
+    assert said.count("; never seen, put where a standing person has them: right_wrist") == 1
     assert go(*arguments, "--latency", 2) == 0
     assert "person 1: 4 of 680" in (said := capsys.readouterr().err) and "neighbours, as last seen" in said
     assert lift(folder, tmp_path / "x.npz") == 0
@@ -615,7 +615,7 @@ def test_what_a_file_does_not_say_is_told(folder, tmp_path, capsys):
     arguments = ["lift", folder / "two.npy", "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
     assert go(*arguments) == 0
     said = capsys.readouterr().err
-    assert "taken for 30 frames/s; --fps F" in said and "people stay in one place; with --size" in said
+    assert "taken to be 30 frames/s; --fps F" in said and "people stay in one place; with --size" in said
     assert go(*arguments, "--fps", 25, "--size", "1000x1000") == 0
     assert go("lift", tmp_path / "x.npz", *arguments[2:4], "-o", tmp_path / "y.npz") == 0  # says both itself
     said = capsys.readouterr().err
@@ -631,7 +631,7 @@ def test_everybody_is_drawn_and_who_is_left_out_is_told(folder, tmp_path, capsys
     assert [b["name"] for b in film_in(tmp_path / "x.html")["bodies"]] == ["Person 1", "Person 2", "Person 3"]
     assert go(*arguments, "-o", tmp_path / "x.npz", "--people", 2) == 0
     assert (
-        "up to 3 people at one moment: 1 of 3 are left out, seen least, where there are more than 2; --people 3 keeps"
+        "up to 3 people at one moment: where there are more than 2, those seen least are left out, 1 of 3; --people 3"
         in capsys.readouterr().err
     )
 
@@ -673,17 +673,14 @@ def test_a_page_of_lifted_people_finds_their_video(folder, tmp_path, monkeypatch
     again = ["lift", f"a/x{suffix}", "--weights", folder / "lifter.safetensors", "-o", "b.npz", "-o", "x.html"]
     for arguments in (["render", f"a/x{suffix}", "-o", "x.html"], again, ["render", "b.npz", "-o", "x.html"]):
         assert go(*arguments) == 0
-        said = f"clips/walk.mp4, in which the people of {arguments[1]} were found, is not here: posekernels render"
+        said = f"clips/walk.mp4, which {arguments[1]} was lifted from, is not here: posekernels render"
         assert said in capsys.readouterr().err and film_in(tmp_path / "x.html")["video"] is None
     for place in ("a/walk.mp4", "a/clips/walk.mp4", "clips/walk.mp4"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_bytes(b"a film")
         for arguments in (["render", f"a/x{suffix}", "-o", "x.html", "-o", "x.trc"], again):
             assert go(*arguments) == 0
-            assert (
-                f"behind the skeletons: {place}, in which the people of a/x{suffix} were found"
-                in capsys.readouterr().err
-            )
+            assert f"behind the skeletons: {place}, which a/x{suffix} was lifted from" in capsys.readouterr().err
             assert film_in(tmp_path / "x.html")["video"] == {"name": "walk.mp4", "src": place}
     for arguments in (["render", f"a/x{suffix}", "-o", "x.gif"], [*again[:4], "-o", "x.gif"]):
         assert go(*arguments, "--panel", 48) == 0, "a file that is no video stops no picture"
@@ -694,13 +691,13 @@ def test_a_page_of_lifted_people_finds_their_video(folder, tmp_path, monkeypatch
     monkeypatch.setattr(command.pictures, "save", lambda out, *_how, **_more: out)
     for arguments in (["render", f"a/x{suffix}", "-o", "x.gif"], [*again[:4], "-o", "x.mp4"]):
         assert go(*arguments) == 0 and backgrounds.pop() == "clips/walk.mp4"
-        assert f"behind the skeletons: clips/walk.mp4, in which the people of a/x{suffix}" in capsys.readouterr().err
+        assert f"behind the skeletons: clips/walk.mp4, which a/x{suffix} was lifted from" in capsys.readouterr().err
     assert go("render", f"a/x{suffix}", "-o", "x.html", "--embed") == 0
     assert film_in(tmp_path / "x.html")["video"]["src"] is None
     people.source = "x" * 300 + ".mp4"  # longer than a file's name may be
     pose_files.write(tmp_path / f"long{suffix}", people)
     assert go("render", f"long{suffix}", "-o", "x.html") == 0
-    assert "x.mp4, in which the people of long" in capsys.readouterr().err
+    assert "x.mp4, which long" in capsys.readouterr().err
 
 
 def test_what_is_assumed_is_one_line(folder, tmp_path, capsys):
@@ -813,8 +810,8 @@ def test_bad_inputs_are_one_clear_line(folder, tmp_path):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("code.py", "not a video that ffmpeg can read .read are videos such as .mp4, .*folders.*cameras?.*json"),
-        ("notes.txt", "notes.txt: not a video that ffmpeg can read .read are videos"),
+        ("code.py", "not a video that ffmpeg can read .expected videos such as .mp4, .*folders.*cameras?.*json"),
+        ("notes.txt", "notes.txt: not a video that ffmpeg can read .expected videos"),
         ("torn.mp4", "not a video that ffmpeg can read .damaged"),
     ],
 )
@@ -917,9 +914,9 @@ def test_what_is_left_out_says_whether_resume_would_have_gone_on(folder, picture
     arguments = ["--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
     other = shutil.copy(pictures / "2.png", tmp_path)
     for source, layout, why in (
-        (pictures, "blazepose-33", "--resume would have gone on with it"),
-        (other, "blazepose-33", "it is not of this input and detector"),
-        (pictures, "halpe-26", "it is not of this input and detector"),
+        (pictures, "blazepose-33", "--resume would have gone on from it"),
+        (other, "blazepose-33", "it is of another input or detector"),
+        (pictures, "halpe-26", "it is of another input or detector"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(FakeDetector, "until", 2)
@@ -929,7 +926,7 @@ def test_what_is_left_out_says_whether_resume_would_have_gone_on(folder, picture
         (tmp_path / ".x.npz.partial").write_bytes(b"\n".join((found, *rest)))
         capsys.readouterr()
         assert go("lift", source, *arguments) == 0
-        assert f".x.npz.partial: what an earlier run found is left out; {why}\n" in capsys.readouterr().err
+        assert f".x.npz.partial: what an earlier run found is not used; {why}\n" in capsys.readouterr().err
     (tmp_path / ".x.npz.partial").touch()
     assert go("lift", pictures, *arguments) == 0 and "left out" not in capsys.readouterr().err
 
@@ -943,10 +940,10 @@ def test_resume_without_anything_to_go_on_from_begins_anew(folder, pictures, tmp
     if left == "all of it":
         assert go(*arguments) == 0
     assert go(*arguments, "--resume") == 0
-    assert "--resume: nothing was kept, beginning anew\n" in capsys.readouterr().err
+    assert "--resume: no earlier run left anything here, so this one begins at the start\n" in capsys.readouterr().err
     assert pose_files.read(tmp_path / "x.npz").frames == 20 and not [*tmp_path.glob(".x.npz*")]
     assert go("lift", folder / "two.npy", *arguments[2:], "--resume") == 0, "of keypoints there is nothing to keep"
-    assert "--resume: nothing was kept, beginning anew\n" in capsys.readouterr().err
+    assert "--resume: no earlier run left anything here, so this one begins at the start\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,8 @@ def test_people_are_limited_at_one_moment_and_not_in_all():
     assert [(p.identity, p.frames[0], p.frames[-1]) for p in kept] == [(1, 0, 99), (2, 0, 39), (3, 60, 99), (4, 40, 49)]
     [note] = found.notes
     assert note == (
-        "up to 3 people at one moment: 1 of 4 are left out, seen least, where there are more than 2; --people 3 keeps "
-        "everybody"
+        "up to 3 people at one moment: where there are more than 2, those seen least are left out, 1 of 4; "
+        "--people 3 keeps everybody"
     )
     assert len(lifter.lift_all(Still(), Keypoints(tracks, "h36m-17", 100), 3)) == 4
 
@@ -164,9 +164,9 @@ def test_numbers_are_put_right_by_hand():
     assert [(p.identity, p.frames[0], p.frames[-1]) for p in split] == [(1, 0, 99), (3, 0, 39), (4, 60, 99)]
     np.testing.assert_array_equal(split[2].detected, people[2].detected)
     for couples, moments, message in (
-        ([(1, 7)], [], "--merge 1=7: both are there at 6.0 s, and in 40 frames in all"),
+        ([(1, 7)], [], "--merge 1=7: expected one person, but both are there at 6.0 s, and in 40 frames in all"),
         ([(1, 9)], [], "--merge 1=9: nobody has the number 9; there are 1, 3, 7"),
-        ([], [(3, 8.0)], "--split 3@8: they are there from 0.0 to 3.9 s"),
+        ([], [(3, 8.0)], "--split 3@8: expected a time when this person is there, 0.0 to 3.9 s"),
     ):
         with pytest.raises(ValueError, match=message):
             put_right(people, couples, moments, 10.0)
@@ -271,7 +271,7 @@ def test_a_forecast_keeps_a_minute_of_a_long_past():
     long = Lifted([person(1, range(9000))], 50.0, (640, 480))
     done, end, notes = forecast.forecast(models.load("forecaster"), long, 1.0, 25.0)
     assert (end, done.frames) == (9000, 9050) and done.people[0].frames.tolist() == [*range(6000, 9050)]
-    assert "the last 60 s before the forecast are written with it, of 180 s" in notes
+    assert "only the last 60 s before the forecast are written with it, not all 180 s" in notes
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -396,7 +396,7 @@ def test_whole_numbers_may_come_as_decimal_ones(tmp_path, monkeypatch):
     for wrong in (0.5, np.nan):
         decimal["frame"][0] = wrong
         np.savez(tmp_path / "y.npz", **(content | decimal))
-        with pytest.raises(DataError, match=f"frame: {wrong} is no whole number"):
+        with pytest.raises(DataError, match=f"frame: expected whole numbers, got {wrong}"):
             keypoint_files.read(tmp_path / "y.npz")
 
 

@@ -130,7 +130,9 @@ def test_json_of_whole_videos_in_a_folder_are_one_work_each(tmp_path):
     assert many.inside(tmp_path) == [], "what lift wrote is no folder of frames"
     assert [p.name for p in many.inside(tmp_path / "found")] == ["ours.json"]
     (tmp_path / "found" / "1.json").write_text('{"people": []}')
-    with pytest.raises(DataError, match="ours.json: posekernels lift wrote it; files in a folder hold one frame each"):
+    with pytest.raises(
+        DataError, match="ours.json: posekernels lift wrote it; expected one frame in each file of a folder"
+    ):
         keypoint_files.read(tmp_path / "found")
     shutil.rmtree(tmp_path / "found")
     (tmp_path / "frames").mkdir()
@@ -148,9 +150,9 @@ def test_options_of_keypoint_files_hold_for_these_alone():
 
 def test_what_cannot_be_done_is_told_before_the_work(folder, lifter, tmp_path):
     for words, message in (
-        (["-o", tmp_path / "x.npz"], "of 3 files, -o is the folder for what is written"),
-        (["-o", tmp_path / "out", "--form", "fbx"], "--form .fbx: one of .npz"),
-        (["-o", tmp_path / "out", "--latency", 1], "--latency is for frames as they come"),
+        (["-o", tmp_path / "x.npz"], "for 3 files, expected one folder, such as OUT/"),
+        (["-o", tmp_path / "out", "--form", "fbx"], "--form: expected .npz.* got .fbx"),
+        (["-o", tmp_path / "out", "--latency", 1], "--latency is for live frames"),
         (["-o", folder / "a.npy" / "x"], "cannot be made"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -160,7 +162,7 @@ def test_what_cannot_be_done_is_told_before_the_work(folder, lifter, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "a.npy").write_bytes((folder / "a.npy").read_bytes())
-    with pytest.raises(ValueError, match="a.npy: several files of this name"):
+    with pytest.raises(ValueError, match="a.npy: several inputs have this name"):
         go("lift", folder / "a.npy", other / "a.npy", "-o", tmp_path / "out")
 
 

@@ -45,7 +45,7 @@ def test_lift_in_python_is_the_command(keypoints, lifted, tmp_path):
     np.testing.assert_array_equal(pose_files.read(tmp_path / "x.npz").people[0].world, lifted.people[0].world)
     with pytest.raises(ValueError, match="--smoth"):
         people.lift(keypoints, smoth=1)
-    with pytest.raises(ValueError, match="--smooth is a span"):
+    with pytest.raises(ValueError, match="--smooth must be from 0 to 60 seconds"):
         people.lift(keypoints, smooth=-1)
 
 
