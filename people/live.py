@@ -26,6 +26,7 @@ from .tracking import Track
 
 LOOK_BACK = 40  # frames that tell left from right
 HALF = 0.125  # seconds before and after a frame over which its points are smoothed, where these frames are there
+LATEST = 0.5  # seconds: nothing is gained by waiting for longer
 AHEAD = 3  # frames; a network that sees so many shakes less
 CALM, QUICK = (1.5, 3.0), (3.0, 8.0)  # the filter's Hz at rest, and what it gains per m/s, without and with them
 
@@ -37,8 +38,8 @@ class LivePerson:
     joints where the image shows them, bones as long as all poses tell.
 
     Args:
-        latency: frames that the network may look ahead, from 0 on, and at most half its window, which in a fast video
-            takes every ``apart``-th frame only (``Lifter.pace``).
+        latency: frames after which a pose is answered: the network looks ahead as many, at most half its window, which
+            in a fast video takes every ``apart``-th frame (``Lifter.pace``). At most these or half a second.
         size: (width, height) of the image. smooth: One-Euro filter on the way out.
     """
 
@@ -56,10 +57,12 @@ class LivePerson:
         self.lifter, self.size, self.focal, self.latency = lifter, size, focal, latency
         self.ours = lifter.net.sees == "person"  # published ones answer as published
         _, self.apart = lifter.pace(fps)
-        most = (lifter.net.frames - lifter.net.target) * self.apart - 1
+        after = lifter.net.frames - 1 - lifter.net.target  # frames of its own that the network sees after the pose's
+        most = max((after + 1) * self.apart - 1, round(LATEST * fps))
         if not 0 <= latency <= most:
             raise ValueError(f"--latency must be 0 to {most} at {fps:g} frames/s with these weights, got {latency}")
-        self.streams = [models.stream(lifter.net, latency // self.apart) for _ in range(self.apart)]  # taking turns
+        ahead = min(latency // self.apart, after)
+        self.streams = [models.stream(lifter.net, ahead) for _ in range(self.apart)]  # taking turns
         self.pushed = 0
         self.ready: deque[Tensor] = deque()  # poses that are answered when ``latency`` frames have come after them
         self.filter = None if not smooth else OneEuro(fps, *(CALM if latency < AHEAD else QUICK))
