@@ -21,11 +21,19 @@ from .data.motion import load_starter
 from .job import Job, Result
 from .place import Place
 from .recipes import Recipe
-from .recipes.any_camera import detectors_joints, motions, shares
+from .recipes.any_camera import (
+    clips_by_performer,
+    detectors_joints,
+    motions,
+    recordings_by_performer,
+    shares,
+    straightened,
+)
 
 
 class AnyMotion(Job):
     name, about, model = "any_motion", __doc__.splitlines()[0], "any_motion"
+    held_out = open_motion.HELD_OUT  # subjects that nothing is learnt from
 
     def add_data_arguments(self, group) -> None:
         group.add_argument("--motion", metavar="DIR", help="free motion beside the starter set")
@@ -34,13 +42,14 @@ class AnyMotion(Job):
     def load(self, options: Namespace) -> SimpleNamespace:
         sets = [load_starter()] + ([load_h36m(options.data_root, "gt")] if options.data_root else [])
         names = [s.name for s in sets]
-        train = {s.name: motions(s.train) for s in sets}
+        performers = {(s.name, n): motions(clips) for s in sets for n, clips in clips_by_performer(s.train).items()}
         test = [motion for s in sets for motion in motions(s.test)]
         if options.motion:
             names.append("open motion")
-            for recording in open_motion.load(options.motion):
-                held_out = recording.subject in open_motion.HELD_OUT
-                (test if held_out else train.setdefault(recording.set, [])).append(recording.points)
+            free = open_motion.load(options.motion)
+            test += [r.points for r in free if r.subject in self.held_out]
+            performers |= recordings_by_performer(r for r in free if r.subject not in self.held_out)
+        train = straightened(performers)
 
         def lifted(recordings: list[np.ndarray]) -> list[np.ndarray]:
             return [detectors_joints(torch.from_numpy(np.ascontiguousarray(r)).float()).numpy() for r in recordings]

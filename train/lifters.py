@@ -23,12 +23,12 @@ from posekernels.files import write_aside
 
 from .compare import train
 from .data import open_motion
+from .data.open_motion import CHOSEN_ON
 from .h36m import JOB
 from .loop import prepare
 from .options import positive
 from .place import Place, run_place
 
-CHOSEN_ON = ("CMU05", "SNU-s_006", "SNU-s_018")
 STRIDED = "--strides 3 3 3 --layers 2 --channels {} --hidden {} -lr {} -b 64"
 NETWORKS = {
     "Strided Transformer, 64 channels": STRIDED.format(64, 192, 2e-3),

@@ -262,6 +262,14 @@ def test_forecaster_trains(tmp_path, capsys):
     assert any_motion.main([*sizes, "--evaluate", str(out / "best.pt")]) == 0
 
 
+def test_forecaster_learns_from_straight_knees_and_is_tested_as_captured(starter, recordings):
+    data = any_motion.JOB.load(Namespace(data_root=None, motion=None))
+    captured, learnt = (np.quantile(knee_angles(np.concatenate(found)), 0.97) for found in (recordings, data.train))
+    assert learnt > captured + 1.5
+    for tested, raw in zip(data.test, motions(starter.test), strict=True):
+        np.testing.assert_allclose(knee_angles(tested), knee_angles(raw), atol=0.1)
+
+
 def test_free_motion_trains_both_and_some_of_it_is_held_out(tmp_path, starter, recordings, capsys):
     """A folder as ``train.data.open_motion`` writes it, with a subject to learn from and one to measure on."""
     long = sorted(recordings, key=len)[-4:]

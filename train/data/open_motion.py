@@ -49,6 +49,8 @@ HELD_OUT = (
     *("SNU-s_001", "SNU-s_003", "SNU-s_024"),
 )
 """Subjects that our own training leaves out, to measure on."""
+CHOSEN_ON = ("CMU05", "SNU-s_006", "SNU-s_018")
+"""Others, on whom networks and ways to train are compared before they learn from these too."""
 
 
 # -- joints ----------------------------------------------------------------------------------------------------------

@@ -62,6 +62,16 @@ from posekernels.checks import nearest
 from posekernels.models.load import About, fill, is_run
 
 BATCH = "--batch-size"
+START_HELP = "weights of the same network to begin with (.safetensors)"
+
+
+def start_with(net: nn.Module, path: str, network: str, config: dict[str, Any]) -> None:
+    """Give ``net`` the weights of a file of ours. Raises ValueError where they are of a network of another size."""
+    begun = models.load(path, network)
+    stored = begun.about.config
+    if {k: v for k, v in config.items() if stored.get(k, v) != v}:
+        raise ValueError(f"--start {path}: of another size, {stored}; the run: {config}")
+    net.load_state_dict(begun.state_dict())
 
 
 class Loader(Protocol):

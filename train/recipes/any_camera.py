@@ -41,7 +41,7 @@ from ..data.clips import Clip
 from ..data.legs import straight_legs
 from ..data.motion import load_starter
 from ..evaluate import Report, evaluate_clips
-from . import Recipe
+from . import START_HELP, Recipe, start_with
 
 # Bones of an adult of about 1.75 m, metres, from each joint's parent, between the places that detectors call joints:
 # their hips are lower and wider apart than the hip joints, so legs are 1.5 trunks long and no longer (where pose2sim's
@@ -483,7 +483,7 @@ class AnyCameraRecipe(Recipe):
         parser.add_argument("--hidden", type=int, default=192)
         parser.add_argument("--heads", type=int, default=4)
         parser.add_argument("--steps", type=int, default=100, metavar="N", help="batches in an epoch")
-        parser.add_argument("--start", metavar="FILE", help="weights of the same network to begin with (.safetensors)")
+        parser.add_argument("--start", metavar="FILE", help=START_HELP)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:
@@ -520,11 +520,7 @@ class AnyCameraRecipe(Recipe):
     def make_model(self) -> nn.Module:
         net = models.create(self.network, **self.config())
         if self.options.start:
-            begun = models.load(self.options.start, self.network)
-            stored = begun.about.config
-            if {k: v for k, v in self.config().items() if stored.get(k, v) != v}:
-                raise ValueError(f"--start {self.options.start}: of another size, {stored}; the run: {self.config()}")
-            net.load_state_dict(begun.state_dict())
+            start_with(net, self.options.start, self.network, self.config())
         return net
 
     def make_loader(self, rank: int, world: int) -> Views:
