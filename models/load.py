@@ -22,7 +22,7 @@ from . import hub
 from .lifting import Lifts
 from .registry import create, names, systems, where_is
 
-SHIPPED = ("lifter", "forecaster", "pkd_cmu")
+SHIPPED = ("lifter", "forecaster", "forecaster_lifted", "pkd_cmu")
 """Weights that come with the project; ``models/weights/README.md`` is their card."""
 SEES = ("person", "screen")
 FAMILIES = ("gcndiff", "mixste", "pkd", "rie", "strided_refine", "strided_transformer", "ws_anl")
@@ -64,7 +64,7 @@ def load(
     """A network with weights, in eval mode; what the file says of itself is its ``about``.
 
     Args:
-        what: a name that ships ("lifter", "forecaster", "pkd_cmu"), a checkpoint of a training run
+        what: a name that ships ("lifter", "forecaster", "forecaster_lifted", "pkd_cmu"), a checkpoint of a training run
             ("runs/first/best.pt"), a ``.safetensors`` file of ours, a published file, or what a published file holds;
             "hf:owner/name" for a repository on the Hugging Face hub (``models.hub``).
         network: a name of ``create``, where a published file does not tell (its sizes are read off its shapes); or a

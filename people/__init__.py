@@ -50,7 +50,7 @@ def forecast(lifted: Lifted, seconds: float = 1.0, *, at: float | None = None, n
 
     Args:
         lifted: people in the world. seconds: how far ahead. at: the second to forecast from; by default the end.
-        net: a forecaster of 17 joints; by default the one that ships.
+        net: a forecaster of 17 joints; by default the one that ships for lifted people.
     Raises:
         ValueError: nobody to forecast (``DataError``), or a time outside of the motion.
     """
@@ -58,6 +58,6 @@ def forecast(lifted: Lifted, seconds: float = 1.0, *, at: float | None = None, n
 
     from .commands import forecast as command
 
-    net = net or models.load("forecaster")
+    net = net or models.load("forecaster_lifted")
     whole = lifted if at is None else command.until(lifted, at)
     return command.forecast(net, whole, seconds, net.about.fps or models.forecasting.FPS, at)[0]

@@ -272,7 +272,8 @@ def main(arguments: list[str]) -> int:
     p.add_argument("-o", "--out", required=True, action="append", metavar="OUT", help="as for posekernels lift")
     p.add_argument("--seconds", type=float, default=1.0, help="how far ahead")
     p.add_argument("--at", type=float, metavar="SECONDS", help="forecast from this second on (default: the end)")
-    p.add_argument("--weights", metavar="FILE", help="a forecaster of 17 joints (default: the project's)")
+    ours = "the project's: one of lifted people, one of --joints"
+    p.add_argument("--weights", metavar="FILE", help=f"a forecaster of 17 joints (default: {ours})")
     p.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
     layouts = ", ".join(LAYOUTS)
     p.add_argument("--joints", metavar="LAYOUT", help=f"INPUT is 3D joints [T, J, 3], .npy or .npz, metres: {layouts}")
@@ -288,11 +289,11 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--at must be a time after 0, in seconds, got {options.at:g}")
     if options.panel < 32:
         raise ValueError(f"--panel must be at least 32, got {options.panel}")
-    net = models.load(options.weights or "forecaster")
+    own, outline = options.joints is not None, None
+    net = models.load(options.weights or ("forecaster" if own else "forecaster_lifted"))
     if getattr(net, "joints", None) != 17 or not hasattr(net, "history"):
         of = f" of {net.joints} joints" if hasattr(net, "joints") else ""
         raise ValueError(f"{options.weights}: {net.about.network}{of} is not a forecaster of 17 joints")
-    own, outline = options.joints is not None, None
     if own and options.fps is None:
         raise ValueError("--joints needs --fps F, the frames per second of these joints")
     for name, value in (("fps", options.fps), ("up", options.up)):

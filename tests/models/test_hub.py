@@ -44,7 +44,7 @@ def test_what_is_pushed_is_loaded(cache):
     card = next(cache.rglob("README.md")).read_text()
     assert card.startswith("---\nlibrary_name: posekernels\n") and "license: mit\n---" in card
     assert 'models.load("hf:me/lifter")' in card and "380 minutes of motion" in card and "forecaster" not in card
-    assert all(shipped_card(name) for name in ("lifter", "forecaster", "pkd_cmu"))
+    assert all(shipped_card(name) for name in ("lifter", "forecaster", "forecaster_lifted", "pkd_cmu"))
 
 
 def test_cards_of_other_weights_claim_nothing_that_is_not_known(cache, tmp_path):

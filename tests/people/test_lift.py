@@ -451,6 +451,22 @@ def test_forecast_of_joints_of_ones_own(folder, tmp_path, capsys):
             go("forecast", z, *weights, *options)
 
 
+def test_lifted_people_have_a_forecaster_of_their_own(folder, tmp_path, monkeypatch):
+    lift(folder, tmp_path / "past.npz")
+    past, asked = pose_files.read(tmp_path / "past.npz"), []
+    clip = load_starter().test[0]
+    poses = clip.positions[:40].copy()
+    poses[:, 1:] += poses[:, :1]
+    np.save(tmp_path / "joints.npy", camera_to_world(poses, clip.orientation, clip.translation))
+    tiny = models.load(folder / "forecaster.safetensors")
+    monkeypatch.setattr(models, "load", lambda what: asked.append(what) or tiny)
+    how = ["-o", tmp_path / "f.npz", "--seconds", 0.2]
+    assert go("forecast", tmp_path / "past.npz", *how) == 0
+    assert go("forecast", tmp_path / "joints.npy", *how, "--joints", "h36m-17", "--fps", 30) == 0
+    people.forecast(past, 0.2)
+    assert asked == ["forecaster_lifted", "forecaster", "forecaster_lifted"]
+
+
 def test_joints_of_another_layout_or_axis_are_told(tmp_path):
     clip = load_starter().test[0]
     poses = clip.positions[:40].copy()
