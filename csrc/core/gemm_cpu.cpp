@@ -32,6 +32,7 @@ void block(int64_t depth, const float* A, int64_t row_stride, int64_t step, cons
         const Vec b0 = load(B), b1 = load(B + lanes);
         if (ahead == Ahead::of_B) prefetch(B);
         if (ahead == Ahead::of_A) __builtin_prefetch(A + rows * (row_stride + k));
+        if (!unit_step) __builtin_prefetch(A + 2 * rows * row_stride + k * step);  // the block after the next one's
         B += panel;
         POSEKERNELS_UNROLL(16)
         for (int r = 0; r < rows; ++r) {

@@ -69,6 +69,8 @@ POSEKERNELS_INLINE Vec keep_lanes(uint32_t bits, Vec v) {
 template <class E>
 inline void read_frames(const E* x, int64_t stride, int64_t C, const int64_t* frame, float* tile,
                         const E* add = nullptr, int64_t period = 1) {
+    for (int64_t l = 0; l < panel; ++l)  // all at once: the transposes below would ask for few of them at a time
+        for (int64_t c = 0; frame[l] >= 0 && c < C; c += 64 / sizeof(E)) __builtin_prefetch(x + frame[l] * stride + c);
     Vec rows[lanes];
     for (int64_t l = 0; l < panel; l += lanes) {
         const E* added[lanes];
