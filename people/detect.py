@@ -6,8 +6,12 @@ Apache-2.0. Needs the extra ``video``.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +107,26 @@ def squares(width: int, height: int) -> list[Region]:
         for at in np.linspace(short / 2, long - short / 2, 1 + math.ceil(2 * (long / short - 1))).tolist():
             found.append(Region(*((at, height / 2) if width > height else (width / 2, at)), short, 0.0))
     return found
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps off stderr what compiled libraries write there for information; all else is passed on afterwards."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed: nobody reads it
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            with open(2, "wb", closefd=False) as out:
+                out.writelines(line for line in said if not line.startswith(b"INFO:"))
 
 
 def anchors() -> np.ndarray:
@@ -227,11 +251,13 @@ class BlazePose(Finder):
     def __init__(self, people: int = 4, every: int = 5, threads: int | None = None):
         runtime = needs("ai_edge_litert.interpreter", "video", "finding people in images")
         super().__init__(people, every)
-        self.detector, self.landmarker = (
-            runtime.Interpreter(model_path=str(path), num_threads=threads or processors()) for path in NETWORKS.get()
-        )
-        for network in (self.detector, self.landmarker):
-            network.allocate_tensors()
+        files = NETWORKS.get()
+        with quiet():
+            self.detector, self.landmarker = (
+                runtime.Interpreter(model_path=str(path), num_threads=threads or processors()) for path in files
+            )
+            for network in (self.detector, self.landmarker):
+                network.allocate_tensors()
         self.anchors = anchors()
 
     @staticmethod

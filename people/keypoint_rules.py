@@ -275,24 +275,29 @@ def _stand(r: Reading, numbers: list[float] | None) -> None:
     steps = np.diff(values)
     if not (steps > 0).all():
         same = (steps == 0).sum() + 1
-        r.notes.append(f"{same} frames have the same number in the file: taken in the order they come in")
+        r.notes.append(f"{same} frames have the same number in the {_holder(r)}: taken in the order they come in")
         return
     step = 1.0
     if values[-1] - values[0] >= UNCOUNTED * len(values) or (values != values.round()).any() or _times(steps):
         step = float(np.median(steps))
-        r.notes.append(f"the file numbers its frames in steps of about {step:.4g}: taken for times")
+        r.notes.append(f"the {_holder(r)} numbers its frames in steps of about {step:.4g}: taken for times")
     places = np.round((values - values[0]) / step).astype(np.int64)
     if (np.diff(places) < 1).any() or places[-1] >= UNCOUNTED * len(values):
-        r.notes.append("the file's numbers leave out too many to count frames: taken in their order")
+        r.notes.append(f"the {_holder(r)}'s numbers leave out too many to count frames: taken in their order")
         places = np.arange(len(values))
     standing = [Frame(None, []) for _ in range(int(places[-1]) + 1)]
     for place, i in zip(places.tolist(), order.tolist()):
         standing[place] = r.frames[i]
     left_out = len(standing) - len(values)
     r.frames, r.count = standing, len(standing)
-    empty = f"; {left_out} of them are not in the file, and nobody is in them" if left_out else ""
+    empty = f"; {left_out} of them are not in the {_holder(r)}, and nobody is in them" if left_out else ""
     other = f" from {values[0]:g} to {values[-1]:g}; here they count" if (values[0], values[-1]) != (1, r.count) else ""
-    r.notes.append(f"the file numbers its frames{other} from 1 to {r.count}{empty}")
+    r.notes.append(f"the {_holder(r)} numbers its frames{other} from 1 to {r.count}{empty}")
+
+
+def _holder(r: Reading) -> str:
+    """What the frames are in."""
+    return "folder" if r.where.is_dir() else "file"
 
 
 def _times(steps: np.ndarray) -> bool:
@@ -526,10 +531,10 @@ def identities(r: Reading) -> None:
     given = {n for n in numbers if n is not None}
     if not given:
         if any(i is not None for i in r.identities):
-            r.notes.append("the file gives nobody a number of their own: people are told apart by place")
+            r.notes.append(f"the {_holder(r)} gives nobody a number of their own: people are told apart by place")
         r.identities = numbers
         return
-    wrong = {n: "nobody's" for n in given if n < 0}
+    wrong = {n: "no number of a person" for n in given if n < 0}
     here, names = _coded(r, numbers)
     every, times = np.unique(here, return_counts=True)
     several = {names[i] for i in np.unique(every[times > 1] % len(names)).tolist()}
@@ -541,7 +546,10 @@ def identities(r: Reading) -> None:
     for reason in sorted(set(wrong.values())):
         listed = sorted(n for n in wrong if wrong[n] == reason)
         some = ", ".join(map(str, listed[:5])) + (", ..." if len(listed) > 5 else "")
-        r.notes.append(f"people's numbers: {some} {'is' if len(listed) == 1 else 'are'} {reason}; told apart by place")
+        is_it, it = ("is", "it") if len(listed) == 1 else ("are", "one of them")
+        r.notes.append(
+            f"numbers that the {_holder(r)} gives people: {some} {is_it} {reason}; who has {it} is told apart by place"
+        )
     r.identities = [None if n in wrong else n for n in numbers]
 
 

@@ -22,7 +22,10 @@ from .keypoint_rules import SeveralVideos, in_order
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv", ".flv", ".3gp", ".gif")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FOLDER_FPS = 30.0
-READ = "videos such as .mp4, .mov, .avi, pictures, folders of them, camera numbers, and keypoints in .npz, .npy, .json"
+READ = (
+    "keypoints come as .npy, .npz or .json, videos as .mp4, .mov, .avi, .mkv and the like, pictures as .jpg, .png or a "
+    "folder of them; a number is a camera"
+)
 # What FFmpeg may take a file for: not for a text, nor for a list of other files or addresses.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf,gif,ogg,mxf,dv,ivf,h264,hevc,m4v,mjpeg,"
@@ -38,6 +41,11 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# How videos begin: where, and with which bytes.
+BEGINNINGS = (
+    (4, (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")),  # mp4, mov, 3gp
+    (0, (b"\x1aE\xdf\xa3", b"RIFF", b"GIF8", b"FLV", b"\x30\x26\xb2\x75", b"\0\0\1\xba", b"\0\0\1\xb3")),
+)
 USUAL = (24000 / 1001, 24, 25, 30000 / 1001, 30, 48, 50, 60000 / 1001, 60, 90, 100, 120, 240)
 
 
@@ -122,6 +130,8 @@ class Video:
         files = sorted(f for f in folder.iterdir() if f.suffix.lower() in PICTURES)
         if not files:
             raise DataError(f"{folder}: no pictures in this folder ({', '.join(PICTURES)})")
+        if others := [file for file in visible(folder) if file.suffix.lower() not in PICTURES]:
+            self.notes.append(f"left out, no pictures that can be read: {names_of(others)}")
         try:
             chosen, numbers, notes = in_order([f.name for f in files], clip)
         except SeveralVideos as error:
@@ -168,14 +178,21 @@ class Video:
             raise self._unreadable() from error
         if not container.streams.video:
             container.close()
-            raise self._unreadable()
+            raise DataError(f"{self.source}: no video is in it, only sound or texts")
         container.streams.video[0].thread_type = "AUTO"
         return container
 
     def _unreadable(self) -> DataError:
-        known = Path(self.source).suffix.lower() in VIDEOS
-        why = "damaged, or another kind of file" if known else f"expected {READ}"
-        return DataError(f"{self.source}: not a video that ffmpeg can read ({why})")
+        suffix = Path(self.source).suffix.lower()
+        if suffix in VIDEOS or self.live:
+            cut = not self.live and _begins_as_a_video(Path(self.source))
+            what = (
+                "a video that is cut short or damaged: ffmpeg cannot read it"
+                if cut
+                else "not a video that ffmpeg can read"
+            )
+            return DataError(f"{self.source}: {what}")
+        return DataError(f"{self.source}: {suffix or 'a file of this kind'} is not read; {READ}")
 
     def _probe(self) -> None:
         """Size, turn and times of the video; the times of all images without looking at them."""
@@ -268,6 +285,16 @@ class Video:
             given += 1
 
 
+def visible(folder: Path) -> list[Path]:
+    """The files of a folder, in order, without those that are hidden."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def names_of(files: list[Path]) -> str:
+    """The names of the first three."""
+    return ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
+
+
 def each_by_itself(files: list[Path]) -> str:
     """In words, how to lift the pictures of a folder that are not the frames of a video."""
     folder = shlex.quote(str(files[0].parent))
@@ -279,6 +306,14 @@ def _counted(groups: dict[str, int]) -> str:
     """Names of pictures, and how many have each."""
     counts = [f"{name} ({n} picture{'s' if n > 1 else ''})" for name, n in groups.items()]
     return ", ".join(counts[:6]) + (", ..." if len(counts) > 6 else "")
+
+
+def _begins_as_a_video(file: Path) -> bool:
+    """Whether the first bytes are those of a video, of whatever kind."""
+    with contextlib.suppress(OSError), open(file, "rb") as content:
+        head = content.read(16)
+        return any(head.startswith(beginning, at) for at, beginnings in BEGINNINGS for beginning in beginnings)
+    return False
 
 
 def _size_of(file: Path) -> tuple[int, int] | None:

@@ -1,7 +1,8 @@
 """``posekernels demo``: fetch a short video (9 MB, once) and lift the people in it.
 
-Options are those of ``posekernels lift``, --people being 2. Without -o it writes demo.html, which plays; the video,
-demo.mp4, goes beside the first file written.
+Options are those of ``posekernels lift``, --people being 2. (``lift`` follows up to 4. It searches on where two are
+found, which takes longer and finds some people a few frames earlier.) Without -o it writes demo.html, which plays; the
+video, demo.mp4, goes beside the first file written.
 """
 
 from __future__ import annotations

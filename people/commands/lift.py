@@ -209,7 +209,10 @@ class Clock:
 
     def __str__(self) -> str:
         return "; ".join(
-            f"{name} {self.frames[name] / max(s, 1e-9):.1f} frames/s ({s:.2f} s)" for name, s in self.seconds.items()
+            f"{name} {self.frames[name] / max(s, 1e-9):.1f} frames/s ({s:.2f} s)"
+            if max(self.frames.values()) > 1
+            else f"{name} {s:.2f} s"
+            for name, s in self.seconds.items()
         )
 
 
@@ -676,8 +679,12 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
         frames = person.frames[there]
         together[frames] += 1
         first, last = int(frames[0]), int(frames[-1])
-        line = f"person {person.identity}: frames {first + 1} to {last + 1} of {lifted.frames}"
-        line += f" ({first / lifted.fps:.1f} to {last / lifted.fps:.1f} s)"
+        line = f"person {person.identity}: "
+        if lifted.frames > 1:
+            line += f"frames {first + 1} to {last + 1} of {lifted.frames}"
+            line += f" ({first / lifted.fps:.1f} to {last / lifted.fps:.1f} s)"
+        else:
+            line += "in the picture"
         missing = last - first + 1 - len(frames)
         line += f", {missing} of them empty (not seen for longer than {BRIDGE:g} s)" if missing else ""
         lines.append(
@@ -699,6 +706,8 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
 
 def presence(together: np.ndarray) -> str:
     """In words, the share of frames in which nobody, one, two ... are present, of [T] counts."""
+    if len(together) == 1:
+        return f"people in the picture: {together[0]}"
     shares = [
         f"{name} in {100 * share:.{0 if share in (0, 1) else 1}f} %"
         for name, share in zip(

@@ -24,7 +24,7 @@ from posekernels.files import check_writable
 
 from .. import keypoint_files, pictures, pose_files
 from ..lifter import load_lifter
-from ..video import PICTURES, VIDEOS
+from ..video import PICTURES, VIDEOS, names_of, visible
 
 ENGINES = ("here", "ray")
 LIFTED, DONE, FAILED, STOPPED = "lifted", "was done", "failed", "stopped"
@@ -65,15 +65,17 @@ def _is_of_videos(folder: Path) -> bool:
 
 
 def left_out(options: Namespace) -> Iterator[str]:
-    """In words, pictures that lie in a folder beside videos or keypoints, and are not lifted with them."""
+    """In words, files that lie in a folder beside videos or keypoints, and are not lifted with them."""
     for folder in (Path(name) for name in (options.input, *options.more)):
-        if not inside(folder):
+        if not (lifted := {*inside(folder)}):
             continue
-        here = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
-        if seen := [path.name for path in here if not path.name.startswith(".")]:
-            named = ", ".join(seen[:3]) + (", ..." if len(seen) > 3 else "")
+        rest = [path for path in visible(folder) if path not in lifted]
+        if seen := [path for path in rest if path.suffix.lower() in PICTURES]:
             what = f"{len(seen)} picture{'s' if len(seen) > 1 else ''} beside videos or keypoints"
-            yield f"{folder}: {what} left out ({named}); name a picture to lift it, or put frames in a folder"
+            how = "name a picture to lift it, or put frames in a folder"
+            yield f"{folder}: {what} left out ({names_of(seen)}); {how}"
+        if others := [path for path in rest if path.suffix.lower() not in PICTURES]:
+            yield f"{folder}: left out, neither videos nor keypoints: {names_of(others)}"
 
 
 def is_many(options: Namespace) -> bool:

@@ -114,6 +114,7 @@ def test_demo_lifts_the_video_beside_what_it_writes(pinned, tmp_path, monkeypatc
         demo.main(["--help"])
     told = " ".join(capsys.readouterr().out.split())
     assert "INPUT" not in told, "it brings its own"
+    assert "takes longer and finds some people a few frames earlier" in told
     assert "at one moment (default 2)" in told and "default 4" not in told
     assert demo.main([]) == 0
     options, outs = asked[-1]

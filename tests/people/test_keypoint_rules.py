@@ -167,8 +167,8 @@ def assert_two(found, a, b):
     ("what", "told"),
     [
         ([0, 0], "0 is several people's in one frame"),
-        ([-1, -1], "-1 is nobody's"),
-        ([[-1], [-1]], "-1 is nobody's"),
+        ([-1, -1], "gives people: -1 is no number of a person; who has it is told apart by place"),
+        ([[-1], [-1]], "-1 is no number of a person"),
         ([Each(range(0, 60, 2)), Each(range(1, 60, 2))], "are in one frame only"),
         ([Each([0, 1] * 15), Each([1, 0] * 15)], "0, 1 are now of one, now of another"),
         ([7, None], ""),
@@ -224,8 +224,11 @@ def test_frames_left_out_are_empty(write, body, tmp_path):
     found = keypoint_files.read(write(tmp_path / "x", frames[:10] + frames[18:]))
     assert found.frames == 30 and len(found.people) == 1
     assert np.flatnonzero(~found.people[0].over(found.frames).present).tolist() == list(range(10, 18))
-    told = "the file numbers its frames from 4 to 33; here they count from 1 to 30; 8 of them are not in the file"
-    assert any(note.startswith(told) for note in found.notes)
+    holder = "folder" if (tmp_path / "x").is_dir() else "file"
+    told = (
+        f"the {holder} numbers its frames from 4 to 33; here they count from 1 to 30; 8 of them are not in the {holder}"
+    )
+    assert any(note.startswith(f"{told} the {holder}") for note in found.notes)
 
 
 @cases(*COUNTED)

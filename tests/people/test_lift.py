@@ -4,9 +4,11 @@ import base64
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -629,6 +631,38 @@ def test_a_layout_that_is_guessed_is_told(folder, tmp_path, walk, capsys):
     assert "taken for coco" not in capsys.readouterr().err
 
 
+def test_one_frame_is_told_as_a_picture(folder, tmp_path, capsys):
+    np.save(tmp_path / "one.npy", np.load(folder / "two.npy")[:, :1])
+    weights = folder / "lifter.safetensors"
+    assert go("lift", tmp_path / "one.npy", "--weights", weights, "--size", "1000x1000", "-o", tmp_path / "x.npz") == 0
+    said = capsys.readouterr().err
+    assert "people in the picture: 2\n" in said and "person 1: in the picture; projected back" in said
+    assert re.search(r"^reading \d+\.\d+ s; lifting \d+\.\d+ s; writing \d+\.\d+ s$", said, re.MULTILINE)
+    assert not re.search(r"in 100 %|frames? 1|frames/s \(", said)
+
+
+def test_networks_load_without_their_libraries_chatter(monkeypatch, capfd):
+    class Chatty:
+        said = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nERROR: no memory\n"
+
+        def __init__(self, **_):
+            os.write(2, self.said)
+
+        def allocate_tensors(self):
+            if self.said.startswith(b"WARNING"):
+                raise RuntimeError
+
+    monkeypatch.setattr(detect, "needs", lambda *_: SimpleNamespace(Interpreter=Chatty))
+    monkeypatch.setattr(type(detect.NETWORKS), "get", lambda _: ["detector", "landmarks"])
+    detect.BlazePose()
+    assert capfd.readouterr().err == 2 * "ERROR: no memory\n"
+    monkeypatch.setattr(Chatty, "said", b"WARNING: broken\n")
+    with pytest.raises(RuntimeError):
+        detect.BlazePose()
+    os.write(2, b"and on\n")
+    assert capfd.readouterr().err == 2 * "WARNING: broken\n" + "and on\n"
+
+
 def test_what_a_file_does_not_say_is_told(folder, tmp_path, capsys):
     arguments = ["lift", folder / "two.npy", "--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
     assert go(*arguments) == 0
@@ -828,9 +862,12 @@ def test_bad_inputs_are_one_clear_line(folder, tmp_path):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("code.py", "not a video that ffmpeg can read .expected videos such as .mp4, .*folders.*cameras?.*json"),
-        ("notes.txt", "notes.txt: not a video that ffmpeg can read .expected videos"),
-        ("torn.mp4", "not a video that ffmpeg can read .damaged"),
+        (
+            "code.py",
+            "code.py: .py is not read; keypoints come as .npy, .npz or .json, videos as .*folder.*camera",
+        ),
+        ("table.csv", "table.csv: .csv is not read; keypoints come as"),
+        ("text.mp4", "text.mp4: not a video that ffmpeg can read$"),
     ],
 )
 def test_a_text_is_no_video(tmp_path, name, message):

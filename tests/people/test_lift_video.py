@@ -155,8 +155,28 @@ def test_names_are_no_addresses_and_lists_are_no_videos(tmp_path, monkeypatch):
     (tmp_path / "list.mp4").write_text((tmp_path / "list.m3u8").read_text())
     (tmp_path / "list.txt").write_text("ffconcat version 1.0\nfile x.mp4\n")
     for name in ("list.m3u8", "list.mp4", "list.txt"):
-        with pytest.raises(DataError, match="not a video that ffmpeg can read"):
+        with pytest.raises(DataError, match="(not a video that ffmpeg can|is not) read"):
             Video(name)
+
+
+def test_a_sound_is_no_damaged_video(tmp_path):
+    av = pytest.importorskip("av", reason="PyAV is not installed (extra video)")
+    with av.open(str(tmp_path / "x.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        sound.sample_rate = 8000
+        container.mux([*stream.encode(sound), *stream.encode(None)])
+    with pytest.raises(DataError, match="x.mp4: no video is in it, only sound"):
+        Video(tmp_path / "x.mp4")
+
+
+def test_what_lies_beside_the_pictures_of_a_folder_is_told(tmp_path):
+    for t in (1, 2):
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{t}.png")
+    assert Video(tmp_path).notes == []
+    for name in ("a.heic", "b.txt", "c.csv", "d.csv", ".hidden"):
+        (tmp_path / name).touch()
+    assert Video(tmp_path).notes == ["left out, no pictures that can be read: a.heic, b.txt, c.csv, ..."]
 
 
 def test_a_damaged_part_is_passed_over(tmp_path):
@@ -195,7 +215,8 @@ def test_damaged_videos_are_one_clear_line(tmp_path, how):
     content = path.read_bytes()
     noise = np.random.default_rng(0).bytes(5000)
     path.write_bytes({"noise": noise, "cut off": content[: len(content) // 3], "text": b"hello " * 100}[how])
-    with pytest.raises(DataError, match="not a video that ffmpeg can read") as error:
+    told = "a video that is cut short or damaged" if how == "cut off" else "not a video that ffmpeg can read"
+    with pytest.raises(DataError, match=told) as error:
         list(Video(path))
     assert "\n" not in str(error.value)
 

@@ -105,12 +105,14 @@ def test_videos_pictures_and_folders_of_frames_are_told_apart(tmp_path):
 
 
 def test_pictures_beside_videos_are_told_to_be_left_out(folder, lifter, tmp_path, capsys):
-    for name in ("sofa.jpg", ".thumbnail.jpg"):
+    for name in ("sofa.jpg", ".thumbnail.jpg", "table.csv", "notes.txt"):
         (folder / name).touch()
     how = ["--weights", lifter, "--size", "1000x1000", "-o", f"{tmp_path / 'out'}/"]
     go("lift", folder, *how)
+    other = f"{folder}: left out, neither videos nor keypoints: notes.txt, table.csv\n"
     line = f"{folder}: 1 picture beside videos or keypoints left out (sofa.jpg); name a picture to lift it"
-    assert capsys.readouterr().err.startswith(line)
+    said = capsys.readouterr().err
+    assert said.startswith(line) and other in said
     go("lift", folder / "a.npy", folder / "b.npy", *how)
     assert "left out" not in capsys.readouterr().err
 
