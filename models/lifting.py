@@ -8,26 +8,35 @@ looks at a clip: ``LiftsFrames``, ``LiftsWindows`` or ``LiftsChunks``; a system 
 from __future__ import annotations
 
 import functools
+import warnings
+import weakref
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from posekernels.checks import check_sizes
 from posekernels.pose.skeleton import Skeleton
+from posekernels.prepared import captured
 
 RATE = 50.0  # frames per second that lifters are trained at
 SLOW = 25.0  # under which they miss much between two frames
 SPAN = 0.5  # seconds that a window of ours spans, at no more than ``RATE`` frames per second
 FRAMES, WINDOWS, CHUNK_FRAMES = 512, 128, 1024  # at once, in inference: enough to keep a machine busy
+SIZES = 0.2, 5.0  # of a person who is scaled to 1, averaged over a clip: what is beyond was not scaled
+FAR = 4.0  # screen units: half of all coordinates beyond are pixels; an image ends at 1
+CENTRED = "centre_on_person(coco_to_h36m(k))[0] of posekernels.pose.keypoints makes them from COCO's pixels"
+SCREEN = "normalise_screen(pixels, width, height) of posekernels.pose.camera makes them"
+_looked_at: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # networks whose first keypoints on a card were checked
 
 
 class Lifts(nn.Module):
     """A network, or a system of them, that turns 2D keypoints into 3D poses.
 
     Attributes:
-        sees: what its weights were trained on: "screen" (normalised screen units) or "person" (keypoints centred and
-            scaled on the person).
+        sees: what its weights were trained on: "screen" (``pose.camera.normalise_screen``: x from -1 to 1 across the
+            image) or "person" (``pose.keypoints.centre_on_person``: the root at 0, joints about 1 from it).
         frames: F, seen at once; 1 for single frames.
         target: the frame of the F that its pose is of; None where a pose of each of them comes out.
         mirrors: whether it averages with the mirror image by itself.
@@ -56,20 +65,30 @@ class Lifts(nn.Module):
             [T, J, 3] or [B, T, J, 3] metres; the root as the network predicts it. A network of several frames sees the
             clip's first and last one repeated beyond its ends.
         Raises:
-            ValueError: keypoints of another shape, a network in training mode, or one of windows that answers for
-                several of their frames.
+            TypeError: keypoints that are no tensor.
+            ValueError: keypoints of another shape, or that cannot be what the network ``sees`` (pixels); a network in
+                training mode, or one of windows that answers for several of their frames.
+        Warns:
+            UserWarning: keypoints centred on a person, for a network that sees the screen.
         """
         self.check_clips(keypoints)
+        return self.lift_checked(keypoints)
+
+    @torch.no_grad()
+    def lift_checked(self, keypoints: Tensor) -> Tensor:
+        """``lift`` after its checks."""
         clips = keypoints if keypoints.dim() == 4 else keypoints[None]
         poses = self.every_frame(clips) if len(clips) else clips.new_empty(*clips.shape[:-1], 3)
         return poses if keypoints.dim() == 4 else poses[0]
 
     def check_clips(self, keypoints: Tensor) -> None:
-        """Raises ValueError for what ``lift`` does not take."""
+        """Raises TypeError or ValueError for what ``lift`` does not take."""
+        check_tensor("lift", keypoints)
         if keypoints.dim() not in (3, 4) or keypoints.shape[-1] != 2 or not keypoints.shape[-3]:
             raise ValueError(f"lift: keypoints must be [T >= 1, J, 2] or [B, T, J, 2], got {list(keypoints.shape)}")
         self.check_mode("lift")
         self.check_joints("lift", keypoints.shape[-2])
+        self.check_units("lift", keypoints)
 
     def check_mode(self, op: str) -> None:
         """Raises ValueError in training mode."""
@@ -80,6 +99,39 @@ class Lifts(nn.Module):
         """Raises ValueError where the skeleton has not so many joints."""
         if self.skeleton is not None and joints != self.skeleton.num_joints:
             raise ValueError(f"{op}: keypoints must have {self.skeleton.num_joints} joints, got {joints}")
+
+    def check_units(self, op: str, keypoints: Tensor) -> None:
+        """Raises ValueError for keypoints [..., T, J, 2] that cannot be what the network ``sees``; warns where they
+        were hardly meant for it.
+
+        On a GPU only the first ones of a network are looked at, and none while calls are recorded: reading values
+        stalls a GPU, and no graph holds it.
+        """
+        if not keypoints.numel() or not _readable(self, keypoints):
+            return
+        keypoints = keypoints.float()
+        root = keypoints[..., 0, :]
+        if self.sees == "screen":
+            middle, off = keypoints.abs().median().item(), root.abs().amax().item()
+            if middle > FAR:
+                raise ValueError(
+                    f"{op}: this network sees the screen, x from -1 to 1 across the image; half of these coordinates "
+                    f"are beyond {middle:.3g}, as in pixels. {SCREEN}"
+                )
+            if off == 0 and middle > 0 and keypoints.shape[-3] > 1:
+                warnings.warn(
+                    f"{op}: this network sees the screen, where a person walks about, but joint 0 is at 0 in every "
+                    f"frame, as centre_on_person leaves it. {SCREEN}",
+                    stacklevel=4,
+                )
+            return
+        size = (keypoints - root[..., None, :]).norm(dim=-1).mean().item()
+        off = root.abs().amax().item()
+        if off > 0.01 or 0 < size < SIZES[0] or size > SIZES[1]:
+            raise ValueError(
+                f"{op}: this network sees a person with joint 0 at 0 and the joints about 1 from it; these have joint "
+                f"0 up to {off:.3g} off, and the joints {size:.3g} from it. {CENTRED}"
+            )
 
     def every_frame(self, clips: Tensor) -> Tensor:
         """[B >= 1, T, J, 2] -> [B, T, J, 3]: what ``lift`` does after its checks."""
@@ -132,6 +184,25 @@ class LiftsChunks(Lifts):
         return stitched(torch.cat([self(part) for part in parts]).unflatten(0, chunks.shape[:2]), clips.shape[1])
 
 
+def check_tensor(op: str, keypoints) -> None:
+    """Raises TypeError for what is no tensor."""
+    if not isinstance(keypoints, Tensor):
+        kind = type(keypoints)
+        raise TypeError(f"{op}: keypoints must be a torch.Tensor, got {kind.__module__}.{kind.__qualname__}")
+
+
+def _readable(net: nn.Module, keypoints: Tensor) -> bool:
+    """Whether values may be read on the host; on a GPU once for each network."""
+    if keypoints.device.type == "meta" or captured():
+        return False
+    if keypoints.device.type == "cpu":
+        return True
+    if net in _looked_at or keypoints.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    _looked_at.add(net)
+    return True
+
+
 # -- mirroring -------------------------------------------------------------------------------------------------------
 def both_ways(keypoints: Tensor, mirror: Callable[[Tensor], Tensor]) -> Tensor:
     """[2, ...]: keypoints and their mirror image."""
@@ -154,29 +225,32 @@ def lift_both_ways(
     return merged(lift(views.flatten(0, -4)).unflatten(0, views.shape[:-3]), mirror_back or mirror)
 
 
-def lift(net: Lifts, keypoints: Tensor, *, mirrored: bool = True, apart: int = 1) -> Tensor:
+def lift(net: Lifts, keypoints: Tensor | np.ndarray, *, mirrored: bool = True, apart: int = 1) -> Tensor | np.ndarray:
     """The 3D pose of every frame of a clip, as published evaluations take it: ``net.lift``, mirrored and averaged.
 
     Args:
         net: in eval mode.
-        keypoints: as for ``net.lift``.
+        keypoints: as for ``net.lift``; or a NumPy array, which goes to the network's device and dtype.
         mirrored: average with the un-mirrored result of the mirrored clip (twice the work).
         apart: windows take every ``apart``-th frame, for videos of more frames per second than the network learnt from
             (``pace``).
     Returns:
-        [T, J, 3] or [B, T, J, 3] metres, the root at 0.
+        [T, J, 3] or [B, T, J, 3] metres, the root at 0, in the kind of ``keypoints``; float32 of an array.
     Raises:
-        TypeError: a network that does not lift.
+        TypeError: a network that does not lift, or keypoints that are neither.
         ValueError: as ``net.lift``; to mirror joints of which left and right are not known; ``apart`` below 1.
     """
     check_lifts("lift", net)
+    if isinstance(keypoints, np.ndarray):
+        given = torch.from_numpy(np.array(keypoints, np.float32, order="C")).to(next(net.parameters()))
+        return lift(net, given, mirrored=mirrored, apart=apart).float().cpu().numpy()
     net.check_clips(keypoints)  # before they are mirrored
     check_sizes("lift", apart=apart)
-    once = net.lift
+    once = net.lift_checked
     if mirrored and not net.mirrors:
-        once = functools.partial(lift_both_ways, net.lift, mirror=mirror_of("lift", net))
+        once = functools.partial(lift_both_ways, net.lift_checked, mirror=mirror_of("lift", net))
     parts = [once(keypoints[..., first::apart, :, :]) for first in range(min(apart, keypoints.shape[-3]))]
-    poses = parts[0].new_empty(*keypoints.shape[:-1], 3)
+    poses = parts[0].new_empty(*keypoints.shape[:-2], *parts[0].shape[-2:])
     for first, part in enumerate(parts):
         poses[..., first::apart, :, :] = part
     poses[..., 0, :] = 0

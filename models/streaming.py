@@ -7,7 +7,7 @@ from torch import Tensor
 
 from posekernels.graphs import Replays
 
-from .lifting import LiftsWindows, both_ways, check_lifts, merged, mirror_of
+from .lifting import LiftsWindows, both_ways, check_lifts, check_tensor, merged, mirror_of
 
 
 class Stream:
@@ -27,12 +27,16 @@ class Stream:
 
     @torch.no_grad()
     def push(self, keypoints: Tensor) -> Tensor | None:
-        """Take the next frame, [J, 2] or [B, J, 2] (B people, or videos, side by side), normalised screen units.
+        """Take the next frame, [J, 2] or [B, J, 2] (B people, or videos, side by side), as the network ``sees`` it.
 
         Returns:
             [J, 3] or [B, J, 3] metres, root at 0: the pose ``latency`` frames back; None for the first ``latency``.
+        Raises:
+            TypeError: a frame that is no tensor.
+            ValueError: a frame of another shape, or a first one that cannot be what the network ``sees`` (pixels).
         """
         net = self.net
+        check_tensor("stream", keypoints)
         single = keypoints.dim() == 2
         frame = keypoints[None] if single else keypoints
         if frame.dim() != 3 or frame.shape[-1] != 2:
@@ -40,6 +44,8 @@ class Stream:
         net.check_joints("stream", frame.shape[1])
         if self.rows is not None and self.rows.shape[1] != len(frame):
             raise ValueError(f"stream: earlier frames held {self.rows.shape[1]} people, this one holds {len(frame)}")
+        if not self.seen:
+            net.check_units("stream", frame[:, None])
         self.single = single
         views = (both_ways(frame, self.mirror) if self.mirror else frame[None])[:, :, None]
         views = net.embedding(views.flatten(0, 1)).unflatten(0, views.shape[:2])

@@ -10,6 +10,7 @@ from posekernels import models
 from posekernels.archive import CheckpointError
 from posekernels.extras import MissingExtra
 from posekernels.models.hub import shipped_card
+from posekernels.pose.keypoints import centre_on_person
 
 hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (extra hub)")
 
@@ -39,7 +40,7 @@ def test_what_is_pushed_is_loaded(cache):
     name = models.push_to_hub("lifter", "me/lifter")
     net, mine = models.load(name), models.load("lifter")
     assert name == "hf:me/lifter" and net.about == mine.about and net.sees == "person"
-    keypoints = torch.rand(30, 17, 2)
+    keypoints, _, _ = centre_on_person(torch.rand(30, 17, 2))
     assert torch.equal(net.lift(keypoints), mine.lift(keypoints))
     card = next(cache.rglob("README.md")).read_text()
     assert card.startswith("---\nlibrary_name: posekernels\n") and "license: mit\n---" in card

@@ -1,5 +1,8 @@
 """The contract of everything that lifts: a pose for every frame of a clip of any length, mirroring around it."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +10,8 @@ from posekernels import models
 from posekernels.models.diffpose import DiffPose, FrameDiffPose, Sampling, VideoDiffPose
 from posekernels.models.lifting import Lifts, pace, window_rows
 from posekernels.models.ws_anl import WsAnl
+from posekernels.pose.camera import normalise_screen
+from posekernels.pose.keypoints import STANDING, centre_on_person
 from posekernels.pose.skeleton import H36M_17, HUMANEVA_15
 
 SMALL = {
@@ -140,3 +145,79 @@ def test_pace_of_a_video(sees, strides, fps, wanted):
     net.sees = sees
     assert pace(net, fps) == wanted
     assert pace(models.create("htnet"), fps) == (1, 1)
+
+
+PIXELS = 100 * STANDING + torch.tensor([700.0, 400]) + torch.arange(9.0)[:, None, None]  # someone walks, [9, 17, 2]
+PERSON, SCREEN = centre_on_person(PIXELS)[0], normalise_screen(PIXELS, 1280, 720)
+
+
+def windows_that_see(what: str) -> Lifts:
+    net = made("strided_transformer")
+    net.sees = what
+    return net
+
+
+@pytest.mark.parametrize(
+    ("sees", "keypoints"),
+    [
+        ("person", PIXELS),
+        ("person", SCREEN),
+        ("person", PIXELS - PIXELS[:, :1]),
+        ("person", PERSON + 0.1),
+        ("person", PERSON.expand(2, -1, -1, -1) * 9),
+        ("screen", PIXELS),
+        ("screen", PIXELS.expand(2, -1, -1, -1)),
+    ],
+)
+def test_keypoints_that_cannot_be_what_a_network_sees_are_refused(sees, keypoints):
+    net = windows_that_see(sees)
+    wanted = "centre_on_person" if sees == "person" else "normalise_screen"
+    for call in (net.lift, lambda k: models.lift(net, k), lambda k: models.lift(net, k.numpy())):
+        with pytest.raises(ValueError, match=rf"lift: this network sees .*{wanted}\("):
+            call(keypoints)
+    stream = models.stream(net)
+    with pytest.raises(ValueError, match=rf"stream: this network sees .*{wanted}\("):
+        stream.push(keypoints[..., 0, :, :])
+
+
+@pytest.mark.parametrize(
+    ("sees", "keypoints"),
+    [
+        ("person", PERSON),
+        ("person", PERSON[:1]),
+        ("person", torch.zeros(9, 17, 2)),  # nobody was found
+        ("person", PERSON.where(torch.arange(9)[:, None, None] != 4, torch.nan)),  # who is away in a frame
+        ("screen", SCREEN),
+        ("screen", 2 * SCREEN),  # partly outside the image
+        ("screen", torch.zeros(9, 17, 2)),
+        ("screen", SCREEN[:1] - SCREEN[:1, :1]),  # in the middle of one image
+    ],
+)
+def test_keypoints_that_a_network_sees_pass_without_a_word(sees, keypoints):
+    net = windows_that_see(sees)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        poses = models.lift(net, keypoints)
+        models.stream(net).push(keypoints[0])
+    assert poses.shape == (len(keypoints), 17, 3)
+
+
+def test_a_person_for_a_network_that_sees_the_screen_is_warned_of():
+    net = windows_that_see("screen")
+    with pytest.warns(UserWarning, match=r"joint 0 is at 0 in every frame.*normalise_screen\(") as told:
+        models.lift(net, PERSON)
+    assert len(told) == 1 and told[0].filename == __file__
+
+
+def test_arrays_come_back_as_arrays():
+    net = windows_that_see("person")
+    want = models.lift(net, PERSON).numpy()
+    for keypoints in (PERSON.numpy(), PERSON.flip(0).double().numpy()[::-1]):
+        found = models.lift(net, keypoints)
+        assert isinstance(found, np.ndarray) and found.dtype == np.float32
+        np.testing.assert_array_equal(found, want)
+    for call in (net.lift, models.stream(net).push):
+        with pytest.raises(TypeError, match="keypoints must be a torch.Tensor, got numpy.ndarray"):
+            call(PERSON.numpy())
+    with pytest.raises(TypeError, match="lift: keypoints must be a torch.Tensor, got builtins.list"):
+        models.lift(net, PERSON.tolist())

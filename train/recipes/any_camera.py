@@ -519,6 +519,7 @@ class AnyCameraRecipe(Recipe):
 
     def make_model(self) -> nn.Module:
         net = models.create(self.network, **self.config())
+        net.sees = self.sees
         if self.options.start:
             start_with(net, self.options.start, self.network, self.config())
         return net
