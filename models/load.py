@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -38,7 +38,8 @@ class About:
     Args:
         network: its name for ``create``. config: the arguments.
         sees: "person" (keypoints centred and scaled on the person) or "screen" (normalised screen units).
-        fps: frames per second that the network expects; 0 for any.
+        fps: frames per second that the network expects; 0 where no one rate is told (``lifting.pace`` fits the windows
+            of lifters to a video's), and then not shown.
         made: how the weights came about, in a line.
     """
 
@@ -51,6 +52,12 @@ class About:
     def __post_init__(self):
         if self.sees not in SEES:
             raise ValueError(f"sees must be one of {', '.join(SEES)}, got {self.sees!r}")
+
+    def __repr__(self) -> str:
+        told = [
+            f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name != "fps" or self.fps
+        ]
+        return f"About({', '.join(told)})"
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posekernels.pose.metrics import COLUMNS, PoseScores, action_group, p_mpjpe, published_p2
+from posekernels.pose.metrics import COLUMNS, MEANINGS, PoseScores, action_group, p_mpjpe, published_p2
 
 from .data.clips import Clip
 
@@ -34,7 +34,7 @@ class Report:
         return cls(scores.per_action(), scores.average(), alone)
 
     def table(self, title: str, baseline: Report | None = None) -> str:
-        """Lines for a terminal: one per action, then the average, and that of ``baseline`` below it."""
+        """Lines for a terminal: one per action, the average, that of ``baseline``, and what the columns are."""
         columns = list(self.figures)
         width = max([len("mean pose"), *map(len, self.rows)]) + 2
         cells = [max(9, len(c) + 2) for c in columns]
@@ -49,6 +49,8 @@ class Report:
         lines += [rule, line("average", self.figures)]
         if baseline is not None and set(columns) <= set(baseline.figures):
             lines.append(line("mean pose", baseline.figures))
+        meanings = [f"{c}: {MEANINGS[c]}" for c in columns if c in MEANINGS]
+        lines += ["; ".join(meanings)] if meanings else []
         return "\n".join(lines)
 
 

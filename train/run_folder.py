@@ -17,6 +17,7 @@ from posekernels.archive import CheckpointError, read_checkpoint
 from posekernels.extras import needs
 from posekernels.files import left_aside, write_aside
 from posekernels.models.load import is_run
+from posekernels.pose.metrics import MEANINGS
 
 from .place import Place
 
@@ -239,7 +240,8 @@ def curve(history: list[dict], watched: str, path: Path) -> None:
     drawn = [y for line in left.lines for y in line.get_ydata() if y > 0]
     wide = len(drawn) > 1 and max(drawn) > 10 * min(drawn)
     left.set(title="training loss", xlabel="epoch", yscale="log" if wide else "linear")
-    right.set(title=f"{watched} on the test clips, mm", xlabel="epoch")
+    meaning = f" ({MEANINGS[watched]})" if watched in MEANINGS else ""
+    right.set(title=f"{watched}{meaning} on the test clips, mm", xlabel="epoch")
     if drawn:
         left.legend()
     for axes in (left, right):

@@ -129,6 +129,12 @@ def published_p2(errors: Tensor, groups: Sequence[str], batches: int | Sequence[
 
 
 COLUMNS = ("P1", "P2", "P3", "MPJVE")
+MEANINGS = {
+    "P1": "MPJPE",
+    "P2": "P-MPJPE, aligned",
+    "P3": "N-MPJPE, scaled",
+    "MPJVE": "of the step from frame to frame",
+}
 
 
 @dataclass

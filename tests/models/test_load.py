@@ -51,6 +51,8 @@ def same(net, other):
 def test_names_that_ship(what):
     net = models.load(what, device="cpu")
     assert isinstance(net.about, About) and net.about.made and not net.training
+    assert eval(repr(net.about)) == net.about
+    assert ("fps=" in repr(net.about)) == bool(net.about.fps) == what.startswith("forecaster")
 
 
 CONTAINERS = {

@@ -62,6 +62,7 @@ def test_main_job_trains_evaluates_and_draws(tmp_path, capsys, data):
     assert all(
         word in printed for word in ("P1", "P2", "P3", "MPJVE", "Walking", "Sitting", "average", "mean pose", "S9")
     )
+    assert "P1: MPJPE; P2: P-MPJPE, aligned; P3: N-MPJPE, scaled; MPJVE: of the step from frame to frame" in printed
     files = {"best.pt", "last.pt", "log.jsonl", "options.json", "curve.png", "evaluation.json", "walk.gif"}
     assert {p.name for p in out.iterdir()} == files
     saved = json.loads((out / "evaluation.json").read_text())
@@ -71,7 +72,7 @@ def test_main_job_trains_evaluates_and_draws(tmp_path, capsys, data):
     picture = tmp_path / "again.gif"
     code, again, _ = run(capsys, "--evaluate", out / "best.pt", "--render", picture, "--viz-limit", 2)
     again, wrote = again.splitlines()[:-1], again.splitlines()[-1]
-    assert code == 0 and len(again) == 9  # a line on the data, and the table
+    assert code == 0 and len(again) == 10  # a line on the data, and the table
     assert "\n".join(again[1:]) in printed
     assert wrote == f"wrote {picture}" and picture.is_file()
 

@@ -238,6 +238,7 @@ def test_epochs_of_a_curve_are_whole_numbers(tmp_path, monkeypatch, epochs):
         for axes in figure.axes:
             found = axes.get_xticks()
             assert len(found) and (found == found.round()).all()
+        assert figure.axes[1].get_title() == "P1 (MPJPE) on the test clips, mm"
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", ticks)
     curve([{"loss": 1.0}] * (epochs - 1) + [{"loss": 1.0, "P1": 3.0}], "P1", tmp_path / "curve.png")

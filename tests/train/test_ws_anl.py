@@ -74,7 +74,7 @@ def test_trains_lifter_then_variance_and_samples(tmp_path, capsys, data, monkeyp
         "--samples", 5, "--chunk", 64, "--render", tmp_path / "x.html",
     )  # fmt: skip
     assert code == 0, error
-    assert again.splitlines()[-2:] == [printed.splitlines()[-1], f"wrote {tmp_path / 'x.html'}"]
+    assert again.splitlines()[-3:] == [*printed.splitlines()[-2:], f"wrote {tmp_path / 'x.html'}"]
     shown = film_in(tmp_path / "x.html")
     assert shown["bodies"][0]["cloud"]["width"] == 20 * 3 * len(shown["joints"]), "20 hypotheses"
 
