@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -35,6 +36,7 @@ from ..lifter import (
     SURE,
     Lifter,
     Nobody,
+    Person,
     Shelf,
     focal_of,
     in_h36m,
@@ -55,6 +57,8 @@ BRIDGE = 0.5  # seconds of absence that are filled in
 BROWSERS_PLAY = (".mp4", ".m4v", ".mov", ".webm")
 MOST_LINES = 40  # on people, before their number is said
 CLOSE_UPS = 3  # people who each have a panel of a picture beside that of everybody
+FAR_OFF = 0.15  # of the joints' median distance from the hips in the image; of 85 clips none has more than 0.10
+SAMPLED = 1000  # frames of a person, to tell how large they are in the image
 PEOPLE = 4  # at one moment, unless asked for more
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 WIDEST = 1920  # pixels of a picture inside a page
@@ -687,9 +691,7 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
             line += "in the picture"
         missing = last - first + 1 - len(frames)
         line += f", {missing} of them empty (not seen for longer than {BRIDGE:g} s)" if missing else ""
-        lines.append(
-            line + (f"; projected back, {person.off:.1f} px off in the median" if person.off is not None else "")
-        )
+        lines.append(line + ("" if person.off is None else f"; {_projected(person)}"))
         unseen = sum((person.scores[rows][there[rows]] == 0).sum(0) for rows in cuts(len(there)))  # frames, by joint
         if unseen.any():
             how = "moving with their neighbours, as last seen" if live else "moving with their neighbours"
@@ -702,6 +704,19 @@ def describe(lifted: Lifted, live: bool = False) -> Iterator[str]:
     yield from lines[:MOST_LINES]
     if len(lines) > MOST_LINES:
         yield f"... and {len(lines) - MOST_LINES} more lines about {len(lifted.people)} people"
+
+
+def _projected(person: Person) -> str:
+    """In words, how far a person projected back is off, and whether that is far for somebody of their size."""
+    step, away = math.ceil(len(person.frames) / SAMPLED), []
+    for rows in cuts(len(person.frames)):
+        points = np.where((person.scores[rows] > 0)[..., None], person.points[rows], np.nan)[::step]
+        reach = np.linalg.norm(points[:, 1:] - points[:, :1], axis=-1)
+        away.append(reach[np.isfinite(reach)])
+    size = np.concatenate(away)  # empty where the hips are never seen
+    far = len(size) > 0 and person.off > FAR_OFF * np.median(size)
+    told = " (high: is --fps, --size or --focal right?)" if far else ""
+    return f"projected back, {person.off:.1f} px off in the median{told}"
 
 
 def presence(together: np.ndarray) -> str:

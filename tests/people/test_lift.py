@@ -25,7 +25,7 @@ from posekernels.people.lifter import Person, between, filled, in_h36m, lift_per
 from posekernels.people.live import Live, LivePerson
 from posekernels.people.tracking import Sighting, Track, Tracker
 from posekernels.people.video import Video
-from posekernels.people.world import stand, upright
+from posekernels.people.world import Lifted, stand, upright
 from posekernels.pose.camera import camera_to_world, normalise_screen
 from posekernels.pose.keypoints import coco_to_h36m
 from posekernels.pose.layouts import from_h36m
@@ -280,6 +280,20 @@ def test_the_error_of_back_projection_is_that_of_the_keypoints():
         assert low <= someone.off <= high
     stand([someone], None)
     assert someone.off is None
+
+
+@pytest.mark.parametrize("times", [1, 10])
+def test_back_projection_that_is_far_off_asks_for_what_was_given(times):
+    poses = load_starter().test[0].positions[:40].copy()
+    poses -= poses[:, :1]
+    placed = times * poses + (0.3, -0.2, 4.0 * times)  # however large in the image
+    points = (placed[..., :2] / placed[..., 2:] * 1200 * times + (500, 400)).astype(np.float32)
+    size = np.median(np.linalg.norm(points[:, 1:] - points[:, :1], axis=-1))
+    for off, high in ((0.1, False), (0.2, True)):
+        someone = Person(1, points, np.ones((40, 17), np.float32), poses, off=float(off * size))
+        someone.points[:5], someone.scores[:5] = 0, 0  # not seen: their numbers say nothing
+        told = next(line for line in command.describe(Lifted([someone], 30.0, (1000, 800))) if "projected" in line)
+        assert ("px off in the median (high: is --fps, --size or --focal right?)" in told) == high
 
 
 def test_people_who_are_kept_are_numbered_from_one(folder, tmp_path, capsys):
