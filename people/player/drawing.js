@@ -204,6 +204,7 @@ function drawStrip() {
 }
 
 function drawLanes() {
+  if (single) return;
   const canvas = $("lanes"),
     width = canvas.clientWidth,
     height = canvas.clientHeight,

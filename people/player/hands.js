@@ -99,6 +99,7 @@ function choose(event, canvas) {
 
 function keys(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (single) return; // there is nowhere to go
   if (event.code === "Space") play(!state.playing); // also on a button that was clicked; Enter presses it
   else if (event.target.closest("select, input[type=file]")) return;
   else if (event.key === ",") seek(state.frame - 1);

@@ -12,9 +12,14 @@ function button(text, press, parent) {
 function build() {
   const shown = film.bodies.filter((body) => !body.pale).length, // what they are compared with is nobody else
     people = shown === 1 ? "1 person" : `${shown} people`;
-  const frames = document.createElement("span");
-  frames.textContent = `, ${film.frames} frame${film.frames === 1 ? "" : "s"}`;
-  $("about").append(people, frames, `, ${film.seconds.toFixed(1)} s`);
+  document.body.classList.toggle("single", single);
+  $("about").append(people);
+  if (single) $("table").textContent = "Save the numbers (CSV)";
+  else {
+    const frames = document.createElement("span");
+    frames.textContent = `, ${film.frames} frames`;
+    $("about").append(frames, `, ${film.seconds.toFixed(1)} s`);
+  }
   for (const [name, words] of meanings()) {
     const item = document.createElement("li");
     item.className = name;
@@ -120,7 +125,7 @@ const charts = [
   new Chart(
     $("speeds"),
     film,
-    film.speeds,
+    single ? [] : film.speeds,
     (b, what, t) => film.speed(b, what, t),
     (v) => `${v.toFixed(1)} m/s`,
     seek,

@@ -3,6 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const film = new Film(JSON.parse($("film").textContent));
 const many = film.bodies.length > 1;
+const single = film.frames === 1; // a picture, which has no time
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const FIRST = { azimuth: film.azimuth + 25, elevation: 12 };

@@ -5,6 +5,7 @@
 
 import functools
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -581,6 +582,24 @@ def test_a_picture_is_under_its_skeletons_and_in_what_is_saved(tmp_path):
             opened.page.locator("#still").click()
         image = Image.open(saved.value.path()).convert("RGB")
         assert far_off(image.getpixel((12, image.height // 2))) < 12
+        assert not opened.said
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 820, 1280])
+def test_the_page_of_a_picture_has_nothing_of_time(tmp_path, width):
+    picture = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
+    with Opened(write(tmp_path / "x.html", film(2, frames=1, picture=picture)), width, 844) as opened:
+        for timed in ("#controls", "#play", "#scrub", "#speeds", "#angles .plot"):
+            assert not opened.page.locator(timed).is_visible(), timed
+        shown = opened.page.inner_text("body")
+        assert "2 people" in shown and "Save the numbers (CSV)" in shown and "\u00b0" in shown, "angles are told"
+        assert not re.search(r"frame|moment|\d s\b", shown)
+        opened.page.keyboard.press("Space")
+        opened.page.locator("#help").click()
+        assert not opened.run("state.playing") and "play, pause" not in opened.page.inner_text("#help")
+        bottom = opened.page.locator("#save").bounding_box()
+        assert width < 1000 or 760 < bottom["y"] + bottom["height"] <= 844, "the views fill what is free"
         assert not opened.said
 
 
