@@ -131,7 +131,7 @@ class Video:
         if not files:
             raise DataError(f"{folder}: no pictures in this folder ({', '.join(PICTURES)})")
         if others := [file for file in visible(folder) if file.suffix.lower() not in PICTURES]:
-            self.notes.append(f"left out, no pictures that can be read: {names_of(others)}")
+            self.notes.append(f"files that are no pictures are left out: {names_of(others)}")
         try:
             chosen, numbers, notes = in_order([f.name for f in files], clip)
         except SeveralVideos as error:

@@ -413,11 +413,12 @@ class Search:
         """The people of every frame, from the first new one on."""
         images, done = iter(self.video), self.count
         for number in itertools.count():
-            with self.clock.stage("reading"):
+            with self.clock.stage("reading", 0):
                 image = next(images, None)
             if image is None:
                 self.whole = True
                 break
+            self.clock.frames["reading"] += 1
             if number < done:
                 continue
             with self.clock.stage("detection"):

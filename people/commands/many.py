@@ -75,7 +75,7 @@ def left_out(options: Namespace) -> Iterator[str]:
             how = "name a picture to lift it, or put frames in a folder"
             yield f"{folder}: {what} left out ({names_of(seen)}); {how}"
         if others := [path for path in rest if path.suffix.lower() not in PICTURES]:
-            yield f"{folder}: left out, neither videos nor keypoints: {names_of(others)}"
+            yield f"{folder}: files that are neither videos nor keypoints are left out: {names_of(others)}"
 
 
 def is_many(options: Namespace) -> bool:

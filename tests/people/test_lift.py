@@ -963,6 +963,16 @@ def pictures(tmp_path, walk, monkeypatch):
     return folder
 
 
+def test_times_of_one_picture_are_told_without_a_rate(folder, pictures, tmp_path, capsys):
+    arguments = ["--weights", folder / "lifter.safetensors", "-o", tmp_path / "x.npz"]
+    assert go("lift", pictures / "0.png", *arguments) == 0
+    said = capsys.readouterr().err
+    assert re.search(r"^reading \d+\.\d+ s; detection \d+\.\d+ s; lifting", said, re.MULTILINE)
+    assert "frame" not in said
+    assert go("lift", pictures, *arguments) == 0 and "detection" in (said := capsys.readouterr().err)
+    assert re.search(r"^reading \d+\.\d+ frames/s \(", said, re.MULTILINE)
+
+
 def test_interrupted_keeps_what_was_computed_and_resume_goes_on(folder, pictures, tmp_path, monkeypatch, capsys):
     arguments = ["lift", pictures, "--weights", folder / "lifter.safetensors", "-o"]
     assert go(*arguments, tmp_path / "whole.npz") == 0

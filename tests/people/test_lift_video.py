@@ -176,7 +176,7 @@ def test_what_lies_beside_the_pictures_of_a_folder_is_told(tmp_path):
     assert Video(tmp_path).notes == []
     for name in ("a.heic", "b.txt", "c.csv", "d.csv", ".hidden"):
         (tmp_path / name).touch()
-    assert Video(tmp_path).notes == ["left out, no pictures that can be read: a.heic, b.txt, c.csv, ..."]
+    assert Video(tmp_path).notes == ["files that are no pictures are left out: a.heic, b.txt, c.csv, ..."]
 
 
 def test_a_damaged_part_is_passed_over(tmp_path):

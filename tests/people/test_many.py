@@ -109,7 +109,7 @@ def test_pictures_beside_videos_are_told_to_be_left_out(folder, lifter, tmp_path
         (folder / name).touch()
     how = ["--weights", lifter, "--size", "1000x1000", "-o", f"{tmp_path / 'out'}/"]
     go("lift", folder, *how)
-    other = f"{folder}: left out, neither videos nor keypoints: notes.txt, table.csv\n"
+    other = f"{folder}: files that are neither videos nor keypoints are left out: notes.txt, table.csv\n"
     line = f"{folder}: 1 picture beside videos or keypoints left out (sofa.jpg); name a picture to lift it"
     said = capsys.readouterr().err
     assert said.startswith(line) and other in said
