@@ -16,6 +16,7 @@ from torch import Tensor
 
 import posekernels
 from posekernels import models
+from posekernels.models.lifting import pace
 from posekernels.pose.camera import looking_at
 from posekernels.pose.keypoints import centre_on_person
 from posekernels.train.data.clips import Clip
@@ -69,10 +70,12 @@ def trained(clips: Sequence[Clip]) -> tuple[float, float, float]:
     low = posekernels.fp8(plain)
     found = []
     for clip in clips:
-        person, centre, _ = centre_on_person(torch.from_numpy(np.ascontiguousarray(clip.keypoints)), plain.frames)
+        _, apart = pace(plain, clip.fps)
+        keypoints = torch.from_numpy(np.ascontiguousarray(clip.keypoints))
+        person, centre, _ = centre_on_person(keypoints, apart * plain.frames | 1)
         focal, principal = torch.from_numpy(clip.intrinsics).split((2, 7))
         ray = (centre - principal[:2]) / focal
-        poses = [looking_at(models.lift(net, person), ray) for net in (plain, low)]
+        poses = [looking_at(models.lift(net, person, apart=apart), ray) for net in (plain, low)]
         target = torch.from_numpy(target_of(clip))
         pairs = ((poses[0], target), (poses[1], target), (poses[1], poses[0]))
         found.append(torch.stack([(a - b).norm(dim=-1).mean(-1) for a, b in pairs]))
