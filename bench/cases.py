@@ -80,7 +80,7 @@ class ModelCase:
 
     Args:
         model: its name, as in ``models.create``, or what is done with it ("rie video").
-        make: () -> the network, float32 on the CPU; where it is not trained, it is timed ``as_trained``.
+        make: () -> the network, float32 on the CPU; it is timed ``as_trained``.
         inputs: batch -> the positional inputs of ``forward``.
         batches: a latency size, a medium one, a large one.
         flops: batch -> multiply-adds times two of the forward pass.

@@ -26,9 +26,11 @@ import numpy as np
 import torch
 
 from posekernels import models
+from posekernels.archive import DataError
 from posekernels.cli import Parser, run_cli
 from posekernels.files import write_aside
 from posekernels.people.commands.forecast import forecast
+from posekernels.people.commands.lift import window
 from posekernels.people.lifter import lift_person, load_lifter
 from posekernels.people.tracking import Track
 from posekernels.people.world import Lifted, facing, stand
@@ -81,8 +83,9 @@ def lifted(case: Case, lifter) -> Clip | None:
     """What is seen of a case, lifted; None where the person is not seen in the end."""
     now = round(SEEN * case.fps)
     track = Track(1, case.track.points[:now], case.track.scores[:now])
-    person = lift_person(lifter, track, bridge=15, smooth=15, size=case.size, focal=case.focal, fps=case.fps)
-    stand([person], case.size, case.focal, smooth=15, fps=case.fps)
+    how = {"focal": case.focal, "fps": case.fps}
+    person = lift_person(lifter, track, bridge=15, smooth=window(0.25, case.fps), size=case.size, **how)
+    stand([person], case.size, smooth=window(0.5, case.fps), **how)
     if len(person.frames) < now or not np.isfinite(person.world).all():
         return None
     truth = (case.truth[now - 1 :] - case.truth[now - 1, 0]) @ facing(case.up).T
@@ -132,11 +135,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", nargs="+", default=[], metavar="FILE", help="beside the shipped ones")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args(argv)
-    nets = {"of own joints": "forecaster", "shipped": "forecaster_lifted"} | {Path(w).name: w for w in options.weights}
+    nets = {"of own joints": "forecaster", "shipped": "forecaster_lifted"} | {w: w for w in options.weights}
     ways = {"stays": stays, "goes on": goes_on} | {name: forecast_by(models.load(w)) for name, w in nets.items()}
     lifter = load_lifter()
     clips = [lifted(case, lifter) for case in synthetic(pieces(open_motion.HELD_OUT, options.motion))]
     clips = [clip for clip in clips if clip is not None]
+    if not clips:
+        raise DataError(f"--motion {options.motion}: nobody of {', '.join(open_motion.HELD_OUT)} in it, or too short")
     result = {name: figures(clips, way) for name, way in ways.items()}
     for row in result["shipped"]:
         print(table(f"{row}: {len(clips)} clips", {name: rows[row] for name, rows in result.items()}, COLUMNS))

@@ -13,7 +13,7 @@ from posekernels.people.tracking import Track, Tracker
 from posekernels.people.video import Video
 from posekernels.pose.angles import knee_angles
 
-LATENCY = 5  # frames that the network may look ahead
+LATENCY = 5  # frames after which a pose comes
 
 if len(sys.argv) != 2:
     sys.exit(__doc__)
@@ -30,5 +30,5 @@ for frame, image in enumerate(video, 1):
     rate = frame / (time.perf_counter() - start)
     for row in live.poses[shown:]:  # finished since the last image; LATENCY frames old
         pose = row["pose"]  # [17, 3] metres, camera axes, the root at 0
-        print(f"frame {row['frame']}: left knee {knee_angles(pose)[1]:.0f} degrees, {rate:.0f} frames/s")
+        print(f"frame {row['frame'] + 1}: left knee {knee_angles(pose)[1]:.0f} degrees, {rate:.0f} frames/s")
     shown = len(live.poses)

@@ -27,7 +27,7 @@ from .tracking import Track
 LOOK_BACK = 40  # frames that tell left from right
 HALF = 0.125  # seconds before and after a frame over which its points are smoothed, where these frames are there
 LATEST = 0.5  # seconds: nothing is gained by waiting for longer
-AHEAD = 3  # frames; a network that sees so many shakes less
+AHEAD = 0.05  # seconds; a network that sees so far shakes less
 CALM, QUICK = (1.5, 3.0), (3.0, 8.0)  # the filter's Hz at rest, and what it gains per m/s, without and with them
 
 
@@ -65,7 +65,7 @@ class LivePerson:
         self.streams = [models.stream(lifter.net, ahead) for _ in range(self.apart)]  # taking turns
         self.pushed = 0
         self.ready: deque[Tensor] = deque()  # poses that are answered when ``latency`` frames have come after them
-        self.filter = None if not smooth else OneEuro(fps, *(CALM if latency < AHEAD else QUICK))
+        self.filter = None if not smooth else OneEuro(fps, *(CALM if ahead * self.apart < AHEAD * fps else QUICK))
         self.recent: list[float] = []  # sizes of the person in the latest frames
         self.came: list[np.ndarray] = []  # the latest frames, as they came
         self.points: list[np.ndarray] = []  # of frames not yet answered, and as many before

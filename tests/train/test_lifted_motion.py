@@ -62,5 +62,5 @@ def test_most_of_a_batch_is_lifted(recordings):
     heights = in_one_frame(came)[..., 2]
     of_file = (heights > 6).flatten(1).all(1)
     assert of_file.sum() == 17
-    torch.testing.assert_close(heights[of_file].amax((1, 2)), heights[of_file].amin((1, 2))), "turned about up alone"
+    torch.testing.assert_close(heights[of_file].amax((1, 2)), heights[of_file].amin((1, 2)))  # turned about up alone
     assert heights[of_file].amin() > 7 * 0.9 - 1e-3 and heights[of_file].amax() < 7 * 1.1 + 1e-3

@@ -56,7 +56,7 @@ CHILD = torch.ones(17)  # legs are shorter and heads larger for their size
 CHILD[LEGS], CHILD[[9, 10]] = 0.9, 1.2
 
 # How much detectors err, per joint, as ``bench.detector_errors`` measured them: errors that stay, that last for some
-# frames, and of a single frame; relative to the sizes in ``Views.detected``. Every window is of one of the two.
+# frames, and of a single frame; relative to the sizes in ``detected``. Every window is of one of the two.
 BLAZEPOSE = (
     (0, 1.3, 0.9, 0.9, 1.3, 0.9, 0.9, 0, 0, 0.5, 0.5, 0.9, 1.1, 0.9, 0.9, 1.1, 0.9),
     (0, 0.8, 1, 1, 0.8, 1, 1, 0, 0, 0.7, 0.8, 0.95, 1.3, 1.3, 0.95, 1.3, 1.3),
@@ -519,7 +519,7 @@ class AnyCameraRecipe(Recipe):
 
     def make_model(self) -> nn.Module:
         net = models.create(self.network, **self.config())
-        net.sees = self.sees
+        net.sees = self.sees  # by which ``pace`` tells whose frames may be apart
         if self.options.start:
             start_with(net, self.options.start, self.network, self.config())
         return net

@@ -1,4 +1,4 @@
-"""The forecaster that comes with the project: a small PKD over Human3.6M's 17 joints and the path of the root.
+"""The forecasters that come with the project: small siMLPe over Human3.6M's 17 joints and the path of the root.
 
 Ours: PKD's network and two-part loss (position and velocity; not its two-step schedule) on motion in level axes, as
 ``posekernels lift`` makes it. Joint 0, which relative poses leave at 0, carries the root's way from the last frame
