@@ -7,7 +7,7 @@ The numbers are projections, not detections.
 from __future__ import annotations
 
 import json
-import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
@@ -74,5 +74,8 @@ def _json(path: Path, content) -> None:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
-    write(Path(sys.argv[1]))
+    parser = ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder)

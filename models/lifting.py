@@ -233,11 +233,11 @@ def lift(net: Lifts, keypoints: Tensor | np.ndarray, *, mirrored: bool = True, a
         keypoints: as for ``net.lift``; or a NumPy array, which goes to the network's device and dtype.
         mirrored: average with the un-mirrored result of the mirrored clip (twice the work).
         apart: windows take every ``apart``-th frame, for videos of more frames per second than the network learnt from
-            (``pace``).
+            (``pace``). A network that draws noise draws the same for each of the ``apart`` clips that this makes.
     Returns:
         [T, J, 3] or [B, T, J, 3] metres, the root at 0, in the kind of ``keypoints``; float32 of an array.
     Raises:
-        TypeError: a network that does not lift, or keypoints that are neither.
+        TypeError: a network that does not lift, keypoints that are neither, ``apart`` that is no integer.
         ValueError: as ``net.lift``; to mirror joints of which left and right are not known; ``apart`` below 1.
     """
     check_lifts("lift", net)
@@ -245,6 +245,8 @@ def lift(net: Lifts, keypoints: Tensor | np.ndarray, *, mirrored: bool = True, a
         given = torch.from_numpy(np.array(keypoints, np.float32, order="C")).to(next(net.parameters()))
         return lift(net, given, mirrored=mirrored, apart=apart).float().cpu().numpy()
     net.check_clips(keypoints)  # before they are mirrored
+    if not isinstance(apart, int):
+        raise TypeError(f"lift: apart must be a whole number of frames, got {apart!r}")
     check_sizes("lift", apart=apart)
     once = net.lift_checked
     if mirrored and not net.mirrors:
