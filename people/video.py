@@ -320,7 +320,9 @@ def _size_of(file: Path) -> tuple[int, int] | None:
     """(width, height) of a picture held upright, by its head alone; None where it is no picture."""
     try:
         with Image.open(file) as image:
-            turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+            # a PNG may have tags behind its pixels, too: to look there is to decode it
+            tags = {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
+            turn = TURNS.get(tags.get(ExifTags.Base.Orientation))
             lying = turn in (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
             return image.size[::-1] if lying else image.size
     except Exception:  # of damaged files Pillow raises many kinds; whoever reads the picture says so

@@ -7,9 +7,11 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from posekernels.archive import DataError
-from posekernels.people.video import Backgrounds, Video
+from posekernels.people.video import Backgrounds, Video, _size_of
 
 ffmpeg = pytest.importorskip("imageio_ffmpeg")
 pytest.importorskip("av", reason="PyAV is not installed (extra video)")
@@ -225,3 +227,15 @@ def test_backgrounds_go_forward_back_and_past_the_end(tmp_path):
     images = Backgrounds(write(tmp_path / "x.mp4"), 15, 32)
     level = [round(int(images[t][20, 30, 0]) / 10) for t in (0, 3, 3, 11, 14, 2)]
     assert level == [0, 3, 3, 11, 11, 2]
+
+
+def test_pictures_are_not_decoded_for_their_size(tmp_path, monkeypatch):
+    """A folder of thousands would take minutes before anything is said; phones' pictures on their side are known."""
+    plain, lying = Image.new("RGB", (64, 48)), Image.Exif()
+    lying[0x0112] = 6
+    plain.save(tmp_path / "0.png")
+    for name in ("1.png", "1.jpg"):
+        plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / name, exif=lying)
+    for kind in (PngImageFile, JpegImageFile):
+        monkeypatch.setattr(kind, "load", lambda image: pytest.fail("decoded"))
+    assert {_size_of(path) for path in tmp_path.iterdir()} == {(64, 48)}
