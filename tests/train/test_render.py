@@ -199,7 +199,7 @@ def test_mp4_can_be_read_back(tmp_path):
     path = pictures.save(tmp_path / "a.mp4", panels(6), 50, size=101)
     frames = pictures.read_video(path, 5, skip=1)
     assert len(frames) == 5 and frames[0].shape == (110, 202, 3)
-    with pytest.raises(ValueError, match="7 wanted"):
+    with pytest.raises(ValueError, match="expected 7 images after the first 0, got 6"):
         pictures.read_video(path, 7)
 
 
