@@ -26,10 +26,10 @@ def pack(weight: Tensor, transposed: bool = False, dtype: torch.dtype = torch.fl
     count = weight.shape[0] if weight.dim() == 3 else 1
     matrix = weight.stride(0) if weight.dim() == 3 else 0
     if dtype is torch.float32:
-        packed = torch.empty(count, core.gemm_packed_size(1, K, N))
+        packed = weight.new_empty(count, core.gemm_packed_size(1, K, N))
         core.gemm_pack(threads, weight.data_ptr(), count, matrix, row, column, K, N, packed.data_ptr())
     else:
-        packed = torch.empty(count, core.gemm_packed_size_bf16(1, K, N), dtype=torch.bfloat16)
+        packed = weight.new_empty(count, core.gemm_packed_size_bf16(1, K, N), dtype=dtype)
         for i in range(count):
             source = weight.data_ptr() + 4 * i * matrix
             core.gemm_pack_bf16(1, source, row, column, K, N, packed[i].data_ptr())

@@ -643,8 +643,9 @@ def run(problem: Problem, tensors: dict[str, Tensor | None], backend: str, gradi
     found = {f"result {i}": y.detach() for i, y in enumerate(results)}
     if gradients:
         results = [y for y in results if y.requires_grad]
-        g = torch.Generator().manual_seed(1)
-        upstream = [torch.randn(y.shape, generator=g, dtype=torch.float64).to(y.device, y.dtype) for y in results]
+        g = torch.Generator("cpu").manual_seed(1)
+        random = functools.partial(torch.randn, generator=g, dtype=torch.float64, device=g.device)
+        upstream = [random(y.shape).to(y.device, y.dtype) for y in results]
         grads = torch.autograd.grad(results, [tensors[n] for n in names], upstream, allow_unused=True)
         found |= {f"gradient of {n}": x for n, x in zip(names, grads) if x is not None}
     return found

@@ -2,6 +2,8 @@
 and on NaN; ``opcheck``, ``torch.compile`` and ``gradcheck``. The ops and their problems are in ``table.py``.
 """
 
+import contextlib
+
 import pytest
 import torch
 
@@ -35,6 +37,36 @@ def test_no_poses_and_one(name, backend):
     require(name, backend)
     for batch in (0, 1):
         check(OPS[name], OPS[name].make(Choices(batch=batch)), backend)
+
+
+@contextlib.contextmanager
+def other_default(which):
+    """A default of PyTorch's that no kernel has."""
+    usual = torch.get_default_dtype(), torch.get_default_device()
+    if which == "dtype":
+        torch.set_default_dtype(torch.float64)
+    else:
+        torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual[0])
+        torch.set_default_device(usual[1])
+
+
+@pytest.mark.parametrize("which", ("dtype", "device"))
+@pytest.mark.parametrize("name", OPS)
+def test_defaults_of_pytorch_change_nothing(name, which):
+    """What kernels fill, and what they make of weights, has the kernels' own dtype and device."""
+    require(name, "cpu")
+    problem = OPS[name].make(Choices(batch=2))
+    for dtype, training in ((torch.float32, True), *((dtype, False) for dtype in OPS[name].cpu_dtypes)):
+        usual, other = (with_floats(problem.tensors, lambda t: t.to(dtype, copy=True)) for _ in range(2))
+        want = run(problem, usual, "cpu", training)
+        with other_default(which):
+            got = run(problem, other, "cpu", training)
+        for result, exact in want.items():
+            assert got[result].dtype == dtype and torch.equal(got[result], exact), f"{result}, {dtype}"
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")  # NumPy's, from Triton's interpreter

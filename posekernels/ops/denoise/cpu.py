@@ -19,8 +19,8 @@ def refuses(x, weights, shifts, coefficients, noise, seed, first_pose, heads, ke
 def _packed(weights, heads) -> torch.Tensor:
     core, threads = _native.core, torch.get_num_threads()
     sizes = _sizes(weights, heads)
-    packed = torch.empty(core.denoise_packed_size(threads, *sizes), dtype=torch.uint8)
     flat = [t.detach().float().contiguous() for t in weights]
+    packed = flat[0].new_empty(core.denoise_packed_size(threads, *sizes), dtype=torch.uint8)
     core.denoise_pack(threads, *addresses(*flat, packed), *sizes)
     return packed
 

@@ -55,9 +55,9 @@ def graph_conv_backward(
     B, J, Cin = x.shape
     K, _, Cout = weight.shape
     inputs = (x, weight, adjacency, bias, modulation, scale, shift)
-    gradients = [torch.empty(t.shape) if n else None for t, n in zip(inputs, needs, strict=True)]
     dtype = x.dtype
     grad, h, x, *others = wide(grad, h if h.numel() else None, x, adjacency, modulation, scale, shift)
+    gradients = [x.new_empty(t.shape) if n else None for t, n in zip(inputs, needs, strict=True)]
     panels, transposes = packed(weight), packed(weight, transposed=True) if needs[0] else None
     core.graph_conv_backward(
         torch.get_num_threads(),

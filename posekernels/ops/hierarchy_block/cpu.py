@@ -71,11 +71,11 @@ class Prepared:
             self.out = len(head)
         self.constants = torch.cat(constants)
         panels = [panel for weights in blocks for panel in _matrices(weights, dtype)]
-        self.panels = torch.empty(sum(map(len, panels)), dtype=dtype)
+        self.panels = panels[0].new_empty(sum(map(len, panels)))
         place = address(self.panels)
         _native.core.advise_large_pages(1, place, self.panels.numel() * self.panels.element_size())
         torch.cat(panels, out=self.panels)
-        three = torch.tensor(joints).view(-1, 3)
+        three = torch.tensor(joints, device="cpu").view(-1, 3)
         self.limbs = torch.cat((three.flatten(), three[:, 1:].flatten()))
         sizes = (len(first[1]), first[3].shape[2], first[-4].shape[0], heads, len(three))
         around = (ends[0].shape[1], self.out) if ends else (0, 0)

@@ -47,7 +47,7 @@ def strided_temporal_conv(x, weight, bias, scale, shift, residual, slope, stride
         *vectors, add = contiguous(*(at(values, i) for values in (bias, scale, shift, residual)))
         if half:
             vectors = [None if v is None else derived("float32", v.float, v) for v in vectors]
-        sums = torch.empty(rows, N) if half else None
+        sums = a.new_empty(rows, N, dtype=torch.float32) if half else None
         tensors = (a, panels, *vectors, add, y, sums)
         table.extend(table_of(tensors))
         table.append(a.shape[2] * width)

@@ -47,9 +47,9 @@ def temporal_mlp_backward(grad, saved, x, *args) -> list[Tensor]:
     threads, (grad, saved, *parameters) = torch.get_num_threads(), wide(grad, saved, *parameters)
     B, C, T = x.shape
     N = parameters[0].shape[0]
-    grads = [torch.empty(t.shape) if need else None for t, need in zip((x, *parameters), needs)]
+    grads = [grad.new_empty(t.shape) if need else None for t, need in zip((x, *parameters), needs)]
     count = sum(t.numel() for t in parameters if t is not None)
-    partial = torch.empty(core.temporal_mlp_groups(threads, B), count)
+    partial = grad.new_empty(core.temporal_mlp_groups(threads, B), count)
     pointers = addresses(grad, saved, *parameters, *grads, partial)
     core.temporal_mlp_backward(threads, *pointers, B, C, T, N, mix == "spatial", NORMS[norm], eps)
     return [g.to(x.dtype) for g in grads if g is not None]

@@ -30,7 +30,7 @@ class _Prepared:
             depth = w.shape[1] * width_of(w)
             size = core.gemm_packed_size_bf16 if half else core.gemm_packed_size
             sizes.append(size(1, depth, w.shape[0]))
-        self.panels = torch.empty(sum(sizes), dtype=torch.bfloat16 if half else torch.float32)
+        self.panels = self.affine[0].new_empty(sum(sizes), dtype=torch.bfloat16 if half else None)
         element = self.panels.element_size()
         place, places = address(self.panels), []
         core.advise_large_pages(1, place, self.panels.numel() * element)
