@@ -3,6 +3,7 @@ and on NaN; ``opcheck``, ``torch.compile`` and ``gradcheck``. The ops and their 
 """
 
 import contextlib
+from operator import methodcaller
 
 import pytest
 import torch
@@ -61,7 +62,8 @@ def test_defaults_of_pytorch_change_nothing(name, which):
     require(name, "cpu")
     problem = OPS[name].make(Choices(batch=2))
     for dtype, training in ((torch.float32, True), *((dtype, False) for dtype in OPS[name].cpu_dtypes)):
-        usual, other = (with_floats(problem.tensors, lambda t: t.to(dtype, copy=True)) for _ in range(2))
+        usual, other = ({n: plain(t) for n, t in problem.tensors.items()} for _ in range(2))
+        usual, other = (with_floats(tensors, methodcaller("to", dtype)) for tensors in (usual, other))
         want = run(problem, usual, "cpu", training)
         with other_default(which):
             got = run(problem, other, "cpu", training)
