@@ -19,6 +19,7 @@ from posekernels.checks import nearest
 from posekernels.graphs import Replays
 from posekernels.ops import denoise_loop
 from posekernels.ops.denoise.reference import draw
+from posekernels.prepared import outside_inference_mode
 
 from .gcndiff import GCNdiff
 from .gcnpose import GCNpose
@@ -37,7 +38,7 @@ def _known(what: str, name: str, names: tuple[str, ...]) -> None:
 
 
 def beta_schedule(name: str = "linear", start: float = 1e-4, end: float = 1e-3, timesteps: int = 51) -> Tensor:
-    """[T] float32: the noise variance added at each timestep; computed in float64, then rounded.
+    """[T] float32 on the CPU: the noise variance added at each timestep; computed in float64, then rounded.
 
     Raises:
         ValueError: an unknown schedule, ``timesteps`` < 1, or betas that leave (0, 1].
@@ -45,12 +46,13 @@ def beta_schedule(name: str = "linear", start: float = 1e-4, end: float = 1e-3, 
     _known("beta_schedule", name, SCHEDULES)
     if timesteps < 1:
         raise ValueError(f"timesteps must be at least 1, got {timesteps}")
+    kind = {"dtype": torch.float64, "device": "cpu"}
     betas = {
-        "linear": lambda: torch.linspace(start, end, timesteps, dtype=torch.float64),
-        "quad": lambda: torch.linspace(start**0.5, end**0.5, timesteps, dtype=torch.float64) ** 2,
-        "const": lambda: torch.full((timesteps,), end, dtype=torch.float64),
-        "jsd": lambda: 1 / torch.arange(timesteps, 0, -1, dtype=torch.float64),
-        "sigmoid": lambda: torch.linspace(-6, 6, timesteps, dtype=torch.float64).sigmoid() * (end - start) + start,
+        "linear": lambda: torch.linspace(start, end, timesteps, **kind),
+        "quad": lambda: torch.linspace(start**0.5, end**0.5, timesteps, **kind) ** 2,
+        "const": lambda: torch.full((timesteps,), end, **kind),
+        "jsd": lambda: 1 / torch.arange(timesteps, 0, -1, **kind),
+        "sigmoid": lambda: torch.linspace(-6, 6, timesteps, **kind).sigmoid() * (end - start) + start,
     }[name]()
     if not ((betas > 0) & (betas <= 1)).all():
         raise ValueError(f"beta_schedule {name!r}: betas must lie in (0, 1], got start={start}, end={end}")
@@ -126,7 +128,8 @@ class Diffusion(KeepsBuffers):
         betas = beta_schedule(schedule, start, end, timesteps)
         self.timesteps = timesteps
         self.alphas = alpha_bars(betas).double()  # stay on the CPU: steps are planned by the host
-        self.register_buffer("alpha_bar", self.alphas.float(), persistent=False)
+        alpha_bar = self.alphas.float().to(torch.get_default_device())  # as PyTorch's own buffers
+        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
         self._planned: dict[Sampling, tuple[list[int], Tensor]] = {}
 
     def check(self, t: int) -> None:
@@ -149,7 +152,7 @@ class Diffusion(KeepsBuffers):
                 noise than a timestep has.
         """
         if sampling not in self._planned:
-            with torch.inference_mode(False):  # it may meet gradients later
+            with outside_inference_mode():
                 self._planned[sampling] = self._plan(sampling)
         return self._planned[sampling]
 

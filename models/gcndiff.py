@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from posekernels._tables import table
 from posekernels.ops import GraphDenoiser, graph_transformer
 from posekernels.pose.skeleton import H36M_17, Skeleton
-from posekernels.prepared import captured
+from posekernels.prepared import captured, outside_inference_mode
 
 from .graph import ChebBlock, GraphTransformer
 from .layers import KeepsBuffers
@@ -93,7 +93,8 @@ class GCNdiff(GraphTransformer):
         shifts = kept.get(timesteps)
         if shifts is None:
             device = self.conv_in.weight.device
-            with torch.no_grad(), torch.autocast(device.type, enabled=False):  # they are kept, for calls outside too
+            # They are kept, for calls outside too.
+            with outside_inference_mode(), torch.no_grad(), torch.autocast(device.type, enabled=False):
                 shifts = self._time_shifts(self.time_embedding(table(timesteps, device, torch.float64)))
             if len(kept) >= _SEQUENCES:
                 kept.clear()

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .prepared import captured
+from .prepared import captured, outside_inference_mode
 
 
 @functools.lru_cache(maxsize=256)
 def _kept(numbers: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # autograd keeps indices, but none that were made in inference mode
+    with outside_inference_mode():  # autograd keeps indices
         return torch.tensor(numbers, dtype=dtype, device=device)
 
 

@@ -26,6 +26,7 @@ tracing and ``torch.func`` put in a tensor's place.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import weakref
@@ -58,6 +59,11 @@ def captured() -> bool:
     """Whether calls are being recorded or watched: by torch.compile, torch.jit.trace or a dispatch mode (export, a FLOP
     counter). Nothing made then may be kept, and nothing may go past the raw ops."""
     return bool(torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack())
+
+
+def outside_inference_mode() -> contextlib.AbstractContextManager:
+    """Around what is made to be kept: it may meet gradients later. Call ``torch.no_grad`` inside: this undoes that."""
+    return contextlib.nullcontext() if captured() else torch.inference_mode(False)
 
 
 class Pass:
@@ -375,7 +381,7 @@ class PreparedWeights(OneCall):
                 return made[2]
         _deriving.now = True
         try:
-            with torch.no_grad():
+            with outside_inference_mode(), torch.no_grad():
                 value = self._derive(net)
         finally:
             _deriving.now = False

@@ -15,8 +15,9 @@ from posekernels.models.diffpose import (
 )
 from posekernels.models.lifting import chunked, stitched
 from posekernels.models.load import published_state
-from posekernels.ops import graph_transformer, transformer_block
+from posekernels.ops import denoise_loop, graph_transformer, transformer_block
 from posekernels.pose.skeleton import H36M_17
+from posekernels.prepared import repack
 
 
 def small_denoiser():
@@ -43,6 +44,22 @@ def test_the_fused_network_is_the_network():
         assert net(x[:0], t[:0]).shape == (0, 17, 5)
         traced = torch.jit.trace(net, (x, torch.tensor([7, 7, 7])))
         torch.testing.assert_close(traced(x, t), net(x, t), rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_prepared_in_inference_mode_meets_gradients_later():
+    net = create("gcndiff", layers=1).eval()
+    x, coefficients = torch.randn(2, 17, 5), torch.rand(2, 5)
+
+    def gradient():
+        leaf = x.clone().requires_grad_()
+        y = denoise_loop(leaf, net.prepared(), net.time_shifts([7, 3]), coefficients)
+        return torch.autograd.grad(y.square().sum(), leaf)[0]
+
+    with torch.inference_mode():
+        net.prepared(), net.time_shifts([7, 3])
+    got = gradient()
+    repack(net)
+    assert torch.equal(got, gradient())
 
 
 def test_prepared_weights_follow_the_parameters():
