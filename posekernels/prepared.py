@@ -247,6 +247,8 @@ def peculiar(module: nn.Module, training: bool) -> str | None:
         return "it is parametrized"
     if not f"{kind.__module__}.".startswith(_HOMES):
         return f"it is a {kind.__module__}.{kind.__qualname__}"
+    if training and issubclass(kind, nn.SyncBatchNorm):
+        return "it takes statistics over all processes"
     if any([getattr(module, name) for name in _HOOKS]):
         return "it has hooks"
     if module.training != training:

@@ -42,6 +42,20 @@ def test_hooks_on_every_layer_run_and_change_nothing(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_batch_norms_of_all_processes_are_called_in_training(name, monkeypatch):
+    """Their statistics are not those of this process's batch; in evaluation they are as all others."""
+    net, inputs = make(name)
+    want, called = answer(net, inputs), []
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert alike(answer(net, inputs), want)
+    forward = nn.SyncBatchNorm.forward
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda self, x: called.append(self) or forward(self, x))
+    net.train()(*inputs)
+    norms = layers(net, nn.SyncBatchNorm)
+    assert set(called) == {m for n, m in norms.items() if not n.startswith(UNREAD.get(name, ("-",)))}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_hook_on_the_way_in_changes_what_it_changes(name):
     net, inputs = make(name)
     before = answer(net, inputs)
