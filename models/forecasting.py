@@ -49,11 +49,13 @@ def forecast(
     Returns:
         [frames, J, 3] or [B, frames, J, 3], in the kind and unit of ``history``.
     Raises:
-        ValueError: too few frames, joints that do not fit the network, or NaN.
+        TypeError: a history of integers. ValueError: too few frames, joints that do not fit the network, or NaN.
     """
     if net is None:
         net, skeleton, used = _cmu_network(), CMU_38, CMU_USED
     given = torch.as_tensor(history)
+    if not given.is_floating_point():
+        raise TypeError(f"forecast: history must be metres in floating point, got {given.dtype}")
     whole = given if given.dim() == 4 else given[None]
     joints = skeleton.num_joints if skeleton else whole.shape[2] if whole.dim() == 4 else None
     used = tuple(range(joints or 0)) if used is None else tuple(used)

@@ -23,6 +23,11 @@ def net():
     return torch.nn.init.normal_(net.head.weight, 0, 0.05) is not None and net
 
 
+def test_metres_in_whole_numbers_are_refused(net):
+    with pytest.raises(TypeError, match="history must be metres in floating point, got torch.int64"):
+        models.forecast(np.zeros((12, 4, 3), np.int64), net, 3)
+
+
 def test_is_the_roll_out_relative_to_the_root(net):
     past = torch.from_numpy(history(15, 4))
     got = models.forecast(past, net, 7)
