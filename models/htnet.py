@@ -164,7 +164,7 @@ class HTNet(LiftsFrames):
         self.skeleton = H36M_17
         self.embed = nn.Linear(2, channels)
         self.position = nn.Parameter(torch.zeros(1, self.skeleton.num_joints, channels))
-        rates = torch.linspace(*drop_path, depth).tolist()
+        rates = torch.linspace(*drop_path, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(channels, hidden, dropout, rate) for rate in rates)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.head = nn.Linear(channels, 3)

@@ -99,7 +99,7 @@ class MixSTE(LiftsChunks):
         self.embed = nn.Linear(in_channels, channels)
         self.joint_position = nn.Parameter(torch.zeros(1, joints, channels))
         self.frame_position = nn.Parameter(torch.zeros(1, frames, channels))
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         args = (channels, heads, int(channels * mlp_ratio), qkv_bias, scale)
         self.spatial = nn.ModuleList(Block(*args, rate) for rate in rates)
         self.temporal = nn.ModuleList(Block(*args, rate) for rate in rates)

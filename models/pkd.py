@@ -94,15 +94,24 @@ class MlpStack(nn.Module):
     def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors):
         known = set()
         for name, stacked in self._stacked().items():
-            for n, tensor in enumerate(stacked.detach()):
+            shape, found = self._stored_as.get(name, tuple(stacked.shape[1:])), {}
+            for n in range(len(stacked)):
                 key = f"{prefix}{n}.{name}"
                 known.add(key)
                 if key not in state:
                     missing.append(key)
-                elif tuple(state[key].shape) != (shape := self._stored_as.get(name, tuple(tensor.shape))):
+                elif tuple(state[key].shape) != shape:
                     errors.append(f"{key} is {list(state[key].shape)}, the network has {list(shape)}")
                 else:
-                    tensor.copy_(state[key].view_as(tensor))
+                    found[n] = state[key].detach().view(stacked.shape[1:])
+            if metadata.get("assign_to_params_buffers") and 0 < len(found) == len(stacked):
+                whole, (owner, _, own) = torch.stack([*found.values()]), name.rpartition(".")
+                if isinstance(stacked, nn.Parameter):
+                    whole = nn.Parameter(whole, stacked.requires_grad)
+                setattr(self.get_submodule(owner), own, whole)
+            else:
+                for n, tensor in found.items():
+                    stacked.detach()[n].copy_(tensor)
         unexpected += [key for key in state if key.startswith(prefix) and key not in known]
 
 

@@ -29,6 +29,20 @@ def test_inputs_of_another_dtype_are_refused_in_words(name, grad):
         assert again(*(x.double() if x.is_floating_point() else x for x in inputs)).dtype == torch.float64
 
 
+@pytest.mark.parametrize("name", [*models.names(), *models.systems()])
+def test_made_without_memory_then_given_weights(name):
+    """``assign=True`` puts the given tensors in place of those that have none, in the given dtype."""
+    want = models.create(name).double().state_dict()
+    with torch.device("meta"):
+        net = models.create(name)
+    frozen = {n for n, p in net.named_parameters() if not p.requires_grad}
+    net.load_state_dict(want, assign=True)
+    got = net.state_dict(keep_vars=True)
+    assert not any(t.is_meta for t in got.values())
+    assert all(t.dtype == want[n].dtype and torch.equal(t, want[n]) for n, t in got.items())
+    assert {n for n, p in net.named_parameters() if not p.requires_grad} == frozen
+
+
 def test_a_size_that_follows_from_another_says_from_which():
     with pytest.raises(TypeError, match="rie has no 'frames'; it follows from filter_widths"):
         models.create("rie", frames=27)
