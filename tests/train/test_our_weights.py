@@ -249,11 +249,11 @@ def test_recipe_goes_on_from_weights(tmp_path):
     net = models.create("strided_transformer", **sizes)
     save_weights(net, path, About("strided_transformer", sizes, sees="person"))
     options = ["--strides", "3", "3", "--channels", "16", "--hidden", "16", "--heads", "2", "-e", "1", "--steps", "1"]
-    options += ["-b", "4", "-a", "Walk", "-lr", "1e-12", "--start", str(path)]
+    options += ["-b", "4", "-a", "Walk", "-lr", "1e-12", "--start-from", str(path)]
     assert h36m.main(["--model", "any_camera", *options, "--layers", "1", "--out", str(tmp_path / "run")]) == 0
     found = load_lifter(None, tmp_path / "run" / "last.pt").net.state_dict()
     torch.testing.assert_close(found["embed.weight"], net.state_dict()["embed.weight"])
-    with pytest.raises(ValueError, match="--start .*begin.safetensors: of another size"):
+    with pytest.raises(ValueError, match="--start-from .*begin.safetensors: of another size"):
         h36m.main(["--model", "any_camera", *options, "--layers", "2", "--out", str(tmp_path / "other")])
 
 

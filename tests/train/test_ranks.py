@@ -1,13 +1,17 @@
 """Two processes under torchrun train what one trains, where a recipe draws nothing of its own and norms no batch."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed import run
 
 from posekernels.archive import read_checkpoint
+from posekernels.train import any_motion, h36m, recipes
+from posekernels.train.options import ProgramParser
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -44,3 +48,24 @@ def test_two_processes_train_as_one(model, tmp_path):
     for name, value in a.items():
         if "seconds" not in name:
             assert b[name] == pytest.approx(value, rel=2e-4), name
+
+
+PROGRAMS = {
+    model: h36m.MOTION if model in recipes.names("motion") else h36m.JOB for model in recipes.names("lifting", "motion")
+}
+
+
+@pytest.mark.parametrize("model", [*PROGRAMS, "any_motion"])
+def test_no_option_is_torchruns(model, monkeypatch):
+    """Each option has a name that torchrun passes on: it refuses what several of its own options begin with."""
+    parsers = []
+    monkeypatch.setattr(ProgramParser, "parse_args", lambda self, argv: parsers.append(self) or sys.exit())
+    with pytest.raises(SystemExit):
+        PROGRAMS[model].parse(["--model", model]) if model in PROGRAMS else any_motion.JOB.parse([])
+    launcher = run.get_args_parser()
+    for action in parsers[0]._actions:
+        passed = []
+        for name in action.option_strings:
+            with contextlib.suppress(SystemExit):
+                passed.append(launcher.parse_args(["-m", "train.h36m", name]).training_script_args == [name])
+        assert any(passed), action.option_strings

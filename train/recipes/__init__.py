@@ -62,7 +62,12 @@ from posekernels.checks import nearest
 from posekernels.models.load import About, fill, is_run
 
 BATCH = "--batch-size"
-START_HELP = "weights of the same network to begin with (.safetensors)"
+
+
+def add_start(parser: ArgumentParser) -> None:
+    """``--start-from``, which was ``--start``: torchrun takes that for one of its own options, as it does ``--num``."""
+    about = "weights of the same network to begin with (.safetensors)"
+    parser.add_argument("--start-from", "--start", dest="start", metavar="FILE", help=about)
 
 
 def start_with(net: nn.Module, path: str, network: str, config: dict[str, Any]) -> None:
@@ -70,7 +75,7 @@ def start_with(net: nn.Module, path: str, network: str, config: dict[str, Any]) 
     begun = models.load(path, network)
     stored = begun.about.config
     if {k: v for k, v in config.items() if stored.get(k, v) != v}:
-        raise ValueError(f"--start {path}: of another size, {stored}; the run: {config}")
+        raise ValueError(f"--start-from {path}: of another size, {stored}; the run: {config}")
     net.load_state_dict(begun.state_dict())
 
 

@@ -41,7 +41,7 @@ from ..data.clips import Clip
 from ..data.legs import straight_legs
 from ..data.motion import load_starter
 from ..evaluate import Report, evaluate_clips
-from . import START_HELP, Recipe, start_with
+from . import Recipe, add_start, start_with
 
 # Bones of an adult of about 1.75 m, metres, from each joint's parent, between the places that detectors call joints:
 # their hips are lower and wider apart than the hip joints, so legs are 1.5 trunks long and no longer (where pose2sim's
@@ -462,6 +462,7 @@ def error(predicted: Tensor, target: Tensor) -> Tensor:
 
 class AnyCameraRecipe(Recipe):
     sees = "person"
+    reads = ("start",)
     architecture = ("network", "strides", "layers", "channels", "hidden", "heads")
     clip_norm = 1.0
     held_out: tuple[str, ...] = open_motion.HELD_OUT  # subjects that nothing is learnt from
@@ -483,7 +484,7 @@ class AnyCameraRecipe(Recipe):
         parser.add_argument("--hidden", type=int, default=192)
         parser.add_argument("--heads", type=int, default=4)
         parser.add_argument("--steps", type=int, default=100, metavar="N", help="batches in an epoch")
-        parser.add_argument("--start", metavar="FILE", help=START_HELP)
+        add_start(parser)
 
     @classmethod
     def defaults(cls, starter: bool) -> dict:

@@ -29,7 +29,7 @@ from posekernels.archive import DataError, read_npz
 from posekernels.models.forecasting import FPS, in_one_frame, with_path
 from posekernels.pose.skeleton import H36M_17
 
-from . import START_HELP, Recipe, start_with
+from . import Recipe, add_start, start_with
 from .any_camera import Draws, about, bones_of, in_other_bodies
 from .pkd import position_loss, velocity_loss
 
@@ -165,6 +165,7 @@ class AnyMotionRecipe(Recipe):
     task = "people in motion"
     fps = FPS
     watched = "mean_mm"
+    reads = ("start",)
     architecture = ("network", "past", "future", "blocks", "distill_blocks")
 
     @property
@@ -179,7 +180,7 @@ class AnyMotionRecipe(Recipe):
         parser.add_argument("--blocks", type=int, default=24)
         parser.add_argument("--distill-blocks", type=int, default=6, help="of pkd")
         parser.add_argument("--steps", type=int, default=500, metavar="N", help="batches in an epoch")
-        parser.add_argument("--start", metavar="FILE", help=START_HELP)
+        add_start(parser)
         parser.add_argument(
             "--lifted", metavar="FILE", help="what python -m train.lifted_motion wrote, beside the rest"
         )
