@@ -131,11 +131,11 @@ class _Forecaster(nn.Module):
         if mix not in ("temporal", "spatial"):
             raise ValueError(f"{name}: mix must be one of temporal, spatial, got {mix!r}")
         self.joints, self.history, self.future = joints, history, future
-        matrix = dct_matrix(history)
-        self.register_buffer("transform", matrix.float(), persistent=False)
+        matrix, dtype = dct_matrix(history), torch.get_default_dtype()  # that of the parameters
+        self.register_buffer("transform", matrix.to(dtype), persistent=False)
         self._one_call = OneCall()
         # Published: the numerical inverse, of which only the first rows mean anything.
-        self.register_buffer("inverse", torch.linalg.inv(matrix)[:future].float().contiguous(), persistent=False)
+        self.register_buffer("inverse", torch.linalg.inv(matrix)[:future].to(dtype).contiguous(), persistent=False)
 
     def check(self, motion: Tensor) -> Tensor:
         """[B, T, J, 3] -> [B, T, 3J], or ValueError."""

@@ -29,6 +29,18 @@ def test_inputs_of_another_dtype_are_refused_in_words(name, grad):
         assert again(*(x.double() if x.is_floating_point() else x for x in inputs)).dtype == torch.float64
 
 
+@pytest.mark.parametrize("name", models.names())
+def test_made_under_another_default_dtype(name):
+    torch.set_default_dtype(torch.float64)
+    try:
+        net = models.create(name).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.no_grad():
+        y = net(*(x.double() if x.is_floating_point() else x for x in inputs_of(name, net, 1)))
+    assert y.dtype == torch.float64
+
+
 @pytest.mark.parametrize("name", [*models.names(), *models.systems()])
 def test_made_without_memory_then_given_weights(name):
     """``assign=True`` puts the given tensors in place of those that have none, in the given dtype."""
