@@ -7,16 +7,14 @@ from torch import Tensor
 
 from ... import _native
 from ..._adapters import addresses, contiguous
-from ..._dispatch import not_on
+from .._cpu import not_float32
 from ..strided_feed_forward import frames_out
 
 KERNELS = {torch.float32: "encoder_layer", torch.bfloat16: "encoder_layer_bf16"}
 
 
 def refuses(z, position, parameters, heads, stride, eps) -> str | None:
-    if z.dtype not in KERNELS:
-        return f"takes float32 and bfloat16, got {z.dtype}"
-    return not_on("cpu", z, position, *parameters)
+    return not_float32(z, position, *parameters, or_bfloat16=True)
 
 
 def encoder_layer(

@@ -9,17 +9,15 @@ from torch import Tensor
 
 from ... import _native
 from ..._adapters import address, addresses
-from ..._dispatch import not_on
 from ..._packing import pack
 from ...prepared import derived
+from .._cpu import not_float32
 from .reference import by_block, mixing
 
 
 def refuses(x, weights, *_rest) -> str | None:
     """Why the kernel cannot take these, or None."""
-    if x.dtype not in (torch.float32, torch.bfloat16):
-        return f"needs float32 or bfloat16, got {x.dtype}"
-    return not_on("cpu", x, weights[0])
+    return not_float32(x, weights[0], or_bfloat16=True)
 
 
 def _taps_first(weight: Tensor) -> Tensor:

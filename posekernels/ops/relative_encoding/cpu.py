@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from ..._adapters import address, table_of
-from ..._dispatch import not_on
 from ..._native import core
+from .._cpu import not_float32
 
 
 def refuses(x, *_rest) -> str | None:
-    taken = x.dtype in (torch.float32, torch.bfloat16)
-    return not_on("cpu", x) or (None if taken else f"takes float32 and bfloat16, got {x.dtype}")
+    return not_float32(x, or_bfloat16=True)
 
 
 def refuses_backward(grads, x, *_rest) -> str | None:
-    return not_on("cpu", x) or (None if x.dtype == torch.float32 else f"takes float32, got {x.dtype}")
+    return not_float32(x)
 
 
 def _numbers(values) -> tuple[array, int]:

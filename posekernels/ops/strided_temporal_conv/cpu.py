@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..._adapters import contiguous, table_of
-from ..._dispatch import not_on
 from ..._native import core
 from ..._packing import packed
 from ...prepared import derived
+from .._cpu import not_float32
 from .products import strided_temporal_conv_backward as strided_temporal_conv_backward
 from .reference import at, width_of
 
@@ -19,9 +19,7 @@ from .reference import at, width_of
 def refuses(x, *_rest) -> str | None:
     if len(x) > 64:
         return f"takes at most 64 groups, got {len(x)}"
-    if x[0].dtype not in (torch.float32, torch.bfloat16):
-        return f"takes float32 and bfloat16, got {x[0].dtype}"
-    return not_on("cpu", *x)
+    return not_float32(*x, or_bfloat16=True)
 
 
 def refuses_backward(grads, x, *_rest) -> str | None:

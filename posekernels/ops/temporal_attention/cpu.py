@@ -9,12 +9,11 @@ from ... import _native
 from ..._adapters import address, addresses, strided_address
 from ..._dispatch import not_on
 from ..._dropout import kernel_arguments
+from .._cpu import not_float32
 
 
 def refuses(q, k, v, padding, scale, causal, rate, seed) -> str | None:
-    if q.dtype not in (torch.float32, torch.bfloat16):
-        return f"takes float32 or bfloat16, got {q.dtype}"
-    return not_on("cpu", q, k, v, padding)
+    return not_float32(q, k, v, or_bfloat16=True) or not_on("cpu", padding)
 
 
 def refuses_backward(grad, out, peaks, q, k, v, padding, scale, causal, rate, seed) -> str | None:

@@ -9,16 +9,13 @@ from ..._adapters import address, addresses, strided_address, wide
 from ..._dispatch import tensors_in
 from ..._native import core
 from ...prepared import derived
+from .._cpu import not_narrow
 
 NORMS = {"spatial": 0, "temporal": 1, "all": 2, "none": 3}
 
 
 def refuses(*args) -> str | None:
-    """The kernels compute in float32; 16-bit tensors are made float32, and results rounded."""
-    for tensor in tensors_in(args):
-        if tensor.device.type != "cpu" or tensor.dtype == torch.float64:
-            return f"needs float32, float16 or bfloat16 on the cpu, got {tensor.dtype} on {tensor.device}"
-    return None
+    return not_narrow(*tensors_in(args))
 
 
 def refuses_backward(grad, saved, *args) -> str | None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..._adapters import address, addresses
-from ..._dispatch import not_on
 from ..._native import core
 from ...prepared import derived
+from .._cpu import not_float32
 from ..strided_temporal_conv.reference import width_of
 from .reference import split
 
@@ -95,9 +95,7 @@ class _Prepared:
 
 
 def refuses(x, weight, *_rest) -> str | None:
-    if x[0].dtype not in (torch.float32, torch.bfloat16):
-        return f"takes float32 and bfloat16, got {x[0].dtype}"
-    return not_on("cpu", x[0], weight[0])
+    return not_float32(x[0], weight[0], or_bfloat16=True)
 
 
 def temporal_networks(x, weight, affine, *options, derived=derived) -> list[Tensor]:

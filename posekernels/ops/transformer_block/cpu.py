@@ -6,9 +6,9 @@ import torch
 
 from ... import _native
 from ..._adapters import address, strided_address
-from ..._dispatch import not_on
 from ..._packing import packed
 from ...prepared import derived
+from .._cpu import not_float32
 
 # From this many tokens on, weights are put into panels anew at every call: it costs 1 % then, and no second copy of
 # the weights stays in memory.
@@ -17,11 +17,9 @@ PACK_AT_EVERY_CALL = 4096
 
 def refuses(x, weights, heads, scale, eps) -> str | None:
     """Why the kernel cannot take these, or None."""
-    if x.dtype not in (torch.float32, torch.bfloat16):
-        return f"needs float32 or bfloat16, got {x.dtype}"
     if x.dim() > 4:
         return f"needs at most two axes of groups, got x with {x.dim()} axes"
-    return not_on("cpu", x, *weights)
+    return not_float32(x, *weights, or_bfloat16=True)
 
 
 def _floats(bias: torch.Tensor) -> torch.Tensor:
