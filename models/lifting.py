@@ -60,12 +60,13 @@ class Lifts(nn.Module):
         """The 3D pose of every frame of a clip, or of B clips of one length.
 
         Args:
-            keypoints: [T, J, 2] or [B, T, J, 2], T >= 1, in the units of ``sees``.
+            keypoints: [T, J, 2] or [B, T, J, 2], T >= 1, in the units of ``sees``. NaN, a joint that was not seen,
+                makes NaN of every pose whose frames hold one: ``people`` fills such gaps before.
         Returns:
             [T, J, 3] or [B, T, J, 3] metres; the root as the network predicts it. A network of several frames sees the
             clip's first and last one repeated beyond its ends.
         Raises:
-            TypeError: keypoints that are no tensor.
+            TypeError: keypoints that are no tensor, or of another dtype than the weights.
             ValueError: keypoints of another shape, or that cannot be what the network ``sees`` (pixels); a network in
                 training mode, or one of windows that answers for several of their frames.
         Warns:
@@ -88,6 +89,7 @@ class Lifts(nn.Module):
             raise ValueError(f"lift: keypoints must be [T >= 1, J, 2] or [B, T, J, 2], got {list(keypoints.shape)}")
         self.check_mode("lift")
         self.check_joints("lift", keypoints.shape[-2])
+        self.check_dtype("lift", keypoints)
         self.check_units("lift", keypoints)
 
     def check_mode(self, op: str) -> None:
@@ -100,9 +102,16 @@ class Lifts(nn.Module):
         if self.skeleton is not None and joints != self.skeleton.num_joints:
             raise ValueError(f"{op}: keypoints must have {self.skeleton.num_joints} joints, got {joints}")
 
+    def check_dtype(self, op: str, keypoints: Tensor) -> None:
+        """Raises TypeError for another dtype than the weights', which autocast would change."""
+        weights = next((p.dtype for p in self.parameters()), keypoints.dtype)
+        if keypoints.dtype != weights and not torch.is_autocast_enabled(keypoints.device.type):
+            want, got = (str(dtype).removeprefix("torch.") for dtype in (weights, keypoints.dtype))
+            raise TypeError(f"{op}: keypoints must be {want} as the weights, got {got}")
+
     def check_units(self, op: str, keypoints: Tensor) -> None:
         """Raises ValueError for keypoints [..., T, J, 2] that cannot be what the network ``sees``; warns where they
-        were hardly meant for it.
+        were hardly meant for it. Joints that are NaN, unseen, tell nothing and are passed over.
 
         On a GPU only the first ones of a network are looked at, and none while calls are recorded: reading values
         stalls a GPU, and no graph holds it.
@@ -111,8 +120,9 @@ class Lifts(nn.Module):
             return
         keypoints = keypoints.float()
         root = keypoints[..., 0, :]
+        off = root.abs().nan_to_num(-1, torch.inf).amax().item()  # -1 where it is never seen
         if self.sees == "screen":
-            middle, off = keypoints.abs().median().item(), root.abs().amax().item()
+            middle = keypoints.abs().nanmedian().item()
             if middle > FAR:
                 raise ValueError(
                     f"{op}: this network sees the screen, x from -1 to 1 across the image; half of these coordinates "
@@ -125,8 +135,7 @@ class Lifts(nn.Module):
                     stacklevel=4,
                 )
             return
-        size = (keypoints - root[..., None, :]).norm(dim=-1).mean().item()
-        off = root.abs().amax().item()
+        size = (keypoints - root[..., None, :]).norm(dim=-1).nanmean().item()
         if off > 0.01 or 0 < size < SIZES[0] or size > SIZES[1]:
             raise ValueError(
                 f"{op}: this network sees a person with joint 0 at 0 and the joints about 1 from it; these have joint "
@@ -230,7 +239,7 @@ def lift(net: Lifts, keypoints: Tensor | np.ndarray, *, mirrored: bool = True, a
 
     Args:
         net: in eval mode.
-        keypoints: as for ``net.lift``; or a NumPy array, which goes to the network's device and dtype.
+        keypoints: as for ``net.lift``, NaN too; or a NumPy array, which goes to the network's device and dtype.
         mirrored: average with the un-mirrored result of the mirrored clip (twice the work).
         apart: windows take every ``apart``-th frame, for videos of more frames per second than the network learnt from
             (``pace``). A network that draws noise draws the same for each of the ``apart`` clips that this makes.

@@ -32,7 +32,7 @@ class Stream:
         Returns:
             [J, 3] or [B, J, 3] metres, root at 0: the pose ``latency`` frames back; None for the first ``latency``.
         Raises:
-            TypeError: a frame that is no tensor.
+            TypeError: a frame that is no tensor, or of another dtype than the weights.
             ValueError: a frame of another shape, or a first one that cannot be what the network ``sees`` (pixels).
         """
         net = self.net
@@ -44,6 +44,7 @@ class Stream:
         net.check_joints("stream", frame.shape[1])
         if self.rows is not None and self.rows.shape[1] != len(frame):
             raise ValueError(f"stream: earlier frames held {self.rows.shape[1]} people, this one holds {len(frame)}")
+        net.check_dtype("stream", frame)
         if not self.seen:
             net.check_units("stream", frame[:, None])
         self.single = single

@@ -151,6 +151,7 @@ def test_pace_of_a_video(sees, strides, fps, wanted):
 
 PIXELS = 100 * STANDING + torch.tensor([700.0, 400]) + torch.arange(9.0)[:, None, None]  # someone walks, [9, 17, 2]
 PERSON, SCREEN = centre_on_person(PIXELS)[0], normalise_screen(PIXELS, 1280, 720)
+AWAY = torch.arange(9)[:, None, None] == 4  # in a frame nobody is there
 
 
 def windows_that_see(what: str) -> Lifts:
@@ -169,6 +170,8 @@ def windows_that_see(what: str) -> Lifts:
         ("person", PERSON.expand(2, -1, -1, -1) * 9),
         ("screen", PIXELS),
         ("screen", PIXELS.expand(2, -1, -1, -1)),
+        ("person", PIXELS.masked_fill(AWAY, torch.nan)),
+        ("screen", PIXELS.masked_fill(AWAY, torch.nan)),
     ],
 )
 def test_keypoints_that_cannot_be_what_a_network_sees_are_refused(sees, keypoints):
@@ -188,7 +191,9 @@ def test_keypoints_that_cannot_be_what_a_network_sees_are_refused(sees, keypoint
         ("person", PERSON),
         ("person", PERSON[:1]),
         ("person", torch.zeros(9, 17, 2)),  # nobody was found
-        ("person", PERSON.where(torch.arange(9)[:, None, None] != 4, torch.nan)),  # who is away in a frame
+        ("person", PERSON.masked_fill(AWAY, torch.nan)),
+        ("screen", SCREEN.masked_fill(AWAY, torch.nan)),
+        ("screen", torch.full((9, 17, 2), torch.nan)),
         ("screen", SCREEN),
         ("screen", 2 * SCREEN),  # partly outside the image
         ("screen", torch.zeros(9, 17, 2)),
@@ -202,6 +207,16 @@ def test_keypoints_that_a_network_sees_pass_without_a_word(sees, keypoints):
         poses = models.lift(net, keypoints)
         models.stream(net).push(keypoints[0])
     assert poses.shape == (len(keypoints), 17, 3)
+
+
+@pytest.mark.parametrize("name", ["htnet", "rie", "strided_transformer", "mixste"])
+def test_keypoints_of_another_dtype_are_refused_by_name(name):
+    net = made(name)
+    with pytest.raises(TypeError, match="lift: keypoints must be float32 as the weights, got float64"):
+        models.lift(net, SCREEN.double())
+    if net.target is not None:
+        with pytest.raises(TypeError, match="stream: keypoints must be float32 as the weights, got float16"):
+            models.stream(net).push(SCREEN[0].half())
 
 
 def test_a_person_for_a_network_that_sees_the_screen_is_warned_of():
