@@ -121,16 +121,29 @@ def test_the_table_has_every_op(calls):
     assert {name for name, _ in calls} == set(_dispatch.OPS)
 
 
-@pytest.mark.parametrize("name", OPS)
-def test_opcheck(name, calls):
-    call_raw_ops(name)
-    for raw, args in {raw: args for raw, args in calls}.items():
+def opcheck(calls, **options):
+    for raw, args in dict(calls).items():
         op = getattr(torch.ops.posekernels, f"_{raw}").default
         wants = [str(argument.type) for argument in op._schema.arguments]  # a seed comes as a number, too
         args = tuple(
             torch.tensor(a) if type(a) is int and w == "Tensor" else a for a, w in zip(args, wants, strict=True)
         )
-        torch.library.opcheck(op, args)
+        torch.library.opcheck(op, args, **options)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_opcheck(name, calls):
+    call_raw_ops(name)
+    opcheck(calls)
+
+
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float16))
+@pytest.mark.parametrize("name", OPS)
+def test_stand_ins_of_dtypes_that_no_kernel_may_take(name, dtype, calls):
+    """What a compiler is told of the results is so where the reference makes them, too."""
+    problem = OPS[name].make(Choices(batch=2))
+    run(problem, with_floats(problem.tensors, methodcaller("to", dtype)), "auto", False)
+    opcheck(calls, test_utils="test_faketensor")
 
 
 @pytest.mark.parametrize("name", OPS)

@@ -41,10 +41,11 @@ def peaks(s: Tensor, scale: float) -> Tensor:
 
 
 def temporal_attention(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor]:
-    """(out [B, T, H, D], ``peaks`` of its scores [B, H, T, 2])."""
+    """(out [B, T, H, D], ``peaks`` of its scores [B, H, T, 2], float32 of 16 bits)."""
     s = scores(q, k, padding, scale, causal)
     out = torch.einsum("bhts,bshd->bthd", dropout(softmax(s), rate, seed), v)
-    return out.contiguous(), peaks(s.detach(), scale)
+    wide = s.detach().to(torch.promote_types(s.dtype, torch.float32))
+    return out.contiguous(), peaks(wide, scale)
 
 
 def in_plain_sight(q, k, v, padding, scale, causal, rate, seed) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def temporal_mlp(*args) -> tuple[Tensor, Tensor]:
     """([B, C, T], an empty tensor: the reference keeps nothing for the backward pass)."""
     *inputs, _keep = args
     y = blocks(*inputs)
-    return y.contiguous() if y is not inputs[0] else y.clone(), y.new_empty(0)
+    return y.contiguous() if y is not inputs[0] else y.clone(), y.new_empty(0, dtype=torch.float32)
 
 
 def temporal_mlp_backward(grad, saved, *args) -> list[Tensor]:
