@@ -6,6 +6,7 @@ import argparse
 import itertools
 import os
 import re
+import select
 import signal
 import sys
 import warnings
@@ -55,13 +56,23 @@ def _stop(number: int, _frame) -> None:
     raise Stopped(signal.Signals(number).name)
 
 
+def _unread() -> bool:
+    """Whether nobody reads stdout any more."""
+    if sys.stdout is None:
+        return False
+    pipe = select.poll()
+    pipe.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in pipe.poll(0))
+
+
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with what it returns.
 
     A ValueError, TypeError or OSError (a bad argument or file; every check in this project raises one of them) and a
     BackendError are printed as one line and exit with 2, and so is running out of memory. Ctrl-C, SIGTERM and
-    SIGHUP end it as a KeyboardInterrupt, and exit with 130. ``POSEKERNELS_TRACEBACK=1`` shows where an error came from
-    instead.
+    SIGHUP end it as a KeyboardInterrupt, and exit with 130. Where nobody reads stdout any more, as in ``... | head``,
+    it ends without a word and exits with 141, as the shell has it. ``POSEKERNELS_TRACEBACK=1`` shows where an error
+    came from instead.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
@@ -73,10 +84,15 @@ def run_cli(main: Callable[[], int | None]) -> None:
     warnings.formatwarning = words
     try:
         code = main()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt as stopped:
         print(f"\nstopped{f' by {stopped}' if isinstance(stopped, Stopped) else ''}", file=sys.stderr)
         code = 130
     except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of what it has left
+            sys.exit(128 + signal.SIGPIPE)
         ours = not isinstance(error, RuntimeError) or isinstance(error, BackendError)
         out_of_memory = any(words in str(error) for words in ("out of memory", "can't allocate memory", "bad_alloc"))
         if not (ours or out_of_memory) or os.environ.get("POSEKERNELS_TRACEBACK") == "1":

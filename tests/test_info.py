@@ -1,6 +1,9 @@
 """``posekernels info`` names every op, and says why what is missing is missing."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,16 @@ def test_command_line(capsys):
     assert "graph_conv" in capsys.readouterr().out
     with pytest.raises(ValueError, match="unrecognized arguments: --jsn"):
         run(["info", "--jsn"])
+
+
+@pytest.mark.parametrize("length", [10, 1_000_000])  # both less and more than Python keeps before it writes
+def test_a_reader_who_has_enough_ends_a_command_without_a_word(length):
+    read, write = os.pipe()
+    os.close(read)
+    program = f"from posekernels.cli import run_cli; run_cli(lambda: print('x' * {length}))"
+    done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_every_environment_variable_has_its_line():

@@ -59,6 +59,7 @@ MOST_LINES = 40  # on people, before their number is said
 CLOSE_UPS = 3  # people who each have a panel of a picture beside that of everybody
 FAR_OFF = 0.15  # of the joints' median distance from the hips in the image; of 85 clips none has more than 0.10
 SAMPLED = 1000  # frames of a person, to tell how large they are in the image
+SLOWEST = 0.1  # frames per second: in between many are lifted, so that fewer would take for ever
 PEOPLE = 4  # at one moment, unless asked for more
 PICTURES_PER_SECOND = 15.0  # of .gif and .mp4, unless asked for more
 WIDEST = 1920  # pixels of a picture inside a page
@@ -257,6 +258,10 @@ def check(options: Namespace) -> list[Path]:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    if options.fps is not None and options.fps < SLOWEST:
+        raise ValueError(
+            f"--fps must be at least {SLOWEST}: a frame every {1 / SLOWEST:g} seconds; got {options.fps:g}"
+        )
     if options.rerun is not None:
         needs("rerun", "rerun", "--rerun")
         if options.rerun:

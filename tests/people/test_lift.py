@@ -817,6 +817,7 @@ def test_no_command_overwrites_its_input(folder, tmp_path):
         (["-o", "nowhere/x.npz"], "there is no folder nowhere"),
         (["-o", "x.npz", "--people", "0"], "--people must be at least 1"),
         (["-o", "x.npz", "--focal", "-3"], "--focal must be positive"),
+        (["-o", "x.npz", "--fps", "0.001"], "--fps must be at least 0.1: a frame every 10 seconds; got 0.001"),
         (["-o", "x.npz", "--latency", "99"], "--latency must be 0 to 15 at 30 frames/s with these weights, got 99"),
         (["-o", "x.npz", "--latency", "-1"], "--latency must be at least 0, got -1"),
         (["-o", "x.npz", "--layout", "coco"], "invalid choice"),
