@@ -49,11 +49,12 @@ def open_folder(options: Namespace, place: Place, stem: str) -> Path:
             if options.resume and not (folder / options.resume).is_file():
                 when = "after every epoch and every ten minutes"
                 raise ValueError(f"--resume: no {folder / options.resume}; the run saves last.pt {when}")
-            there = [n for n in ("last.pt", "best.pt", "log.jsonl", "options.json") if (folder / n).exists()]
+            there = [name for name in ("last.pt", "best.pt", "log.jsonl") if _holds(folder / name)]
             if there and not options.resume and not options.overwrite:
+                go_on = "continue it with --resume, " if "last.pt" in there else ""
                 raise ValueError(
                     f"--out {folder}: a run is in it ({', '.join(there)}); "
-                    "continue it with --resume, replace it with --overwrite, or name another folder"
+                    f"{go_on}replace it with --overwrite, or name another folder"
                 )
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +72,11 @@ def open_folder(options: Namespace, place: Place, stem: str) -> Path:
     if error:
         raise ValueError(error)
     return folder
+
+
+def _holds(path: Path) -> bool:
+    """Whether a run got as far as leaving something there: one that stops at its first step leaves an empty log."""
+    return path.exists() and path.stat().st_size > 0
 
 
 _locks: dict[Path, int] = {}

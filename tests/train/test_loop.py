@@ -286,6 +286,16 @@ def test_a_run_is_not_overwritten(tmp_path):
     assert (tmp_path / "run" / "last.pt").read_bytes() != before["last.pt"]
 
 
+def test_a_run_that_saved_nothing_is_not_in_the_way(tmp_path):
+    """One that failed at its first step leaves its options and an empty log; it cannot be resumed."""
+    for name, text in {"log.jsonl": "", "options.json": "{}"}.items():
+        (tmp_path / name).write_text(text)
+    train(tmp_path, epochs=1)
+    (tmp_path / "last.pt").unlink()
+    with pytest.raises(ValueError, match=r"a run is in it \(best.pt, log.jsonl\); replace it with --overwrite"):
+        train(tmp_path, epochs=1)
+
+
 def test_folders_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot write there"):
