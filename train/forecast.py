@@ -152,6 +152,8 @@ class ForecastJob(Job):
         group.add_argument("--viz-start", type=int, default=0, metavar="N", help="first observed frame")
 
     def settle(self, options: Namespace, recipe: type[recipes.Recipe], stored: dict) -> None:
+        if self.name == "pw3d" and options.actions != "*":
+            raise ValueError(f"--actions {options.actions}: the sequences of 3DPW have no actions to choose from")
         options.joints = stored.get("joints") if options.evaluate else None
         if options.sampling is None:
             options.sampling = "256" if (self.name, recipe.name) == ("h36m", "simlpe") and options.data_root else "all"
@@ -176,7 +178,7 @@ class ForecastJob(Job):
         if options.data_root is None:
             from .data.motion import load_starter_motion
 
-            return load_starter_motion()
+            return load_starter_motion(options.actions)
         if self.name == "h36m":
             from .data.h36m_expmap import load_h36m_expmap
 

@@ -15,6 +15,7 @@ from posekernels.models import create, save_published
 from posekernels.models.load import published_state
 from posekernels.train import cmu, h36m, pw3d
 from posekernels.train.data import forecasting as data
+from posekernels.train.data.motion import load_starter_motion
 from posekernels.train.recipes import pkd
 from tests.train.test_forecasting_data import make_cmu, make_h36m
 
@@ -29,6 +30,17 @@ def _own_cache(tmp_path, monkeypatch):
 
 def weights(path):
     return torch.load(path, weights_only=True)["weights"]
+
+
+def test_actions_of_the_starter_set_are_chosen():
+    every, some = load_starter_motion(), load_starter_motion("Swing")
+    assert {c.action for c in some.test} == {"Swing"} < {c.action for c in every.test}
+    assert len(some.train) < len(every.train)
+    for action, told in {"Wlak": "did you mean 'Walk'", "Walk": "nothing as long as a window"}.items():
+        with pytest.raises(ValueError, match=told):
+            h36m.main(["--model", "pkd", "-a", action, *SMALL])
+    with pytest.raises(ValueError, match="--actions Walk: the sequences of 3DPW have no actions"):
+        pw3d.main(["-a", "Walk", "--data-root", "."])
 
 
 def test_rate_as_published():

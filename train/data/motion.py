@@ -127,20 +127,33 @@ def load_starter(
     return LiftingData("starter set (gt)", H36M_17, H36M_17.left, H36M_17.right, clips["train"], clips["test"])
 
 
-def load_starter_motion(path: str | Path = FILE) -> ForecastData:
+def load_starter_motion(actions: str | Sequence[str] | None = None, path: str | Path = FILE) -> ForecastData:
     """The starter set for forecasting: 17 joints relative to the pelvis in world axes, every second frame (25 Hz).
 
     Clips that are shorter than a window are left out; two bodies, and few kinds of motion.
+
+    Args:
+        actions, path: as for ``load_starter``.
+    Raises:
+        DataError: an action that is not there (the nearest one is told), or with no clip as long as a window.
     """
     data = read_npz(path, "positions", "lengths", "subjects", "actions", "parts", "fps")
     step = round(float(data["fps"]) / 25)
+    prefixes = published.split_names(actions)
+    published.check_actions(prefixes, data["actions"].tolist())
     parts: dict[str, list[Motion]] = {"train": [], "test": []}
     shortest = {"train": OBSERVED + TRAINED, "test": OBSERVED + EVALUATED}
     for number, motion in enumerate(np.split(data["positions"], data["lengths"].cumsum()[:-1])):
         subject, action, part = (str(data[k][number]) for k in ("subjects", "actions", "parts"))
+        if not published.selected(action, prefixes, by_group=part == "test"):
+            continue
         motion = np.ascontiguousarray(motion[::step] - motion[::step, :1], np.float32)
         if len(motion) >= shortest[part]:
             parts[part].append(Motion(subject, action, number, motion))
+    for part, found in parts.items():
+        if not found:
+            words = f"actions {','.join(prefixes or ['*'])} leave nothing as long as a window ({shortest[part]} frames)"
+            raise DataError(f"starter set: {words} to {part} on")
     return ForecastData("starter set", STARTER, parts["train"], parts["test"], axes="z")
 
 
