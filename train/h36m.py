@@ -23,6 +23,7 @@ class H36M(LiftingJob):
     name, about, model = "h36m", __doc__.splitlines()[0], "htnet"
     tasks = ("lifting", "motion")  # of which ``job_of`` gives the second to another job
     wanted = ("data_3d_h36m.npz",)
+    subjects_train, subjects_test = "S1,S5,S6,S7,S8", "S9,S11"
     without = "using the starter set, a little real motion that ships with the repository"
 
     def add_data_arguments(self, group) -> None:
@@ -33,8 +34,8 @@ class H36M(LiftingJob):
             "-k", "--keypoints", metavar="NAME", help="2D source: data_2d_h36m_NAME.npz (default: cpn_ft_h36m_dbb)"
         )
         group.add_argument("-a", "--actions", default="*", help="comma list of the beginnings of action names")
-        group.add_argument("-str", "--subjects-train", default="S1,S5,S6,S7,S8", metavar="LIST")
-        group.add_argument("-ste", "--subjects-test", default="S9,S11", metavar="LIST")
+        group.add_argument("-str", "--subjects-train", default=self.subjects_train, metavar="LIST")
+        group.add_argument("-ste", "--subjects-test", default=self.subjects_test, metavar="LIST")
         add_sampling_arguments(group)
         add_dataset_argument(group, self.name)
 
@@ -43,6 +44,9 @@ class H36M(LiftingJob):
         chosen = {"actions": options.actions, "downsample": options.downsample, "subset": options.subset}
         options.keypoints = options.keypoints or ("gt" if options.data_root is None else "cpn_ft_h36m_dbb")  # they ask
         if options.data_root is None:
+            for part in ("train", "test"):
+                if getattr(options, name := f"subjects_{part}") != getattr(self, name):
+                    raise ValueError(f"--subjects-{part}: the starter set has no choice of subjects; use --data-root")
             return load_starter(options.keypoints, **chosen)
         subjects = options.subjects_train, options.subjects_test
         return load_h36m(options.data_root, options.keypoints, *subjects, **chosen)

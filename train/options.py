@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import SUPPRESS, Action, ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 
@@ -60,8 +61,8 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     group.add_argument("-e", "--epochs", type=positive, help="epochs to train (each stage)")
     group.add_argument("--nepoch", dest="epochs", type=one_more, help="as published: one more than it trains epochs")
     group.add_argument("-b", "--batch-size", "--batch_size", type=positive, help="over all processes together")
-    group.add_argument("-lr", "--lr", "--learning-rate", type=float, help="initial learning rate")
-    group.add_argument("--clip", type=float, help="bound on the norm of the gradients; 0 for none")
+    group.add_argument("-lr", "--lr", "--learning-rate", type=not_negative, help="initial learning rate")
+    group.add_argument("--clip", type=not_negative, help="bound on the norm of the gradients; 0 for none")
     group.add_argument("--seed", type=int, default=1)
     group.add_argument("--eval-every", type=positive, metavar="N", help="epochs between evaluations")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -122,6 +123,28 @@ def positive(text: str) -> int:
 
 
 positive.__name__ = "positive integer"  # how argparse calls it in its message
+
+
+def not_negative(text: str) -> float:
+    """For ``type=`` of rates, bounds and weights; no NaN and no infinity."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"expected a number of at least 0, got {text}")
+    return value
+
+
+not_negative.__name__ = "number of at least 0"
+
+
+def share(text: str) -> float:
+    """For ``type=`` of dropout and the like."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise ValueError(f"expected a number of at least 0 and below 1, got {text}")
+    return value
+
+
+share.__name__ = "number of at least 0 and below 1"
 
 
 def one_more(text: str) -> int:

@@ -144,6 +144,21 @@ def test_misspelt_actions_of_the_starter_set(tmp_path, capsys):
         assert code == 2 and "did you mean 'Walk'" in error and not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--lr", "-1"), ("--lr", "nan"), ("--clip", "-1"), ("--lr_decay", "inf"), ("--subjects-train", "S1")],
+)
+def test_what_cannot_be_done_is_told_before_there_is_a_folder(tmp_path, capsys, data, option, value):
+    code, _, error = run(capsys, *SMALL, option, value, "--out", tmp_path / "r")
+    assert code == 2 and option in error and not (tmp_path / "r").exists()
+
+
+def test_shares_are_below_one(tmp_path, capsys):
+    for command in ("--model rie -drop 1", "--model mixste --drop_path 3", "--model diffpose --ema_rate 2"):
+        code, _, error = run(capsys, *command.split(), "--out", tmp_path / "r")
+        assert code == 2 and "at least 0 and below 1" in error
+
+
 def test_help_names_forecasters_too(capsys):
     with pytest.raises(SystemExit):
         h36m.main(["--help"])

@@ -15,7 +15,7 @@ from posekernels.models.lifting import Lifts, lift_both_ways
 from ..data.clips import Clip, LiftingData
 from ..data.windows import Batch, TrainWindows, mirror_points
 from ..evaluate import Report, evaluate_clips
-from ..options import positive
+from ..options import not_negative, positive
 from . import Recipe
 from ._published import boolean
 
@@ -30,8 +30,8 @@ def numbers(text: str) -> tuple[int, ...]:
 
 def add_decay_arguments(parser: ArgumentParser) -> None:
     """The options of ``decayed``."""
-    parser.add_argument("-lrd", "--lr_decay", type=float, default=0.95, help="rate factor after every epoch")
-    parser.add_argument("--lr_decay_large", type=float, default=0.5, help="instead, every --large_decay_epoch")
+    parser.add_argument("-lrd", "--lr_decay", type=not_negative, default=0.95, help="rate factor after every epoch")
+    parser.add_argument("--lr_decay_large", type=not_negative, default=0.5, help="instead, every --large_decay_epoch")
     parser.add_argument("--large_decay_epoch", type=positive, default=5)
 
 

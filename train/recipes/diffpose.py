@@ -29,7 +29,7 @@ from ..data.clips import Clip, LiftingData
 from ..data.mixture import clip_mixtures, jitter, mixture_file, mixture_of
 from ..data.windows import Batch
 from ..evaluate import Report, evaluate_pairs
-from ..options import positive
+from ..options import not_negative, positive, share
 from ..place import tell
 from ..published_folders import CHECKPOINTS, find_file
 from . import BATCH, _diffpose_yaml, is_last_stage, mixste
@@ -209,21 +209,21 @@ class DiffPoseRecipe(LiftingRecipe):
         )
         add("--pose_epochs", type=positive, help="epochs of the pose network's stage")
         add("--pose_batch_size", type=positive, help="its batch size: chunks (video) or frames")
-        add("--pose_lr", type=float, help="its learning rate")
-        add("--lr_gamma", type=float, default=0.9, help="rate factor after every --decay epochs")
+        add("--pose_lr", type=not_negative, help="its learning rate")
+        add("--lr_gamma", type=not_negative, default=0.9, help="rate factor after every --decay epochs")
         add("--decay", type=positive, default=60, help="epochs between them")
         add("--hid_dim", type=positive, help="channels of GCNdiff and GCNpose")
         add("--num_layer", type=positive, help="their layers")
         add("--n_head", type=positive, help="of their attention")
-        add("--dropout", type=float, help="on their sub-layers")
-        add("--ema_rate", type=float, help="of the running mean of the weights, kept beside them; 0 for none")
+        add("--dropout", type=share, help="on their sub-layers")
+        add("--ema_rate", type=share, help="of the running mean of the weights, kept beside them; 0 for none")
         add("--beta_schedule", choices=models.diffpose.SCHEDULES)
         add("--beta_start", type=float)
         add("--beta_end", type=float)
         add("--num_diffusion_timesteps", type=positive, metavar="T")
         add("--optimizer", choices=("Adam", "RMSProp", "SGD"))
-        add("--optim_eps", type=float, help="eps of Adam and RMSProp")
-        add("--weight_decay", type=float)
+        add("--optim_eps", type=not_negative, help="eps of Adam and RMSProp")
+        add("--weight_decay", type=not_negative)
         add("--amsgrad", action="store_true", default=None)
         add("--test_times", type=positive, metavar="R", help="hypotheses, averaged")
         add("--test_timesteps", type=positive, metavar="S", help="denoising steps")

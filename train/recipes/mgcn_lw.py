@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from posekernels import models
 
 from ..data.windows import Batch
-from ..options import positive
+from ..options import not_negative, positive
 from ._lifting import LiftingRecipe, target_of_batch
 
 
@@ -25,7 +25,9 @@ class MgcnLwRecipe(LiftingRecipe):
         super().add_arguments(parser)
         parser.add_argument("--hid_dim", type=positive, default=128, help="channels")
         parser.add_argument("--num_layers", type=int, default=4, help="residual layers")
-        parser.add_argument("-lrd", "--lr_decay", type=float, default=0.9, help="rate factor every --decay_epochs")
+        parser.add_argument(
+            "-lrd", "--lr_decay", type=not_negative, default=0.9, help="rate factor every --decay_epochs"
+        )
         parser.add_argument("--decay_epochs", type=positive, default=4)
 
     @classmethod

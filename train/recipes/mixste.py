@@ -16,7 +16,7 @@ from posekernels.models.lifting import chunked
 from ..data.clips import Clip
 from ..data.windows import Batch
 from ..evaluate import Report, evaluate_clips
-from ..options import positive
+from ..options import not_negative, positive, share
 from ._lifting import LiftingRecipe, Windows, target_of_batch
 from ._published import add_refused, add_videopose3d_arguments, add_without_effect, boolean
 
@@ -87,11 +87,11 @@ class MixSTERecipe(LiftingRecipe):
         add_network_arguments(parser)
         add_videopose3d_arguments(parser)
         parser.add_argument("-s", "--stride", type=positive, metavar="T", help="published: as --frames, or refused")
-        parser.add_argument("--drop_path", type=float, default=0.1, help="stochastic depth of the last block")
+        parser.add_argument("--drop_path", type=share, default=0.1, help="stochastic depth of the last block")
         parser.add_argument(
-            "-lrd", "--lr_decay", "--lr-decay", type=float, default=0.99, help="rate factor after every epoch"
+            "-lrd", "--lr_decay", "--lr-decay", type=not_negative, default=0.99, help="rate factor after every epoch"
         )
-        parser.add_argument("--weight_decay", type=float, default=0.1)
+        parser.add_argument("--weight_decay", type=not_negative, default=0.1)
         parser.add_argument(
             "--seeded_gradient",
             type=boolean,

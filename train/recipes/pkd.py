@@ -16,7 +16,7 @@ from posekernels.models.pkd import roll_out
 
 from ..data.forecasting import OBSERVED, TRAINED, Layout, TrainingLoader, Windows, evaluation_windows, training_windows
 from ..evaluate import Report
-from ..options import positive
+from ..options import not_negative, positive
 from . import Recipe
 from ._published import add_without_effect
 
@@ -212,7 +212,7 @@ class PKDRecipe(Recipe):
         parser.add_argument(
             "--distill_layer_num", type=positive, metavar="L", help="distiller blocks (12; CMU, 3DPW: 6)"
         )
-        parser.add_argument("--similar_weight", type=float, default=0.1, metavar="W", help="of the similarity")
+        parser.add_argument("--similar_weight", type=not_negative, default=0.1, metavar="W", help="of the similarity")
         parser.add_argument(
             "--agreeing-similarity",
             action="store_true",

@@ -21,6 +21,7 @@ from posekernels.models.load import fill, is_run
 
 from ..data.clips import Clip
 from ..data.windows import Batch
+from ..options import not_negative, share
 from ..published_folders import CHECKPOINTS, find_file
 from ._lifting import LiftingRecipe, numbers, target_of_batch
 from ._published import add_videopose3d_arguments
@@ -41,10 +42,10 @@ class RIERecipe(LiftingRecipe):
         parser.add_argument("-arc", "--architecture", type=numbers, metavar="W,W,...", help="odd filter widths")
         parser.add_argument("-ch", "--channels", type=int, help="of the temporal convolutions")
         parser.add_argument("-lfd", "--latent-features-dim", type=int, help="width of a feature vector")
-        parser.add_argument("-drop", "--dropout", type=float, default=0.2, help="of the temporal encoders")
+        parser.add_argument("-drop", "--dropout", type=share, default=0.2, help="of the temporal encoders")
         parser.add_argument("-s", "--stride", type=int, default=1, help="frames per training sample; only 1")
         parser.add_argument("--causal", action="store_true", help="windows end at the frame they answer for")
-        parser.add_argument("-lrd", "--lr-decay", type=float, default=0.95, help="rate factor after every epoch")
+        parser.add_argument("-lrd", "--lr-decay", type=not_negative, default=0.95, help="rate factor after every epoch")
         parser.add_argument("-p", "--pretrain", metavar="FILE", help="stage 1 checkpoint for --stage 2")
         parser.add_argument("-ft", "--finetune", metavar="FILE", help="stage 2 checkpoint for --stage 3")
         add_videopose3d_arguments(parser)
