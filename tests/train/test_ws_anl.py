@@ -46,6 +46,12 @@ def test_a_first_stage_that_does_not_fit_names_the_option_of_its_batch(tmp_path,
         assert code == 2 and f"--lifter_batch_size {batch}: a step needs" in error and "--batch-size" not in error
 
 
+def test_a_cache_that_cannot_be_written_is_told_before_the_training(tmp_path, capsys, data):
+    (tmp_path / "file").touch()
+    code, printed, error = train(capsys, tmp_path, "mgcn_lw", "--sigma_cache", tmp_path / "file" / "sigma")
+    assert code == 2 and "error: --sigma_cache" in error and "epoch 1" not in printed
+
+
 @pytest.mark.parametrize("lifter", ["mgcn_lw", "htnet"])
 def test_trains_lifter_then_variance_and_samples(tmp_path, capsys, data, monkeypatch, lifter):
     monkeypatch.setattr("posekernels.train.recipes.ws_anl.CURVE", (1, 3, 6))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from posekernels import models
 from posekernels.archive import CheckpointError, read_checkpoint
-from posekernels.files import save_checkpoint, write_aside
+from posekernels.files import check_writable, save_checkpoint, write_aside
 from posekernels.models.lifting import Lifts
 from posekernels.models.load import is_run
 from posekernels.models.ws_anl import ALPHA, CHUNK, WsAnl, with_mirror
@@ -263,12 +263,23 @@ class WsAnlRecipe(LiftingRecipe):
         return self.options.epochs if stage == self.stages - 1 else self.lifter_recipe().options.epochs
 
     def start_stage(self, index: int, best: dict[str, Tensor] | None) -> None:
+        if self.place.rank == 0:
+            self.make_cache()  # before hours of training, not after
         if best is not None:
             self.model.load_state_dict(best)
         self.variance_stage = index == self.stages - 1
         self.keep_last = self.variance_stage  # as published: no validation, no selection
         self.model.freeze(self.variance_stage)
         self.inner = None if self.variance_stage else self.lifter_recipe()
+
+    def make_cache(self) -> None:
+        """The folder ``--sigma_cache``; raises ValueError where none can be."""
+        folder = Path(self.options.sigma_cache)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--sigma_cache {folder}: cannot be made ({error.strerror})") from error
+        check_writable(folder / "targets.pt", option="--sigma_cache")
 
     def start_epoch(self, epoch: int) -> None:
         self.training = True
@@ -323,7 +334,7 @@ class WsAnlRecipe(LiftingRecipe):
         mirrored = mirror_points(poses, *self.data.sides[1])
         target = sigma_targets(torch.cat((poses, mirrored))[:, None], predicted)[2]
         if self.place.rank == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self.make_cache()
             save_checkpoint({"target": target}, path)
         return keypoints, target
 
