@@ -417,7 +417,7 @@ def read_checkpoint(path: str | Path, most: int = MOST_BYTES) -> dict | list:
     Raises:
         CheckpointError: missing, truncated, too large, or holding anything else.
     """
-    path = Path(path)
+    path, instead = Path(path), ""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     if path.suffix == ".safetensors":
@@ -431,9 +431,14 @@ def read_checkpoint(path: str | Path, most: int = MOST_BYTES) -> dict | list:
         raise CheckpointError(str(error)) from error
     except Refused as error:
         why = f"it holds {error}, which is refused"
+        instead = "; where it was made, torch.save(model.state_dict(), FILE) writes one"
     except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
-        why = f"truncated, empty or another kind of file: {_first_line(error)}"
-    raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why})")
+        why = "truncated, empty or another kind of file"
+        if not isinstance(error, LookupError) and "unpack" not in str(
+            error
+        ):  # those tell of our reader, not of the file
+            why += f": {_first_line(error)}"
+    raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why}){instead}")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

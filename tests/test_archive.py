@@ -1,3 +1,4 @@
+import argparse
 import collections
 import io
 import json
@@ -490,3 +491,16 @@ def test_json_that_is_broken_is_told_when_it_is_come_to(tmp_path, text, message)
             content.value()
         content.end()
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_checkpoints_that_are_none_say_what_to_do_and_nothing_of_the_reader(tmp_path):
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
+    (tmp_path / "words.pth").write_text("root:x:0:0:root")
+    for name in ("arrays.npz", "words.pth"):
+        with pytest.raises(CheckpointError, match=r"\(truncated, empty or another kind of file\)$"):
+            read_checkpoint(tmp_path / name)
+    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "args.pth")
+    with pytest.raises(
+        CheckpointError, match=r"argparse.Namespace, which is refused\); .*torch.save\(model.state_dict"
+    ):
+        read_checkpoint(tmp_path / "args.pth")
