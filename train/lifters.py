@@ -30,16 +30,16 @@ from .loop import prepare
 from .options import positive
 from .place import Place, run_place
 
-STRIDED = "--strides 3 3 3 --layers 2 --channels {} --hidden {} -lr {} -b 64"
+STRIDED = "--strides 3 3 3 --layers 2 --channels {} --hidden {} --heads {} -lr {} -b 64"
 NETWORKS = {
-    "Strided Transformer, 64 channels": STRIDED.format(64, 192, 2e-3),
-    "Strided Transformer, 96 channels": STRIDED.format(96, 192, 1.5e-3),
-    "Strided Transformer, 128 channels": STRIDED.format(128, 256, 1.2e-3) + " --heads 8",
-    "Strided Transformer, 9 frames": "--strides 3 3 --layers 3 --channels 192 --hidden 512 --heads 6 -lr 1e-3 -b 128",
-    "Strided Transformer, 81 frames": "--strides 3 3 9 --layers 2 --channels 64 --hidden 192 -lr 1.5e-3 -b 64",
+    "Strided Transformer, 64 channels": STRIDED.format(64, 192, 4, 2e-3),
+    "Strided Transformer, 96 channels": STRIDED.format(96, 192, 4, 1.5e-3),
+    "Strided Transformer, 128 channels": STRIDED.format(128, 256, 8, 1.2e-3),
+    "Strided Transformer, 9 frames": "-lr 1e-3 -b 128",
+    "Strided Transformer, 81 frames": "--strides 3 3 9 --layers 2 --channels 64 --hidden 192 --heads 4 -lr 1.5e-3 -b 64",
     "RIE, 64 channels": "--network rie --strides 3 3 3 --channels 64 --hidden 128 -lr 1e-3 -b 64",
-    "MixSTE, 3 layers, 48 channels": "--network mixste --layers 3 --channels 48 --hidden 96 -lr 1.5e-3 -b 16",
-    "MixSTE, 9 frames": "--network mixste --strides 3 3 --layers 3 --channels 48 --hidden 96 -lr 1.5e-3 -b 48",
+    "MixSTE, 3 layers, 48 channels": "--network mixste --layers 3 --channels 48 --hidden 96 --heads 4 -lr 1.5e-3 -b 16",
+    "MixSTE, 9 frames": "--network mixste --strides 3 3 --layers 3 --channels 48 --hidden 96 --heads 4 -lr 1.5e-3 -b 48",
     "HTNet": "--network htnet --layers 3 --channels 240 --hidden 1024 -lr 1e-3 -b 64",
 }
 CLIP = 400  # frames, of which the time of one is told

@@ -15,7 +15,7 @@ from posekernels.people.tracking import Track
 from posekernels.pose.angles import knee_angles
 from posekernels.pose.camera import looking_at, project, rotate
 from posekernels.pose.keypoints import centre_on_person, one_trunk
-from posekernels.pose.metrics import p_mpjpe
+from posekernels.pose.metrics import mpjpe, p_mpjpe
 from posekernels.pose.skeleton import H36M_17
 from posekernels.train import any_motion, h36m
 from posekernels.train.data import open_motion
@@ -26,6 +26,7 @@ from posekernels.train.recipes.any_camera import (
     Draws,
     Views,
     detected,
+    error,
     looking,
     motions,
     with_head,
@@ -240,6 +241,24 @@ def test_every_weight_is_learnt_once_and_hidden_matrices_by_muon():
     assert all(net.get_parameter(name).shape in {(64, 64), (128, 64), (64, 128)} for name in found)
     recipe.model = models.create("strided_transformer", **sizes | {"channels": 16, "hidden": 16})
     assert len(recipe.make_optimizers()) == 1
+
+
+def test_size_and_turn_count_less_than_the_pose():
+    """Errors of 6 cm each: of the size of somebody, of where they face, and of their pose."""
+    poses = torch.from_numpy(np.stack([clip.positions[20] for clip in load_starter().test])).float()
+    poses[:, 0] = 0
+    angle = torch.tensor(0.1)
+    turn = torch.stack((angle.cos(), torch.zeros(()), angle.sin(), torch.zeros(())))  # about the y axis
+    bent = poses.clone()
+    bent[:, [3, 6, 13, 16], 2] += 0.1
+    large, turned, bent = (
+        (torch.lerp(poses, other, 0.06 / mpjpe(other, poses)), poses)
+        for other in (1.2 * poses, rotate(poses, turn), bent)
+    )
+    assert all(float(mpjpe(*pair)) == pytest.approx(0.06, rel=1e-3) for pair in (large, turned, bent))
+    assert float(error(*large)) == pytest.approx(0.1 * 0.06, rel=0.01)
+    assert 0.4 * 0.06 < error(*turned) < 0.6 * 0.06
+    assert error(*bent) > 0.7 * 0.06
 
 
 def test_recipe_goes_on_from_weights(tmp_path):
