@@ -30,16 +30,17 @@ from .loop import prepare
 from .options import positive
 from .place import Place, run_place
 
-STRIDED = "--strides 3 3 3 --layers 2 --channels {} --hidden {} --heads {} -lr {} -b 64"
+STRIDED = "--strides {} --layers 2 --channels {} --hidden {} --heads {} -lr {} -b 64"
+MIXSTE = "--network mixste --strides {} --layers 3 --channels 48 --hidden 96 --heads 4 -lr 1.5e-3 -b {}"
 NETWORKS = {
-    "Strided Transformer, 64 channels": STRIDED.format(64, 192, 4, 2e-3),
-    "Strided Transformer, 96 channels": STRIDED.format(96, 192, 4, 1.5e-3),
-    "Strided Transformer, 128 channels": STRIDED.format(128, 256, 8, 1.2e-3),
+    "Strided Transformer, 64 channels": STRIDED.format("3 3 3", 64, 192, 4, 2e-3),
+    "Strided Transformer, 96 channels": STRIDED.format("3 3 3", 96, 192, 4, 1.5e-3),
+    "Strided Transformer, 128 channels": STRIDED.format("3 3 3", 128, 256, 8, 1.2e-3),
     "Strided Transformer, 9 frames": "-lr 1e-3 -b 128",
-    "Strided Transformer, 81 frames": "--strides 3 3 9 --layers 2 --channels 64 --hidden 192 --heads 4 -lr 1.5e-3 -b 64",
+    "Strided Transformer, 81 frames": STRIDED.format("3 3 9", 64, 192, 4, 1.5e-3),
     "RIE, 64 channels": "--network rie --strides 3 3 3 --channels 64 --hidden 128 -lr 1e-3 -b 64",
-    "MixSTE, 3 layers, 48 channels": "--network mixste --layers 3 --channels 48 --hidden 96 --heads 4 -lr 1.5e-3 -b 16",
-    "MixSTE, 9 frames": "--network mixste --strides 3 3 --layers 3 --channels 48 --hidden 96 --heads 4 -lr 1.5e-3 -b 48",
+    "MixSTE, 3 layers, 48 channels": MIXSTE.format("3 3 3", 16),
+    "MixSTE, 9 frames": MIXSTE.format("3 3", 48),
     "HTNet": "--network htnet --layers 3 --channels 240 --hidden 1024 -lr 1e-3 -b 64",
 }
 CLIP = 400  # frames, of which the time of one is told
