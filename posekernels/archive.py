@@ -434,10 +434,8 @@ def read_checkpoint(path: str | Path, most: int = MOST_BYTES) -> dict | list:
         instead = "; where it was made, torch.save(model.state_dict(), FILE) writes one"
     except Exception as error:  # zip, pickle and torch each raise their own kinds: all mean "not a checkpoint"
         why = "truncated, empty or another kind of file"
-        if not isinstance(error, LookupError) and "unpack" not in str(
-            error
-        ):  # those tell of our reader, not of the file
-            why += f": {_first_line(error)}"
+        of_reader = isinstance(error, LookupError) or "unpack" in str(error)  # they tell of code, not of the file
+        why += "" if of_reader else f": {_first_line(error)}"
     raise CheckpointError(f"{path}: not a checkpoint of tensors, arrays and plain containers ({why}){instead}")
 
 
