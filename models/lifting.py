@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from posekernels.checks import check_sizes
+from posekernels.checks import check_integer
 from posekernels.pose.skeleton import Skeleton
 from posekernels.prepared import captured
 
@@ -254,9 +254,7 @@ def lift(net: Lifts, keypoints: Tensor | np.ndarray, *, mirrored: bool = True, a
         given = torch.from_numpy(np.array(keypoints, np.float32, order="C")).to(next(net.parameters()))
         return lift(net, given, mirrored=mirrored, apart=apart).float().cpu().numpy()
     net.check_clips(keypoints)  # before they are mirrored
-    if not isinstance(apart, int):
-        raise TypeError(f"lift: apart must be a whole number of frames, got {apart!r}")
-    check_sizes("lift", apart=apart)
+    apart = check_integer("lift", "apart", apart, least=1)
     once = net.lift_checked
     if mirrored and not net.mirrors:
         once = functools.partial(lift_both_ways, net.lift_checked, mirror=mirror_of("lift", net))

@@ -61,6 +61,14 @@ class About:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
+def check_device(device: str | torch.device) -> None:
+    """Raises ValueError for a device that PyTorch cannot use here, which it tells in many ways."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"load: device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
 def load(
     what: str | Path | dict | list,
     network: str | nn.Module | None = None,
@@ -83,7 +91,10 @@ def load(
     Raises:
         CheckpointError: unreadable, of another network, not fitting, or with weights that are not finite: strictly all
             fits, or nothing is loaded. Names are those in the file.
+        ValueError: a device that is not here.
     """
+    if device is not None:
+        check_device(device)
     if not (network is None or isinstance(network, nn.Module)):
         where_is(network)  # refuses a misspelt name before a long reading
     where, content, about = _open(what)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import accepts_poses
-from ..checks import nearest
+from ..checks import check_number, nearest
 
 
 @accepts_poses
@@ -30,6 +30,7 @@ def normalise_screen(pixels: Tensor, width: int, height: int) -> Tensor:
         [..., C]: u' = 2u/w - 1, v' = 2v/w - h/w. The height is divided by the *width*, so v' spans +-h/w.
     """
     _check_last("normalise_screen", "pixels", pixels, 2)
+    _check_image("normalise_screen", width, height)
     return torch.cat(
         (pixels[..., :1] * 2 / width - 1, pixels[..., 1:2] * 2 / width - height / width, pixels[..., 2:]), -1
     )
@@ -39,6 +40,7 @@ def normalise_screen(pixels: Tensor, width: int, height: int) -> Tensor:
 def denormalise_screen(points: Tensor, width: int, height: int) -> Tensor:
     """The inverse of ``normalise_screen``: u = (u' + 1) w/2, v = (v' + h/w) w/2; further channels pass unchanged."""
     _check_last("denormalise_screen", "points", points, 2)
+    _check_image("denormalise_screen", width, height)
     u, v = (points[..., :1] + 1) * width / 2, (points[..., 1:2] + height / width) * width / 2
     return torch.cat((u, v, points[..., 2:]), -1)
 
@@ -132,6 +134,12 @@ def looking_at(points: Tensor, ray: Tensor) -> Tensor:
     half = ((1 + z) / 2).sqrt()
     quaternion = torch.stack((half, -y * z / (2 * half), x * z / (2 * half), torch.zeros_like(x)), -1)
     return rotate(points, quaternion[..., None, :])
+
+
+def _check_image(op: str, width: float, height: float) -> None:
+    for name, size in (("width", width), ("height", height)):
+        if not check_number(op, name, size) > 0:
+            raise ValueError(f"{op}: {name} must be pixels, more than 0, got {size}")
 
 
 def _check_last(op: str, name: str, value, size: int, exact: bool = False) -> None:

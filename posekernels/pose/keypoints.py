@@ -181,6 +181,7 @@ def guess_unseen(points: Tensor, seen: Tensor) -> Tensor:
 
 
 @accepts_poses
+@accepts_poses
 def centre_on_person(keypoints: Tensor, spread: int = 27) -> tuple[Tensor, Tensor, Tensor]:
     """Keypoints relative to the person's root and size, whatever camera saw them.
 
@@ -193,7 +194,9 @@ def centre_on_person(keypoints: Tensor, spread: int = 27) -> tuple[Tensor, Tenso
         the result.
     """
     if not isinstance(keypoints, Tensor):
-        raise TypeError(f"centre_on_person: expected a torch.Tensor, got {type(keypoints).__qualname__}")
+        raise TypeError(
+            f"centre_on_person: expected a torch.Tensor or numpy.ndarray, got {type(keypoints).__qualname__}"
+        )
     if keypoints.dim() < 3 or keypoints.shape[-1] != 2:
         raise ValueError(f"centre_on_person: keypoints must be [..., T, J, 2], got {list(keypoints.shape)}")
     if spread < 1 or spread % 2 == 0:

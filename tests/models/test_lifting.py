@@ -122,10 +122,11 @@ def test_windows_of_every_nth_frame_are_those_of_the_clips_between():
             torch.testing.assert_close(found[:, first::3], alone, atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(models.lift(net, clips[0], mirrored=mirrored, apart=3), found[0], atol=1e-6, rtol=0)
     torch.testing.assert_close(models.lift(net, clips[:, :2], apart=5), models.lift(net, clips[:, :2], apart=2))
-    with pytest.raises(ValueError, match="lift: apart must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="lift: apart must be an integer of at least 1, got 0"):
         models.lift(net, clips, apart=0)
-    with pytest.raises(TypeError, match="lift: apart must be a whole number of frames, got 2.5"):
+    with pytest.raises(TypeError, match="lift: apart must be an integer, got 2.5"):
         models.lift(net, clips, apart=2.5)
+    torch.testing.assert_close(models.lift(net, clips, apart=np.int64(2)), models.lift(net, clips, apart=2))
 
 
 @pytest.mark.parametrize(

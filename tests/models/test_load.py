@@ -317,3 +317,9 @@ def test_a_file_that_is_incomplete_says_of_what(tmp_path):
     state = published_state(models.create("htnet", **SMALL["htnet"]))
     del state["Hiremixer.blocks.0.mlp.fc1.weight"]
     refused("looks like a file of ws_anl, but is incomplete .*mlp.fc1.weight", state)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nowhere"])
+def test_a_device_that_is_not_here_is_told(device):
+    with pytest.raises(ValueError, match=f"load: device '{device}' cannot be used here: "):
+        models.load("pkd_cmu", device=device)

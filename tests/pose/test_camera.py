@@ -29,6 +29,10 @@ def test_screen_units_keep_the_aspect_and_further_channels():
     units = cam.normalise_screen(pixels, 1000, 1002)
     np.testing.assert_allclose(units, [[-1, -1.002, 0.5], [1, 1.002, 0.25]], rtol=1e-6)
     np.testing.assert_allclose(cam.denormalise_screen(units, 1000, 1002), pixels, atol=1e-3)
+    for width, height, name in ((0, 100, "width"), (100, -1, "height"), (100, float("nan"), "height")):
+        for function in (cam.normalise_screen, cam.denormalise_screen):
+            with pytest.raises(ValueError, match=f"{function.__name__}: {name}"):
+                function(pixels, width, height)
 
 
 def test_projection_is_differentiable_clamped_and_per_camera():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from posekernels.pose.keypoints import coco_scores_to_h36m, coco_to_h36m, detected, revise_legs
+from posekernels.pose.keypoints import centre_on_person, coco_scores_to_h36m, coco_to_h36m, detected, revise_legs
 
 
 def test_nobody_stays_nobody():
@@ -34,3 +34,12 @@ def test_bad_shapes_are_named():
         coco_to_h36m(torch.zeros(5, 16, 2))
     with pytest.raises(ValueError, match=r"\[17\], got \[5, 18\]"):
         coco_scores_to_h36m(torch.zeros(5, 18))
+
+
+def test_people_are_centred_as_tensors_and_as_arrays():
+    keypoints = torch.rand(5, 17, 2, generator=torch.Generator().manual_seed(0))
+    for array, tensor in zip(centre_on_person(keypoints.numpy()), centre_on_person(keypoints), strict=True):
+        assert isinstance(array, np.ndarray)
+        np.testing.assert_array_equal(array, tensor.numpy())
+    with pytest.raises(TypeError, match=r"centre_on_person: keypoints must be a torch.Tensor, numpy.ndarray"):
+        centre_on_person([[[0.0, 0.0]]])
