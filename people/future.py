@@ -12,6 +12,7 @@ LOOKED = 0.4  # seconds of the past that say where feet stand
 SLOW, SLOWER = 2.0, 0.9  # m/s, and of the other foot's speed: a foot that is slower than both stands
 STILL = 0.05  # m/s: whatever the other does
 FADES = 0.3  # seconds in which what is new at the last frame seen goes away
+STEPS = 0.12  # seconds before and after in which one foot comes to stand for the other
 GRAVITY = 9.81  # m/s^2
 WATCHED = 0.16  # seconds: the last ones tell whether somebody is in the air
 CLEAR = 0.08  # metres: ankles of somebody on tiptoe are hardly higher
@@ -37,14 +38,24 @@ def held(past: np.ndarray, future: np.ndarray, fps: float) -> np.ndarray:
     past = past[-max(2, round(LOOKED * fps)) :]
     now = len(past) - 1
     whole = np.concatenate((past, future))
-    speed = np.linalg.norm(np.diff(whole[:, ANKLES], axis=0), axis=-1) * fps
+    speed = blurred(np.linalg.norm(np.diff(whole[:, ANKLES], axis=0), axis=-1) * fps, STEPS, fps)
     still = (speed < SLOW) & (speed < SLOWER * speed[:, ::-1] + STILL)
     poses, path = whole - whole[:, :1], whole[:, 0]
     sure = np.where(np.arange(len(whole)) <= now, 1e4, 1.0)  # of what was seen
     root, places = steadied(sure[:, None, None] * np.eye(3), sure[:, None] * path, poses, still, fps)
     found = planted(poses, root, places, still, fps, stretch=1.0) + root[:, None]
-    fading = np.exp(-np.arange(1, len(future) + 1) / (FADES * fps))[:, None, None]
-    return as_long(found[now + 1 :] - fading * (found[now] - whole[now]), past[-1])
+    moved = (found - whole)[now:]
+    moved = moved - np.exp(-np.arange(len(moved)) / (FADES * fps))[:, None, None] * moved[0]
+    # a foot that glides has stood elsewhere than the other, which takes over: its leg would get there in one frame
+    return as_long(future + blurred(moved, STEPS, fps)[1:], past[-1])
+
+
+def blurred(values: np.ndarray, seconds: float, fps: float) -> np.ndarray:
+    """[T, ...] averaged over so many seconds before and after, near frames counting more; the ends go on."""
+    far = max(1, round(seconds * fps))
+    weights = far + 1 - abs(np.arange(-far, far + 1.0))
+    whole = np.concatenate((np.repeat(values[:1], far, 0), values, np.repeat(values[-1:], far, 0)))
+    return sum(w * whole[n : n + len(values)] for n, w in enumerate(weights / weights.sum()))
 
 
 def in_the_air(past: np.ndarray, fps: float) -> tuple[float, np.ndarray] | None:

@@ -65,6 +65,18 @@ def test_feet_slide_less_and_nothing_else_gets_worse(forecasts):
     assert bones.std(1).max() < 1e-4
 
 
+def test_legs_go_on_and_do_not_leap(recordings):
+    """From the last frame seen, and where another foot stands than before, as fast as the network has them go."""
+    past, _, found = forecast_of(recordings, 12, lambda past: [in_the_air(p, FPS) is None for p in past.astype(float)])
+    steps = [
+        np.linalg.norm(np.diff(np.concatenate((past[:, -1:], x), 1)[:, :, [2, 3, 5, 6]], axis=1), axis=-1)
+        for x in (found, np.stack([believable(p, f, FPS) for p, f in zip(past, found)]))
+    ]
+    assert len(past) > 30
+    assert steps[1].max() < 1.2 * steps[0].max() and (steps[1] - steps[0]).max() < 0.1
+    assert (steps[1] - steps[0] > 0.05).any(-1).mean() < 0.01
+
+
 def test_whoever_sways_stays_where_they_stand(forecasts):
     past = np.repeat(forecasts[0][:1, -1:], 25, 1)[0]
     future = past.copy()
