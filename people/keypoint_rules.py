@@ -15,10 +15,11 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from posekernels.archive import DataError
 from posekernels.checks import nearest
-from posekernels.pose.layouts import LAYOUTS
+from posekernels.pose.layouts import LAYOUTS, to_h36m
 from posekernels.pose.skeleton import SKELETONS
 
 from .rows import cuts
@@ -38,6 +39,8 @@ BY_COUNT = {
     133: "coco-133",
 }
 HALPE_136, HALPE_26 = 136, 26  # the one begins with the other
+FAR = 1e9  # pixels: no coordinate is so large
+LOOKED_AT = 4096  # detections that tell whether people stand upright
 UNCOUNTED = 100  # frames for each one that is there: numbers so far apart do not count frames
 FOR_3D = "for 3D joints use posekernels forecast --joints LAYOUT"
 
@@ -318,7 +321,7 @@ def joints(r: Reading) -> None:
     everyone = [(seen, t) for t, frame in enumerate(r.frames) for seen in frame.people]
     counts = Counter(len(seen.points) for seen, _ in everyone)
     if not counts:
-        raise r.refuse(f"nobody in it: no detection in any of {r.count} frames")
+        raise r.refuse("nobody in it: it holds no detection")
     most = counts.most_common(1)[0][0]
     kept = [(seen, t) for seen, t in everyone if len(seen.points) == most]
     if len(kept) < len(everyone):
@@ -374,6 +377,18 @@ def layout(r: Reading) -> None:
             r.notes.append("warning: these look like Human3.6M's joints, not COCO's; if so, --layout h36m-17")
 
 
+def upright(r: Reading) -> None:
+    """Where most people have their shoulders below their hips, y may grow upwards, as in plots: it is said."""
+    some = slice(None, None, max(1, len(r.points) // LOOKED_AT))
+    points = np.where(r.seen[some, :, None], r.points[some], np.float32(np.nan))
+    body = to_h36m(torch.from_numpy(points), r.layout).numpy()
+    hips, shoulders = (body[:, pair].mean(1) for pair in ([1, 4], [11, 14]))
+    tall = np.linalg.norm(shoulders - hips, axis=-1)
+    share = ((shoulders - hips)[:, 1] > 0.7 * tall).sum() / max(np.isfinite(tall).sum(), 1)
+    if share > 0.5:
+        r.notes.append(f"warning: {share:.0%} of the people are upside down; is y, in pixels, counted downwards?")
+
+
 def layout_of(points: np.ndarray, where: str | Path) -> str:
     """The layout that keypoints [..., J, 2 or more] most likely have, by their number.
 
@@ -417,13 +432,17 @@ def missing(r: Reading) -> None:
     A mark is a place that is not in the image, has equal coordinates or comes again and again. A person all of whose
     joints are at one place was not seen either.
     """
-    points = r.points
+    points, farthest = r.points, 0.0
     for rows in cuts(len(points)):
         some = points[rows]
+        far = np.abs(some[np.isfinite(some)])
+        farthest = max(farthest, float(far.max(initial=0, where=far >= FAR)))
         with np.errstate(over="ignore"):
-            some[~(np.abs(some) < 1e9).all(-1)] = np.nan
+            some[~(np.abs(some) < FAR).all(-1)] = np.nan
         some[(some == 0).all(-1)] = np.nan
     known = np.isfinite(points).all(-1)
+    if farthest and not known.any():
+        raise r.refuse(f"nobody in it: coordinates up to {farthest:.3g} are no pixels")
     first = points[np.unravel_index(known.argmax(), known.shape)]
 
     def each() -> Iterator[np.ndarray]:
@@ -664,5 +683,5 @@ def _evenly(rows: np.ndarray) -> np.ndarray | slice:
     return slice(int(rows[0]), int(rows[-1]) + 1, int(steps[0]))
 
 
-RULES = (frames, joints, third_number, missing, scores, units, layout, identities)
+RULES = (frames, joints, third_number, missing, scores, units, layout, upright, identities)
 """In this order; each takes a ``Reading``, changes it or raises DataError, and adds to its notes."""

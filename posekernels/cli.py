@@ -65,6 +65,17 @@ def _unread() -> bool:
     return any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
+def frame_rate(text: str) -> float:
+    """For ``type=`` of frames per second, which cameras tell as fractions: "25", "29.97", "30000/1001"."""
+    above, _, below = text.partition("/")
+    if below and not float(below):
+        raise ValueError(f"no rate: {text}")
+    return float(above) / float(below or 1)
+
+
+frame_rate.__name__ = "number or fraction"  # how argparse calls it in its message
+
+
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with what it returns.
 

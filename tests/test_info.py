@@ -1,4 +1,4 @@
-"""``posekernels info`` names every op, and says why what is missing is missing."""
+"""``posekernels info`` names every op, and says why what is missing is missing; what all commands share."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import pytest
 
 from posekernels import _dispatch, _native, info
 from posekernels.__main__ import run
+from posekernels.cli import Parser, frame_rate
 
 
 def test_report_names_every_op_and_every_reason():
@@ -60,3 +61,13 @@ def test_every_environment_variable_has_its_line():
         names |= {name for file in files for name in read.findall(file.read_text())}
     assert {"POSEKERNELS_BACKEND", "POSEKERNELS_ISA", "RANK"} <= names
     assert not {name for name in names if f"`{name}`" not in page and not name.startswith("XDG_")}
+
+
+def test_frames_per_second_are_numbers_and_fractions():
+    parser = Parser()
+    parser.add_argument("--fps", type=frame_rate)
+    assert parser.parse_args(["--fps", "29.97"]).fps == 29.97
+    assert parser.parse_args(["--fps", "30000/1001"]).fps == 30000 / 1001
+    for wrong in ("fast", "30/0", "1/2/3"):
+        with pytest.raises(ValueError, match=f"--fps: invalid number or fraction value: '{wrong}'"):
+            parser.parse_args(["--fps", wrong])

@@ -17,7 +17,7 @@ import torch
 
 from posekernels import models
 from posekernels.archive import DataError, check_file, names_in
-from posekernels.cli import Parser
+from posekernels.cli import Parser, frame_rate
 from posekernels.models.forecasting import FPS, with_path, without_path
 from posekernels.models.pkd import roll_out
 from posekernels.pose.layouts import LAYOUTS
@@ -277,7 +277,7 @@ def main(arguments: list[str]) -> int:
     p.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
     layouts = ", ".join(LAYOUTS)
     p.add_argument("--joints", metavar="LAYOUT", help=f"INPUT is 3D joints [T, J, 3], .npy or .npz, metres: {layouts}")
-    p.add_argument("--fps", type=float, metavar="F", help="frames per second of --joints")
+    p.add_argument("--fps", type=frame_rate, metavar="F", help="frames per second of --joints")
     p.add_argument("--up", choices=("y", "z"), help="which axis of --joints points up (default: z)")
     names = "options for lifting, without their dashes: people=2 size=1920x1080"
     p.add_argument("--lift", nargs="+", default=[], metavar="OPTION", help=names)

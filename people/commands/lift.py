@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from posekernels.archive import DataError
-from posekernels.cli import Parser
+from posekernels.cli import Parser, frame_rate
 from posekernels.extras import needs
 from posekernels.files import check_writable, left_aside, write_aside
 from posekernels.models.lifting import SLOW
@@ -172,7 +172,7 @@ def parser(own: bool = False, people: int | None = None) -> Parser:
     group = p.add_argument_group("keypoint files")
     group.add_argument("--layout", choices=LAYOUTS, help="which joints they are, where their number does not show it")
     group.add_argument("--size", type=size, metavar="WxH", help="size of the image in pixels")
-    group.add_argument("--fps", type=float, help="frames per second, where the file does not say")
+    group.add_argument("--fps", type=frame_rate, metavar="F", help="frames per second, where the file does not say")
     group.add_argument(
         "--clip", metavar="TEXT", help="where a file holds several videos, the one with TEXT in its name"
     )
@@ -184,7 +184,7 @@ def parser(own: bool = False, people: int | None = None) -> Parser:
     group = p.add_argument_group("pictures")
     group.add_argument("--panel", type=int, default=360, metavar="PIXELS", help="size of a panel")
     group.add_argument(
-        "--picture-fps", type=float, metavar="F", help="pictures per second of .gif and .mp4 (default: 15)"
+        "--picture-fps", type=frame_rate, metavar="F", help="pictures per second of .gif and .mp4 (default: 15)"
     )
     group.add_argument(
         "--overlay", action=BooleanOptionalAction, default=True, help="show the video under the 2D skeletons"

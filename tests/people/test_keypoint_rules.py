@@ -498,3 +498,29 @@ def test_reading_holds_few_copies(tmp_path):
     finally:
         tracemalloc.stop()
     assert most < 4 * array.nbytes
+
+
+def test_people_who_stand_on_their_heads_are_told(body, tmp_path):
+    """Plots count y upwards; whoever lies, or stands on their hands for a while, is no reason to doubt."""
+
+    def told(points):
+        np.save(tmp_path / "clip.npy", points[:, None].astype(np.float32))
+        return [note for note in keypoint_files.read(tmp_path / "clip.npy", None, SIZE, None).notes if "upside" in note]
+
+    upwards = body * (1, -1) + (0, 1080)
+    assert told(upwards) == ["warning: 100% of the people are upside down; is y, in pixels, counted downwards?"]
+    assert told(body * -1 + SIZE)
+    lying = body[..., ::-1]
+    assert not told(body) and not told(lying) and not told(np.concatenate((body, upwards[:20])))
+
+
+def test_what_is_too_far_away_for_pixels_is_told(body, tmp_path):
+    np.save(tmp_path / "far.npy", body[:, None] * np.float32(1e8))
+    with pytest.raises(DataError, match=r"nobody in it: coordinates up to .*e\+\d\d are no pixels"):
+        keypoint_files.read(tmp_path / "far.npy", None, SIZE, None)
+
+
+def test_an_empty_list_holds_no_detection(tmp_path):
+    (tmp_path / "empty.json").write_text("[]")
+    with pytest.raises(DataError, match="nobody in it: it holds no detection"):
+        keypoint_files.read(tmp_path / "empty.json", None, SIZE, None)
